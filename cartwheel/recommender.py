@@ -40,8 +40,8 @@ class Recommender:
         answer = self._signatures["recommend"](
             visitor_id=tf.constant([visitor_id]),
             history=tf.constant([list(history) or [""]]),
-            k=tf.constant(k),
-            exclude_seen=tf.constant(exclude_seen),
+            k=tf.constant([k]),
+            exclude_seen=tf.constant([exclude_seen]),
         )
         return _first_list(answer)
 
@@ -49,7 +49,7 @@ class Recommender:
         """Returns at most `k` items on offer, most similar to `item_id` first; popular items if the id is unknown."""
         import tensorflow as tf
 
-        return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))
+        return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant([k])))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
         """Scores items for one visitor, in the given order."""
@@ -63,7 +63,7 @@ class Recommender:
 
 
 def load(export: str) -> Recommender:
-    """Opens an exported model.
+    """Opens an exported model and calls each method once, because the first call of each is slow.
 
     Args:
       export: directory that `export` published.
@@ -73,7 +73,11 @@ def load(export: str) -> Recommender:
     """
     import tensorflow as tf
 
-    return Recommender(tf.saved_model.load(export))
+    recommender = Recommender(tf.saved_model.load(export))
+    recommender.recommend(k=1)
+    recommender.similar_items("", k=1)
+    recommender.score("", [""])
+    return recommender
 
 
 def _first_list(answer: Any) -> list[Recommendation]:

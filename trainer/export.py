@@ -1,4 +1,4 @@
-"""The export job: publishes a run's best model as a SavedModel that takes raw ids, with its model card."""
+"""The export job: publishes a run's best model as a SavedModel that takes raw ids, with card and warm-up requests."""
 
 import json
 import logging
@@ -22,6 +22,7 @@ from trainer.runs.layout import RunLayout
 from trainer.serving import layout
 from trainer.serving.model_card import Subject, model_card
 from trainer.serving.module import ServingModel
+from trainer.serving.warm_up import warm_up_requests, write_warm_up
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ def export_model(
         }
         with storage.publish_directory(output, marker=layout.MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
+            _write_warm_up(dataset, join(staging, layout.WARM_UP))
             days = model.half_lives_days if isinstance(model, BlendInference) else ()
             layout.write_info(staging, {"name": name, "offer": offer.to_json(), "half_lives_days": days})
             if card is not None:
@@ -128,6 +130,13 @@ def export_model(
         "bytes": num_bytes,
         "card": None if card is None else join(output, layout.CARD),
     }
+
+
+def _write_warm_up(dataset: Dataset, path: str) -> None:
+    """Writes a request for each signature, with the most frequent items as history."""
+    items = dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_warm_up(path, warm_up_requests(items, dataset.manifest.event_kinds, dataset.num_items))
 
 
 def _period(dataset: Dataset) -> tuple[str, str] | None:

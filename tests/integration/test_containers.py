@@ -127,7 +127,7 @@ def test_an_event_log_in_a_bucket_becomes_a_model_despite_a_stop(
     answer = recommend(
         visitor_id=tf.constant([visitor]),
         history=tf.constant([[""]]),
-        k=tf.constant(3),
-        exclude_seen=tf.constant(False),
+        k=tf.constant([3]),
+        exclude_seen=tf.constant([False]),
     )
     assert answer["item_id"].shape == (1, 3)

@@ -183,8 +183,8 @@ def test_the_exported_model_answers_like_one_on_a_disk(bucket_run: BucketRun, lo
         tf.saved_model.load(str(folder)).signatures["recommend"](
             visitor_id=tf.constant(["v0", "v1", "stranger"]),
             history=tf.constant([["i0", "i2"], ["i1", ""], ["i3", "i5"]]),
-            k=tf.constant(4),
-            exclude_seen=tf.constant(True),
+            k=tf.constant([4]),
+            exclude_seen=tf.constant([True]),
         )
         for folder in (tmp_path, local / "export")
     )

@@ -121,8 +121,8 @@ def test_an_export_takes_the_kinds_of_the_shop_and_its_card_lists_them(tmp_path:
         "visitor_id": tf.constant(["v0"]),
         "history": tf.constant([["i0"]]),
         "history_age_ms": tf.constant([[5]], tf.int64),
-        "k": tf.constant(3),
-        "exclude_seen": tf.constant(True),
+        "k": tf.constant([3]),
+        "exclude_seen": tf.constant([True]),
     }
     assert recommend(**query, history_event=tf.constant([["order"]]))["item_id"].shape == (1, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="history_event must be one of open, like, list, order"):

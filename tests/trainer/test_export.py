@@ -43,9 +43,9 @@ import tensorflow as tf
 signatures = tf.saved_model.load(sys.argv[1]).signatures
 recommend = signatures["serving_default"](
     visitor_id=tf.constant(["anna", "bob", "zoe"]), history=tf.constant([["item-1"], [""], [""]]),
-    k=tf.constant(8), exclude_seen=tf.constant(True))
+    k=tf.constant([8] * 3), exclude_seen=tf.constant([True] * 3))
 score = signatures["score"](visitor_id=tf.constant(["anna", "bob"]), item_id=tf.constant(["item-1", "item-2"]))
-similar = signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant(1))
+similar = signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant([1]))
 print(json.dumps({
     "signatures": sorted(signatures),
     "item_id": [[name.decode() for name in row] for row in recommend["item_id"].numpy()],
@@ -267,8 +267,8 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     answer = signatures["recommend"](
         visitor_id=tf.constant(["bob", "zoe"]),
         history=tf.constant([["item-1", "item-2"], ["", "item-5"]]),
-        k=tf.constant(8),
-        exclude_seen=tf.constant(False),
+        k=tf.constant([8, 8]),
+        exclude_seen=tf.constant([False, False]),
     )
     indices = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
     # open shapes, as in serving: with fixed shapes TensorFlow sums in another order, which rounds differently
@@ -289,8 +289,8 @@ def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_mod
     answer = recommend(
         visitor_id=tf.constant(["zoe", "zoe"]),
         history=tf.constant([["i0", "i2"], ["i3", "i1"]]),
-        k=tf.constant(18),
-        exclude_seen=tf.constant(True),
+        k=tf.constant([18, 18]),
+        exclude_seen=tf.constant([True, True]),
     )
     indices = np.array([[int(name.decode().removeprefix("i")) for name in row] for row in answer["item_id"].numpy()])
     # a visitor with two even items gets the eight other even ones before any odd one, and vice versa
@@ -329,8 +329,8 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
         history=tf.constant(np.where(is_entry, ids[queries.history], "")),
         history_event=tf.constant(np.where(is_entry, kinds[queries.history_event], "")),
         history_age_ms=queries.timestamp_ms[:, None] - queries.history_timestamp_ms,
-        k=tf.constant(8),
-        exclude_seen=tf.constant(False),
+        k=tf.constant([8] * len(cases)),
+        exclude_seen=tf.constant([False] * len(cases)),
     )
     indices = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
     np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, indices, batch_dims=1)))
@@ -345,8 +345,8 @@ def test_towers_rank_for_an_unknown_visitor_by_history_and_without_one_by_popula
     answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
         visitor_id=tf.constant(["zoe", "anna", "zoe", "zoe"]),
         history=tf.constant([["item-1", "item-2"], ["item-1", "item-2"], ["item-5", ""], ["", "never sold"]]),
-        k=tf.constant(8),
-        exclude_seen=tf.constant(True),
+        k=tf.constant([8] * 4),
+        exclude_seen=tf.constant([True] * 4),
     )
     by_first, by_known, by_other, by_none = [[name.decode() for name in row] for row in answer["item_id"].numpy()]
     assert by_first == by_known  # the history alone determines the list

@@ -149,8 +149,8 @@ def test_an_export_with_a_second_stage_scores_as_measured(dataset: Dataset, copi
         history=tf.constant(np.where(is_entry, items[queries.history], "")),
         history_event=tf.constant(np.where(is_entry, kinds[queries.history_event], "")),
         history_age_ms=queries.timestamp_ms[:, None] - queries.history_timestamp_ms,
-        k=tf.constant(dataset.num_items),
-        exclude_seen=tf.constant(False),
+        k=tf.constant([dataset.num_items]),
+        exclude_seen=tf.constant([False]),
     )
     index = {name: number for number, name in enumerate(items)}
     ranked = np.array([[index[name.decode()] for name in row] for row in answer["item_id"].numpy()])

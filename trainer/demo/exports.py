@@ -51,13 +51,13 @@ class Export:
             "recommend",
             visitor_id=tf.constant([visitor_id]),
             history=tf.constant([list(history) or [""]]),
-            k=tf.constant(min(k, len(self.items))),
-            exclude_seen=tf.constant(hide_seen),
+            k=tf.constant([min(k, len(self.items))]),
+            exclude_seen=tf.constant([hide_seen]),
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
         """Returns at most k items most similar to one item."""
-        return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant(min(k, len(self.items))))
+        return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant([min(k, len(self.items))]))
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
         start = time.perf_counter()

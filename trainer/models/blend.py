@@ -99,7 +99,7 @@ class BlendInference(tf.Module):
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that maps `is_seen_hidden` to the scores [B, I] float32."""
+        """Returns a function that maps `is_seen_hidden`, a scalar or [B], to the scores [B, I] float32."""
         features = [
             comparable_scores(part.catalogue_scores(queries), has_sums=has_sums)
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)

@@ -60,7 +60,7 @@ class PolicyScorer(Scorer, Protocol):
     """A scorer with scores that depend on whether the items of the history are hidden."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32.
+        """Returns a function of `is_seen_hidden`, a scalar or [B], that returns the scores [B, I] float32.
 
         Everything that does not depend on this flag is computed here, once.
         """

@@ -47,7 +47,7 @@ def visible_scores(
     Args:
       scorer: the model.
       queries: B queries.
-      is_seen_hidden: whether the items of the history are hidden.
+      is_seen_hidden: whether the items of the history are hidden; a scalar or [B].
       is_offered: [I] bool: items that may be recommended; None: all.
 
     Raises:
@@ -58,7 +58,7 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32; most scorers ignore the flag."""
+    """Returns a function of `is_seen_hidden`, a scalar or [B], that returns scores [B, I]; most scorers ignore it."""
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
     scores = scorer.catalogue_scores(queries)
@@ -95,10 +95,13 @@ def translate_divergence_errors() -> Iterator[None]:
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
-    """Returns scores [B, I]; if `is_hidden`, with -inf for the first `lengths` [B] of each row's items [B, H]."""
+    """Returns scores [B, I], with -inf for the first `lengths` [B] of each row's items [B, H] where `is_hidden`.
+
+    `is_hidden` is a scalar or [B].
+    """
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
-    entries = tf.where(is_entry & is_known & is_hidden)
+    entries = tf.where(is_entry & is_known & tf.reshape(is_hidden, [-1, 1]))
     item = tf.gather_nd(items, entries)
     index = tf.stack([entries[:, 0], item], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill(tf.shape(item), -np.inf))

@@ -1,6 +1,7 @@
 """Paths of the files in an export.
 
-The SavedModel format reserves `assets.extra` for files that no graph reads, and TensorFlow Serving ignores it.
+The SavedModel format reserves `assets.extra` for files that no graph reads; TensorFlow Serving reads
+only its warm-up requests from there.
 """
 
 import json
@@ -20,6 +21,8 @@ CARD = "assets.extra/model_card.md"
 INFO = "assets.extra/model.json"
 """A JSON object: the `name` of the model, such as mf; its `offer`, the numbers of items on offer and of excluded items
 by reason; and `half_lives_days`, the half-lives of its trends, empty for a model without a trend."""
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
+"""Requests that TensorFlow Serving runs before it serves a version; it prescribes the path."""
 ITEMS = "assets/items.txt"
 """The ids of all items, one per line."""
 

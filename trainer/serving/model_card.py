@@ -339,8 +339,8 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
     return [
         (
             "`recommend`, `serving_default`",
-            "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, scalars",
-            "`item_id` and `score` [B, k] of items on offer, best first; '' after the last one",
+            "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` [B]; `exclude_seen` [B]",
+            "`item_id` and `score` [B, largest k] of items on offer, best first; '' after the last one",
         ),
         (
             "`recommend_events`",
@@ -351,20 +351,20 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
         ("`score`", "`visitor_id` [B]; `item_id` [B]", "`score` [B]"),
         (
             "`similar_items`",
-            "`item_id` [B]; `k`, scalar",
-            "`item_id` and `score` [B, k], the similarity, of items on offer",
+            "`item_id` [B]; `k` [B]",
+            "`item_id` and `score` [B, largest k], the similarity, of items on offer",
         ),
     ]
 
 
 def _usage(subject: Subject) -> str:
     items, count = list(subject.items), min(5, subject.manifest.vocabularies[Vocabulary.ITEMS].size)
-    inputs = {"visitor_id": [""], "history": [items], "k": count, "exclude_seen": True}
+    inputs = {"visitor_id": [""], "history": [items], "k": [count], "exclude_seen": [True]}
     body = json.dumps({"signature_name": "recommend", "inputs": inputs}, ensure_ascii=False, allow_nan=False)
     return f"""\
 {markdown_table(["signature", "inputs", "outputs"], _signatures(subject.manifest.event_kinds))}
 
-Ids are strings, and `k` is an int32 from 1 to the size of the catalogue. Unknown ids are allowed; use '' for a visitor
+Ids are strings, and `k` is int32, from 1 to the size of the catalogue. Unknown ids are allowed; use '' for a visitor
 with a history and no id. Python needs TensorFlow only; `EXPORT` is the directory that contains `assets.extra`:
 
 ```python
@@ -374,8 +374,8 @@ model = tf.saved_model.load(EXPORT)
 answer = model.signatures["recommend"](
     visitor_id=tf.constant([""]),
     history=tf.constant([{json.dumps(items, ensure_ascii=False, allow_nan=False)}]),
-    k=tf.constant({count}),
-    exclude_seen=tf.constant(True),
+    k=tf.constant([{count}]),
+    exclude_seen=tf.constant([True]),
 )  # item_id [1, {count}], score [1, {count}]
 ```
 

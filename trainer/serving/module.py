@@ -12,12 +12,14 @@ import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
 from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
-from trainer.ranking.topk import TopItems, hide, top_k, visible_scores, withhold
+from trainer.ranking.topk import hide, top_k, visible_scores, withhold
 
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
 _HISTORY = tf.TensorSpec([None, None], tf.string, "history")
-_K = tf.TensorSpec([], tf.int32, "k")
-_EXCLUDE_SEEN = tf.TensorSpec([], tf.bool, "exclude_seen")
+_ITEM_ID = tf.TensorSpec([None], tf.string, "item_id")
+# one value per query, not per request: a server can then merge requests into one batch
+_K = tf.TensorSpec([None], tf.int32, "k")
+_EXCLUDE_SEEN = tf.TensorSpec([None], tf.bool, "exclude_seen")
 
 
 class ServingModel(tf.Module):
@@ -61,19 +63,20 @@ class ServingModel(tf.Module):
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Ranks the whole catalogue and returns the K best items on offer for each visitor.
+        """Ranks the whole catalogue and returns the best items on offer for each visitor.
 
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
             exclude: the model does not store timelines. Kinds and times of events are unknown to the model, and the
             visitor is taken to be in a session; use `recommend_events` to pass them.
-          k: from 1 to I.
-          exclude_seen: whether to exclude the items of `history`.
+          k: [B] int32, the length of each list, from 1 to I.
+          exclude_seen: [B] bool, whether to exclude the items of `history`.
 
         Returns:
-          `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. If fewer than K
-          items are left, the rest is '' with a score of -inf.
+          `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row; K is the largest of
+          `k`. After the last item of a row, ids are '' and scores -inf: a row has fewer than K items if its `k` is
+          smaller or if no other items are left.
         """
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return self._recommend(self._queries(visitor_id, history, event, tf.zeros_like(event)), k, exclude_seen)
@@ -129,10 +132,7 @@ class ServingModel(tf.Module):
             queries = self._queries(visitor_id, history, tf.argmax(is_kind, axis=2), history_age_ms)
         return self._recommend(queries, k, exclude_seen)
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, "visitor_id"), tf.TensorSpec([None], tf.string, "item_id")],
-        autograph=False,
-    )
+    @tf.function(input_signature=[_VISITOR_ID, _ITEM_ID], autograph=False)
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `score` [B] float32 for pairs of visitor_id [B] and item_id [B]."""
         same_size = tf.debugging.assert_equal(
@@ -144,11 +144,9 @@ class ServingModel(tf.Module):
             visitor, item = self._visitor_index.lookup(visitor_id), self._item_index.lookup(item_id)
         return {"score": self._model.pair_scores(visitor, item)}
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")], autograph=False
-    )
+    @tf.function(input_signature=[_ITEM_ID, _K], autograph=False)
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the K items on offer that are most similar to each of item_id [B], with their similarity (`score`).
+        """Returns the k [B] items on offer most similar to each of item_id [B], with their similarity (`score`).
 
         The similarity is the cosine of both items' vectors. For a walk, it is the weight of the step from the given
         item to the other one. For session kNN, it is the score of the other item if the given item is the whole
@@ -160,17 +158,23 @@ class ServingModel(tf.Module):
         similarities = self._model.item_similarities(tf.where(is_known, item, 0))
         # ties are in vocabulary order: most popular first
         scores = withhold(tf.where(is_known[:, None], similarities, 0.0), self.is_offered)
-        with tf.control_dependencies([self._check_k(k)]):
-            return self._answer(top_k(hide(scores, item[:, None], tf.ones_like(item)), k))
+        return self._best(hide(scores, item[:, None], tf.ones_like(item)), k)
 
     def _recommend(self, queries: Queries, k: tf.Tensor, exclude_seen: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([self._check_k(k)]):
+        with tf.control_dependencies([_check_length(exclude_seen, queries.visitor, "exclude_seen")]):
             scores = visible_scores(self._model, queries, exclude_seen, self.is_offered)
-        return self._answer(top_k(scores, k))
+        return self._best(scores, k)
 
-    def _check_k(self, k: tf.Tensor) -> tf.Operation:
+    def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the ids and scores [B, K] of the best `k` [B] of each row of scores [B, I]; K is the largest `k`."""
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
-        return tf.debugging.Assert((k >= 1) & (k <= self._num_items), [message, k])
+        in_range = tf.debugging.Assert(tf.reduce_all((k >= 1) & (k <= self._num_items)), [message, k])
+        with tf.control_dependencies([in_range, _check_length(k, scores, "k")]):
+            longest = tf.reduce_max(tf.concat([k, [1]], axis=0))  # without queries, k is empty
+        top = top_k(scores, longest)
+        score = tf.where(tf.sequence_mask(k, longest), top.score, -float("inf"))
+        is_item = score > -float("inf")
+        return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": score}
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
         """Builds queries from ids, kinds and ages of events, all [B, H]; now is 0, so past times are negative."""
@@ -194,9 +198,10 @@ class ServingModel(tf.Module):
             timestamp_ms=tf.zeros(tf.shape(visitor_id), tf.int64),
         )
 
-    def _answer(self, top: TopItems) -> dict[str, tf.Tensor]:
-        is_item = top.score > -float("inf")
-        return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": top.score}
+
+def _check_length(column: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Operation:
+    message = f"{name} must have one value for each query; repeat it"
+    return tf.debugging.assert_equal(tf.shape(column)[0], tf.shape(queries)[0], message=message)
 
 
 def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operation:

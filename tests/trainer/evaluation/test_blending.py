@@ -113,15 +113,15 @@ def test_a_blend_is_evaluated_and_exported_with_the_weights_of_each_ranking(
     export_model(model, dataset, str(tmp_path / "export"), name="blend")
     signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
 
-    def served(signature: str, *, exclude_seen: bool, **given: tf.Tensor) -> np.ndarray:
+    def served(signature: str, exclude_seen: list[bool], **given: tf.Tensor) -> np.ndarray:
         answer = signatures[signature](
-            visitor_id=tf.constant([""]),
-            history=tf.constant([["i2", "i4"]]),
-            k=tf.constant(5),
+            visitor_id=tf.constant([""] * len(exclude_seen)),
+            history=tf.constant([["i2", "i4"]] * len(exclude_seen)),
+            k=tf.constant([5] * len(exclude_seen)),
             exclude_seen=tf.constant(exclude_seen),
             **given,
         )
-        return answer["score"].numpy()[0]
+        return answer["score"].numpy()
 
     def measured(ages_ms: list[int] | None, *, is_seen_hidden: bool) -> np.ndarray:
         queries = Queries.of_items(
@@ -134,15 +134,17 @@ def test_a_blend_is_evaluated_and_exported_with_the_weights_of_each_ranking(
 
     found = {}
     for name, ages_ms in {"away": [10**8, 10**7], "here": [10**8, 1000]}.items():
-        ages = {"history_event": tf.constant([["view"] * 2]), "history_age_ms": tf.constant([ages_ms], tf.int64)}
-        for exclude_seen in (True, False):
-            found[name, exclude_seen] = served("recommend_events", exclude_seen=exclude_seen, **ages)
-            expected = measured(ages_ms, is_seen_hidden=exclude_seen)
-            np.testing.assert_allclose(found[name, exclude_seen], expected, rtol=1e-4)
-    assert not np.allclose(found["away", False], found["here", False])
+        ages = {
+            "history_event": tf.constant([["view"] * 2] * 2),
+            "history_age_ms": tf.constant([ages_ms] * 2, tf.int64),
+        }
+        found[name] = served("recommend_events", [True, False], **ages)
+        expected = [measured(ages_ms, is_seen_hidden=exclude_seen) for exclude_seen in (True, False)]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+    assert not np.allclose(found["away"][1], found["here"][1])
     # without ages, the visitor is in a session
-    by_ids = served("recommend", exclude_seen=False)
-    np.testing.assert_allclose(by_ids, measured(None, is_seen_hidden=False), rtol=1e-4)
+    by_ids = served("recommend", [False])
+    np.testing.assert_allclose(by_ids, [measured(None, is_seen_hidden=False)], rtol=1e-4)
 
 
 def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ def partial(make_serving):
 
 
 def recommend(serving, visitor_ids, history, k, exclude_seen=True):
+    """`k` and `exclude_seen` are values for all visitors, or lists with one for each."""
+    each_k = np.broadcast_to(np.int32(k), len(visitor_ids))
+    each_exclude_seen = np.broadcast_to(exclude_seen, len(visitor_ids))
     answer = serving.recommend(
-        tf.constant(visitor_ids), tf.constant(history, tf.string), tf.constant(k), tf.constant(exclude_seen)
+        tf.constant(visitor_ids), tf.constant(history, tf.string), tf.constant(each_k), tf.constant(each_exclude_seen)
     )
     ids = [[item_id.decode() for item_id in row] for row in answer["item_id"].numpy()]
     return ids, answer["score"].numpy()
@@ -122,8 +125,8 @@ def recommend_events(serving, history, events, ages):
         tf.constant(history),
         tf.constant(events, tf.string),
         tf.constant(ages, tf.int64),
-        tf.constant(2),
-        tf.constant(True),
+        tf.constant([2]),
+        tf.constant([True]),
     )
     return [name.decode() for name in answer["item_id"].numpy()[0]]
 
@@ -154,8 +157,7 @@ def test_a_history_may_have_no_columns(serving):
 
 
 def test_no_visitors_get_no_answers(serving):
-    answer = serving.recommend(tf.zeros([0], tf.string), tf.zeros([0, 3], tf.string), tf.constant(2), tf.constant(True))
-    assert answer["item_id"].shape == (0, 2)
+    assert recommend(serving, np.empty(0, str), np.empty((0, 3), str), 2)[0] == []
 
 
 def test_a_list_ends_with_empty_ids_if_too_few_items_are_left(serving):
@@ -169,7 +171,29 @@ def test_a_k_above_the_catalogue_size_or_below_1_is_refused(serving, k):
     with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
         recommend(serving, ["anna"], [[""]], k)
     with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
-        serving.similar_items(tf.constant(["item-0"]), tf.constant(k))
+        serving.similar_items(tf.constant(["item-0"]), tf.constant([k]))
+
+
+def test_requests_in_one_batch_get_the_answers_they_get_alone(serving):
+    """A server may merge requests: histories are padded to one length, and short lists end with ''."""
+    visitors, histories = ["anna", "bob", "zoe"], [["item-2", "item-1"], ["item-3", ""], ["item-3", ""]]
+    ids, scores = recommend(serving, visitors, histories, [2, 4, 1], [True, False, True])
+    for row, k, exclude_seen in [(0, 2, True), (1, 4, False), (2, 1, True)]:
+        alone = recommend(serving, visitors[row : row + 1], histories[row : row + 1], k, exclude_seen)
+        assert ids[row] == alone[0][0] + [""] * (4 - k)
+        np.testing.assert_array_equal(scores[row], np.pad(alone[1][0], (0, 4 - k), constant_values=-np.inf))
+    # bob's list contains item-3, which they have seen
+    assert ids == [["item-0", "item-4", "", ""], ["item-3", "item-4", "item-2", "item-0"], ["item-0", "", "", ""]]
+    similar = serving.similar_items(tf.constant(["item-0", "item-0"]), tf.constant([1, 2]))
+    assert similar["item_id"].numpy().tolist() == [[b"item-1", b""], [b"item-1", b"item-2"]]
+
+
+@pytest.mark.parametrize(("k", "exclude_seen"), [([1], [True, True]), ([1, 1], [True, True, True])])
+def test_each_visitor_needs_its_own_k_and_exclude_seen(serving, k, exclude_seen):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have one value for each query; repeat it"):
+        serving.recommend(
+            tf.constant(["anna", "bob"]), tf.constant([[""]] * 2), tf.constant(k), tf.constant(exclude_seen)
+        )
 
 
 def test_each_visitor_needs_a_history(serving):
@@ -194,14 +218,14 @@ def test_a_pair_of_an_unknown_item_has_a_score_too(serving):
 
 
 def test_similar_items_are_ranked_by_cosine_without_the_item_itself(serving):
-    answer = serving.similar_items(tf.constant(["item-0"]), tf.constant(5))
+    answer = serving.similar_items(tf.constant(["item-0"]), tf.constant([5]))
     # cosine with (1, 0): (2, 0): 1; (3, 1): 3 / sqrt(10) = 0.9487; (1, 4): 1 / sqrt(17) = 0.2425; (0, 5): 0
     assert [name.decode() for name in answer["item_id"].numpy()[0]] == ["item-1", "item-2", "item-4", "item-3", ""]
     np.testing.assert_allclose(answer["score"].numpy()[0, :4], [1, 0.9487, 0.2425, 0], atol=1e-4)
 
 
 def test_the_items_similar_to_an_unknown_item_are_the_popular_ones(serving):
-    answer = serving.similar_items(tf.constant(["no-such-item"]), tf.constant(5))
+    answer = serving.similar_items(tf.constant(["no-such-item"]), tf.constant([5]))
     assert [name.decode() for name in answer["item_id"].numpy()[0]] == ITEMS
     np.testing.assert_array_equal(answer["score"], np.zeros((1, 5)))
 
@@ -222,7 +246,7 @@ def test_a_list_ends_after_the_last_item_on_offer(partial):
 
 
 def test_similar_items_are_on_offer_but_their_query_need_not_be(partial):
-    answer = partial.similar_items(tf.constant(["item-1", "no-such-item"]), tf.constant(5))
+    answer = partial.similar_items(tf.constant(["item-1", "no-such-item"]), tf.constant([5, 5]))
     ids = [[name.decode() for name in row] for row in answer["item_id"].numpy()]
     assert ids == [["item-0", "item-4", "item-3", "", ""], ["item-0", "item-3", "item-4", "", ""]]
 

@@ -47,14 +47,19 @@ def facts_of(available):
 def answers(export, k=8):
     """Returns all answers of an export, for a known and an unknown visitor."""
     signatures = tf.saved_model.load(str(export)).signatures
-    history, seen = tf.constant([["item-1"], ["item-2"]]), tf.constant(True)
-    query = {"visitor_id": tf.constant(["bob", "zoe"]), "history": history, "k": tf.constant(k), "exclude_seen": seen}
+    both_k = tf.constant([k, k])
+    query = {
+        "visitor_id": tf.constant(["bob", "zoe"]),
+        "history": tf.constant([["item-1"], ["item-2"]]),
+        "k": both_k,
+        "exclude_seen": tf.constant([True, True]),
+    }
     events = {"history_event": tf.constant([["view"]] * 2), "history_age_ms": tf.constant([[5], [6]], tf.int64)}
     return {
         "serving_default": signatures["serving_default"](**query),
         "recommend": signatures["recommend"](**query),
         "recommend_events": signatures["recommend_events"](**query, **events),
-        "similar_items": signatures["similar_items"](item_id=tf.constant(["item-3", "?"]), k=tf.constant(k)),
+        "similar_items": signatures["similar_items"](item_id=tf.constant(["item-3", "?"]), k=both_k),
         "score": signatures["score"](visitor_id=tf.constant(["bob"] * 8), item_id=tf.constant(ITEMS)),
     }
 
