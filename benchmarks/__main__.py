@@ -6,6 +6,7 @@ import tempfile
 
 COMMANDS = (
     ("demo", "--record", "--output", "{scratch}/demo"),
+    ("first_call", "{scratch}/demo/export"),
     ("notebook", "{scratch}/demo/shop/events.csv"),
     ("synthesize",),
     ("full_size", "{scratch}/full"),
