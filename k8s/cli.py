@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from common.cli import DONE, FAILED, Commands, Parser, add_command, print_text, to_json
 from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
-from k8s.kubectl import Kubectl, KubectlError
+from k8s.errors import KubectlError
+from k8s.kubectl import Kubectl
 from k8s.progress import Follower, Screen
 from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings

@@ -1,38 +1,14 @@
 """Calls kubectl: methods take manifests and return JSON values; errors are one sentence."""
 
 import json
-import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k8s.errors import KubectlError, explain
+
 Object = dict[str, Any]
-
-_NOTICE = re.compile(r"Warning:|[EWI]\d{4} ")
-_UNREACHABLE = re.compile(r"Unable to connect|connection refused|no such host|timeout|timed out|TLS handshake|\bEOF\b")
-_UNKNOWN_USER = re.compile(r"Unauthorized|must be logged in|exec: executable|getting credentials")
-_MISSING_KIND = re.compile(r'no matches for kind "(\w+)"|resource type "(\w+)"')
-
-
-class KubectlError(Exception):
-    """An error of kubectl, with what to do about it."""
-
-    def __init__(
-        self, text: str, *, is_transient: bool = False, is_unknown_kind: bool = False, is_forbidden: bool = False
-    ) -> None:
-        """Keeps the kind of the error.
-
-        Args:
-          text: the message.
-          is_transient: the cluster did not answer; it may answer later.
-          is_unknown_kind: the cluster has no objects of that kind.
-          is_forbidden: the user lacks the right.
-        """
-        super().__init__(text)
-        self.is_transient = is_transient
-        self.is_unknown_kind = is_unknown_kind
-        self.is_forbidden = is_forbidden
 
 
 @dataclass(frozen=True)
@@ -59,11 +35,14 @@ class Kubectl:
             rest = rest[end:].lstrip()
         return objects
 
+    def check(self, objects: Sequence[Object]) -> list[str]:
+        """Asks the server whether it accepts all objects, without changes; returns those it would create: KIND/NAME."""
+        lines = self._call(["apply", "--dry-run=server", "-f", "-"], _list_of(objects)).splitlines()
+        return [line.partition(" ")[0] for line in lines if line.endswith(" created (server dry run)")]
+
     def apply(self, objects: Sequence[Object]) -> None:
         """Creates the objects, or updates those that exist."""
-        self._call(
-            ["apply", "-f", "-"], json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, allow_nan=False)
-        )
+        self._call(["apply", "-f", "-"], _list_of(objects))
 
     def get(self, kind: str, name: str) -> Object | None:
         """Gets an object; None if there is none."""
@@ -106,6 +85,10 @@ class Kubectl:
         return _run(self.command(arguments), stdin)
 
 
+def _list_of(objects: Sequence[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, allow_nan=False)
+
+
 def _run(command: Sequence[str], stdin: str | None = None) -> str:
     try:
         done = subprocess.run(
@@ -116,32 +99,5 @@ def _run(command: Sequence[str], stdin: str | None = None) -> str:
             "kubectl is not on PATH; install it: kubernetes.io/docs/tasks/tools, or your cloud's command line tools"
         ) from None
     if done.returncode:
-        raise _explain(done.stderr)
+        raise explain(done.stderr)
     return done.stdout
-
-
-def _explain(stderr: str) -> KubectlError:
-    """Turns the standard error of kubectl into one sentence."""
-    lines = [line for line in stderr.splitlines() if line.strip() and not _NOTICE.match(line)]
-    last = lines[-1] if lines else stderr.strip() or "kubectl failed without a message"
-    if "(Forbidden)" in stderr:
-        refused = last.partition("(Forbidden): ")[2] or last
-        return KubectlError(
-            f"no permission: {refused}; ask for a role that can create, get, list and delete jobs, configmaps, "
-            "services and serviceaccounts (and jobsets for --overlay jobset), and get pods and their logs",
-            is_forbidden=True,
-        )
-    if _UNKNOWN_USER.search(stderr):
-        return KubectlError(f"the cluster does not accept your credentials: {last}; log in again")
-    if _UNREACHABLE.search(stderr):
-        return KubectlError(
-            f"the cluster does not answer: {last}; `kubectl config current-context` shows which cluster it is",
-            is_transient=True,
-        )
-    missing = _MISSING_KIND.search(stderr)
-    if missing:
-        kind = missing[1] or missing[2]
-        return KubectlError(
-            f"this cluster has no {kind}; install its controller, or use another --overlay", is_unknown_kind=True
-        )
-    return KubectlError(f"kubectl: {last}")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from common.text import printable
-from k8s.kubectl import Kubectl, KubectlError, Object
+from k8s.errors import KubectlError, Reason
+from k8s.kubectl import Kubectl, Object
 from k8s.logs import ChiefLog
 from k8s.state import Phase, State, failure_reasons, latest_pods, read_state
 from k8s.submission import find, pods_of
@@ -110,7 +111,7 @@ class Follower:
                 workload, pods = self._poll()
                 answered = self.clock()
             except KubectlError as error:
-                if not error.is_transient or self.clock() - answered > _UNANSWERED_SECONDS:
+                if error.reason is not Reason.NO_ANSWER or self.clock() - answered > _UNANSWERED_SECONDS:
                     raise
                 self.screen.status("the cluster does not answer; retrying", "")
                 time.sleep(self.poll_seconds)

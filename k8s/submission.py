@@ -1,12 +1,14 @@
 """Submits a step as a new workload, in place of one that ended; does nothing if the same step is running or done."""
 
+import contextlib
 import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from k8s.kubectl import Kubectl, KubectlError, Object
+from k8s.errors import KubectlError, Reason
+from k8s.kubectl import Kubectl, Object
 from k8s.rendering import Placement, Step, render
 from k8s.state import Phase, read_state, selector
 
@@ -56,17 +58,17 @@ class Submission:
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
-    """Applies a step unless it is running or done with the same settings.
+    """Applies a step unless it is running or done with the same settings, or the cluster would refuse a part of it.
 
     Raises:
       SettingsConflict: the step is running with other settings.
       NotOwned: another workload has the step's name.
-      KubectlError: kubectl failed.
+      KubectlError: kubectl failed, or the cluster refuses an object; then nothing has changed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
     if workload is None:
-        kubectl.apply(objects)
+        _apply(objects, _check(objects, kubectl), kubectl)
         return Submission(Found.NOTHING, [])
     diff = _diff(workload, objects, kubectl)
     phase = read_state(workload, pods_of(workload, kubectl)).phase
@@ -76,10 +78,42 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
         return Submission(Found.RUNNING, [])
     if phase is Phase.DONE and not diff:
         return Submission(Found.DONE, [])
-    # a Job can be neither changed nor restarted
+    # a Job can be neither changed nor restarted; the check is that of a new one
+    new = _check([value | _renamed(value) if value["kind"] in _WORKLOADS else value for value in objects], kubectl)
     remove(workload, kubectl)
-    kubectl.apply(objects)
+    _apply(objects, new, kubectl)
     return Submission(Found.ENDED, diff)
+
+
+def _check(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
+    """Asks the cluster whether it accepts all objects; returns those that it would create."""
+    try:
+        return kubectl.check(objects)
+    except KubectlError as error:
+        if error.reason is not Reason.NO_DRY_RUN:
+            raise
+        return []
+
+
+def _renamed(workload: Object) -> Object:
+    return {"metadata": workload["metadata"] | {"name": f"{workload['metadata']['name']}-next"}}
+
+
+def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
+    """Applies all objects; if the cluster refuses one, which the check did not show, deletes the new ones."""
+    try:
+        kubectl.apply(objects)
+    except KubectlError as error:
+        if error.reason is not Reason.NO_ANSWER:  # without an answer, they may be applied
+            ours = [_path(value) for value in objects if value["kind"] in (*_WORKLOADS, "ConfigMap")]
+            for path in dict.fromkeys([*ours, *new]):
+                with contextlib.suppress(KubectlError):  # the refusal is what the user needs to read
+                    kubectl.delete(*path.split("/"))
+        raise
+
+
+def _path(value: Object) -> str:
+    return f"{value['kind'].lower()}/{value['metadata']['name']}"
 
 
 def find(step: str, kubectl: Kubectl) -> Object | None:
@@ -103,7 +137,7 @@ def _of_any_kind(step: str, kubectl: Kubectl) -> Object | None:
         return kubectl.get("jobset", step)
     except KubectlError as error:
         # a user without rights on JobSets has created none; applying one would be refused
-        if not (error.is_unknown_kind or error.is_forbidden):
+        if error.reason not in (Reason.UNKNOWN_KIND, Reason.FORBIDDEN):
             raise
         return None
 

@@ -43,10 +43,14 @@ def main(arguments: list[str]) -> int:
     return answer
 
 
-def apply(_: list[str], scenario: dict, cluster: dict) -> int:
+def apply(arguments: list[str], scenario: dict, cluster: dict) -> int:
     for value in json.load(sys.stdin)["items"]:
+        path = key(value["kind"], value["metadata"]["name"])
+        if arguments[0] == "--dry-run=server":
+            print(f"{path} {'unchanged' if path in cluster['objects'] else 'created'} (server dry run)")
+            continue
         value["metadata"].setdefault("annotations", {})[APPLIED] = json.dumps(value)
-        cluster["objects"][key(value["kind"], value["metadata"]["name"])] = value
+        cluster["objects"][path] = value
     return 0
 
 
