@@ -17,11 +17,11 @@ from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
 from k8s.errors import KubectlError
 from k8s.kubectl import Kubectl
-from k8s.progress import Follower, Screen
+from k8s.progress import Follower, Removal, Screen
 from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
-from k8s.state import read_state
 from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
+from k8s.waiting import find_state
 from trainer.config.presets import PRESETS
 from trainer.config.search import parse_search
 
@@ -31,6 +31,7 @@ _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
 # Kubernetes would accept plain bytes, and `64m` as thousandths of a byte, which are mistakes here
 _SIZE, _CORES = r"[1-9][0-9]*(\.[0-9]+)?([MGT]i?)", r"[1-9][0-9]*m?|[0-9]+\.[0-9]*[1-9][0-9]*"
+_QUEUE = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
 _REGISTRY, _TAG = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _PATH_FLAGS = ("events", "item_properties", "category_tree", "output", "data", "workdir")
 """Flags with paths or URIs."""
@@ -88,7 +89,7 @@ def _run(
         return DONE
     for step in steps:
         try:
-            submission = submit(step, placement, kubectl)
+            submission = submit(step, placement, kubectl, _removal(given, screen).wait)
         except SettingsConflict as conflict:
             _show(conflict.diff, screen)
             cancel = f"{_command('cancel', given)} {step.name}"
@@ -133,7 +134,7 @@ def _status(given: argparse.Namespace, _: Screen) -> int:
         if workload is None:
             print_text(f"{step}: not submitted")
             continue
-        state = read_state(workload, pods_of(workload, kubectl))
+        state = find_state(workload, pods_of(workload, kubectl), kubectl)
         print_text(": ".join(part for part in (f"{step} {state.phase.value}", state.text) if part))
     return DONE
 
@@ -152,7 +153,7 @@ def _cancel(given: argparse.Namespace, screen: Screen) -> int:
         screen.line(f"{given.step} was not submitted")
         return FAILED
     screen.line(f"cancelling {given.step}; its pods may take two minutes to save")
-    remove(workload, kubectl)
+    remove(workload, kubectl, _removal(given, screen).wait)
     screen.line(f"{given.step} is cancelled; its published and saved files are kept")
     return DONE
 
@@ -211,6 +212,8 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     cloud = _CLOUDS.get(scheme)
     names_cloud = not set(given.overlay).isdisjoint(_CLOUDS.values())
     overlays = tuple(given.overlay) if names_cloud or cloud is None else (cloud, *given.overlay)
+    if given.queue and "kueue" not in overlays:
+        overlays += ("kueue",)
     for name in _PATH_FLAGS:
         value = getattr(given, name, None)
         if value and not _is_kept(value, overlays):
@@ -233,6 +236,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
         cpu=given.cpu,
         registry=given.registry,
         tag=given.tag,
+        queue=given.queue,
     )
 
 
@@ -278,7 +282,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     cancel = _add_command(commands, "cancel", "stop a step and delete it")
     for command in (logs, cancel):
         command.add_argument("step", choices=STEPS)
-    for command in (prepare, train, tune, evaluate, pipeline, logs):
+    for command in (prepare, train, tune, evaluate, pipeline, logs, cancel):
         _add_following(command)
     for command in (prepare, train, tune, evaluate, pipeline, logs, cancel, status):
         command.add_argument("--context", help="context of kubectl (default: the current one)")
@@ -318,7 +322,17 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         help="registry of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
     )
     add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
+    _add_queue(command)
     return command
+
+
+def _add_queue(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--queue",
+        type=_matching(_QUEUE, "research"),
+        metavar="NAME",
+        help="LocalQueue of Kueue that admits the step; adds --overlay kueue (default with this overlay: cartwheel)",
+    )
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:
@@ -375,7 +389,8 @@ def _add_following(command: argparse.ArgumentParser) -> None:
         type=_duration,
         default=15.0,
         metavar="MINUTES",
-        help="minutes to wait for a machine with room, which an autoscaler may add (default: 15)",
+        help="minutes to wait for the cluster: a machine with room, which an autoscaler may add, a queue, a quota, a "
+        "volume, a deletion (default: 15)",
     )
 
 
@@ -414,6 +429,10 @@ def _duration(text: str) -> float:
 
 def _kubectl(given: argparse.Namespace) -> Kubectl:
     return Kubectl(given.context, given.namespace)
+
+
+def _removal(given: argparse.Namespace, screen: Screen) -> Removal:
+    return Removal(_kubectl(given), screen, given.poll, given.patience * 60)
 
 
 def _command(name: str, given: argparse.Namespace) -> str:

@@ -61,6 +61,7 @@ _REFUSALS = (
         r"Unauthorized|must be logged in|exec: executable|getting credentials",
         "the cluster does not accept your credentials: {words}; log in again",
     ),
+    _Refusal(r"/containerLogs/", "the node of the pod does not answer: {words}"),
     _Refusal(
         r"Unable to connect|connection refused|no such host|timeout|timed out|TLS handshake|\bEOF\b",
         "the cluster does not answer: {words}; `kubectl config current-context` shows which cluster it is",

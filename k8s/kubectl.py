@@ -54,9 +54,15 @@ class Kubectl:
         items: list[Object] = json.loads(self._call(["get", kind, "-l", selector, "-o", "json"]))["items"]
         return items
 
+    def events(self, uid: str) -> list[Object]:
+        """Lists the events of an object."""
+        found = self._call(["get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"])
+        items: list[Object] = json.loads(found)["items"]
+        return items
+
     def delete(self, kind: str, name: str) -> None:
-        """Deletes an object and its dependents, and returns once all are gone."""
-        self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait"])
+        """Deletes an object once its dependents are gone; does not wait for it."""
+        self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:
         """Returns the log of a container so far."""
@@ -68,7 +74,7 @@ class Kubectl:
         return subprocess.Popen(
             self.command(["logs", "--follow", "--timestamps", pod, "-c", container, *options]),
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from k8s.errors import KubectlError, Reason, explain
 from k8s.kubectl import Kubectl, Object
 from k8s.state import containers
 
 _KEPT_LINES = 5000
+_RETRY_SECONDS = 1.0
 
 
 class ChiefLog:
@@ -24,6 +26,7 @@ class ChiefLog:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._latest: dict[tuple[str, str], str] = {}
         self._finished: set[tuple[str, str]] = set()
+        self._failures: dict[tuple[str, str], list[KubectlError]] = {}
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
         self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -37,11 +40,9 @@ class ChiefLog:
             has_ended = "terminated" in container.get("state", {})
             if key in self._finished:
                 continue
-            if has_ended:
-                self._finished.add(key)
-            elif "running" not in container.get("state", {}):
+            if not has_ended and "running" not in container.get("state", {}):
                 return True
-            self._start(key)
+            self._start(key, is_last=has_ended)
             return True
         return False
 
@@ -58,8 +59,17 @@ class ChiefLog:
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:
                 self._thread.join(timeout=0.1)
+            if self.problem():
+                time.sleep(_RETRY_SECONDS)
             yield from self.lines()
         yield from self.lines()
+
+    def problem(self) -> str | None:
+        """Returns why a log cannot be read; None if all were read. A single failure is retried without a word."""
+        for key, errors in self._failures.items():
+            if errors and (len(errors) > 1 or key in self._finished):
+                return str(errors[-1])
+        return None
 
     def result(self) -> dict[str, Any] | None:
         """Returns the JSON object at the end of the log; None if there is none."""
@@ -88,19 +98,29 @@ class ChiefLog:
             self._process.terminate()
             self._process.wait()
 
-    def _start(self, key: tuple[str, str]) -> None:
+    def _start(self, key: tuple[str, str], *, is_last: bool) -> None:
         self._process = self._kubectl.follow_logs(*key, since=self._latest.get(key))
-        self._thread = threading.Thread(target=self._read, args=(self._process, key), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(self._process, key, is_last), daemon=True)
         self._thread.start()
 
-    def _read(self, process: "subprocess.Popen[str]", key: tuple[str, str]) -> None:
+    def _read(self, process: "subprocess.Popen[str]", key: tuple[str, str], is_last: bool) -> None:
         with process:
+            failures = self._failures.setdefault(key, [])
             for line in process.stdout or ():
                 stamp, _, text = line.rstrip("\n").partition(" ")
                 # a broken stream resumes at the second of its last line
                 if _moment(stamp) > _moment(self._latest.get(key, "")):
                     self._latest[key] = stamp
                     self._lines.put(text)
+                failures.clear()
+            errors = process.stderr.read() if process.stderr else ""
+        if process.returncode:
+            failures.append(explain(errors))
+        else:
+            failures.clear()
+        # a right that is lacking is not tried again
+        if is_last and (not failures or failures[-1].reason is Reason.FORBIDDEN):
+            self._finished.add(key)
 
 
 def _moment(stamp: str) -> str:

@@ -11,8 +11,9 @@ from common.text import printable
 from k8s.errors import KubectlError, Reason
 from k8s.kubectl import Kubectl, Object
 from k8s.logs import ChiefLog
-from k8s.state import Phase, State, failure_reasons, latest_pods, read_state
-from k8s.submission import find, pods_of
+from k8s.state import Phase, State, deletion_reason, failure_reasons, latest_pods
+from k8s.submission import find, location, pods_of
+from k8s.waiting import find_state
 
 _UNANSWERED_SECONDS = 300
 _DRAIN_SECONDS = 30
@@ -109,6 +110,7 @@ class Follower:
         while True:
             try:
                 workload, pods = self._poll()
+                state = find_state(workload, pods, self.kubectl) if workload else None
                 answered = self.clock()
             except KubectlError as error:
                 if error.reason is not Reason.NO_ANSWER or self.clock() - answered > _UNANSWERED_SECONDS:
@@ -116,12 +118,11 @@ class Follower:
                 self.screen.status("the cluster does not answer; retrying", "")
                 time.sleep(self.poll_seconds)
                 continue
-            if workload is None:
+            if workload is None or state is None:
                 return Outcome(False, f"{self.name} no longer exists: it was cancelled")
-            state = read_state(workload, pods)
             self._report(state, pods)
             if state.phase in (Phase.DONE, Phase.FAILED):
-                return self._end(state, pods)
+                return self._end(workload, state, pods)
             if state.phase is Phase.STUCK:
                 return Outcome(False, f"{self.name} {state.phase.value}: {state.text}")
             if state.phase is not Phase.BLOCKED:
@@ -141,6 +142,10 @@ class Follower:
             self._log.watch(latest[0])
         for line in self._log.lines():
             self._show(line)
+        problem = self._log.problem()
+        if problem and problem not in self._reported:
+            self.screen.line(f"{self.name}: its log cannot be read: {problem}; the step continues")
+            self._reported.add(problem)
         for pod, reason in failure_reasons(pods).items():
             if pod not in self._reported and state.phase is not Phase.FAILED:
                 self.screen.line(f"{self.name}: pod {pod} ended: {reason}")
@@ -162,16 +167,65 @@ class Follower:
             total = f" of {self.epochs}" if self.epochs else ""
             self._epoch = f"epoch {found[1]}{total} done"
 
-    def _end(self, state: State, pods: Sequence[Object]) -> Outcome:
+    def _end(self, workload: Object, state: State, pods: Sequence[Object]) -> Outcome:
         latest = latest_pods(pods)
         if latest:
             for line in self._log.drain(latest[0], _DRAIN_SECONDS):
                 self._show(line)
+        problem = self._log.problem()
+        unread = f"; its log cannot be read: {problem}" if problem else ""
         if state.phase is Phase.DONE:
             result = self._log.result()
-            return Outcome(True, f"{self.name} is done{_summary(result)}", result)
+            if problem and result is None:
+                unread += f"; its result is in {location(workload, self.kubectl)}"
+            return Outcome(True, f"{self.name} is done{_summary(result)}{unread}", result)
         error = self._log.last_error() if state.text.startswith(("exit 1", "exit 2")) else None
-        return Outcome(False, f"{self.name} failed: {state.text}{f': {error}' if error else ''}")
+        return Outcome(False, f"{self.name} failed: {state.text}{f': {error}' if error else ''}{unread}")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Waits until deleted workloads are gone, and shows what their deletion waits for."""
+
+    kubectl: Kubectl
+    """The cluster."""
+    screen: Screen
+    """Where progress is shown."""
+    poll_seconds: float
+    """Pause between two polls."""
+    patience_seconds: float
+    """How long a deletion may take."""
+    clock: Callable[[], float] = time.monotonic
+    """Returns the current time in seconds."""
+
+    def wait(self, workload: Object) -> None:
+        """Waits until a workload is gone.
+
+        Raises:
+          KubectlError: kubectl failed, or the workload is still there after `patience_seconds`.
+        """
+        start, name = self.clock(), workload["metadata"]["name"]
+        while reason := self._reason(workload):
+            if self.clock() - start >= self.patience_seconds:
+                limit = f"{self.patience_seconds / 60:g} min"
+                raise KubectlError(f"{name} is not deleted after {limit}: {reason}; the deletion continues")
+            minutes, seconds = divmod(int(self.clock() - start), 60)
+            self.screen.status(f"{name} is being deleted: {reason}", f"{minutes}:{seconds:02}")
+            time.sleep(self.poll_seconds)
+        self.screen.end()
+
+    def _reason(self, workload: Object) -> str | None:
+        """Returns what the deletion waits for; None if the workload is gone."""
+        kind, name = workload["kind"].lower(), workload["metadata"]["name"]
+        try:
+            left = self.kubectl.get(kind, name)
+            if left is None or left["metadata"].get("uid") != workload["metadata"].get("uid"):
+                return None
+            return deletion_reason(left, pods_of(left, self.kubectl))
+        except KubectlError as error:
+            if error.reason is not Reason.NO_ANSWER:
+                raise
+            return str(error)
 
 
 def _summary(result: dict[str, Any] | None) -> str:

@@ -70,6 +70,8 @@ class Placement:
     """Registry of the images, such as europe-docker.pkg.dev/project/cartwheel; None: images on the machines."""
     tag: str = "latest"
     """Tag of the images."""
+    queue: str | None = None
+    """LocalQueue of Kueue, with the overlay kueue; None: cartwheel."""
 
 
 def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
@@ -100,9 +102,17 @@ def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any
         "patches": [
             {"patch": json.dumps(_job(name) | {"$patch": "delete"}, allow_nan=False)}
             for name in _unused_jobs(step.name)
-        ],
+        ]
+        + _queue_patches(placement),
         "images": [_image(name, placement) for name in ("preprocessing", "trainer", "trainer-gpu")],
     }
+
+
+def _queue_patches(placement: Placement) -> list[dict[str, Any]]:
+    if placement.queue is None:
+        return []
+    label = {"op": "replace", "path": "/metadata/labels/kueue.x-k8s.io~1queue-name", "value": placement.queue}
+    return [{"target": {"kind": "Job|JobSet"}, "patch": json.dumps([label], allow_nan=False)}]
 
 
 def _unused_jobs(step: str) -> list[str]:

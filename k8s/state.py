@@ -1,5 +1,6 @@
 """Derives the state of a workload, with its reason in a sentence, from its objects. Pure functions."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -9,12 +10,14 @@ from k8s.kubectl import Object
 
 PREEMPTED = 75
 _INDEX = "batch.kubernetes.io/job-completion-index"
+_LAST_PODS = "waiting for its last pods to end"
 # without ErrImagePull, the state after the first try: a registry may be slow
 _NO_IMAGE = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_REMARKS = re.compile(r",? *(no new claims to deallocate,?|preemption:.*)")
 
 
 class Phase(Enum):
-    """Phase of a workload. BLOCKED: it waits for a machine; STUCK: it cannot start until something is fixed."""
+    """Phase of a workload. BLOCKED: it waits for the cluster; STUCK: it cannot start until something is fixed."""
 
     WAITING = "is waiting"
     BLOCKED = "is blocked"
@@ -51,9 +54,31 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
             return State(Phase.DONE, "")
     if "Failed" in conditions:
         return State(Phase.FAILED, _explain_failure(conditions["Failed"], pods))
-    if "Suspended" in conditions or workload["spec"].get("suspend"):
-        return State(Phase.WAITING, "queued: Kueue has not admitted it yet")
+    if "deletionTimestamp" in workload["metadata"]:
+        return State(Phase.BLOCKED, f"it is being deleted: {deletion_reason(workload, pods)}")
+    if "FailureTarget" in conditions:
+        return State(
+            Phase.WAITING, f"it has failed ({_explain_failure(conditions['FailureTarget'], pods)}); {_LAST_PODS}"
+        )
+    if "SuccessCriteriaMet" in conditions:
+        return State(Phase.WAITING, f"it has succeeded; {_LAST_PODS}")
+    if is_suspended(workload):
+        return State(Phase.BLOCKED, "queued")
     return _read_pods(latest_pods(pods))
+
+
+def is_suspended(workload: Object) -> bool:
+    """Returns True if a workload has no pods because a queue, or its owner, suspends it."""
+    return bool(workload["spec"].get("suspend"))
+
+
+def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
+    """Returns what the deletion of a workload waits for."""
+    names = [pod["metadata"]["name"] for pod in latest_pods(pods)]
+    if names:
+        return f"waiting for {', '.join(names)} to end"
+    finalizers = [name for name in workload["metadata"].get("finalizers", []) if name != "foregroundDeletion"]
+    return f"waiting for its finalizers {', '.join(finalizers)}" if finalizers else "waiting for the cluster"
 
 
 def latest_pods(pods: Sequence[Object]) -> list[Object]:
@@ -94,7 +119,7 @@ def failure_reason(pod: Object) -> str | None:
 def _read_pods(pods: Sequence[Object]) -> State:
     """Determines the state of an unfinished workload from the latest pods of its indices."""
     if not pods:
-        return State(Phase.WAITING, "no pod yet")
+        return State(Phase.BLOCKED, "no pod yet")
     for pod in pods:
         if reason := _find_permanent_problem(pod):
             return State(Phase.STUCK, reason)
@@ -111,14 +136,21 @@ def _read_pods(pods: Sequence[Object]) -> State:
     return State(Phase.RUNNING, f"{count} are running" if len(pods) > 1 else "")
 
 
-def _find_scheduling_problem(pod: Object) -> str | None:
+def unschedulable_message(pod: Object) -> str:
+    """Returns why the scheduler finds no node for a pod, without its remarks on preemption and claims of devices."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            message = condition.get("message", "")
-            gpus = _limit(pod, "main", "nvidia.com/gpu")
-            lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
-            return f"Unschedulable: {lacking} ({message.partition(' preemption:')[0].rstrip('. ')})"
-    return None
+            return _REMARKS.sub("", condition.get("message", "")).rstrip(". ")
+    return ""
+
+
+def _find_scheduling_problem(pod: Object) -> str | None:
+    message = unschedulable_message(pod)
+    if not message:
+        return None
+    gpus = _limit(pod, "main", "nvidia.com/gpu")
+    lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
+    return f"Unschedulable: {lacking} ({message})"
 
 
 def _find_permanent_problem(pod: Object) -> str | None:

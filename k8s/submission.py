@@ -3,17 +3,20 @@
 import contextlib
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from k8s.errors import KubectlError, Reason
 from k8s.kubectl import Kubectl, Object
 from k8s.rendering import Placement, Step, render
-from k8s.state import Phase, read_state, selector
+from k8s.state import Phase, selector
+from k8s.waiting import find_state
 
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _WORKLOADS = ("Job", "JobSet")
+Await = Callable[[Object], None]
+"""Waits until a deleted workload is gone."""
 _NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
@@ -57,7 +60,7 @@ class Submission:
     """Differences from that state, line by line."""
 
 
-def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
+def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: Await) -> Submission:
     """Applies a step unless it is running or done with the same settings, or the cluster would refuse a part of it.
 
     Raises:
@@ -71,7 +74,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
         _apply(objects, _check(objects, kubectl), kubectl)
         return Submission(Found.NOTHING, [])
     diff = _diff(workload, objects, kubectl)
-    phase = read_state(workload, pods_of(workload, kubectl)).phase
+    phase = find_state(workload, pods_of(workload, kubectl), kubectl).phase
     if phase not in (Phase.DONE, Phase.FAILED):
         if diff:
             raise SettingsConflict(diff)
@@ -80,7 +83,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
         return Submission(Found.DONE, [])
     # a Job can be neither changed nor restarted; the check is that of a new one
     new = _check([value | _renamed(value) if value["kind"] in _WORKLOADS else value for value in objects], kubectl)
-    remove(workload, kubectl)
+    remove(workload, kubectl, await_deletion)
     _apply(objects, new, kubectl)
     return Submission(Found.ENDED, diff)
 
@@ -147,11 +150,28 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
     return kubectl.find_all("pods", selector(workload["kind"], workload["metadata"]["name"]))
 
 
-def remove(workload: Object, kubectl: Kubectl) -> None:
-    """Deletes a workload, its pods and its settings; a training run saves before it ends."""
-    kubectl.delete(workload["kind"].lower(), workload["metadata"]["name"])
-    for value in _settings(workload, kubectl):
+def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
+    """Deletes a workload, its pods, its settings and its Service; a training run saves before it ends."""
+    name = workload["metadata"]["name"]
+    settings = _settings(workload, kubectl)
+    kubectl.delete(workload["kind"].lower(), name)
+    await_deletion(workload)
+    for value in settings:
         kubectl.delete("configmap", value["metadata"]["name"])
+    service = kubectl.get("service", name)
+    if service is not None and _label(service) == _OURS:
+        kubectl.delete("service", name)
+
+
+def location(workload: Object, kubectl: Kubectl) -> str | None:
+    """Returns where a step writes its result, according to its arguments."""
+    arguments = [
+        line for value in _settings(workload, kubectl) for text in value["data"].values() for line in text.splitlines()
+    ]
+    found = [
+        line.partition("=")[2] for flag in ("--output=", "--workdir=") for line in arguments if line.startswith(flag)
+    ]
+    return found[0] if found else None
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:

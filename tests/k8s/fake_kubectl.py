@@ -5,6 +5,7 @@ FAKE_KUBECTL names a folder with `scenario.json`:
     states  by step: the state at each poll of its Job, {"status": …, "pods": […]}; the last one is repeated
     logs    by "POD/CONTAINER": lines
     refuse  by verb, or by verb and kind as in "get jobset": error message of a failing call
+    lists   by kind: events or workloads.kueue.x-k8s.io
     kinds   by step: Job or JobSet, Job by default
 
 Applied objects are stored in `cluster.json`, calls in `calls`. The real kubectl renders manifests.
@@ -59,6 +60,9 @@ def get(arguments: list[str], scenario: dict, cluster: dict) -> int:
     if kind == "pods":
         step = arguments[2].partition("=")[2]
         print(json.dumps({"items": current_state(step, scenario, cluster)["pods"]}))
+        return 0
+    if kind in ("events", "workloads.kueue.x-k8s.io"):
+        print(json.dumps({"items": scenario.get("lists", {}).get(kind, [])}))
         return 0
     if kind == "jobset" and "JobSet" not in scenario.get("kinds", {}).values():
         print('error: the server doesn\'t have a resource type "jobset"', file=sys.stderr)

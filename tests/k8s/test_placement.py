@@ -19,6 +19,7 @@ from tests.k8s.scenarios import TRAIN, Cluster
             for name in ("multi-node", "jobset")
         ),
         (["--overlay", "moon"], "invalid choice: 'moon'"),
+        (["--queue", "My Queue"], "--queue: 'My Queue' is not valid; give a value such as research"),
     ],
 )
 def test_wrong_flags_are_refused_before_any_call(flags: list[str], message: str, cluster: Cluster) -> None:

@@ -263,6 +263,37 @@ def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> Non
     assert (status, "no permission: jobsets" in errors) == (1, True)
 
 
+UNREADABLE = 'Error from server (Forbidden): pods "train-a" is forbidden: User "ada" cannot get resource "pods/log"'
+
+
+def test_a_log_that_cannot_be_read_is_said_with_the_place_of_the_result(cluster: Cluster) -> None:
+    cluster.play(states={"train": [*[RUNNING] * 4, FINISHED]}, refuse={"logs": UNREADABLE})
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert (status, output) == (0, "")
+    words = (
+        'its log cannot be read: no permission: pods "train-a" is forbidden: User "ada" cannot get resource "pods/log"'
+    )
+    assert errors.count(f"train: {words}") == 1
+    assert errors.splitlines()[-1].startswith(f"train is done; {words}")
+    assert errors.splitlines()[-1].endswith("; its result is in gs://shop/run")
+
+
+def test_a_queue_that_does_not_exist_ends_the_wait(cluster: Cluster) -> None:
+    cluster.play(states={"train": [job_state()]}, lists={"workloads.kueue.x-k8s.io": []})
+    cluster.submit(*TRAIN, "--queue", "research", "--detach")
+    cluster.hold(lambda held: held["job/train"]["spec"].update(suspend=True))
+    message = "LocalQueue research doesn't exist"
+    condition = {"type": "QuotaReserved", "status": "False", "message": message}
+    cluster.play(
+        states={"train": [job_state()]}, lists={"workloads.kueue.x-k8s.io": [{"status": {"conditions": [condition]}}]}
+    )
+    status, _, errors = cluster.submit("logs", "train", *FAST)
+    assert (status, errors.splitlines()[-1]) == (
+        1,
+        f"train is blocked for 0 min and still waiting: queued in research: {message}; change --queue",
+    )
+
+
 def test_ctrl_c_keeps_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
     cluster.play(states={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
@@ -390,6 +421,7 @@ def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None
     )
     status, _, errors = cluster.submit("cancel", "train")
     assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; its published and saved files are kept")
+    assert all("--wait=false" in call for call in cluster.calls("delete"))
     assert "train: not submitted" in cluster.submit("status")[1]
     assert cluster.submit("cancel", "train")[::2] == (1, "train was not submitted\n")
 

@@ -78,6 +78,12 @@ def test_a_job_set_waits_in_the_queue(overlays: tuple[str, ...], monkeypatch: py
     for step, kind in ((TRAIN, "JobSet"), (EVALUATE, "Job")):
         workload = find(rendered(step, place(*overlays, nodes=2), monkeypatch), kind, step.name)
         assert workload["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cartwheel"
+    (job_set,) = [
+        value
+        for value in rendered(TRAIN, place(*overlays, nodes=2, queue="research"), monkeypatch)
+        if value["kind"] == "JobSet"
+    ]
+    assert job_set["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
 
 
 def test_images_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""Finds why a step waits: the decision of Kueue, the events of a Job without pods, a claim without a volume."""
+
+import re
+from collections.abc import Sequence
+
+from k8s.errors import KubectlError, Reason, flags_for
+from k8s.kubectl import Kubectl, Object
+from k8s.state import Phase, State, is_suspended, latest_pods, read_state, selector, unschedulable_message
+
+_QUEUE = "kueue.x-k8s.io/queue-name"
+_HOPELESS = re.compile("doesn't exist|maximum capacity|is inactive|is stopped")
+"""What Kueue says of a workload that it will not admit later either."""
+_START_PROBLEMS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+"""Reasons of events of a pod that has a node and does not start."""
+
+
+def find_state(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> State:
+    """Determines the state of a Job or JobSet; if it waits, with the reason that the cluster gives.
+
+    Raises:
+      KubectlError: kubectl failed.
+    """
+    state = read_state(workload, pods)
+    if state.phase not in (Phase.WAITING, Phase.BLOCKED) or "deletionTimestamp" in workload["metadata"]:
+        return state
+    try:
+        reason = _find_reason(workload, pods, kubectl)
+    except KubectlError as error:
+        if error.reason is not Reason.FORBIDDEN:
+            raise
+        return State(state.phase, f"{state.text}; the reason cannot be read: {error}")
+    return State(Phase.BLOCKED, reason) if reason else state
+
+
+def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> str | None:
+    if is_suspended(workload):
+        return _queue_reason(workload, kubectl)
+    latest = latest_pods(pods)
+    for pod in latest:
+        if "persistentvolumeclaim" in unschedulable_message(pod).lower():
+            return _claim_reason(pod, kubectl)
+    active = [pod for pod in latest if pod.get("status", {}).get("phase") != "Failed"]
+    if len(active) < _wanted_pods(workload):
+        since = max((pod["metadata"].get("creationTimestamp", "") for pod in pods), default="")
+        return _creation_reason(workload, since, kubectl)
+    for pod in active:
+        if pod.get("status", {}).get("phase", "Pending") == "Pending" and not unschedulable_message(pod):
+            message = _latest_event([pod["metadata"].get("uid", "")], kubectl, only=_START_PROBLEMS)
+            if message:
+                return f"its pod cannot start yet: {message}"
+    return None
+
+
+def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
+    """Returns why Kueue has not admitted a suspended workload, in the words of its Workload's conditions."""
+    queue = workload["metadata"].get("labels", {}).get(_QUEUE)
+    if queue is None:
+        return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
+    found = kubectl.find_all("workloads.kueue.x-k8s.io", f"kueue.x-k8s.io/job-uid={workload['metadata'].get('uid')}")
+    conditions = {
+        condition["type"]: condition["message"]
+        for value in found
+        for condition in value.get("status", {}).get("conditions", [])
+        if condition["status"] == ("True" if condition["type"] == "Evicted" else "False")
+    }
+    for kind in ("QuotaReserved", "Admitted", "Evicted"):
+        if message := conditions.get(kind):
+            advice = f"; {flags_for(message)}" if _HOPELESS.search(message) else ""
+            return f"queued in {queue}: {message}{advice}"
+    return f"queued in {queue}: Kueue has not looked at it yet"
+
+
+def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
+    """Returns why a claim of a pod has no volume; None if all have one by now."""
+    for volume in pod["spec"].get("volumes", []):
+        name = volume.get("persistentVolumeClaim", {}).get("claimName")
+        claim = kubectl.get("persistentvolumeclaim", name) if name else None
+        if name and claim is None:
+            return f"its volume claim {name} does not exist; submit the step again to create it"
+        if claim and claim.get("status", {}).get("phase") != "Bound":
+            message = _latest_event([claim["metadata"].get("uid", "")], kubectl) or unschedulable_message(pod)
+            return (
+                f"its volume claim {name} is not bound: {message}; create a volume, or set the storage class in "
+                "k8s/components/local/volume.yaml"
+            )
+    return None
+
+
+def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | None:
+    """Returns why the pods of a workload cannot be created, from events after the time `since`."""
+    owners = [workload]
+    if workload["kind"] == "JobSet":
+        owners += kubectl.find_all("jobs", selector(workload["kind"], workload["metadata"]["name"]))
+    uids = [owner["metadata"].get("uid", "") for owner in owners]
+    message = _latest_event(uids, kubectl, only=("FailedCreate",), since=since)
+    return f"its pods are refused: {message}; {flags_for(message)}" if message else None
+
+
+def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
+    """Returns the message of the latest event of some objects, perhaps only of reasons that start with `only`."""
+    events = [
+        (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])
+        for uid in uids
+        for event in kubectl.events(uid)
+        if event.get("reason", "").startswith(only)
+    ]
+    moment, message = max(events, default=("", None))
+    return message if moment >= since else None
+
+
+def _wanted_pods(workload: Object) -> int:
+    spec = workload["spec"]
+    if "replicatedJobs" in spec:
+        spec = spec["replicatedJobs"][0]["template"]["spec"]
+    parallelism: int = spec.get("parallelism", 1)
+    return parallelism
