@@ -1,4 +1,4 @@
-"""Turns the standard error of kubectl into one sentence: what refused, in the server's own words, and what to do."""
+"""Turns the standard error of kubectl into a message: who refused, the server's own words, and what to do."""
 
 import re
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ _FLAGS = {
     r"\bimage\b": "--registry or --tag",
     r"[Jj]ob[Ss]et|[Vv]olume": "--overlay",
 }
-"""Flags by what a refusal mentions."""
+"""The flags to change, by a word in the refusal."""
 
 
 class Reason(Enum):
-    """Reasons that callers handle."""
+    """The reasons of errors that callers handle."""
 
     NO_ANSWER = auto()
     """The cluster did not answer; it may answer later."""
     UNKNOWN_KIND = auto()
     """The cluster has no objects of that kind."""
     FORBIDDEN = auto()
-    """The user lacks the right."""
+    """The user has no right to do this."""
     NO_DRY_RUN = auto()
     """A webhook of the cluster does not support dry runs."""
 
@@ -44,7 +44,7 @@ class KubectlError(Exception):
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of refusal: how to recognise it and what to say; `name` is the group of the pattern, if it has one."""
+    """A kind of refusal: a pattern of the server's words, and our sentence. The pattern's group, if any, is `name`."""
 
     pattern: str
     sentence: str
@@ -86,11 +86,11 @@ _REFUSALS = (
         "the cluster refuses it: {words}; {flags}",
     ),
 )
-"""The first that matches applies."""
+"""All kinds of refusals; the first matching pattern applies."""
 
 
 def explain(stderr: str) -> KubectlError:
-    """Explains the errors in the standard error of kubectl; those of the same kind share a sentence."""
+    """Explains the errors in the standard error of kubectl; errors of the same kind share a sentence."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -103,7 +103,7 @@ def explain(stderr: str) -> KubectlError:
 
 
 def _errors(stderr: str) -> list[str]:
-    """Splits standard error into errors, of one line each; drops notices."""
+    """Splits the standard error of kubectl into errors of one line each; drops notices."""
     errors: list[str] = []
     for line in (line.strip() for line in stderr.splitlines()):
         if not line or _NOTICE.match(line):
@@ -124,6 +124,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Advises which flags to change after a refusal, by what the server's words mention."""
+    """Returns advice on the flags to change after a refusal with these words of the server."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

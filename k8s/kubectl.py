@@ -36,7 +36,7 @@ class Kubectl:
         return objects
 
     def check(self, objects: Sequence[Object]) -> list[str]:
-        """Asks the server whether it accepts all objects, without changes; returns those it would create: KIND/NAME."""
+        """Asks the server whether it would accept all objects; returns KIND/NAME of those that it would create."""
         lines = self._call(["apply", "--dry-run=server", "-f", "-"], _list_of(objects)).splitlines()
         return [line.partition(" ")[0] for line in lines if line.endswith(" created (server dry run)")]
 
@@ -61,7 +61,7 @@ class Kubectl:
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Deletes an object once its dependents are gone; does not wait for it."""
+        """Starts the deletion of an object, which ends after that of its dependents; does not wait for the end."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:

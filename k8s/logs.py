@@ -1,4 +1,4 @@
-"""Reads the chief's log in a thread, each line once, while pods are replaced."""
+"""Reads the chief's log in a thread: each line once, even if the pod is replaced."""
 
 import collections
 import json
@@ -65,7 +65,7 @@ class ChiefLog:
         yield from self.lines()
 
     def problem(self) -> str | None:
-        """Returns why a log cannot be read; None if all were read. A single failure is retried without a word."""
+        """Returns why a log cannot be read; None if there is no problem. The first failure is retried silently."""
         for key, errors in self._failures.items():
             if errors and (len(errors) > 1 or key in self._finished):
                 return str(errors[-1])
@@ -118,7 +118,7 @@ class ChiefLog:
             failures.append(explain(errors))
         else:
             failures.clear()
-        # a right that is lacking is not tried again
+        # a log that the user has no right to read is not tried again
         if is_last and (not failures or failures[-1].reason is Reason.FORBIDDEN):
             self._finished.add(key)
 

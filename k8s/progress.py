@@ -229,7 +229,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Summarises a result in half a sentence."""
+    """Formats the main values of a result, to be added to the sentence of the outcome."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

@@ -25,7 +25,7 @@ _MEMORY_GIB, _CPUS = 8, 2
 """Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
 _CUDA_CACHE = "/data/.cuda-cache"
-"""Kernels that the driver compiles at the first start, for minutes; in /tmp, they would be lost with the pod."""
+"""Directory of the kernels that the driver compiles at the first start, in minutes. In /tmp, they would be lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Step:
     arguments: Mapping[str, Sequence[str]]
     """Arguments of each command, such as those after `python -m trainer export`."""
     trials: int = 1
-    """Pods of a search, one per trial."""
+    """Number of trials of a search; each has its own pod."""
     parallel: int = 1
-    """Pods of a search that run at the same time."""
+    """Number of trials that run at the same time."""
 
     def __post_init__(self) -> None:
         for argument in (argument for arguments in self.arguments.values() for argument in arguments):
@@ -63,15 +63,15 @@ class Placement:
     nodes: int
     """Machines that train together."""
     memory: str | None = None
-    """Memory per machine, such as 64Gi; None: by the number of GPUs."""
+    """Memory per machine, such as 64Gi; None: derived from the number of GPUs."""
     cpu: str | None = None
-    """Cores per machine; None: by the number of GPUs."""
+    """Cores per machine; None: derived from the number of GPUs."""
     registry: str | None = None
     """Registry of the images, such as europe-docker.pkg.dev/project/cartwheel; None: images on the machines."""
     tag: str = "latest"
     """Tag of the images."""
     queue: str | None = None
-    """LocalQueue of Kueue, with the overlay kueue; None: cartwheel."""
+    """LocalQueue of Kueue, used with the overlay kueue; None: the queue `cartwheel`."""
 
 
 def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:

@@ -11,7 +11,7 @@ from k8s.kubectl import Object
 PREEMPTED = 75
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _LAST_PODS = "waiting for its last pods to end"
-# without ErrImagePull, the state after the first try: a registry may be slow
+# does not include ErrImagePull, the state after the first try, because a registry may be slow
 _NO_IMAGE = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _REMARKS = re.compile(r",? *(no new claims to deallocate,?|preemption:.*)")
 

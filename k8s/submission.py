@@ -61,12 +61,12 @@ class Submission:
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: Await) -> Submission:
-    """Applies a step unless it is running or done with the same settings, or the cluster would refuse a part of it.
+    """Applies a step, unless it is running or done with the same settings, or the cluster would refuse an object.
 
     Raises:
       SettingsConflict: the step is running with other settings.
       NotOwned: another workload has the step's name.
-      KubectlError: kubectl failed, or the cluster refuses an object; then nothing has changed.
+      KubectlError: kubectl failed, or the cluster refuses an object. After a refusal, nothing has changed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -81,7 +81,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
         return Submission(Found.RUNNING, [])
     if phase is Phase.DONE and not diff:
         return Submission(Found.DONE, [])
-    # a Job can be neither changed nor restarted; the check is that of a new one
+    # a Job can be neither changed nor restarted, so the cluster checks a Job with another name
     new = _check([value | _renamed(value) if value["kind"] in _WORKLOADS else value for value in objects], kubectl)
     remove(workload, kubectl, await_deletion)
     _apply(objects, new, kubectl)
@@ -103,11 +103,11 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects; if the cluster refuses one, which the check did not show, deletes the new ones."""
+    """Applies all objects. If the cluster refuses one of them in spite of the check, deletes the new ones."""
     try:
         kubectl.apply(objects)
     except KubectlError as error:
-        if error.reason is not Reason.NO_ANSWER:  # without an answer, they may be applied
+        if error.reason is not Reason.NO_ANSWER:  # without an answer, the objects may be applied
             ours = [_path(value) for value in objects if value["kind"] in (*_WORKLOADS, "ConfigMap")]
             for path in dict.fromkeys([*ours, *new]):
                 with contextlib.suppress(KubectlError):  # the refusal is what the user needs to read

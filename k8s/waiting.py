@@ -1,4 +1,4 @@
-"""Finds why a step waits: the decision of Kueue, the events of a Job without pods, a claim without a volume."""
+"""Finds why a step waits, from Kueue's decision, the events of a Job without pods, or a claim without a volume."""
 
 import re
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from k8s.state import Phase, State, is_suspended, latest_pods, read_state, selec
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _HOPELESS = re.compile("doesn't exist|maximum capacity|is inactive|is stopped")
-"""What Kueue says of a workload that it will not admit later either."""
+"""Words in which Kueue says that it will never admit a workload."""
 _START_PROBLEMS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
-"""Reasons of events of a pod that has a node and does not start."""
+"""Reasons in the events of a pod that has a node but does not start."""
 
 
 def find_state(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> State:
-    """Determines the state of a Job or JobSet; if it waits, with the reason that the cluster gives.
+    """Determines the state of a Job or JobSet. If it waits, the state contains the cluster's reason.
 
     Raises:
       KubectlError: kubectl failed.
@@ -52,7 +52,7 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 
 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
-    """Returns why Kueue has not admitted a suspended workload, in the words of its Workload's conditions."""
+    """Returns why Kueue has not admitted a suspended workload, from the conditions of its Workload object."""
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
@@ -71,7 +71,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
-    """Returns why a claim of a pod has no volume; None if all have one by now."""
+    """Returns why a volume claim of a pod is not bound; None if all claims are bound by now."""
     for volume in pod["spec"].get("volumes", []):
         name = volume.get("persistentVolumeClaim", {}).get("claimName")
         claim = kubectl.get("persistentvolumeclaim", name) if name else None
@@ -97,7 +97,7 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of some objects, perhaps only of reasons that start with `only`."""
+    """Returns the message of the latest event of some objects; considers only reasons that start with `only`."""
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])
         for uid in uids
