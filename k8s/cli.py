@@ -331,7 +331,7 @@ def _add_queue(command: argparse.ArgumentParser) -> None:
         "--queue",
         type=_matching(_QUEUE, "research"),
         metavar="NAME",
-        help="LocalQueue of Kueue that admits the step; adds --overlay kueue (default with this overlay: cartwheel)",
+        help="LocalQueue of Kueue; adds --overlay kueue (its default: cartwheel)",
     )
 
 
@@ -389,8 +389,8 @@ def _add_following(command: argparse.ArgumentParser) -> None:
         type=_duration,
         default=15.0,
         metavar="MINUTES",
-        help="minutes to wait for the cluster: a machine with room, which an autoscaler may add, a queue, a quota, a "
-        "volume, a deletion (default: 15)",
+        help="minutes to wait for a machine, which an autoscaler may add, a queue, a quota, a volume or a deletion "
+        "(default: 15)",
     )
 
 
