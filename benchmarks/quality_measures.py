@@ -238,8 +238,8 @@ def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
     """Names the peers with the highest value of each metric in the test window; this choice favours the peers.
 
     Returns:
-      For each metric, the best peer `without_trend`, `any` peer (with or without a trend), and the best `neighbour`: a
-      nearest-neighbour method without a trend.
+      For each metric, the name of the best peer of each kind: `without_trend`; `any`, with or without a trend; and
+      `neighbour`, a nearest-neighbour method without a trend.
     """
     peers = {name for name in measures if name.removesuffix(WITH_TREND) in FAMILIES}
     plain = {name for name in peers if name in FAMILIES and not FAMILIES[name].is_trend}
