@@ -59,7 +59,7 @@ def test_a_log_line_and_a_usage_error_do_not_control_the_terminal(capsys):
 @pytest.mark.parametrize(
     ("redirect", "warning"),
     [
-        ("> /dev/full", b"run it again only if you need this output\n"),
+        ("> /dev/full", b"run the command again only if you need this output\n"),
         ("| true", b""),
         ("| head -c 5", b""),
         (">&-", b""),
