@@ -232,9 +232,9 @@ def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
 
 
-def select_trained_prices(catalogue: pa.Table) -> pa.Array:
-    """Selects the prices of the items with training events, float32; null: unknown."""
-    return catalogue.filter(is_trained(catalogue))["price"].combine_chunks()
+def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
+    """Selects the known prices of the items with training events, float32."""
+    return catalogue.filter(is_trained(catalogue))["price"].drop_null().to_numpy()
 
 
 def describe_partition(

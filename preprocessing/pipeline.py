@@ -107,7 +107,7 @@ def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
         if writing.done():
             writing.result()  # raises its error, such as a full disk, before the next graph starts
         fitted = _configure_transform(config, sizes, counts, assembled)
-        graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
+        graphs.fit_transform(job, counts.events.training_gaps, assembled.prices, fitted)
         graphs.write_catalogue(job, num_item_partitions)
         graphs.complete_transform(job)
         shards = writing.result()
@@ -145,7 +145,7 @@ def _configure_transform(
         vocabularies=sizes,
         event_kinds=config.kinds.names,
         has_prices=items.description["priced_trained_items"] > 0,
-        has_gaps=counts.events.training_gaps > 0,
+        has_gaps=bool(counts.events.training_gaps.counts.sum()),
         num_buckets=config.num_buckets,
     )
 

@@ -1,15 +1,16 @@
 """Assigns events to the splits: by time, at random, or all to training.
 
-Shapes: N rows, T distinct times.
+Shapes: N rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from contract.schema import Split, SplitMethod
 from preprocessing.config import SplitConfig, format_when
+from preprocessing.histograms import Histogram, count_values, merge_histograms
 
 SPLITS = tuple(Split)
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
@@ -25,38 +26,21 @@ class Cuts:
     """Start of test, not before `validation_from_ms`."""
 
 
-@dataclass(frozen=True)
-class TimeSummary:
-    """A mergeable histogram of event times; cuts are chosen from it."""
-
-    times_ms: np.ndarray
-    """[T] int64, distinct and ascending: the starts of bins of 2**resolution ms."""
-    counts: np.ndarray
-    """[T] int64, the events of each bin."""
-    resolution: int = 0
-    """Times are rounded down to multiples of 2**resolution ms; with few distinct times, it is 0 and times are exact."""
-
-
 # a summary with more distinct times halves its resolution; 2.8 M events over 4.5 months have one of two seconds
 _MAX_TIMES = 1 << 20
 
 
-def summarize_times(timestamps_ms: np.ndarray) -> TimeSummary:
+def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
     """Summarizes a column of timestamps [N]."""
-    times, counts = np.unique(timestamps_ms, return_counts=True)
-    return _coarsen(TimeSummary(times, counts))
+    return count_values(timestamps_ms, _MAX_TIMES)
 
 
-def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
+def merge_times(summaries: Iterable[Histogram]) -> Histogram:
     """Merges summaries; the result does not depend on their order or grouping."""
-    resolution = max((s.resolution for s in summaries), default=0)
-    times = np.concatenate([s.times_ms >> resolution << resolution for s in summaries] or [np.empty(0, np.int64)])
-    counts = np.concatenate([s.counts for s in summaries] or [np.empty(0, np.int64)])
-    order = np.argsort(times, kind="stable")
-    return _coarsen(_add_up(times[order], counts[order], resolution))
+    return merge_histograms(summaries, _MAX_TIMES)
 
 
-def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
+def choose_cuts(summary: Histogram, config: SplitConfig) -> Cuts | None:
     """Returns the cuts of a split by time: from the settings, or quantiles of event times. None for other methods."""
     if config.method != SplitMethod.TIME:
         return None
@@ -66,7 +50,7 @@ def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
     return Cuts(_quantile(summary, train_share), _quantile(summary, 1 - config.test_share))
 
 
-def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None, config: SplitConfig) -> None:
+def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, config: SplitConfig) -> None:
     """Raises an error if a split is empty.
 
     Args:
@@ -121,33 +105,18 @@ def assign_splits(
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 
 
-def _coarsen(summary: TimeSummary) -> TimeSummary:
-    while len(summary.times_ms) > _MAX_TIMES:
-        resolution = summary.resolution + 1
-        summary = _add_up(summary.times_ms >> resolution << resolution, summary.counts, resolution)
-    return summary
-
-
-def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSummary:
-    """Summarizes ascending times with their counts; adds the counts of equal times."""
-    if len(times) == 0:
-        return TimeSummary(times, counts, resolution)
-    starts = np.flatnonzero(np.r_[True, times[1:] != times[:-1]])
-    return TimeSummary(times[starts], np.add.reduceat(counts, starts), resolution)
-
-
-def _quantile(summary: TimeSummary, share: float) -> int:
+def _quantile(summary: Histogram, share: float) -> int:
     """Returns the first time with at least this share of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
-    return int(summary.times_ms[min(index, len(summary.times_ms) - 1)])
+    return int(summary.values[min(index, len(summary.values) - 1)])
 
 
-def _suggest_cuts(summary: TimeSummary) -> Cuts | None:
+def _suggest_cuts(summary: Histogram) -> Cuts | None:
     """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three times."""
-    num_times = len(summary.times_ms)
+    num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None
-    first = min(max(int(np.searchsorted(summary.times_ms, _quantile(summary, 0.8))), 1), num_times - 2)
-    second = min(max(int(np.searchsorted(summary.times_ms, _quantile(summary, 0.9))), first + 1), num_times - 1)
-    return Cuts(int(summary.times_ms[first]), int(summary.times_ms[second]))
+    first = min(max(int(np.searchsorted(summary.values, _quantile(summary, 0.8))), 1), num_times - 2)
+    second = min(max(int(np.searchsorted(summary.values, _quantile(summary, 0.9))), first + 1), num_times - 1)
+    return Cuts(int(summary.values[first]), int(summary.values[second]))

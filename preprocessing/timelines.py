@@ -199,14 +199,10 @@ def select_unknown_ids(
     return pc.if_else(pa.array(visitor_index[selected] < num_known), "", ids).to_pylist()
 
 
-def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Returns [V] lists of the seconds between a visitor's consecutive events among the rows of a mask [N]."""
+def compute_gaps(timelines: Timelines, rows: np.ndarray) -> np.ndarray:
+    """Returns the seconds, float32, between a visitor's consecutive events among the rows of a mask [N]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
-    same_visitor = code[1:] == code[:-1]
-    gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)
-    counts = np.bincount(code[1:][same_visitor], minlength=len(timelines.visitors))
-    offsets = pa.array(np.r_[0, np.cumsum(counts)], pa.int64())
-    return pa.LargeListArray.from_arrays(offsets, pa.array(gaps))
+    return (np.diff(times)[code[1:] == code[:-1]] / 1000).astype(np.float32)
 
 
 def encode_timelines(timelines: Timelines) -> EncodedTable:

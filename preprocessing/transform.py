@@ -20,7 +20,7 @@ from common.storage.paths import join
 from contract.manifest import VocabularyInfo
 from contract.schema import Vocabulary
 
-# every feature may be absent: a row to analyze is either an item (its properties) or a timeline (its gaps)
+# every feature may be absent: the analysis has only gaps and prices, and an item has no gap
 _RAW_FEATURES: Mapping[str, pa.DataType] = {
     "visitor_id": pa.string(),
     "item_id": pa.string(),
@@ -92,7 +92,20 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
     )
 
 
-def make_analysis_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
+def make_analysis_batch(gaps: np.ndarray, prices: np.ndarray) -> pa.RecordBatch:
+    """Makes the batch that is analysed: one row with all gaps (seconds) and prices, float32.
+
+    In several batches, the order of summation and so the catalogue would depend on the number of threads.
+    """
+    columns = {"gap_seconds": gaps, "price": prices}
+    return _make_batch({name: _list_of_all(values) for name, values in columns.items()}, 1)
+
+
+def _list_of_all(values: np.ndarray) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))
+
+
+def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
     """Makes a batch with the features of `columns` (lists, [num_rows]); all other features are absent."""
     arrays = []
     for field in _batch_schema():
@@ -114,7 +127,7 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
         "property_values": items["property_values"].combine_chunks(),
         "price": wrap_in_lists(items["price"].combine_chunks()),
     }
-    batch = make_analysis_batch(raw, len(items))
+    batch = _make_batch(raw, len(items))
     outputs = model.transform_fn({name: _sparse(batch[name]) for name in _RAW_FEATURES})
     return {
         "category_path": _lists(outputs["category_path"], len(items)),

@@ -21,9 +21,10 @@ from preprocessing.beam import stages
 from preprocessing.beam.job import Job
 from preprocessing.beam.progress import Phase, ProgressCounter
 from preprocessing.beam.results import merge_result
-from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_EVENTS, REJECTS, SUMMARIES, TRAINED_ITEMS
+from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_EVENTS, PRICES, REJECTS, SUMMARIES, TRAINED_ITEMS
 from preprocessing.columns import EncodedTable
 from preprocessing.events import EventMapping, keeps_repeats
+from preprocessing.histograms import Histogram, merge_floats, sample_floats
 from preprocessing.item_table import ItemTableMapping
 from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
@@ -68,6 +69,8 @@ class CatalogueCounts(NamedTuple):
     """Number of items by property value, in columns id and count."""
     category_events: EncodedTable
     """Number of training events by category, in columns id and count."""
+    prices: Histogram
+    """Prices of the items with training events."""
 
 
 def read_events(
@@ -139,35 +142,34 @@ def assemble_catalogue(
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
-        rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(*tags, main="descriptions")
+        rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(
+            *tags, PRICES, main="descriptions"
+        )
         _ = rows.descriptions | "Progress" >> beam.Map(progress.add_one)
         description = merge_result(job.work, "catalogue", rows.descriptions, catalogue.merge_descriptions)
         categories, values, events = (merge_result(job.work, tag, rows[tag], vocabularies.merge_counts) for tag in tags)
-    return CatalogueCounts(description.read(), categories.read(), values.read(), events.read())
+        prices = merge_result(job.work, PRICES, rows[PRICES], merge_floats)
+    return CatalogueCounts(description.read(), categories.read(), values.read(), events.read(), prices.read())
 
 
-def fit_transform(
-    job: Job, num_partitions: int, num_item_partitions: int, cuts: Cuts | None, config: transform.TransformConfig
-) -> None:
-    """Fits the TF-Transform graph to prices and gaps; `complete_transform` must follow.
+def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
+    """Fits the TF-Transform graph to samples of gaps and prices; `complete_transform` must follow.
 
     The fit always runs in this process, because TensorFlow and all workers must be able to open TF-Transform's files
-    (decision 9).
+    (decision 9). The samples have a bounded size, so the time and memory of the fit do not grow with the input.
     """
-    gaps = stages.GapBatch(job.work, cuts, job.config.split)
-    prices = stages.PriceBatch(job.work)
-    phase = Phase("transform", num_partitions + 1)  # prices are a batch of their own
+    batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
         local = DatasetLayout(scratch)
         for name in Vocabulary:
             content = _PLACEHOLDER if name in _COMPLETED_LATER else storage.read_bytes(job.layout.vocabulary(name))
             storage.write_bytes(local.vocabulary(name), content)
         analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config, local.vocabulary))
-        with job.run_locally().pipeline(phase) as (pipeline, progress), tft_beam.Context(f"{scratch}/tft"):
-            rows = (
-                _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
-                pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
-            ) | beam.Flatten()
+        with (
+            job.run_locally().pipeline(Phase("transform", 1)) as (pipeline, progress),
+            tft_beam.Context(f"{scratch}/tft"),
+        ):
+            rows = pipeline | beam.Create([batch])
             _ = rows | "Progress" >> beam.Map(progress.add_one)
             _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(local.transform)
         storage.upload_all(local.transform, storage.list_files(local.transform), job.layout.transform)

@@ -30,6 +30,7 @@ from preprocessing.beam.shuffle import Piece, receive_rows, send_rows
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
 from preprocessing.events import EventMapping, parse_events
+from preprocessing.histograms import count_floats
 from preprocessing.item_table import ItemTableMapping, parse_item_table
 from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Part
@@ -40,13 +41,14 @@ from preprocessing.timelines import SplitTimelines, Timelines
 from preprocessing.workspace import Workspace, read_table, write_table
 
 # tags of outputs
-REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS = (
+REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICES = (
     "rejects",
     "summaries",
     "bytes-read",
     "trained-items",
     "all-items",
     "category-events",
+    "prices",
 )
 
 
@@ -229,7 +231,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of a partition, with properties as text; outputs counts that describe the rows.
 
-    Counts of categories, of property values and of events by category are separate outputs.
+    Counts of categories, of property values, of events by category and of prices are separate outputs.
     """
 
     def __init__(
@@ -252,40 +254,8 @@ class AssembleItems(beam.DoFn):
             counts = vocabularies.count_values(rows[column].combine_chunks())
             yield beam.pvalue.TaggedOutput(tag, encode_columns(counts))
         yield beam.pvalue.TaggedOutput(CATEGORY_EVENTS, encode_columns(catalogue.count_category_events(rows)))
+        yield beam.pvalue.TaggedOutput(PRICES, count_floats(catalogue.select_trained_prices(rows)))
         yield catalogue.describe_partition(rows, properties, self._config, self._tree)
-
-
-@dataclass(frozen=True)
-class GapBatch:
-    """Makes a batch of the gaps between visitors' training events in a partition, for TF-Transform's analysis."""
-
-    work: Workspace
-    cuts: Cuts | None
-    config: SplitConfig
-
-    def __call__(self, partition: int) -> pa.RecordBatch:
-        rows = read_split_timelines(self.work, partition, self.cuts, self.config)
-        gaps = timelines.compute_gaps(rows.timelines, rows.splits == TRAIN)
-        return transform.make_analysis_batch({"gap_seconds": gaps}, len(gaps))
-
-
-@dataclass(frozen=True)
-class PriceBatch:
-    """Makes one batch of the prices of all trained items, for TF-Transform's analysis.
-
-    One batch fixes the order of summation. Otherwise the mean and the variance of the prices, and so the catalogue,
-    would depend on the number of threads.
-    """
-
-    work: Workspace
-
-    def __call__(self, num_partitions: int) -> pa.RecordBatch:
-        parts = [
-            catalogue.select_trained_prices(read_table(self.work.catalogue(partition)))
-            for partition in range(num_partitions)
-        ]
-        prices = transform.wrap_in_lists(pa.concat_arrays(parts))
-        return transform.make_analysis_batch({"price": prices}, len(prices))
 
 
 class WriteCatalogue(beam.DoFn):

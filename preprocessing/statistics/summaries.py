@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from preprocessing.histograms import Histogram, count_floats, merge_floats
 from preprocessing.sources.rejects import Rejects
-from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
+from preprocessing.splits import SPLITS, TRAIN, merge_times, summarize_times
 from preprocessing.statistics.behaviour import Behaviour, describe_behaviour, measure_behaviour, merge_behaviours
 from preprocessing.statistics.distributions import (
     count_values,
@@ -23,7 +24,7 @@ from preprocessing.statistics.distributions import (
     label_kinds,
 )
 from preprocessing.statistics.popularity import TOP
-from preprocessing.timelines import MS_PER_DAY, Cleaning, SplitTimelines, Timelines, find_human_rows
+from preprocessing.timelines import MS_PER_DAY, Cleaning, SplitTimelines, Timelines, compute_gaps, find_human_rows
 from preprocessing.validation import RejectReason
 
 _MS_PER_HOUR = 3_600_000
@@ -52,7 +53,7 @@ class ReadingSummary:
     """For events only: counts of duplicates and robots."""
     partitions: frozenset[int] = frozenset()
     """Numbers of the partitions that have rows."""
-    times: TimeSummary = field(default_factory=lambda: merge_times([]))
+    times: Histogram = field(default_factory=lambda: merge_times([]))
     """For events only: times of the events of humans."""
 
     @property
@@ -111,7 +112,7 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
             sum(cleaning.robot_visitors for cleaning in cleanings),
         ),
         partitions=frozenset().union(*(part.partitions for part in listed)),
-        times=merge_times([part.times for part in listed]),
+        times=merge_times(part.times for part in listed),
     )
 
 
@@ -139,8 +140,8 @@ class EventStatistics:
     """[S] visitors with a row in the split but no training row."""
     events_of_new: np.ndarray
     """[S] number of events of the new visitors."""
-    training_gaps: int
-    """Number of pairs of consecutive training events of a visitor."""
+    training_gaps: Histogram
+    """Seconds between consecutive training events of a visitor."""
     robot_events: int
     """Number of events that were excluded because their visitors are robots."""
     weight_thousandths: int
@@ -170,7 +171,7 @@ def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
         visitors_by_split=in_split.sum(0),
         new_visitors=in_split[is_new].sum(0),
         events_of_new=visitor_split[is_new].sum(0),
-        training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
+        training_gaps=count_floats(compute_gaps(timelines, splits == TRAIN)),
         robot_events=robot_events,
         weight_thousandths=int(np.rint(timelines.weight.astype(np.float64) * 1000).astype(np.int64).sum()),
         behaviour=measure_behaviour(timelines, num_kinds),
@@ -198,7 +199,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
         new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
         events_of_new=np.sum([part.events_of_new for part in listed], axis=0),
-        training_gaps=sum(part.training_gaps for part in listed),
+        training_gaps=merge_floats(part.training_gaps for part in listed),
         robot_events=sum(part.robot_events for part in listed),
         weight_thousandths=sum(part.weight_thousandths for part in listed),
         behaviour=merge_behaviours(part.behaviour for part in listed),

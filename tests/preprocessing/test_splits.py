@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from preprocessing import splits
 from preprocessing.config import SplitConfig
 from preprocessing.splits import (
     TEST,
@@ -13,7 +12,6 @@ from preprocessing.splits import (
     assign_splits,
     check_splits,
     choose_cuts,
-    merge_times,
     summarize_times,
 )
 
@@ -59,20 +57,6 @@ def test_too_few_events_for_a_random_split_are_an_error():
 def test_splits_with_events_are_accepted_and_a_dataset_without_splits():
     check_splits([1, 1, 1], summarize_times(np.array([5, 6, 7])), Cuts(6, 7), SplitConfig())
     check_splits([3, 0, 0], summarize_times(np.array([5, 6, 7])), None, SplitConfig(method="none"))
-
-
-def test_a_summary_does_not_depend_on_the_order_or_grouping_of_its_parts(monkeypatch):
-    monkeypatch.setattr(splits, "_MAX_TIMES", 8)
-    times = np.random.default_rng(0).integers(0, 1000, 300)
-    whole = summarize_times(times)
-    parts = [summarize_times(part) for part in np.array_split(times, 7)]
-    for listed in (parts, parts[::-1], [merge_times(parts[:3]), merge_times(parts[3:])]):
-        merged = merge_times(listed)
-        assert merged.resolution == whole.resolution
-        assert merged.times_ms.tolist() == whole.times_ms.tolist()
-        assert merged.counts.tolist() == whole.counts.tolist()
-    assert len(whole.times_ms) <= 8
-    assert whole.counts.sum() == 300
 
 
 def test_a_random_split_follows_the_shares():

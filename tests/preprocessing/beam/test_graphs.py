@@ -4,15 +4,23 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from common import storage
 from contract.layout import DatasetLayout
+from contract.manifest import VocabularyInfo
+from contract.schema import Vocabulary
+from preprocessing import histograms
 from preprocessing.beam import graphs
 from preprocessing.beam.job import Job
 from preprocessing.beam.progress import Phase, track_progress
 from preprocessing.config import PrepareConfig
+from preprocessing.histograms import count_floats
 from preprocessing.pipeline import prepare
+from preprocessing.transform import TransformConfig, load_transform
 from preprocessing.workspace import Workspace
 from tests.preprocessing.shop import plain_events, write_events, write_lines
 
@@ -83,3 +91,38 @@ def test_shards_that_cannot_be_written_are_an_error_before_the_transform_is_fitt
     monkeypatch.setattr(graphs, "fit_transform", lambda *_: pytest.fail("a graph was run"))
     with pytest.raises(OSError, match="No space left"):
         prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))
+
+
+def test_the_transform_is_fitted_to_bounded_samples_and_reads_only_vocabularies(tmp_path, monkeypatch):
+    monkeypatch.setattr(histograms, "MAX_FLOATS", 512)
+    layout = DatasetLayout(str(tmp_path))
+    for name in Vocabulary:
+        storage.write_bytes(layout.vocabulary(name), b"a\nb\n")
+    read, batches, read_bytes, make_batch = [], [], storage.read_bytes, graphs.transform.make_analysis_batch
+    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    monkeypatch.setattr(
+        graphs.transform, "make_analysis_batch", lambda *values: batches.append(values) or make_batch(*values)
+    )
+    job = Job(PrepareConfig(events=""), layout, Workspace(str(tmp_path)), PipelineOptions([]))
+    vocabularies = {name: VocabularyInfo(size=2, oov_buckets=1) for name in Vocabulary}
+    config = TransformConfig(vocabularies, ("view",), has_prices=True, has_gaps=True, num_buckets=4)
+    gaps, prices = np.arange(1, 1001, dtype=np.float32), np.array([1, 3], np.float32)
+    graphs.fit_transform(job, count_floats(gaps), count_floats(prices), config)
+
+    assert [len(values) for values in batches[0]] == [512, 2]
+    of_dataset = {path for path in read if path.startswith(str(tmp_path))}
+    assert of_dataset == {layout.vocabulary(name) for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)}
+    outputs = load_transform(layout.transform).transform_fn(
+        {
+            name: tf.sparse.from_dense(tf.constant(values))
+            for name, values in {
+                **{name: [["a"]] for name in ("visitor_id", "item_id", "category_path", "property_values")},
+                "event": [["view"]],
+                "price": [[1.0, 3.0]],
+                "gap_seconds": [[1.0, 230.0, 260.0, 480.0, 510.0, 730.0, 760.0, 1e6]],
+            }.items()
+        }
+    )
+    assert outputs["gap_bucket"].values.numpy().tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    # the standardised logarithms of 1 + 1 and 1 + 3
+    np.testing.assert_allclose(outputs["price_scaled"].values, [-1, 1], rtol=1e-5)
