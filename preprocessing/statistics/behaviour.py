@@ -33,8 +33,8 @@ class Behaviour:
     after_first: np.ndarray
     """[K-1] for each kind after the first, the pairs that have the first kind before their first event of this kind."""
     after_all: np.ndarray
-    """[K-1] for each kind after the first, the pairs that have all kinds up to this kind, and their first events in
-    funnel order."""
+    """[K-1] for each kind after the first, the pairs that have all kinds up to this kind, in funnel order by the first
+    event of each kind."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray
