@@ -17,9 +17,9 @@ from trainer.ranking.topk import hide, top_k, visible_scores, withhold
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
 _HISTORY = tf.TensorSpec([None, None], tf.string, "history")
 _ITEM_ID = tf.TensorSpec([None], tf.string, "item_id")
-# one value per query, not per request: a server can then merge requests into one batch
-_K = tf.TensorSpec([None], tf.int32, "k")
-_EXCLUDE_SEEN = tf.TensorSpec([None], tf.bool, "exclude_seen")
+# of any shape: with one value per query, a server can merge requests into one batch; a scalar is simpler to call
+_K = tf.TensorSpec(None, tf.int32, "k")
+_EXCLUDE_SEEN = tf.TensorSpec(None, tf.bool, "exclude_seen")
 
 
 class ServingModel(tf.Module):
@@ -70,8 +70,8 @@ class ServingModel(tf.Module):
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
             exclude: the model does not store timelines. Kinds and times of events are unknown to the model, and the
             visitor is taken to be in a session; use `recommend_events` to pass them.
-          k: [B] int32, the length of each list, from 1 to I.
-          exclude_seen: [B] bool, whether to exclude the items of `history`.
+          k: int32, the length of the lists, from 1 to I: a scalar, or [B] for a length per query.
+          exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B].
 
         Returns:
           `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row; K is the largest of
@@ -146,7 +146,7 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_ITEM_ID, _K], autograph=False)
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the k [B] items on offer most similar to each of item_id [B], with their similarity (`score`).
+        """Returns the k items on offer most similar to each of item_id [B], with their similarity (`score`).
 
         The similarity is the cosine of both items' vectors. For a walk, it is the weight of the step from the given
         item to the other one. For session kNN, it is the score of the other item if the given item is the whole
@@ -161,15 +161,19 @@ class ServingModel(tf.Module):
         return self._best(hide(scores, item[:, None], tf.ones_like(item)), k)
 
     def _recommend(self, queries: Queries, k: tf.Tensor, exclude_seen: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([_check_length(exclude_seen, queries.visitor, "exclude_seen")]):
-            scores = visible_scores(self._model, queries, exclude_seen, self.is_offered)
+        is_seen_hidden = _per_query(exclude_seen, queries.visitor, "exclude_seen")
+        scores = visible_scores(self._model, queries, is_seen_hidden, self.is_offered)
         return self._best(scores, k)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the ids and scores [B, K] of the best `k` [B] of each row of scores [B, I]; K is the largest `k`."""
+        """Returns the ids and scores [B, K] of the best `k`, a scalar or [B], of each row of scores [B, I].
+
+        K is the largest `k`.
+        """
+        k = _per_query(k, scores, "k")
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
         in_range = tf.debugging.Assert(tf.reduce_all((k >= 1) & (k <= self._num_items)), [message, k])
-        with tf.control_dependencies([in_range, _check_length(k, scores, "k")]):
+        with tf.control_dependencies([in_range]):
             longest = tf.reduce_max(tf.concat([k, [1]], axis=0))  # without queries, k is empty
         top = top_k(scores, longest)
         score = tf.where(tf.sequence_mask(k, longest), top.score, -float("inf"))
@@ -199,9 +203,13 @@ class ServingModel(tf.Module):
         )
 
 
-def _check_length(column: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Operation:
-    message = f"{name} must have one value for each query; repeat it"
-    return tf.debugging.assert_equal(tf.shape(column)[0], tf.shape(queries)[0], message=message)
+def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
+    """Returns [B] values for queries [B, …]: a single value is repeated."""
+    flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
+    message = f"{name} must have one value, or one for each query"
+    is_valid = tf.debugging.Assert((tf.size(flat) == 1) | (tf.size(flat) == count), [message, tf.shape(values)])
+    with tf.control_dependencies([is_valid]):
+        return tf.broadcast_to(flat, [count])
 
 
 def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operation:

@@ -188,12 +188,16 @@ def test_requests_in_one_batch_get_the_answers_they_get_alone(serving):
     assert similar["item_id"].numpy().tolist() == [[b"item-1", b""], [b"item-1", b"item-2"]]
 
 
-@pytest.mark.parametrize(("k", "exclude_seen"), [([1], [True, True]), ([1, 1], [True, True, True])])
-def test_each_visitor_needs_its_own_k_and_exclude_seen(serving, k, exclude_seen):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must have one value for each query; repeat it"):
-        serving.recommend(
-            tf.constant(["anna", "bob"]), tf.constant([[""]] * 2), tf.constant(k), tf.constant(exclude_seen)
-        )
+@pytest.mark.parametrize(("k", "exclude_seen"), [([1, 1], [True, True, True]), ([1, 1, 1], True), ([], True)])
+def test_k_and_exclude_seen_have_one_value_or_one_for_each_visitor(serving, k, exclude_seen):
+    visitors, histories = tf.constant(["anna", "bob"]), tf.constant([["item-2"], ["item-3"]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have one value, or one for each query"):
+        serving.recommend(visitors, histories, tf.constant(k, tf.int32), tf.constant(exclude_seen))
+    answers = [
+        serving.recommend(visitors, histories, tf.constant(k), tf.constant(exclude_seen))["item_id"].numpy().tolist()
+        for k, exclude_seen in [(2, False), ([2, 2], [False, False]), ([2], [False])]
+    ]
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_each_visitor_needs_a_history(serving):
