@@ -339,7 +339,7 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
     return [
         (
             "`recommend`, `serving_default`",
-            "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, each one value or [B]",
+            "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k`, `exclude_seen`: one value or [B]",
             "`item_id` and `score` [B, largest k] of items on offer, best first; '' after the last one",
         ),
         (
