@@ -72,9 +72,15 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(
 
 @pytest.mark.parametrize(("preset", "steps_left"), [*((preset, 1) for preset in STEPS_PER_EPOCH), ("mf", 0)])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    preset: str, steps_left: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+    preset: str,
+    steps_left: int,
+    dataset: Dataset,
+    finished: FinishedRuns,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The run is stopped within the first epoch, and at its end."""
+    caplog.set_level("INFO")
     config, steps = step_config(preset), STEPS_PER_EPOCH[preset] - steps_left
     whole_run, whole = finished(config)
     with pytest.raises(Preempted, match=f"stopped at step {steps} of {2 * STEPS_PER_EPOCH[preset]}"):
@@ -83,6 +89,9 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     resumed = run(config, dataset, tmp_path / "stopped")
     assert_same(whole_run, tmp_path / "stopped")
     assert losses(whole_run) == losses(tmp_path / "stopped")
+    if steps_left:  # the logged loss of the first epoch includes the steps before the stop
+        of_epoch = [loss for step, loss in losses(whole_run).items() if step <= STEPS_PER_EPOCH[preset]]
+        assert f"epoch 1: loss {np.mean(of_epoch):.4f}" in caplog.text
     for name in ("best_step", "best_validation", "steps"):
         assert resumed[name] == whole[name]
 

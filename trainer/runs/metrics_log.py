@@ -35,7 +35,8 @@ class RunLog:
         """
         layout = RunLayout(workdir)
         self._is_chief, self._tensorboard = is_chief, layout.tensorboard
-        self._metrics = _Lines(layout.metrics, _lines_until(layout.metrics, first_step) if is_chief else [])
+        self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
+        self._metrics = _Lines(layout.metrics, self._resumed)
         self._history = _Lines(layout.history, read_lines(layout.history) if is_chief else [])
         # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
@@ -46,6 +47,12 @@ class RunLog:
         self._since = time.monotonic()
         gpus = len(tf.config.list_physical_devices("GPU"))
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
+
+    def losses_since(self, step: int) -> list[tuple[int, float]]:
+        """Returns the steps and the mean loss of each call after `step` that an earlier process logged."""
+        losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
+        starts = [step, *(line["step"] for line in losses)]
+        return [(line["step"] - start, line["loss"]) for start, line in zip(starts, losses, strict=False)]
 
     def log_event(self, event: str, **details: int | str | None) -> None:
         """Adds an event to the history. Unlike the metrics, it keeps the events of steps that a killed run lost."""

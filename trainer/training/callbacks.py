@@ -61,12 +61,13 @@ class TrainingCallbacks:
     """Whether the last validations brought no improvement."""
     is_pruned: bool = field(init=False, default=False)
     """Whether `on_validation` ended the run."""
-    _losses: list[np.ndarray] = field(init=False, default_factory=list)
+    _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
         """Validates the restored checkpoint if it ends an epoch and was not validated before the run was killed."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
+        self._losses = self.run_log.losses_since(step - step % self.schedule.steps_per_epoch)
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
@@ -76,8 +77,9 @@ class TrainingCallbacks:
           Preempted: a stop was requested.
         """
         epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
-        self._losses.append(losses)
-        self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
+        loss = float(losses.mean())
+        self._losses.append((len(losses), loss))
+        self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=loss)
         is_due = self.replicas.is_chief and self.writer.is_due(self.checkpoint_every_seconds)
         stop_requested, is_due = self.replicas.any_worker_each(self.request.is_requested, is_due)
         if stop_requested:
@@ -114,7 +116,8 @@ class TrainingCallbacks:
             raise Preempted("stopped after a checkpoint; run the same command again to resume")
 
     def _end_epoch(self, step: int, epoch: int) -> None:
-        loss = float(np.concatenate(self._losses).mean())
+        steps, losses = zip(*self._losses, strict=True)
+        loss = np.average(losses, weights=steps)
         self._losses.clear()
         self.run_log.epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
         self._update_patience(step)
