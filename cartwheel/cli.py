@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser of the help page; each verb's own command line parses its flags."""
+    """Builds the parser of the verb, which prints the help page. The module of each verb parses its own flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(

@@ -85,7 +85,10 @@ class EventColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:
-    """A table with one row per item, instead of item properties and a category tree. Paths name its columns."""
+    """A table with one row per item, instead of item properties and a category tree.
+
+    A column is named by its path: `price`, or `offer.price` for a field of a nested column.
+    """
 
     files: str | None = None
     """Glob of the table: CSV, Parquet or JSON Lines files. None: there is no table."""

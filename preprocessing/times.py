@@ -54,8 +54,8 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
             f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format"
         )
     raise ValueError(
-        f"`{column}` has values such as {example}, which are neither numbers since 1970 nor ISO 8601; set time.format, "
-        "such as %d.%m.%Y %H:%M:%S, or map time to another column"
+        f"`{column}` has values such as {example}, which are neither seconds, milliseconds, … since 1970 nor ISO 8601; "
+        "set time.format, for example to %d.%m.%Y %H:%M:%S, or map time to another column"
     )
 
 
@@ -93,8 +93,8 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
     """Parses times to UTC milliseconds, [N] int64. Marks implausible and unreadable times; the latter become 0.
 
     Times without a zone are in `config.zone`. If a local time occurs twice, because clocks are set back, the first
-    occurrence is used. If the first rows of the log have Arrow's time types, the unit remains `auto`; texts in other
-    files are then read as ISO 8601, and numbers as milliseconds.
+    occurrence is used. The unit is `auto` if the first rows of the log have Arrow's time types, so that no unit was
+    guessed; in other files, texts are then read as ISO 8601, and numbers as milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):

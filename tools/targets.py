@@ -16,12 +16,17 @@ class Target(NamedTuple):
     bound: str
     measured: str
     is_met: bool
+    compared_with: str = ""
+    """The other system and both values, for targets of quality."""
 
 
 def read_targets(results: Results) -> list[Target]:
     """Returns all targets: first quality, then speed."""
     quality = results["quality"]["figures"]["targets"]
-    rows = [Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"]) for row in quality]
+    rows = [
+        Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"], row["compared_with"])
+        for row in quality
+    ]
     for claim in SPEEDS:
         figures = results[claim.benchmark]["figures"]
         rows.append(Target(claim.what, claim.target(figures), claim.reached(figures), claim.is_met(figures)))

@@ -32,8 +32,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="", choices=["", GROCER], help="a real grocer instead of a synthetic shop")
     parser.add_argument("--shop", default="", help="shop.toml of your own shop")
     parser.add_argument("--events", default="", help="event log of your own shop: a path or glob")
-    parser.add_argument("--item-properties", default="", help="item properties of the same shop: a path or glob")
-    parser.add_argument("--category-tree", default="", help="category tree of the same shop: a path")
+    parser.add_argument("--item-properties", default="", help="item properties of your own shop: a path or glob")
+    parser.add_argument("--category-tree", default="", help="category tree of your own shop: a path")
     return parser
 
 

@@ -103,7 +103,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the quotas of the items, [3, I], which sum to the demand `wanted` on each shelf."""
+    """Draws how many looks, carts and purchases each item gets, [3, I]; on each shelf, they sum to `wanted`."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))

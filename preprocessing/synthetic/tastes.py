@@ -84,10 +84,10 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Draws favourites by popularity.
+    """Draws each visitor's favourite shelves by their number of views.
 
-    If visitors put items into the cart or buy, their first favourite is a shelf with such sales. The second favourite
-    is often a sibling of the first.
+    The first favourite of a visitor who puts items into the cart is drawn by the shelves' number of carts instead. The
+    second favourite is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)

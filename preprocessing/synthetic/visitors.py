@@ -124,7 +124,10 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """Returns the quantiles [N] of the number of views at probabilities [N]: 0 below `without`, log-normal above."""
+    """Returns the number of views, [N] int64, at each quantile `probability`, [N].
+
+    The share `without` of the visitors has no views. The views of the others are log-normal.
+    """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
     return np.where(probability < without, 0, views)

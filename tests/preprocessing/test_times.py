@@ -124,7 +124,9 @@ def test_an_ambiguous_or_unknown_format_is_an_error_with_the_options():
         ValueError, match=r"`day` has times such as '01/02/2024', which fit several formats: .* or .*time.format"
     ):
         resolve_times(pa.array(["01/02/2024", "03/04/2024"]), TimeConfig(), "day")
-    with pytest.raises(ValueError, match=r"`day` has values such as 'soon', which are neither numbers since 1970"):
+    with pytest.raises(
+        ValueError, match=r"`day` has values such as 'soon', which are neither seconds, milliseconds, … since 1970"
+    ):
         resolve_times(pa.array(["soon"]), TimeConfig(), "day")
 
 

@@ -60,7 +60,10 @@ class _Columns:
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M] means over the cases of resampled visitors; NaN if none of the cases is in the section."""
+        """Returns the means of M metrics over the cases of R resamples of the visitors, [R, M].
+
+        A mean is NaN if the resample has no case in the section of the metric.
+        """
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
         with np.errstate(invalid="ignore"):

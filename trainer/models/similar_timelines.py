@@ -39,7 +39,10 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Timelines as lists of items, and items as lists of timelines, latest first. The latest timeline wins ties."""
+    """Timelines as lists of items, and items as lists of timelines, latest first.
+
+    Of equally similar timelines, the latest comes first.
+    """
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
         """Creates variables for at most `num_timelines` timelines with at most `num_entries` items in all."""

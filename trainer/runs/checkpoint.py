@@ -307,7 +307,7 @@ def keep_best_and_last(workdir: str) -> None:
 
 
 def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weights:
-    """Opens the weights of a run's checkpoint, see `choose_step`; slicing a table reads its rows."""
+    """Opens the weights of a run's checkpoint, see `choose_step`. Rows of a table are read when it is sliced."""
     return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
