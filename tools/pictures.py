@@ -1,4 +1,4 @@
-"""Renders the README's picture of a report in Chromium: some figures from each page of the report.
+"""Renders the README's picture of a report in Chromium: some figures of its pages.
 
 Needs Chromium and `playwright`, as the tests of the pages do.
 """
@@ -15,7 +15,7 @@ WIDTH = 1280
 SHOWN = (
     ("data", "Events by kind"),
     ("data", "Concentration of events on items (Lorenz curve)"),
-    ("training", "Loss"),
+    ("data", "From view to transaction, visitor-item pairs"),
     ("data", "Events per day, by kind"),
     ("evaluation", "Systems by metric"),
 )
@@ -42,7 +42,7 @@ def main() -> None:
     """Draws the picture of the run in `--run`."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument(
-        "--run", default="demo/runs/auto", help="a run with a report of three pages (default: demo/runs/auto)"
+        "--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)"
     )
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()
