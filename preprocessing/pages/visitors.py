@@ -67,8 +67,8 @@ def _pair_funnel(funnel: Statistics) -> Picture:
         bars.append((f"{first}, then {last}", direct, f" ({share(direct, chain[0])} of {shorten(first)})"))
     return Picture(
         title=f"From {first} to {last}, visitor-item pairs",
-        summary=f"{counted(chain[0], 'pairs')} with {first}. "
-        + "; ".join(f"{name.removeprefix('… ')}: {count:,}{part}" for name, count, part in bars[1:])
+        summary=f"{counted(chain[0], 'pairs')} with {first}: "
+        + "; ".join(f"{name.removeprefix('… ')} {count:,}{part}" for name, count, part in bars[1:])
         + ".",
         svg=charts.bars(
             "funnel",
