@@ -62,7 +62,10 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores an item by the most similar timelines: the sum of the similarities of those that contain the item."""
+    """Finds the timelines that are most similar to a history.
+
+    An item's score is the sum of the similarities of those timelines that contain it.
+    """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""

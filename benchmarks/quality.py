@@ -83,7 +83,11 @@ def main() -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--retailrocket", required=True, help="folder of retailrocket_matrix, …_sessions and …_buyers")
+    parser.add_argument(
+        "--retailrocket",
+        required=True,
+        help="folder with retailrocket_matrix, retailrocket_sessions and retailrocket_buyers",
+    )
     parser.add_argument("--output", required=True, help="folder for datasets, runs and finished parts")
     parser.add_argument(
         "--only",

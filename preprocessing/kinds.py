@@ -31,7 +31,7 @@ class KindConfig:
         if invalid is not None:
             raise ValueError(
                 f"the names in kinds.names must not be blank or contain `=` or control characters, got {invalid!r}; "
-                "map such a word to another name in kinds.words"
+                "choose another name, and map the log's word to it in kinds.words"
             )
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)
         if repeated is not None:

@@ -42,15 +42,15 @@ def render_headlines(results: Results) -> str:
     """Renders how many targets are met, and a table of the best results and the first missed targets."""
     targets = read_targets(results)
     best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
-    missed = [target for target in targets if not target.is_met and target not in best]
-    shown = best + missed[: _HEADLINES - len(best)]
+    missed = [target for target in targets if not target.is_met]
+    shown = best + [target for target in missed if target not in best][: _HEADLINES - len(best)]
     rows = [[_label(target), _measured(target), target.bound, format_met(target.is_met)] for target in shown]
     text = f"The project meets {sum(target.is_met for target in targets)} of its {len(targets)} targets."
-    more = sum(not target.is_met for target in targets) - sum(not target.is_met for target in shown)
+    more = len(missed) - sum(not target.is_met for target in shown)
     if more:
         text += (
-            " The table shows some of them; it leaves out "
-            f"{more} missed ones, which [all results](docs/benchmarks.md) include."
+            f" The table shows {len(missed) - more} of the missed targets; "
+            f"the other {more} are in [all results](docs/benchmarks.md)."
         )
     return f"{text}\n\n{format_table(['what', 'measured', 'target', 'met'], rows)}"
 

@@ -41,9 +41,7 @@ _LEAVE_ONLY = """shown => {
 def main() -> None:
     """Draws the picture of the run in `--run`."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
-    parser.add_argument(
-        "--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)"
-    )
+    parser.add_argument("--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)")
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()
     if not report.exists():

@@ -23,7 +23,10 @@ from tests.preprocessing.shop import event, write_events
     [
         ({"names": ()}, "must have 1 to 32 names, got 0"),
         ({"names": tuple(f"k{n}" for n in range(33))}, "must have 1 to 32 names, got 33"),
-        ({"names": ("view", "")}, "must not be blank .*, got ''; map such a word to another name in kinds.words"),
+        (
+            {"names": ("view", "")},
+            "must not be blank .*, got ''; choose another name, and map the log's word to it in kinds.words",
+        ),
         ({"names": (" ",)}, "must not be blank .*, got ' '"),
         ({"names": ("a=b",)}, "contain `=` or control characters, got 'a=b'"),
         ({"names": ("a\nb",)}, r"got 'a\\nb'"),

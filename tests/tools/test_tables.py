@@ -83,7 +83,7 @@ def test_the_headlines_show_the_first_missed_targets_and_count_all():
     text = render_headlines(results)
     assert text.count("| **no** |") == 5  # of six rows, that of `prepare` is met
     assert f"meets {len(targets) - num_missed} of its {len(targets)} targets." in text
-    assert f"leaves out {num_missed - 5} missed ones" in text
+    assert f"shows 5 of the missed targets; the other {num_missed - 5} are in" in text
     quality["targets"][0] |= {"compared_with": "item_walk, 0.0600 / 0.0500; p 0.002", "reached": 1.2}
     assert "| 0.0600 / 0.0500 (item walk) = 1.200 |" in render_headlines(results)
 

@@ -58,7 +58,7 @@ class Collectives:
         )
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values, which have one static shape, along the first axis."""
+        """Concatenates `value` of all replicas along the first axis; it has the same static shape on every replica."""
         key = self._take_keys(replica, 1)
         return tf.raw_ops.CollectiveGatherV2(
             input=value,

@@ -30,7 +30,7 @@ class Histories:
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":
-        """Builds histories from rows [N] and the begins and ends [V] of the histories' ranges."""
+        """Builds histories from rows [N] and the first row and the end of each history, both [V]."""
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
     def __len__(self) -> int:
