@@ -303,7 +303,8 @@ def selectors(objects: list[Object]) -> Iterator[str]:
 def probes(objects: list[Object]) -> Iterator[str]:
     """A model server is ready when its model is loaded, and probes use existing ports."""
     for value in objects:
-        if value["kind"] != "Deployment":
+        component = value["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+        if value["kind"] != "Deployment" or component != "serving":
             continue
         (main,) = pod_spec(value)["containers"]
         ready = main.get("readinessProbe", {}).get("httpGet", {})

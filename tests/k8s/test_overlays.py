@@ -125,6 +125,21 @@ def test_the_service_account_has_the_identity_of_the_cloud(overlay: str, key: st
     assert account["metadata"]["annotations"][key].startswith(prefix)
 
 
+def test_prepare_on_flink_reaches_the_services_and_the_worker_pool_of_its_folder() -> None:
+    objects = objects_of(render("engines/flink"))
+    arguments = set(find(objects, "ConfigMap", "run")["data"]["prepare"].split())
+    for name, flag in (("job", "--job_endpoint"), ("artifacts", "--artifact_endpoint")):
+        service = find(objects, "Service", "flink-job-server")
+        (port,) = [port["port"] for port in service["spec"]["ports"] if port["name"] == name]
+        assert f"{flag}=flink-job-server:{port}" in arguments
+    (pool,) = [
+        c for c in pod_spec(find(objects, "Deployment", "flink-taskmanager"))["containers"] if c["name"] != "main"
+    ]
+    assert "--service_port=50000" in pool["command"]
+    assert "--environment_config=localhost:50000" in arguments
+    assert [value["metadata"]["name"] for value in objects if value["kind"] == "Job"] == ["prepare"]
+
+
 def test_every_step_has_the_label_of_kueue() -> None:
     for value in objects_of(render("overlays/kueue")):
         if value["kind"] == "Job":
