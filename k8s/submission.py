@@ -155,12 +155,14 @@ def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
     name = workload["metadata"]["name"]
     settings = _settings(workload, kubectl)
     kubectl.delete(workload["kind"].lower(), name)
-    await_deletion(workload)
-    for value in settings:
-        kubectl.delete("configmap", value["metadata"]["name"])
-    service = kubectl.get("service", name)
-    if service is not None and _label(service) == _OURS:
-        kubectl.delete("service", name)
+    try:
+        await_deletion(workload)
+    finally:  # also if the user does not wait: the deletion continues, and nothing would remove the rest
+        for value in settings:
+            kubectl.delete("configmap", value["metadata"]["name"])
+        service = kubectl.get("service", name)
+        if service is not None and _label(service) == _OURS:
+            kubectl.delete("service", name)
 
 
 def location(workload: Object, kubectl: Kubectl) -> str | None:

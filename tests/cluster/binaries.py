@@ -1,0 +1,118 @@
+"""Finds or builds the programs of a cluster: etcd, Kubernetes' control plane, JobSet and Kueue.
+
+Programs in KUBEBUILDER_ASSETS or on PATH are used as they are. The others are built once from the Go modules in
+`modules/`, and cached by the hash of their go.sum files.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MODULES = Path(__file__).with_name("modules")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cartwheel" / "cluster"
+PACKAGES = {
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    "kueue": ("kubernetes", "sigs.k8s.io/kueue/cmd/kueue"),
+    "jobset": ("jobset", "sigs.k8s.io/jobset"),
+}
+"""By program: its folder in `modules/`, and its package. JobSet needs an older controller-runtime than Kueue."""
+ADDONS = ("jobset", "kueue")
+BUILD_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The programs of a cluster."""
+
+    programs: dict[str, str]
+    """Path of each program."""
+    manifests: dict[str, Path]
+    """Manifests of JobSet and Kueue, as their modules publish them."""
+
+
+def find() -> Binaries:
+    """Finds all programs, building those that are missing; skips the tests where that is impossible."""
+    if shutil.which("kubectl") is None or shutil.which("openssl") is None:
+        pytest.skip("kubectl and openssl are needed for a cluster")
+    folder = CACHE / _digest()
+    with _locked(folder):
+        programs = {name: find_program(name) or build_program(name, folder) for name in PACKAGES}
+        return Binaries(programs, {name: _manifest(name, folder) for name in ADDONS})
+
+
+def find_program(name: str) -> str | None:
+    """Finds a program in KUBEBUILDER_ASSETS or on PATH."""
+    return shutil.which(name, path=os.environ.get("KUBEBUILDER_ASSETS", "")) or shutil.which(name)
+
+
+def build_program(name: str, folder: Path) -> str:
+    """Builds a program, unless the folder has it; skips the test without Go."""
+    path = folder / name
+    if not path.exists():
+        module, package = PACKAGES[name]
+        part = path.with_suffix(".part")
+        _go("build", "-p=2", "-trimpath", f"-ldflags={_version_flags()}", "-o", str(part), package, module=module)
+        part.rename(path)
+    return str(path)
+
+
+def _manifest(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        module, package = PACKAGES[name]
+        _go("mod", "download", _module_of(package), module=module)
+        source = _go("list", "-m", "-f", "{{.Dir}}", _module_of(package), module=module).strip()
+        command = ["kubectl", "kustomize", f"{source}/config/default"]
+        path.write_text(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
+    return path
+
+
+def _module_of(package: str) -> str:
+    return "/".join(package.split("/")[:2])
+
+
+def _version_flags() -> str:
+    """Returns the linker's flags that set the version of Kubernetes, without which its servers do not start."""
+    version = _go("list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes", module="kubernetes").strip()
+    major, minor, _ = version.removeprefix("v").split(".")
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(["-s -w", *(f"-X {path}.{key}={value}" for path in packages for key, value in values.items())])
+
+
+def _go(*arguments: str, module: str) -> str:
+    if shutil.which("go") is None:
+        pytest.skip("Go, which builds the programs of a cluster, is not on PATH, nor are they in KUBEBUILDER_ASSETS")
+    command = ["nice", "-n", "19", "go", arguments[0], *arguments[1:]]
+    done = subprocess.run(
+        command, cwd=MODULES / module, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
+    )
+    if done.returncode:
+        pytest.skip(f"{' '.join(command[3:])} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for module in sorted({module for module, _ in PACKAGES.values()}):
+        digest.update((MODULES / module / "go.sum").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
