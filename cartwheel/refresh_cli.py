@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import cli, logs
-from common.cli import DONE, FAILED, INTERRUPTED
+from common.cli import DONE, INTERRUPTED
 from common.uris import refuse_credentials_in_arguments
 from trainer.config.flags import add_offer_flags, offer_flags
 from trainer.pages.summaries import summarize_offer
@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM."""
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM.
+
+    73: another process owns the output; 75: another process took over when this one was suspended.
+    """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
     try:
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
     except Exception as error:
         is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
         log.error("%s", error if is_expected else f"{type(error).__name__}: {error}", exc_info=given.verbose)
-        return FAILED
+        return cli.failure_status(error)
     cli.print_result(result, summarize, as_json=given.json)
     return DONE
 

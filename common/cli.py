@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
 
+from common.errors import InUseError, OwnershipLostError
 from common.streams import discard, encodable
 from common.text import decode_text, printable
 
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
 """Exit statuses of every command; after `PREEMPTED`, the same command resumes the run."""
+IN_USE = 73
+"""Exit status if another process owns the output (EX_CANTCREAT of sysexits.h). Unlike after `PREEMPTED`, Kubernetes
+counts the restarts."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -78,6 +82,13 @@ class ExitOnTermination:
     def __call__(self, *_: object) -> NoReturn:
         self.has_come = True
         raise SystemExit(self._status)
+
+
+def failure_status(error: Exception) -> int:
+    """Returns the exit status of a command that ends with an error."""
+    if isinstance(error, InUseError):
+        return IN_USE
+    return PREEMPTED if isinstance(error, OwnershipLostError) else FAILED
 
 
 def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[argparse.ArgumentParser, Commands]:

@@ -8,6 +8,18 @@ class ContractError(ValueError):
     """The directory is not a dataset, or the dataset is damaged or has an unsupported version."""
 
 
+class OwnershipError(OSError):
+    """Another process owns the directory."""
+
+
+class InUseError(OwnershipError):
+    """The owner was there first; this process has changed nothing."""
+
+
+class OwnershipLostError(OwnershipError):
+    """The owner took over when this process was suspended or cut off from the storage."""
+
+
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
     """Translates errors that occur while a file is decoded into a ValueError that names the file.

@@ -212,5 +212,11 @@ def _waiting_reason(pod: Object) -> str:
 
 
 def _describe_status(status: int) -> str:
-    meanings = {1: ": failed", 2: ": wrong arguments", 137: ": killed", 143: ": stopped by SIGTERM"}
+    meanings = {
+        1: ": failed",
+        2: ": wrong arguments",
+        73: ": another process owns its output",
+        137: ": killed",
+        143: ": stopped by SIGTERM",
+    }
     return meanings.get(status, "")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common import cli, logs, storage
-from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
+from common.cli import DONE, INTERRUPTED, TERMINATED
 from common.settings import apply_settings, settings_of
 from common.uris import refuse_credentials_in_arguments
 from contract.schema import SplitMethod
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
       program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only with
-      0.
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over when this
+      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only with 0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
 
 def _fail(error: Exception, *, verbose: bool) -> int:
-    """Logs an error in one line."""
+    """Logs an error in one line and returns the exit status."""
     is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     # Beam adds the step of its graph to an error, and replaces errors that it cannot copy by RuntimeErrors
     text = re.sub(r" \[while running '[^']*'\]", "", str(error) if is_expected else _last_line(error))
@@ -70,7 +70,7 @@ def _fail(error: Exception, *, verbose: bool) -> int:
         log.error("%s", text, exc_info=verbose)
     else:
         log.error("%s: %s (--verbose shows the traceback)", type(error).__name__, text, exc_info=verbose)
-    return FAILED
+    return cli.failure_status(error)
 
 
 def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def prepare(
         storage.write_bytes(job.layout.statistics, _encode(statistics))
         expected = expectations.describe_expectations(statistics, root)
         expectations.write_expectations(expected, root)
+        storage.check_ownership(output)
         storage.remove(join(root, _INTERMEDIATE))
         storage.remove_partial(root)  # a worker that was killed may have left half a file
         manifest = description.make_manifest(job, results)

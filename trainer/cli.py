@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
 
     Returns:
       0: done. 1: failed. 2: wrong arguments.
-      75: `train` or `tune` was preempted, or lost another worker; the same command resumes it.
+      73: another process owns the workdir or the output.
+      75: `train` or `tune` was preempted, or lost another worker; the same command resumes it. Or another process has
+      taken over.
       130: stopped with Ctrl-C, except `demo`, which returns 0 then.
       143: ended by SIGTERM or SIGHUP; nothing was published.
     """
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
             result = _run(given, config)
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
-        return FAILED
+        return cli.failure_status(error)
     except Preempted as stop:
         log.warning("%s", stop)
         return PREEMPTED
@@ -101,24 +103,32 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     """Trains a preset, or refits a run if `config` is None."""
-    from trainer.distributed.cluster import join_cluster
+    from trainer.distributed.cluster import is_chief, join_cluster
+
+    if not is_chief(join_cluster()):
+        return (_refit(given) if config is None else _train_preset(given, config)) | {"report": None}
+    with storage.own_directory(given.workdir):
+        return _train_and_report(given, config)
+
+
+def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
     from trainer.runs.record import has_run
 
-    report = None
     try:
         result = _refit(given) if config is None else _train_preset(given, config)
-    finally:  # the report of a run that was stopped or failed is needed most
-        cluster = join_cluster()
-        has_record = (cluster is None or cluster.index == 0) and has_run(given.workdir)
-        if has_record:
-            report = try_to_write_report(given.workdir, data=given.data, shown="training")
-    result |= {"report": report}
-    if has_record:
-        storage.write_bytes(
-            RunLayout(given.workdir).result, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
-        )
+    except BaseException:  # the report of a run that was stopped or failed is needed most
+        storage.try_to_check_ownership(given.workdir)
+        if has_run(given.workdir):
+            try_to_write_report(given.workdir, data=given.data, shown="training")
+        raise
+    if not has_run(given.workdir):
+        return result | {"report": None}
+    storage.check_ownership(given.workdir)
+    result |= {"report": try_to_write_report(given.workdir, data=given.data, shown="training")}
+    content = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    storage.write_bytes(RunLayout(given.workdir).result, content.encode())
     return result
 
 

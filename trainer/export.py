@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 from typing import Any
 
 import tensorflow as tf
@@ -39,9 +38,10 @@ def export(*, workdir: str, output: str, data: str | None = None, rules: OfferRu
       rules: which items are on offer.
     """
     storage.refuse_existing(output)
-    run = open_trained_run(workdir, data)
-    name, card = run.record.config.name, describe_run(workdir, run)
-    return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
+    with storage.own_output(output):
+        run = open_trained_run(workdir, data)
+        name, card = run.record.config.name, describe_run(workdir, run)
+        return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
 
 
 def describe_run(workdir: str, run: TrainedRun) -> str:
@@ -92,7 +92,7 @@ def export_model(
     storage.refuse_existing(output)
     _refuse_diverged(model)
     offer = dataset_offer(dataset, rules)
-    with tempfile.TemporaryDirectory(prefix="cartwheel-") as scratch:
+    with storage.scratch_folder("export") as scratch:
         serving = ServingModel(
             model,
             visitors_file=_local_vocabulary(dataset, Vocabulary.VISITORS, scratch),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.id_files import read_ids
 from trainer.data.offer import OfferRules, dataset_offer
 from trainer.data.visitors import read_visitor_timelines
-from trainer.distributed.cluster import join_cluster
+from trainer.distributed.cluster import is_chief, join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.models.trained_run import TrainedRun, open_trained_run
@@ -108,12 +109,16 @@ def recommend(
       formats: file formats, among `FORMATS`.
       data: the run's dataset, if it has moved since training.
       rules: which items are on offer; None: all that are not known to be unavailable at the dataset's cut.
+
+    Raises:
+      OwnershipError: another process writes to `output`.
     """
     storage.refuse_existing(output, marker=_SUMMARY)
     visitor_ids = read_ids(visitors, "--visitors") if visitors else None
     request = Request(k=k, visitor_ids=visitor_ids, formats=formats, rules=rules or OfferRules())
     cluster = join_cluster()
-    with preempt_on_worker_loss(cluster):
+    owned = storage.own_output(output) if is_chief(cluster) else nullcontext()
+    with owned, preempt_on_worker_loss(cluster):
         replicas = start_replicas(1, cluster)
         run = open_trained_run(workdir, data, replicas)
         replicas.wait_for_all()  # every worker has checked `output` before the chief writes there

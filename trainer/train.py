@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from trainer.config.batch_scaling import scale_batch, warn_of_small_batch
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.distributed.cluster import join_cluster
+from trainer.distributed.cluster import is_chief, join_cluster
 from trainer.distributed.preemption import Preempted, StopRequest, stop_on_signals
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.distributed.watchdog import Watchdog, watching
@@ -69,9 +70,11 @@ def train(
       Preempted: a stop was requested and the run is saved, or another worker was lost. Train again to resume.
       ValueError: config, dataset and workdir do not match, the loss is NaN or has diverged, or the last starts of the
         run ended without a new checkpoint; no checkpoint is written in these cases.
+      OwnershipError: another process trains in `workdir`, or took over when this process was suspended.
     """
     cluster = join_cluster()
-    with stop_on_signals(stop) as request, preempt_on_worker_loss(cluster):
+    owned = storage.own_directory(workdir) if is_chief(cluster) else nullcontext()
+    with owned, stop_on_signals(stop) as request, preempt_on_worker_loss(cluster):
         replicas = start_replicas(config.devices, cluster, config.gpus)
         companions = {name: RunLayout(workdir).part(name) for name in config.companions if config.blend}
         with (

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import NoReturn
 
+from common.errors import InUseError, OwnershipError, OwnershipLostError
 from common.storage.cache import process_cache
 from common.storage.disk_space import explain_full_disk
 from common.storage.files import (
@@ -26,12 +27,24 @@ from common.storage.files import (
     upload_all,
     write_bytes,
 )
+from common.storage.ownership import (
+    check_ownership,
+    own_directory,
+    own_output,
+    stop_if_lost,
+    try_to_check_ownership,
+)
 from common.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
-from common.storage.scratch import make_scratch
-from common.storage.stores import is_local, is_served_by_tensorflow, local_path, remove_partial
+from common.storage.scratch import make_scratch, scratch_folder
+from common.storage.stores import OWNER, is_local, is_served_by_tensorflow, local_path, remove_partial
 
 __all__ = [
     "CLAIM",
+    "OWNER",
+    "InUseError",
+    "OwnershipError",
+    "OwnershipLostError",
+    "check_ownership",
     "check_writable",
     "exists",
     "exit_process",
@@ -45,14 +58,19 @@ __all__ = [
     "local_path",
     "make_scratch",
     "open_binary",
+    "own_directory",
+    "own_output",
     "process_cache",
     "publish_directory",
     "read_bytes",
     "refuse_existing",
     "remove",
     "remove_partial",
+    "scratch_folder",
     "sha256",
     "size",
+    "stop_if_lost",
+    "try_to_check_ownership",
     "upload",
     "upload_all",
     "write_bytes",

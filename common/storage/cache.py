@@ -36,7 +36,7 @@ class Cache:
     def __init__(self, max_bytes: int) -> None:
         """Creates an empty cache in a folder that is removed with the process."""
         self._max_bytes = max_bytes
-        self._folder = make_scratch("cartwheel-cache")
+        self._folder = make_scratch("cache")
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by SHA-256, the least recently used first
         self._users: dict[str, int] = {}

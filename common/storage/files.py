@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from common.errors import ContractError
 from common.storage.cache import hash_file, process_cache
 from common.storage.retrying import call_with_retries
-from common.storage.stores import Store, is_local, local_path, open_store
+from common.storage.stores import Store, is_local, is_owner_file, local_path, open_store
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -45,6 +45,11 @@ def write_bytes(uri: str, content: bytes) -> None:
     _change(uri, "writing", lambda store: store.write(uri, content))
 
 
+def create(uri: str, content: bytes) -> None:
+    """Writes a new file; does nothing if it exists. See `Store.create`."""
+    _change(uri, "writing", lambda store: store.create(uri, content))
+
+
 def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
     """Opens a file for reading; a remote file is fetched in pieces, each with its own retries."""
     if is_local(uri):
@@ -58,10 +63,14 @@ def remove(uri: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist."""
+    """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist.
+
+    The files that name the owner of a directory are no part of its content, and are not listed.
+    """
     try:
-        return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
-    except FileNotFoundError:  # gcsfs raises it if the bucket does not exist; the next write reports that
+        found = _call(uri, "listing", lambda store: store.list_files(uri))
+        return sorted(name for name in found if not is_owner_file(name))
+    except FileNotFoundError:  # gcsfs raises it if the bucket does not exist, the next write reports that
         return []
 
 
@@ -96,16 +105,27 @@ def upload(path: str, uri: str) -> str:
     )
 
 
-def upload_all(folder: str, names: Sequence[str], destination: str) -> dict[str, str]:
+def upload_all(
+    folder: str, names: Sequence[str], destination: str, before_each: Callable[[], None] = lambda: None
+) -> dict[str, str]:
     """Uploads files of a local folder concurrently and returns their SHA-256 by name.
+
+    Args:
+      folder: local folder.
+      names: files in it.
+      destination: directory or URI that they are copied to.
+      before_each: called in each thread before it uploads a file; an error ends all uploads.
 
     Raises:
       OSError: see `upload`; files uploaded before the error stay.
     """
+
+    def upload_one(name: str) -> str:
+        before_each()
+        return upload(f"{folder}/{name}", f"{destination.rstrip('/')}/{name}")
+
     with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as executor:
-        uploads = {
-            name: executor.submit(upload, f"{folder}/{name}", f"{destination.rstrip('/')}/{name}") for name in names
-        }
+        uploads = {name: executor.submit(upload_one, name) for name in names}
         try:
             return {name: done.result() for name, done in uploads.items()}
         except BaseException:

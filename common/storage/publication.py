@@ -2,21 +2,25 @@
 
 A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
 and readers treat a directory without its marker as unfinished. During an upload the directory also contains a file, the
-claim. The claim lets a later process recognise the files of a killed one, and lets concurrent publishers detect each
-other.
+claim, which lets a later process recognise the files of a killed one. The publisher owns the destination meanwhile, see
+`ownership.py`.
 """
 
 import contextlib
+import glob
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from common.storage import files
 from common.storage.disk_space import explain_full_disk
+from common.storage.ownership import check_ownership, own_output, try_to_check_ownership
+from common.storage.retrying import call_with_retries
 from common.storage.scratch import make_scratch
-from common.storage.stores import is_local, local_path, open_store
+from common.storage.stores import Store, is_local, is_owner_file, local_path, open_store
 
 CLAIM = "_unfinished"
 
@@ -30,6 +34,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
     Raises:
       FileExistsError: `destination` exists and is not empty; it is left unchanged.
+      OwnershipError: another process is publishing to `destination`, or took over when this process was suspended.
       OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
@@ -78,62 +83,74 @@ def check_writable(uri: str) -> None:
 def _publish_locally(destination: str) -> Iterator[str]:
     parent, name = os.path.split(local_path(destination))
     os.makedirs(parent, exist_ok=True)
-    staging = make_scratch(name, parent)  # next to the destination: a rename cannot cross file systems
-    try:
-        with explain_full_disk(destination):
-            yield staging
-        path = local_path(destination)
-        if os.path.isdir(path):
-            os.rmdir(path)  # `refuse_existing` found it empty; if it no longer is, this fails without loss
-        os.chmod(staging, 0o777 & ~_umask())  # scratch folders are private
-        os.rename(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with own_output(destination):
+        refuse_existing(destination)  # the process that owned it until now may have published it
+        for abandoned in glob.glob(f"{glob.escape(parent)}/.{glob.escape(name)}.partial-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        # next to the destination: a rename cannot cross file systems
+        staging = tempfile.mkdtemp(prefix=f".{name}.partial-", dir=parent)
+        try:
+            with explain_full_disk(destination):
+                yield staging
+            check_ownership(destination)
+            _move(staging, local_path(destination))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(staging: str, path: str) -> None:
+    if os.path.isdir(path):
+        os.rmdir(path)  # `refuse_existing` found it empty; if it no longer is, this fails without loss
+    os.chmod(staging, 0o777 & ~_umask())  # temporary folders are private
+    os.rename(staging, path)
 
 
 @contextmanager
 def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
-    check_writable(destination)
-    files.remove(destination)  # leftovers of a killed process: `refuse_existing` lets nothing else pass
-    claim, owner = f"{destination.rstrip('/')}/{CLAIM}", uuid.uuid4().hex.encode()
-    files.write_bytes(claim, owner)
-    staging = make_scratch("cartwheel-output")
-    try:
-        with explain_full_disk(staging):
-            yield staging
-        names = [name for name in files.list_files(staging) if name != marker]
-        files.upload_all(staging, names, destination)
-        _check_owner(claim, owner, destination)
-        if marker:
-            files.upload_all(staging, [marker], destination)
-    except BaseException:
-        _withdraw(destination, marker, claim, owner)
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    files.remove(claim)
+    with own_output(destination):
+        check_writable(destination)
+        refuse_existing(destination, marker=marker)  # the process that owned it until now may have published it
+        # leftovers of a killed process: `refuse_existing` lets nothing else pass
+        call_with_retries(lambda: _clear(open_store(destination), destination), "removing", destination)
+        claim = f"{destination.rstrip('/')}/{CLAIM}"
+        files.write_bytes(claim, b"")
+        staging = make_scratch("output")
+        try:
+            with explain_full_disk(staging):
+                yield staging
+            _upload(staging, destination, marker)
+        except BaseException:
+            _withdraw(destination, marker)
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        files.remove(claim)
 
 
-def _check_owner(claim: str, owner: bytes, destination: str) -> None:
-    try:
-        found = files.read_bytes(claim)
-    except FileNotFoundError:
-        found = b""
-    if found != owner:
-        raise FileExistsError(
-            f"another process is publishing to {destination}, so this process has published nothing; wait for the "
-            "other, or choose another output"
-        )
+def _upload(staging: str, destination: str, marker: str | None) -> None:
+    names = [name for name in files.list_files(staging) if name != marker]
+    check_ownership(destination)
+    files.upload_all(staging, names, destination, lambda: try_to_check_ownership(destination))
+    check_ownership(destination)
+    if marker:
+        files.upload_all(staging, [marker], destination)
 
 
-def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) -> None:
+def _withdraw(destination: str, marker: str | None) -> None:
     """Removes the upload if the store responds; otherwise, the claim stays and marks the upload as unfinished."""
-    store = open_store(destination)
     with contextlib.suppress(Exception):
-        if store.read(claim) == owner:
-            if marker:  # its upload may have succeeded even if the response was lost
-                store.remove(f"{destination.rstrip('/')}/{marker}")
-            store.remove(destination)
+        check_ownership(destination, patience=0.0)
+        store = open_store(destination)
+        if marker:  # its upload may have succeeded even if the response was lost
+            store.remove(f"{destination.rstrip('/')}/{marker}")
+        _clear(store, destination)
+
+
+def _clear(store: Store, destination: str) -> None:
+    """Removes all files except those that name the owner."""
+    for name in store.list_files(destination):
+        if not is_owner_file(name):
+            store.remove(f"{destination.rstrip('/')}/{name}")
 
 
 def _umask() -> int:

@@ -60,20 +60,22 @@ _TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown",
 _TOO_MANY_REQUESTS, _REQUEST_TIMEOUT = 429, 408
 
 
-def call_with_retries(action: Callable[[], Result], doing: str, uri: str) -> Result:
+def call_with_retries(action: Callable[[], Result], doing: str, uri: str, patience: float | None = None) -> Result:
     """Calls `action` and returns its result; retries with growing pauses while the store or the network fails.
 
     Args:
       action: the operation.
       doing: a verb for the log and for errors, such as `reading`.
       uri: URI of the file, for the log and for errors.
+      patience: how long to retry, in seconds; None: as long as `limits.py` says.
 
     Raises:
       FileNotFoundError: there is no such object.
       PermissionError: credentials are missing or insufficient.
       OSError: the bucket does not exist, the store rejects the request, or it does not answer in time.
     """
-    start, pause, patience = time.monotonic(), _FIRST_PAUSE_SECONDS, read_limits().patience_seconds
+    start, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+    patience = read_limits().patience_seconds if patience is None else patience
     while True:
         try:
             result = action()
@@ -117,6 +119,11 @@ def kind_of(error: BaseException) -> Kind:
     if isinstance(error, TimeoutError) or (module in _TRANSIENT_MODULES and name != "ParamValidationError"):
         return Kind.TRANSIENT
     return Kind.OTHER
+
+
+def http_status(error: BaseException) -> int | None:
+    """Returns the HTTP status of an error of a plugin or of its client library; None if it has none."""
+    return _status(error)[0]
 
 
 def _status(error: BaseException) -> tuple[int | None, str | None]:

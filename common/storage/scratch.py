@@ -1,32 +1,71 @@
-"""Makes local folders for unfinished work, and removes the folders that killed processes left."""
+"""Temporary local folders; those that killed processes left are removed.
 
+All folders of a process are in one folder that the process keeps locked. The kernel releases the lock when the process
+ends, even if it is killed. So a folder that can be locked is abandoned. One of a living process cannot be locked, also
+from another container with the same host name.
+"""
+
+import atexit
+import contextlib
+import fcntl
 import os
 import shutil
-import socket
 import tempfile
+from collections.abc import Iterator
+from functools import cache
+
+from common.storage.processes import boot_id
+
+_PREFIX = "cartwheel-scratch"
 
 
-def make_scratch(name: str, parent: str | None = None) -> str:
-    """Creates a private folder, by default for temporary files, and removes abandoned folders of the same name."""
-    parent = parent or tempfile.gettempdir()
-    prefix = f".{name}.partial-{socket.gethostname()}-"
+def make_scratch(name: str) -> str:
+    """Creates a private folder for temporary files, which is removed with the process at the latest."""
+    return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[str]:
+    """Like `make_scratch`, but the folder is removed at the end of the context."""
+    folder = make_scratch(name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _process_folder(parent: str, process: int) -> str:
+    """Creates the folder of this process; `process` is a key of the cache, because a forked child gets another one."""
+    # another kernel may not know of the locks if the folder of temporary files is shared over a network
+    prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)
-    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
+    new = tempfile.mkdtemp(prefix=f".{_PREFIX}-", dir=parent)  # a name that no process removes before it is locked
+    with contextlib.suppress(OSError):  # a file system without locks: no other process can lock the folder either
+        fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
+    folder = os.path.join(parent, prefix + os.path.basename(new).rpartition("-")[2])
+    os.rename(new, folder)
+    atexit.register(_remove_own, folder, process)
+    return folder
+
+
+def _remove_own(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders that killed processes of this machine left."""
+    """Removes the folders of processes that have ended."""
     for entry in os.listdir(parent):
-        process = entry.removeprefix(prefix).partition("-")[0]
-        if entry.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+        if entry.startswith(prefix):
+            with contextlib.suppress(OSError):  # its process runs, or another process has just removed it
+                _remove_if_unlocked(os.path.join(parent, entry))
 
 
-def _is_running(process: int) -> bool:
+def _remove_if_unlocked(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)

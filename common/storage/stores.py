@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -14,9 +15,20 @@ from typing import Any, Protocol
 
 import fsspec
 
+from common.storage.retrying import http_status
 from common.uris import refuse_credentials
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{32}$")  # names of `_replacing`
+OWNER = "_owner.json"
+"""Name of the record of a directory's owner, and how the names of the other files of `ownership.py` begin."""
+_EXISTS = (409, 412)
+"""HTTP statuses of a conditional write: another one is being made, or the file exists."""
+_UNSUPPORTED = (400, 501)
+"""HTTP statuses with which stores refuse the condition of a write."""
+_UNSUPPORTED_NAMES = ("TypeError", "NotImplementedError", "ParamValidationError")
+"""Errors of plugins and client libraries that do not know the condition."""
+_SETTLE_SECONDS = 1.0
+"""How long a file is left alone that was created without a condition: longer than others take to do the same."""
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
 
 
@@ -37,6 +49,14 @@ class Store(Protocol):
 
     def write(self, uri: str, content: bytes) -> None:
         """Writes a file whole or not at all."""
+        ...
+
+    def create(self, uri: str, content: bytes) -> None:
+        """Writes a file unless it exists.
+
+        Read the file to learn who created it. Where a store cannot do this in one step, the last of several writers
+        wins, and each returns when the others are likely to have written.
+        """
         ...
 
     def get(self, uri: str, path: str) -> None:
@@ -82,6 +102,11 @@ def is_served_by_tensorflow(uri: str) -> bool:
     return not is_emulated and scheme in _tensorflow_schemes()
 
 
+def is_owner_file(name: str) -> bool:
+    """Returns True for the relative names of files that name the owner of a directory."""
+    return name.rpartition("/")[2].startswith(OWNER)
+
+
 def open_store(uri: str) -> Store:
     """Opens the store of a URI: TensorFlow's file system if it serves the scheme, else an fsspec plugin.
 
@@ -121,6 +146,11 @@ class LocalStore:
 
     def write(self, uri: str, content: bytes) -> None:
         with _replacing(local_path(uri)) as partial, open(partial, "wb") as file:
+            file.write(content)
+
+    def create(self, uri: str, content: bytes) -> None:
+        os.makedirs(os.path.dirname(local_path(uri)), exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(local_path(uri), "xb") as file:
             file.write(content)
 
     def get(self, uri: str, path: str) -> None:
@@ -177,6 +207,20 @@ class FsspecStore:
         self._make_parent(uri)
         self._files.pipe_file(uri, content)
 
+    def create(self, uri: str, content: bytes) -> None:
+        self._make_parent(uri)
+        try:
+            self._files.pipe_file(uri, content, mode="create")
+        except FileExistsError:
+            return
+        except Exception as error:
+            status = http_status(error)
+            if status in _EXISTS:
+                return
+            if status not in _UNSUPPORTED and type(error).__name__ not in _UNSUPPORTED_NAMES:
+                raise
+            _create_in_steps(self, uri, content)
+
     def get(self, uri: str, path: str) -> None:
         self._files.get_file(uri, path)
 
@@ -202,7 +246,8 @@ class FsspecStore:
             return
         # file by file: `rm` treats names as patterns and may remove the whole bucket
         for name in self._files.find(uri):
-            self._files.rm_file(name)
+            with contextlib.suppress(FileNotFoundError):  # the answer to the first try was lost
+                self._files.rm_file(name)
 
     def _make_parent(self, uri: str) -> None:
         if self._has_directories:
@@ -242,6 +287,9 @@ class TensorFlowStore:
         with self._gfile.GFile(uri, "wb") as file:
             file.write(content)
 
+    def create(self, uri: str, content: bytes) -> None:
+        _create_in_steps(self, uri, content)
+
     def get(self, uri: str, path: str) -> None:
         self._gfile.copy(uri, path, overwrite=True)
 
@@ -271,6 +319,13 @@ class TensorFlowStore:
         """Raises if S3 does not answer; otherwise, tensorflow-io would report the file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
+
+
+def _create_in_steps(store: Store, uri: str, content: bytes) -> None:
+    """Creates a file in a store without conditional writes; see `Store.create`."""
+    if not store.exists(uri):
+        store.write(uri, content)
+        time.sleep(_SETTLE_SECONDS)
 
 
 def _names_below(uri: str) -> list[str]:

@@ -47,9 +47,10 @@ def kill(name: str, choices: random.Random, folder: Folder, products: Products) 
         number = None  # it ended before, or Python dropped the exception of the signal, as in a `__del__`
     else:
         _check_killed(name, number, ended, folder)
-    if ended.status and not _is_published(name, command, folder):
+    is_published = _is_published(name, command, folder)
+    if ended.status and not is_published:
         _run_to_end(arguments, folder)
-    if litter := folder.litter():
+    if litter := folder.litter(was_killed=is_published and number == signal.SIGKILL):
         raise Fault(f"left these files behind: {', '.join(litter)}")
     command.compare(expected, folder.output)
     return number

@@ -70,14 +70,20 @@ class Folder:
         for path in (self.input, self.work, self.temporary):
             path.mkdir(parents=True)
 
-    def litter(self) -> list[str]:
+    def litter(self, *, was_killed: bool = False) -> list[str]:
         """Lists what a command has left next to its output, or unfinished in it.
 
         A kill leaves the Python files that TensorFlow generates; these are not listed.
+
+        Args:
+          was_killed: whether no command has run since a SIGKILL; the next one removes the record of the killed owner
+            and its folder of temporary files.
         """
         found = [path for path in [*self.work.iterdir(), *self.temporary.iterdir()] if path != self.output]
-        found = [path for path in found if not path.name.startswith("__autograph_generated_file")]
-        return sorted(str(path.relative_to(self.root)) for path in [*found, *self.output.rglob("*.partial*")])
+        ignored = ("__autograph_generated_file", *((f".{self.output.name}.owner", "cartwheel-scratch") * was_killed))
+        found = [path for path in found if not path.name.startswith(ignored)]
+        within = [*self.output.rglob("*.partial*"), *self.output.rglob("_owner.json*")]
+        return sorted(str(path.relative_to(self.root)) for path in [*found, *within])
 
 
 @dataclass(frozen=True)

@@ -345,7 +345,7 @@ def test_a_run_killed_in_a_graph_starts_again_and_writes_the_same_bytes(
     finally:
         run.kill()
     assert run.wait(LIMIT_SECONDS) == -signal.SIGKILL
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".dataset.partial-")
+    record, left = sorted(path.name for path in tmp_path.iterdir())
+    assert (record, left.startswith(".dataset.partial-")) == (".dataset.owner.json", True)
     assert_same(make_here(folder, output), here)
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from common.cli import FAILED, MISUSED, PREEMPTED
+from common.cli import FAILED, IN_USE, MISUSED, PREEMPTED
 from tests.k8s.rendering import Object, containers_of, job_spec, pod_spec
 
 Check = Callable[[list[Object]], Iterator[str]]
@@ -199,6 +199,9 @@ def interruptions(objects: list[Object]) -> Iterator[str]:
             yield f"{_name(value)}: a disruption counts as a failure, or its rule lacks the status"
         if [PREEMPTED] not in [rule.get("onExitCodes", {}).get("values") for rule in rules]:
             yield f"{_name(value)}: a preempted run, or one that lost another worker, counts as a failure"
+        codes = [rule.get("onExitCodes", {}).get("values", []) for rule in job_spec(value)["podFailurePolicy"]["rules"]]
+        if IN_USE in [code for values in codes for code in values]:
+            yield f"{_name(value)}: a start beside another owner does not count as a failure, so nothing limits them"
 
 
 def job_set_rules(objects: list[Object]) -> Iterator[str]:

@@ -254,6 +254,12 @@ WRONG = [
         "lost another",
     ),
     (
+        checks.interruptions,
+        "local",
+        broken("Job", "train", "spec.podFailurePolicy.rules.2.onExitCodes.values", [75, 73]),
+        "nothing limits them",
+    ),
+    (
         checks.job_set_rules,
         "jobset",
         broken("JobSet", "train", f"{RULES}.0.name", "stay-as-they-are"),

@@ -1,9 +1,16 @@
+import json
+import os
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common import storage
 from common.settings import apply_settings
+from common.storage.ownership import Owner
+from common.storage.processes import current_process
 from contract.schema import DEFAULT_KINDS
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.tiny_runs import (
@@ -14,6 +21,7 @@ from tests.trainer.tiny_runs import (
     make_config,
     run,
 )
+from trainer import cli
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.distributed.watchdog import Watchdog
 from trainer.models.trained_run import open_trained_run
@@ -96,6 +104,41 @@ def test_a_dataset_without_next_items_is_refused_for_the_towers(tmp_path: Path) 
     dataset = build_dataset(str(tmp_path / "dataset"), train=rows, visitors=visitors, items=["i0"])
     with pytest.raises(ValueError, match=r"no visitor in the training split of .* has a second event"):
         run(make_config("nn"), dataset, tmp_path / "run")
+
+
+def living_owner() -> bytes:
+    """The record of a process that is alive: this one, with another token."""
+    owner = Owner("other", current_process(), "2026-11-30 01:02:03 UTC")
+    return json.dumps(asdict(owner)).encode()
+
+
+def test_a_second_train_in_a_workdir_ends_with_75_and_changes_nothing(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / storage.OWNER).write_bytes(living_owner())
+    (tmp_path / "run.json").write_bytes(b"{}")
+    before = contents(tmp_path)
+    assert cli.main(["train", "--preset", "mf", "--data", dataset.root, "--workdir", str(tmp_path)]) == 73
+    assert re.search(rf"is in use by process {os.getpid()} on host .*; wait until it ends", caplog.messages[-1])
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_was_suspended_and_taken_over_writes_nothing_more(dataset: Dataset, tmp_path: Path) -> None:
+    before = {}
+
+    def take_over(epoch: int, value: float) -> bool:
+        storage.write_bytes(str(tmp_path / storage.OWNER), living_owner())
+        before.update(contents(tmp_path))
+        return False
+
+    with pytest.raises(storage.OwnershipLostError, match=rf"was taken over by process {os.getpid()} on host"):
+        train(make_config("mf"), data=dataset.root, workdir=str(tmp_path), on_validation=take_over)
+    assert contents(tmp_path) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, tmp_path: Path) -> None:

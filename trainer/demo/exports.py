@@ -4,7 +4,6 @@ Shapes: H history, K list.
 """
 
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -121,7 +120,7 @@ def _load(uri: str) -> Any:
     load: Callable[[str], Any] = tf.saved_model.load
     if storage.is_served_by_tensorflow(uri):
         return load(storage.local_path(uri) if storage.is_local(uri) else uri)
-    with tempfile.TemporaryDirectory(prefix="cartwheel-") as folder:
+    with storage.scratch_folder("export") as folder:
         for name in storage.list_files(uri):
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -32,6 +32,11 @@ def join_cluster() -> Cluster | None:
     return cluster
 
 
+def is_chief(cluster: Cluster | None) -> bool:
+    """Returns whether this process is the one that writes logs, metrics and outputs."""
+    return cluster is None or cluster.index == 0
+
+
 def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     """Reads the cluster from TF_CONFIG, or from the variables of a Kubernetes Indexed Job.
 

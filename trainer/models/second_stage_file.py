@@ -59,6 +59,7 @@ def encode_second_stage(stage: SecondStage) -> bytes:
 
 def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) -> None:
     """Writes the encoded weights, then the record, which marks them as complete."""
+    storage.check_ownership(workdir)
     storage.write_bytes(RunLayout(workdir).second_stage_arrays, content)
     storage.write_bytes(
         RunLayout(workdir).second_stage, f"{json.dumps(asdict(record), indent=2, allow_nan=False)}\n".encode()

@@ -103,6 +103,7 @@ def part_title(part: str, name: str) -> str:
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
     """Writes `blend.json`."""
+    storage.check_ownership(workdir)
     storage.write_bytes(
         RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()
     )

@@ -85,11 +85,14 @@ class CheckpointWriter:
         self._started = time.monotonic()
         files = _copy_rows(self._state, self._replicas.count)
         if self._replicas.is_chief:
+            self._check_owner()
             files[DENSE] = [_encode_dense(self._state)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        written = _run_in_thread(lambda: _write_files(self._staging(step), files, checksums, self._is_aborted))
+        written = _run_in_thread(
+            lambda: _write_files(self._staging(step), files, checksums, self._is_aborted, self._check_owner)
+        )
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
@@ -108,6 +111,10 @@ class CheckpointWriter:
             self._commit(self._pending)
         return self._is_whole
 
+    def _check_owner(self) -> None:
+        """Raises OwnershipLostError if another process has taken over the run, whose files have the same names."""
+        storage.try_to_check_ownership(self._workdir)
+
     def _abort(self, on_progress: Callable[[], None]) -> None:
         """Aborts the pending checkpoint, unless every worker has written its part by then."""
         pending = self._pending
@@ -120,6 +127,7 @@ class CheckpointWriter:
             self._commit(pending)
             return
         if self._replicas.is_chief:
+            self._check_owner()
             storage.remove(self._staging(pending.step))
         self._pending = None
 
@@ -149,6 +157,7 @@ class CheckpointWriter:
             self._tidy(pending.step)
 
     def _tidy(self, step: int) -> None:
+        self._check_owner()
         try:
             if self._is_whole:
                 keep_best_and_last(self._workdir)
@@ -164,6 +173,7 @@ class CheckpointWriter:
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
+            storage.check_ownership(self._workdir)
             metadata = CheckpointMetadata(
                 run=self._run,
                 step=step,
@@ -181,6 +191,8 @@ class CheckpointWriter:
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
+        except storage.OwnershipError:
+            raise
         except OSError as error:
             return error
         return None
@@ -231,31 +243,50 @@ def _encode_dense(state: TrainState) -> bytes:
     return buffer.getvalue()
 
 
-def _write_files(staging: str, files: dict[str, Pieces], checksums: str, is_aborted: threading.Event) -> dict[str, str]:
+def _write_files(
+    staging: str,
+    files: dict[str, Pieces],
+    checksums: str,
+    is_aborted: threading.Event,
+    before_each: Callable[[], None],
+) -> dict[str, str]:
     """Writes the files, and their SHA-256 by name to the file `checksums`; returns the SHA-256.
+
+    Args:
+      staging: directory or URI of the files.
+      files: contents by name; emptied.
+      checksums: path of the file with the SHA-256.
+      is_aborted: whether to stop.
+      before_each: called before each file; an error ends the writing.
 
     Raises:
       OSError: a file cannot be written, or the checkpoint was aborted.
     """
     if storage.is_local(staging):
-        written = _write_locally(storage.local_path(staging), files, is_aborted)
+        written = _write_locally(storage.local_path(staging), files, is_aborted, before_each)
     else:
-        folder = storage.make_scratch("cartwheel-checkpoint")
+        folder = storage.make_scratch("checkpoint")
         try:
-            names = list(_write_locally(folder, files, is_aborted))
+            names = list(_write_locally(folder, files, is_aborted, before_each))
             _raise_if_aborted(is_aborted)
-            written = storage.upload_all(folder, names, staging)
+            written = storage.upload_all(folder, names, staging, before_each)
         finally:
             shutil.rmtree(folder)
+    before_each()
     storage.write_bytes(checksums, json.dumps(written, allow_nan=False).encode())
     return written
 
 
-def _write_locally(folder: str, files: dict[str, Pieces], is_aborted: threading.Event) -> dict[str, str]:
+def _write_locally(
+    folder: str, files: dict[str, Pieces], is_aborted: threading.Event, before_each: Callable[[], None]
+) -> dict[str, str]:
     """Writes the files into a local folder; returns their SHA-256 by name."""
     os.makedirs(folder, exist_ok=True)
-    # frees each array once it is written
-    return {name: _write_file(join(folder, name), files.pop(name), is_aborted) for name in list(files)}
+    written = {}
+    for name in list(files):
+        before_each()
+        written[name] = _write_file(join(folder, name), files.pop(name), is_aborted)  # frees the array
+    return written
 
 
 def _write_file(path: str, pieces: Pieces, is_aborted: threading.Event) -> str:
@@ -277,6 +308,8 @@ def _raise_if_aborted(is_aborted: threading.Event) -> None:
 def _problem_of(written: Future[dict[str, str]]) -> OSError | None:
     try:
         written.result()
+    except storage.OwnershipError:
+        raise
     except OSError as error:
         return error
     return None

@@ -34,13 +34,13 @@ class RunLog:
           first_step: step from which the run starts or resumes.
         """
         layout = RunLayout(workdir)
-        self._is_chief, self._tensorboard = is_chief, layout.tensorboard
+        self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
         self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
         self._metrics = _Lines(layout.metrics, self._resumed)
         self._history = _Lines(layout.history, read_lines(layout.history) if is_chief else [])
         # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
-        self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
+        self._events = self._tensorboard if is_local else storage.make_scratch("tensorboard")
         self._writer = tf.summary.create_file_writer(self._events) if is_chief else None
         self._bar = make_bar(total_rows, "examples", initial=first_row, is_shown=is_chief)
         self._step = first_step
@@ -58,6 +58,7 @@ class RunLog:
         """Adds an event to the history. Unlike the metrics, it keeps the events of steps that a killed run lost."""
         if not self._is_chief:
             return
+        self._check_owner()
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
         for lines in (
             self._history,
@@ -108,9 +109,18 @@ class RunLog:
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(name, value)
 
+    def _check_owner(self) -> None:
+        """Drops unwritten lines if another process has taken over the run; its own file of scalars is no problem."""
+        try:
+            storage.try_to_check_ownership(self._workdir)
+        except storage.OwnershipError:
+            self._is_chief, self._writer = False, None
+            raise
+
     def _flush(self) -> None:
         if self._writer is None:
             return
+        self._check_owner()
         with _warn_on_error(self._metrics.path):
             self._metrics.write()
         with _warn_on_error(self._tensorboard):

@@ -82,6 +82,7 @@ def read_record(workdir: str) -> RunRecord:
 def write_record(record: RunRecord, workdir: str) -> None:
     """Writes `run.json`."""
     values = {**asdict(record), "config": to_json(record.config)}
+    storage.check_ownership(workdir)
     storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 

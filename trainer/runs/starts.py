@@ -6,9 +6,8 @@ always hangs at the same step would restart until its deadline.
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -50,7 +49,6 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
             "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if machines are preempted often; "
             "then run the same command again to resume"
         )
-    is_new = storage.is_local(workdir) and not storage.exists(workdir)
     _write_count(workdir, steps, earlier + 1, replicas)
     try:
         yield
@@ -58,9 +56,6 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
         raise
     except BaseException:
         _write_count(workdir, steps, earlier, replicas)
-        if is_new:  # a run that is refused leaves no directory
-            with suppress(OSError):  # it is not empty
-                os.rmdir(storage.local_path(workdir))
         raise
     _write_count(workdir, steps, 0, replicas)
 
@@ -81,6 +76,7 @@ def _read_count(workdir: str, steps: Sequence[int]) -> int:
 def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Replicas) -> None:
     if not replicas.is_chief:
         return
+    storage.try_to_check_ownership(workdir)
     path = RunLayout(workdir).starts
     try:
         if starts:

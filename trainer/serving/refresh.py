@@ -7,7 +7,6 @@ graph and all weights are copied. A table of items has no events, so with a tabl
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -139,7 +138,7 @@ def _local_variables(export: str) -> Iterator[str]:
         yield os.path.join(storage.local_path(export), layout.VARIABLES)
         return
     folder = os.path.dirname(layout.VARIABLES)
-    with tempfile.TemporaryDirectory(prefix="cartwheel-") as scratch:
+    with storage.scratch_folder("refresh") as scratch:
         for name in storage.list_files(join(export, folder)):
             _copy(join(export, folder, name), os.path.join(scratch, folder, name))
         yield os.path.join(scratch, layout.VARIABLES)

@@ -44,6 +44,7 @@ class ResumableOutput:
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Writes the files of one shard; `files`: contents by name."""
+        storage.check_ownership(self.destination)
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
         with storage.explain_full_disk(self.folder):
@@ -53,6 +54,7 @@ class ResumableOutput:
 
     def publish(self, marker: bytes) -> None:
         """Writes the marker and moves the directory to its final path."""
+        storage.check_ownership(self.destination)
         storage.write_bytes(join(self.folder, self.marker), marker)
         if self.folder != self.destination:
             storage.refuse_existing(self.destination)  # it may have been created meanwhile

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from common import storage
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.distributed.replicas import Replicas
 from trainer.distributed.watchdog import Watchdog
@@ -75,7 +76,9 @@ class TrainingCallbacks:
 
         Raises:
           Preempted: a stop was requested.
+          OwnershipLostError: another process has taken over the run.
         """
+        storage.stop_if_lost(self.workdir)
         epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
         loss = float(losses.mean())
         self._losses.append((len(losses), loss))
@@ -112,6 +115,7 @@ class TrainingCallbacks:
           Preempted: a stop was requested; the resumed run repeats this work.
         """
         self.watchdog.progress()
+        storage.stop_if_lost(self.workdir)
         if self.request.is_requested:
             raise Preempted("stopped after a checkpoint; run the same command again to resume")
 
@@ -158,6 +162,7 @@ class TrainingCallbacks:
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 
     def _record_validation(self, step: int, value: float, validator: Validator) -> None:
+        storage.try_to_check_ownership(self.workdir)
         try:
             checkpoint.record_validation(
                 self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better

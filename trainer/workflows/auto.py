@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -76,6 +76,7 @@ def train_auto(
     Raises:
       Preempted: a stop was requested, or another worker was lost. Call again to resume.
       ValueError: a setting is wrong, all trials failed, or the workdir has another run.
+      OwnershipError: another process trains in `workdir`.
     """
     started = time.monotonic()
     cluster = join_cluster()
@@ -88,29 +89,42 @@ def train_auto(
     train_split = dataset.manifest.splits[Split.TRAIN]
     is_dense = train_split.target_rows >= _DENSE_EVENTS * train_split.visitors
     configs = auto_trials(settings, is_dense=is_dense)
-    _check_workdir(workdir)
-    trials = _read_trials(layout)
-    spent = sum(trial.seconds for trial in trials)
-    deadline = started + max(budget_seconds * (1 - _BLEND_SHARE) - spent, 0.0)
-    with stop_on_signals(stop) as request:
-        for number, (name, config) in enumerate(configs.items()):
-            if name in {trial.name for trial in trials}:
-                continue
-            left = deadline - time.monotonic()
-            share = _LAST_SHARE if number == len(configs) - 1 else _LARGEST_SHARE
-            limit = left * share if trials else None
-            trials.append(_try(name, config, data, layout, limit, request))
-            _write_trials(trials, layout)
-    usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
-    if not usable:
-        reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
-        raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")
-    first = configs[usable[0]]
-    replicas, parts = start_replicas(first.devices, None, first.gpus), [part_name(name) for name in usable]
-    blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
-    record = read_record(part_directory(workdir, blend.parts[0]))
-    write_record(replace(record, config=replace(record.config, name=AUTO)), workdir)
+    with storage.own_directory(workdir):
+        _check_workdir(workdir)
+        trials = _read_trials(layout)
+        spent = sum(trial.seconds for trial in trials)
+        deadline = started + max(budget_seconds * (1 - _BLEND_SHARE) - spent, 0.0)
+        with stop_on_signals(stop) as request:
+            _run_trials(trials, configs, data, layout, deadline, request)
+        usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
+        if not usable:
+            reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
+            raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")
+        first = configs[usable[0]]
+        replicas, parts = start_replicas(first.devices, None, first.gpus), [part_name(name) for name in usable]
+        blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
+        record = read_record(part_directory(workdir, blend.parts[0]))
+        write_record(replace(record, config=replace(record.config, name=AUTO)), workdir)
     return _summarize(workdir, trials, blend, record, time.monotonic() - started)
+
+
+def _run_trials(
+    trials: list[Trial],
+    configs: Mapping[str, RunConfig],
+    data: str,
+    layout: RunLayout,
+    deadline: float,
+    request: StopRequest,
+) -> None:
+    """Appends the missing trials to `trials`, within their shares of the time until `deadline`."""
+    for number, (name, config) in enumerate(configs.items()):
+        if name in {trial.name for trial in trials}:
+            continue
+        left = deadline - time.monotonic()
+        share = _LAST_SHARE if number == len(configs) - 1 else _LARGEST_SHARE
+        limit = left * share if trials else None
+        trials.append(_try(name, config, data, layout, limit, request))
+        _write_trials(trials, layout)
 
 
 def _try(
@@ -184,6 +198,7 @@ def _read_trials(layout: RunLayout) -> list[Trial]:
 
 
 def _write_trials(trials: Sequence[Trial], layout: RunLayout) -> None:
+    storage.check_ownership(layout.root)
     content = json.dumps([asdict(trial) for trial in trials], indent=2, allow_nan=False) + "\n"
     storage.write_bytes(layout.auto, content.encode())
 

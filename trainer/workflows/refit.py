@@ -7,6 +7,7 @@ checkpoint took, and its report and model card show the evaluation of that run.
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,13 @@ from contract.manifest import dataset_checksum, read_manifest
 from contract.schema import Split, SplitMethod
 from trainer.config.models import CountedConfig, TowersConfig
 from trainer.config.run import RunConfig
+from trainer.distributed.cluster import is_chief, join_cluster
 from trainer.distributed.preemption import StopRequest
 from trainer.evaluation.tables import MAIN_METRIC, primary_ranking
 from trainer.models.second_stage_file import copy_second_stage
 from trainer.models.trained_run import part_directory
 from trainer.runs import checkpoint
-from trainer.runs.blend_record import OWN_RUN, read_blend, write_blend
+from trainer.runs.blend_record import OWN_RUN, BlendRecord, read_blend, write_blend
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import HARMLESS_SETTINGS, RunRecord, has_run, read_record, write_record
 from trainer.train import train
@@ -56,9 +58,18 @@ def refit(
       ValueError: `run` cannot be refitted, the dataset does not suit it, or `workdir` has another run.
       Preempted: see `train`.
     """
-    blend = read_blend(run)
-    if blend is None:
-        return _refit_run(run, workdir, data, settings, stop)
+    owned = storage.own_directory(workdir) if is_chief(join_cluster()) else nullcontext()
+    with owned:
+        blend = read_blend(run)
+        if blend is None:
+            return _refit_run(run, workdir, data, settings, stop)
+        return _refit_blend(blend, run, workdir, data, settings, stop)
+
+
+def _refit_blend(
+    blend: BlendRecord, run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
+) -> dict[str, Any]:
+    """Refits all parts of a blend, which keeps its weights."""
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
         for part in blend.parts

@@ -187,15 +187,15 @@ def test_files_without_a_claim_are_not_replaced(bucket):
     assert storage.read_bytes(f"{bucket}/out/theirs") == b"keep"
 
 
-def test_the_later_of_two_publishers_wins(bucket):
-    first = storage.publish_directory(f"{bucket}/out", marker="done")
-    storage.write_bytes(f"{first.__enter__()}/done", b"first")
-    with storage.publish_directory(f"{bucket}/out", marker="done") as staging:
-        storage.write_bytes(f"{staging}/done", b"second")
-        with pytest.raises(FileExistsError, match="another process"):
-            first.__exit__(None, None, None)
-    assert storage.list_files(f"{bucket}/out") == ["done"]
-    assert storage.read_bytes(f"{bucket}/out/done") == b"second"
+def test_a_publisher_that_lost_its_output_publishes_nothing(bucket):
+    with (
+        pytest.raises(storage.OwnershipLostError, match="taken over"),
+        storage.publish_directory(f"{bucket}/out", marker="done") as staging,
+    ):
+        storage.write_bytes(f"{staging}/done", b"first")
+        record = storage.read_bytes(f"{bucket}/out/_owner.json").replace(b'"token": "', b'"token": "other')
+        storage.write_bytes(f"{bucket}/out/_owner.json", record)
+    assert storage.list_files(f"{bucket}/out") == ["_unfinished"]
 
 
 def test_a_file_damaged_in_transfer_is_sent_again(monkeypatch, bucket, tmp_path):

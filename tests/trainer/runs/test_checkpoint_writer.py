@@ -1,12 +1,14 @@
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common import storage
+from common.storage import ownership
 from tests.trainer.runs.test_checkpoint import contents, make_parts
 from trainer.distributed.replicas import start_replicas
 from trainer.runs import checkpoint, checkpoint_writer
@@ -17,7 +19,7 @@ HANG_SECONDS = 300
 """Time limit for waits that take milliseconds on an idle machine."""
 
 
-def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:
+def make_writer(workdir: Path | str, *, fill: int) -> CheckpointWriter:
     replicas = start_replicas(2, None)
     return CheckpointWriter(str(workdir), make_parts(replicas, fill=fill), replicas, run="r", steps_per_epoch=4)
 
@@ -116,6 +118,49 @@ def test_on_a_disk_that_is_full_when_publishing_only_the_new_checkpoint_is_lost(
     writer.begin(4)
     assert not writer.finish()
     assert checkpoint.last_step(str(tmp_path)) is None
+
+
+@pytest.fixture
+def in_store(tmp_path: Path) -> Iterator[str]:
+    """A workdir in a store, which this process owns."""
+    workdir = f"memory://checkpoints/{tmp_path.name}"
+    with storage.own_directory(workdir):
+        yield workdir
+
+
+def take_over(workdir: str) -> None:
+    """Another process becomes the owner of a workdir in a store and starts a checkpoint."""
+    record = storage.read_bytes(f"{workdir}/{storage.OWNER}").replace(b'"token": "', b'"token": "other')
+    storage.write_bytes(f"{workdir}/{storage.OWNER}", record)
+    storage.write_bytes(f"{RunLayout(workdir).checkpoint(4)}/theirs", b"")
+
+
+def test_an_upload_of_a_former_owner_stops_before_the_checkpoint_of_its_successor(
+    in_store: str, gate: threading.Event
+) -> None:
+    writer = make_writer(in_store, fill=0)
+    writer.begin(4)
+    take_over(in_store)
+    gate.set()
+    with pytest.raises(storage.OwnershipLostError, match="was taken over by process"):
+        writer.finish()
+    with pytest.raises(storage.OwnershipLostError):
+        writer.begin(4)
+    assert storage.list_files(RunLayout(in_store).checkpoint(4)) == ["theirs"]
+
+
+def test_a_checkpoint_begins_although_its_owner_cannot_be_read(in_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise TimeoutError("the store does not answer")
+
+    writer = make_writer(in_store, fill=0)
+    with monkeypatch.context() as outage:
+        outage.setattr(ownership, "_read", fail)
+        writer.begin(4)
+        assert writer._pending is not None
+        writer._pending.written.result(timeout=HANG_SECONDS)
+    assert writer.finish()
+    assert checkpoint.last_step(in_store) == 4
 
 
 def test_an_error_other_than_of_the_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,400 @@
+"""One owner per directory: the process that writes to it, shown by a record and kept by a heartbeat.
+
+The record names its owner: host, process, pod, since when. It never changes; every `BEAT_SECONDS` the owner gives a
+sign of life. Another process that wants the directory decides:
+
+    the owner runs on this machine, and its last heartbeat is recent    refused at once
+    it ran on this machine, in this PID namespace, and has ended        taken over at once
+    otherwise, as for an owner in another container                     refused at its next heartbeat; taken over if
+                                                                        there is none for `STALE_SECONDS`
+
+An owner that was suspended finds the record of its successor before it writes again, and stops.
+
+    _owner.json          the record
+    _owner.json.beat     the heartbeat, in stores; on a disk, it is the time at which the record was modified
+    _owner.json.TOKEN    claim: the one process that may remove the record with this token
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TypeVar
+
+from common.errors import InUseError, OwnershipError, OwnershipLostError
+from common.storage import files
+from common.storage.limits import read_limits
+from common.storage.paths import join
+from common.storage.processes import Process, current_process, is_running
+from common.storage.retrying import call_with_retries
+from common.storage.stores import OWNER, Store, is_local, local_path, open_store
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+BEAT_SECONDS = 10.0
+"""Seconds between two heartbeats."""
+STALE_SECONDS = 60.0
+"""An owner without a heartbeat for this long loses its directory to the next process that wants it."""
+_SHORT_PATIENCE_SECONDS = 5.0
+"""How long an operation is retried if nothing depends on its success; `limits.py` may allow less."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The content of a record."""
+
+    token: str
+    """Unique; empty if the record is damaged."""
+    process: Process | None
+    """The owner; None if the record is damaged."""
+    since: str
+    """When it became the owner, by its clock."""
+
+    def __str__(self) -> str:
+        return "a process with a damaged record" if self.process is None else f"{self.process}, since {self.since}"
+
+
+def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Makes this process the owner of a directory that it writes to, such as a workdir, inside the context.
+
+    A thread that already owns the directory keeps it. A new local directory that is still empty at the end is removed.
+
+    Raises:
+      InUseError: another process owns it.
+      OwnershipLostError: the context failed, and another process has taken over.
+    """
+    return _own(uri, join(uri, OWNER))
+
+
+def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Makes this process the owner of an output that is published as a whole; see `own_directory`.
+
+    A local output must not exist, so its record is next to it.
+    """
+    if not is_local(uri):
+        return own_directory(uri)
+    parent, name = os.path.split(local_path(uri))
+    return _own(uri, join(parent, f".{name}.owner.json"))
+
+
+def check_ownership(uri: str, patience: float | None = None) -> None:
+    """Checks that this process has not lost a directory, or one above it; does nothing if it never owned it.
+
+    Call it before a write that others rely on, such as a publication.
+
+    Args:
+      uri: the directory.
+      patience: how long to retry if the storage does not answer, in seconds; None: as long as every operation.
+
+    Raises:
+      OwnershipLostError: another process has taken over.
+      OSError: the storage does not answer, so the write that follows would fail, too.
+    """
+    for ownership in _ownerships_above(uri):
+        ownership.check(patience)
+
+
+def try_to_check_ownership(uri: str) -> None:
+    """Like `check_ownership`, but if the storage does not answer, continues as if nothing were lost.
+
+    Call it before a write that may fail without ending the job, such as a line of a log.
+
+    Raises:
+      OwnershipLostError: another process has taken over.
+    """
+    for ownership in _ownerships_above(uri):
+        ownership.try_to_check()
+
+
+def stop_if_lost(uri: str) -> None:
+    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost; reads nothing."""
+    for ownership in _ownerships_above(uri):
+        ownership.stop_if_lost()
+
+
+class _Ownership:
+    """A directory that this process owns."""
+
+    def __init__(self, uri: str, record: str) -> None:
+        self.key, self.thread = _key(uri), threading.get_ident()
+        self._uri, self._record = uri, record
+        self._owner = _acquire(uri, record)
+        self._loss: str | None = None
+        self._is_released = threading.Event()
+        self._heartbeat = threading.Thread(target=self._beat_until_released, name="heartbeat", daemon=True)
+        self._heartbeat.start()
+
+    def check(self, patience: float | None = None) -> None:
+        """Reads the record; raises OwnershipLostError if it is another owner's."""
+        self.stop_if_lost()
+        found = _read_owner(self._record, patience)
+        if found is None or found.token != self._owner.token:
+            self._loss = self._describe_loss(found)
+        self.stop_if_lost()
+
+    def try_to_check(self) -> None:
+        """Like `check`, but if the storage does not answer, does nothing."""
+        try:
+            self.check(_short_patience())
+        except OwnershipError:
+            raise
+        except OSError as error:
+            log.debug("the owner of %s could not be checked: %s", self._uri, error)
+
+    def stop_if_lost(self) -> None:
+        """Raises OwnershipLostError if a check found another owner."""
+        if self._loss is not None:
+            raise OwnershipLostError(self._loss)
+
+    def release(self) -> None:
+        """Removes the record, unless it is another owner's."""
+        self._is_released.set()
+        self._heartbeat.join(_short_patience())  # it would write its file again
+        if self._loss is not None:
+            return
+        try:
+            _remove(self._record, self._owner.token, _short_patience())
+        except OSError as error:  # another process waits until the heartbeat is stale
+            _left_records().add(self._owner.token)
+            log.warning("the record of this process as the owner of %s could not be removed: %s", self._uri, error)
+
+    def _beat_until_released(self) -> None:
+        has_failed = False
+        while True:
+            try:
+                self.check(patience=0.0)  # the next heartbeat is the retry
+                _beat(self._record)
+                has_failed = False
+            except OwnershipError:
+                return  # the main thread raises it at its next check
+            except Exception as error:  # noqa: BLE001 (whatever it is, the next heartbeat may succeed)
+                level = logging.DEBUG if has_failed else logging.WARNING
+                message = "the heartbeat of this process in %s failed: %s; retrying every %g s"
+                log.log(level, message, self._record, error, BEAT_SECONDS)
+                has_failed = True
+            if self._is_released.wait(BEAT_SECONDS):
+                return
+
+    def _describe_loss(self, found: Owner | None) -> str:
+        advice = "this process stops and writes nothing more"
+        if found is None:
+            return f"{self._record} was removed, so {self._uri} may have another owner; {advice}"
+        return (
+            f"{self._uri} was taken over by {found}, because the heartbeat of this process had stopped for more than "
+            f"{STALE_SECONDS:g} s (it was suspended, or the storage did not answer); {advice}. Let the other process "
+            "finish"
+        )
+
+
+@contextmanager
+def _own(uri: str, record: str) -> Iterator[None]:
+    held = _owned().get(_key(uri))
+    if held is not None and held.thread == threading.get_ident():
+        yield
+        return
+    is_new = is_local(uri) and not os.path.exists(local_path(uri))
+    ownership = _Ownership(uri, record)
+    _owned()[ownership.key] = ownership
+    try:
+        yield
+    except OwnershipError:
+        raise
+    except Exception:
+        ownership.try_to_check()  # a successor may be the cause: it removes unfinished files
+        raise
+    finally:
+        if _owned().get(ownership.key) is ownership:  # otherwise, another thread is its successor
+            del _owned()[ownership.key]
+        ownership.release()
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty, or an output that was never created
+                os.rmdir(local_path(uri))
+
+
+@cache
+def _owned() -> dict[str, _Ownership]:
+    """Returns the directories that this process owns."""
+    return {}
+
+
+@cache
+def _left_records() -> set[str]:
+    """Returns the tokens of records that this process no longer needs but could not remove."""
+    return set()
+
+
+@cache
+def _removal_lock() -> threading.Lock:
+    """Returns a lock for the threads of this process, which have the same claims."""
+    return threading.Lock()
+
+
+def _ownerships_above(uri: str) -> list[_Ownership]:
+    """Returns this process's ownerships of a directory and of those above it."""
+    key = _key(uri)
+    return [ownership for ownership in list(_owned().values()) if f"{key}/".startswith(f"{ownership.key}/")]
+
+
+def _key(uri: str) -> str:
+    return os.path.realpath(local_path(uri)) if is_local(uri) else uri.rstrip("/")
+
+
+def _acquire(uri: str, record: str) -> Owner:
+    """Writes the record of this process, after that of an owner that has ended; raises InUseError otherwise."""
+    owner = Owner(uuid.uuid4().hex, current_process(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    while True:
+        found = _read_owner(record)
+        if found is None:
+            files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
+            found = _read_owner(record)  # another process may have been faster
+            if found == owner:
+                return owner
+        if found is not None and _has_ended(found, uri, record):
+            log.warning("taking over %s: %s has ended", uri, found)
+            _remove(record, found.token)
+            _await_removal(record, found.token)
+
+
+def _has_ended(found: Owner, uri: str, record: str) -> bool:
+    """Returns whether an owner has ended; waits for a heartbeat if this process cannot see it.
+
+    Raises:
+      InUseError: the owner is alive.
+    """
+    runs = None if found.process is None else is_running(found.process)
+    if runs is False or found.token in _left_records():
+        return True
+    beat = _read_beat(record)
+    if runs and beat is not None and abs(time.time() - beat) < STALE_SECONDS:
+        raise InUseError(_describe_use(uri, found, beat))
+    log.warning("%s was in use by %s; waiting for a heartbeat for up to %.0f s", uri, found, STALE_SECONDS)
+    return _is_silent(found, beat, uri, record)
+
+
+def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
+    """Waits until an owner was silent for `STALE_SECONDS`; returns False if its record is removed.
+
+    Only this process's clock counts, because that of the owner's machine may differ.
+
+    Raises:
+      InUseError: there is a heartbeat, or another owner.
+    """
+    since = last = time.monotonic()
+    while last - since < STALE_SECONDS:
+        time.sleep(BEAT_SECONDS / 10)
+        owner, newer = _read_owner(record), _read_beat(record)
+        if owner is None:
+            return False
+        if (owner, newer) != (found, beat):
+            raise InUseError(_describe_use(uri, owner, newer))
+        now = time.monotonic()
+        if now - last > BEAT_SECONDS:
+            since = now  # the storage was slow, or this machine was: perhaps also for the owner
+        last = now
+    return True
+
+
+def _describe_use(uri: str, owner: Owner, beat: float | None) -> str:
+    seen = "" if beat is None else f", last heartbeat {max(time.time() - beat, 0):.0f} s ago"
+    return f"{uri} is in use by {owner}{seen}; wait until it ends, end it, or choose another directory"
+
+
+def _remove(record: str, token: str, patience: float | None = None) -> None:
+    """Removes the record with a token, unless another process is doing so.
+
+    Nobody else removes this record while the claim of this process exists, so the record cannot become that of the next
+    owner between the look at it and its removal.
+    """
+    claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
+    with _removal_lock():
+        _call(claim, lambda store: store.create(claim, name), patience)
+        if _read(claim, patience) != name:
+            return
+        owner = _read_owner(record, patience)
+        if owner is not None and owner.token == token:
+            if not is_local(record):
+                _call(record, lambda store: store.remove(_beat_path(record)), patience)
+            _call(record, lambda store: store.remove(record), patience)
+        _call(claim, lambda store: store.remove(claim), patience)
+
+
+def _await_removal(record: str, token: str) -> None:
+    """Waits for the process that removes a record; removes the claim of one that was killed while it did."""
+    claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
+    while _read(claim) is not None:
+        if time.monotonic() > deadline:
+            files.remove(claim)
+            return
+        time.sleep(BEAT_SECONDS / 10)
+
+
+def _beat(record: str) -> None:
+    """Gives a sign of life."""
+    if not is_local(record):
+        path, content = _beat_path(record), f"{time.time():.6f}".encode()
+        _call(path, lambda store: store.write(path, content), 0.0)
+        return
+    # in place: changes the time also on file systems that ignore `utime`, needs no space, and harms no other record
+    with open(local_path(record), "r+b") as file:
+        file.write(b"{")
+
+
+def _read_beat(record: str) -> float | None:
+    """Reads the time of the last heartbeat, in seconds since 1970; None if there was none yet."""
+    try:
+        if is_local(record):
+            with open(
+                local_path(record), "rb"
+            ) as file:  # network file systems ask the server only when a file is opened
+                return os.fstat(file.fileno()).st_mtime
+        return float(_read(_beat_path(record)) or b"")
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _beat_path(record: str) -> str:
+    return f"{record}.beat"
+
+
+def _claim_path(record: str, token: str) -> str:
+    return f"{record}.{token}"
+
+
+def _read_owner(record: str, patience: float | None = None) -> Owner | None:
+    """Reads a record; None if there is none. Retries for `patience` seconds; None: as long as every operation."""
+    content = _read(record, patience)
+    if content is None:
+        return None
+    try:
+        values = json.loads(content)
+        return Owner(str(values["token"]), Process(**values["process"]), str(values["since"]))
+    except (ValueError, KeyError, TypeError):  # it is being written, or damaged
+        return Owner("", None, "")
+
+
+def _short_patience() -> float:
+    return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
+
+
+def _read(path: str, patience: float | None = None) -> bytes | None:
+    try:
+        return _call(path, lambda store: store.read(path), patience)
+    except FileNotFoundError:
+        return None
+
+
+def _call(path: str, action: Callable[[Store], Result], patience: float | None) -> Result:
+    store = open_store(path)
+    if is_local(path):
+        return action(store)
+    return call_with_retries(lambda: action(store), "checking the owner in", path, patience)

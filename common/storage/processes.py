@@ -1,0 +1,91 @@
+"""Names processes so that another process can decide whether they still run, also across PID namespaces and reboots."""
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_BOOT_ID, _NAMESPACE = "/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"
+_STATE, _START_TIME = 0, 19
+"""Fields of /proc/PID/stat after the name of the command, which may contain spaces (proc_pid_stat(5))."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A process. `boot`, `namespace` and `start` are empty where there is no /proc, as on macOS."""
+
+    host: str
+    """Name of the machine or container."""
+    pod: str
+    """Name of the Kubernetes pod, from POD_NAME or HOSTNAME; empty without these variables."""
+    id: int
+    """Process id in its namespace."""
+    boot: str
+    """Identity of the running kernel: another one after a reboot and on another machine."""
+    namespace: str
+    """PID namespace: other containers of the machine have others."""
+    start: str
+    """When the process started, in clock ticks since boot: another process with a reused id started later."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, int) or self.id <= 0:
+            raise ValueError(f"the id of a process must be a positive integer, got {self.id!r}")
+
+    def __str__(self) -> str:
+        pod = f", pod {self.pod}" if self.pod and self.pod != self.host else ""
+        return f"process {self.id} on host {self.host}{pod}"
+
+
+def current_process() -> Process:
+    """Names this process."""
+    process = os.getpid()
+    namespace, start = "", ""
+    with contextlib.suppress(OSError):  # there is no /proc, or a sandbox hides parts of it
+        # `unshare --pid` alone keeps the /proc of the outer namespace, where the id is another process's
+        if os.readlink("/proc/self") == str(process):
+            namespace, start = os.readlink(_NAMESPACE), _read_stat(process)[_START_TIME]
+    return Process(
+        host=socket.gethostname(),
+        pod=os.environ.get("POD_NAME") or os.environ.get("HOSTNAME", ""),
+        id=process,
+        boot=boot_id(),
+        namespace=namespace,
+        start=start,
+    )
+
+
+def boot_id() -> str:
+    """Returns the identity of the running kernel; empty if it has none."""
+    try:
+        return Path(_BOOT_ID).read_text().strip()
+    except OSError:
+        return ""
+
+
+def is_running(process: Process) -> bool | None:
+    """Returns whether a process still runs; None if this process cannot see it, as in another container."""
+    here = current_process()
+    if not here.namespace or (here.boot, here.namespace) != (process.boot, process.namespace):
+        return None
+    try:
+        stat = _read_stat(process.id)
+    except OSError:
+        return _exists(process.id)
+    # a killed process stays as a zombie until its parent has read its status
+    return stat[_START_TIME] == process.start and stat[_STATE] not in ("Z", "X")
+
+
+def _exists(process: int) -> bool | None:
+    """Returns False if no process has this id; None if one has, which /proc may hide from other users (`hidepid`)."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return None
+    return None
+
+
+def _read_stat(process: int) -> list[str]:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
