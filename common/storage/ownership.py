@@ -129,7 +129,8 @@ class _Ownership:
         self.key, self.thread = _key(uri), threading.get_ident()
         self._uri, self._record = uri, record
         self._owner = _acquire(uri, record)
-        self._loss: str | None = None
+        self._is_lost = False
+        self._successor: Owner | None = None
         self._is_released = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat_until_released, name="heartbeat", daemon=True)
         self._heartbeat.start()
@@ -139,7 +140,7 @@ class _Ownership:
         self.stop_if_lost()
         found = _read_owner(self._record, patience)
         if found is None or found.token != self._owner.token:
-            self._loss = self._describe_loss(found)
+            self._is_lost, self._successor = True, found
         self.stop_if_lost()
 
     def try_to_check(self) -> None:
@@ -153,14 +154,22 @@ class _Ownership:
 
     def stop_if_lost(self) -> None:
         """Raises OwnershipLostError if a check found another owner."""
-        if self._loss is not None:
-            raise OwnershipLostError(self._loss)
+        if not self._is_lost:
+            return
+        advice = "this process stops and writes nothing more"
+        if self._successor is None:
+            raise OwnershipLostError(f"{self._record} was removed, so {self._uri} may have another owner; {advice}")
+        raise OwnershipLostError(
+            f"{self._uri} was taken over by {self._successor}, because the heartbeat of this process had stopped for "
+            f"more than {STALE_SECONDS:g} s (it was suspended, or the storage did not answer); {advice}. Let the other "
+            "process finish"
+        )
 
     def release(self) -> None:
         """Removes the record, unless it is another owner's."""
         self._is_released.set()
         self._heartbeat.join(_short_patience())  # it would write its file again
-        if self._loss is not None:
+        if self._is_lost:
             return
         try:
             _remove(self._record, self._owner.token, _short_patience())
@@ -178,22 +187,13 @@ class _Ownership:
             except OwnershipError:
                 return  # the main thread raises it at its next check
             except Exception as error:  # noqa: BLE001 (whatever it is, the next heartbeat may succeed)
-                level = logging.DEBUG if has_failed else logging.WARNING
-                message = "the heartbeat of this process in %s failed: %s; retrying every %g s"
-                log.log(level, message, self._record, error, BEAT_SECONDS)
+                if not has_failed:
+                    log.warning(
+                        "the heartbeat in %s failed: %s; retrying every %g s", self._record, error, BEAT_SECONDS
+                    )
                 has_failed = True
             if self._is_released.wait(BEAT_SECONDS):
                 return
-
-    def _describe_loss(self, found: Owner | None) -> str:
-        advice = "this process stops and writes nothing more"
-        if found is None:
-            return f"{self._record} was removed, so {self._uri} may have another owner; {advice}"
-        return (
-            f"{self._uri} was taken over by {found}, because the heartbeat of this process had stopped for more than "
-            f"{STALE_SECONDS:g} s (it was suspended, or the storage did not answer); {advice}. Let the other process "
-            "finish"
-        )
 
 
 @contextmanager

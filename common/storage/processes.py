@@ -66,7 +66,8 @@ def boot_id() -> str:
 def is_running(process: Process) -> bool | None:
     """Returns whether a process still runs; None if this process cannot see it, as in another container."""
     here = current_process()
-    if not here.namespace or (here.boot, here.namespace) != (process.boot, process.namespace):
+    # the host, too: copies of a virtual machine have one boot id
+    if not here.namespace or (here.host, here.boot, here.namespace) != (process.host, process.boot, process.namespace):
         return None
     try:
         stat = _read_stat(process.id)

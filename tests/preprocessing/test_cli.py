@@ -7,6 +7,7 @@ import signal
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from common.errors import InUseError, OwnershipLostError
 from preprocessing import cli, pipeline
 from preprocessing.config import PrepareConfig
 
@@ -125,6 +126,15 @@ def test_an_error_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplog, er
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == message
     assert not record.exc_info
+
+
+@pytest.mark.parametrize(("error", "status"), [(InUseError, 73), (OwnershipLostError, 75)])
+def test_another_owner_of_the_output_has_its_own_status(monkeypatch, error, status):
+    def prepare(*_, **__):
+        raise error("d has another owner")
+
+    monkeypatch.setattr(pipeline, "prepare", prepare)
+    assert cli.main(["prepare", "--events", "nothing.csv", "--output", "d"]) == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["sigterm", "sighup"])

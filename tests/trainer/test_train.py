@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from tests.trainer.tiny_runs import (
 from trainer import cli
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.distributed.watchdog import Watchdog
+from trainer.export import export
 from trainer.models.trained_run import open_trained_run
+from trainer.recommend import recommend
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
@@ -106,13 +109,22 @@ def test_a_dataset_without_next_items_is_refused_for_the_towers(tmp_path: Path) 
         run(make_config("nn"), dataset, tmp_path / "run")
 
 
+@pytest.mark.parametrize("command", [export, recommend], ids=["export", "recommend"])
+def test_a_second_command_with_an_output_is_refused_before_any_work(
+    command: Callable[..., object], tmp_path: Path
+) -> None:
+    (tmp_path / ".output.owner.json").write_bytes(living_owner())
+    with pytest.raises(storage.InUseError, match=rf"output is in use by process {os.getpid()} on host"):
+        command(workdir="no run", output=str(tmp_path / "output"))
+
+
 def living_owner() -> bytes:
     """The record of a process that is alive: this one, with another token."""
     owner = Owner("other", current_process(), "2026-11-30 01:02:03 UTC")
     return json.dumps(asdict(owner)).encode()
 
 
-def test_a_second_train_in_a_workdir_ends_with_75_and_changes_nothing(
+def test_a_second_train_in_a_workdir_ends_with_73_and_changes_nothing(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / storage.OWNER).write_bytes(living_owner())

@@ -101,10 +101,17 @@ def in_thread(work: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def other_owner(token: str = "other", process: int = 7, boot: str = "other") -> bytes:
-    """The record of a process on another machine."""
-    here = asdict(current_process()) | {"host": "elsewhere", "pod": "train-0-x7k2p", "id": process, "boot": boot}
-    return json.dumps({"token": token, "process": here, "since": "2026-11-30 01:02:03 UTC"}).encode()
+def other_owner(token: str = "other", **process: object) -> bytes:
+    """The record of a process: on another machine, unless `process` has other values."""
+    there = {
+        "host": "elsewhere",
+        "pod": "train-0-x7k2p",
+        "id": 7,
+        "boot": "other",
+        "namespace": "pid:[1]",
+        "start": "1",
+    }
+    return json.dumps({"token": token, "process": there | process, "since": "2026-11-30 01:02:03 UTC"}).encode()
 
 
 def names_in(folder: str) -> list[str]:
@@ -320,7 +327,7 @@ def test_of_many_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
         except storage.InUseError:
             results.append("refused")
 
-    (tmp_path / storage.OWNER).write_bytes(other_owner(process=child.pid, boot=processes.boot_id()))
+    (tmp_path / storage.OWNER).write_bytes(other_owner(**asdict(current_process()) | {"id": child.pid}))
     threads = [threading.Thread(target=take_over) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -437,9 +444,9 @@ def test_a_store_that_does_not_answer_costs_heartbeats_but_not_the_directory(
             storage.stop_if_lost("memory://outage")
             with pytest.raises(OSError, match="reset"):
                 storage.check_ownership("memory://outage", patience=0.0)
-            wait_until(lambda: any("the heartbeat of this process" in line for line in caplog.messages))
+            wait_until(lambda: any("the heartbeat in memory" in line for line in caplog.messages))
             time.sleep(3 * BEAT)
-        assert sum("the heartbeat of this process" in line for line in caplog.messages) == 1
+        assert sum("the heartbeat in memory" in line for line in caplog.messages) == 1
         storage.check_ownership("memory://outage")
         beat = storage.read_bytes(f"memory://outage/{storage.OWNER}.beat")
         wait_until(lambda: storage.read_bytes(f"memory://outage/{storage.OWNER}.beat") != beat)
