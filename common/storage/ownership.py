@@ -140,7 +140,7 @@ class _Ownership:
         self.stop_if_lost()
         found = _read_owner(self._record, patience)
         if found is None or found.token != self._owner.token:
-            self._is_lost, self._successor = True, found
+            self._successor, self._is_lost = found, True
         self.stop_if_lost()
 
     def try_to_check(self) -> None:
