@@ -289,8 +289,8 @@ def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
     Raises:
       InUseError: there is a heartbeat, or another owner.
     """
-    since = last = time.monotonic()
-    while last - since < STALE_SECONDS:
+    last, silent = time.monotonic(), 0.0
+    while silent < STALE_SECONDS:
         time.sleep(BEAT_SECONDS / 10)
         owner, newer = _read_owner(record), _read_beat(record)
         if owner is None:
@@ -298,8 +298,7 @@ def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
         if (owner, newer) != (found, beat):
             raise InUseError(_describe_use(uri, owner, newer))
         now = time.monotonic()
-        if now - last > BEAT_SECONDS:
-            since = now  # the storage was slow, or this machine was: perhaps also for the owner
+        silent += min(now - last, BEAT_SECONDS)  # if the storage was slower, it perhaps was for the owner, too
         last = now
     return True
 
