@@ -395,6 +395,13 @@ def test_a_pipeline_runs_its_steps_in_sequence(cluster: Cluster) -> None:
     ]
 
 
+def test_a_second_job_for_a_directory_fails_and_says_why(cluster: Cluster) -> None:
+    cluster.play(states={"train": [job_state(stopped("train-a", 73), Failed="BackoffLimitExceeded")]})
+    status, _, errors = cluster.submit(*TRAIN, *FAST)
+    assert status == 1
+    assert errors.splitlines()[-1] == "train failed: exit 73: another process owns its output"
+
+
 def test_a_pipeline_stops_at_a_failed_step_and_continues_from_it(cluster: Cluster) -> None:
     failed = job_state(stopped("train-a", 2), Failed="PodFailurePolicy")
     cluster.play(states={"prepare": [done("prepare")], "train": [failed]})
