@@ -311,7 +311,7 @@ def _describe_use(uri: str, owner: Owner, beat: float | None) -> str:
 def _remove(record: str, token: str, patience: float | None = None) -> None:
     """Removes the record with a token, unless another process is doing so.
 
-    Nobody else removes this record while the claim of this process exists, so the record cannot become that of the next
+    No other process removes this record while the claim exists, so the record cannot become that of the next
     owner between the look at it and its removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
