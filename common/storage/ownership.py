@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 from common.errors import InUseError, OwnershipError, OwnershipLostError
@@ -45,6 +45,10 @@ BEAT_SECONDS = 10.0
 """Seconds between two heartbeats."""
 STALE_SECONDS = 60.0
 """An owner without a heartbeat for this long loses its directory to the next process that wants it."""
+_LOOKS_AT_NO_RECORD = 5
+"""How often a missing or damaged record is read again, every tenth of a heartbeat, before its directory is lost."""
+_MOST_CREATIONS = 60
+"""How often the record is created before the storage is considered unable to do so, every tenth of a heartbeat."""
 _SHORT_PATIENCE_SECONDS = 5.0
 """How long an operation is retried if nothing depends on its success; `limits.py` may allow less."""
 
@@ -127,7 +131,8 @@ class _Ownership:
 
     def __init__(self, uri: str, record: str) -> None:
         self.key, self.thread = _key(uri), threading.get_ident()
-        self._uri, self._record = uri, record
+        # absolute, because the process may change its working directory
+        self._uri, self._record = uri, local_path(record) if is_local(record) else record
         self._owner = _acquire(uri, record)
         self._is_lost = False
         self._successor: Owner | None = None
@@ -136,10 +141,19 @@ class _Ownership:
         self._heartbeat.start()
 
     def check(self, patience: float | None = None) -> None:
-        """Reads the record; raises OwnershipLostError if it is another owner's."""
+        """Reads the record; raises OwnershipLostError if it is another owner's, or if it stays missing or damaged.
+
+        A record that is missing or damaged is read again, because a store that restarts, or a directory that is
+        mounted again, may show this for a moment.
+        """
         self.stop_if_lost()
         found = _read_owner(self._record, patience)
-        if found is None or found.token != self._owner.token:
+        for _ in range(_LOOKS_AT_NO_RECORD):
+            if found is not None and found.process is not None:
+                break
+            time.sleep(BEAT_SECONDS / 10)
+            found = _read_owner(self._record, patience)
+        if found != self._owner:
             self._successor, self._is_lost = found, True
         self.stop_if_lost()
 
@@ -157,8 +171,9 @@ class _Ownership:
         if not self._is_lost:
             return
         advice = "this process stops and writes nothing more"
-        if self._successor is None:
-            raise OwnershipLostError(f"{self._record} was removed, so {self._uri} may have another owner; {advice}")
+        if self._successor is None or self._successor.process is None:
+            state = "was removed" if self._successor is None else "is damaged"
+            raise OwnershipLostError(f"{self._record} {state}, so {self._uri} may have another owner; {advice}")
         raise OwnershipLostError(
             f"{self._uri} was taken over by {self._successor}, because the heartbeat of this process had stopped for "
             f"more than {STALE_SECONDS:g} s (it was suspended, or the storage did not answer); {advice}. Let the other "
@@ -203,7 +218,11 @@ def _own(uri: str, record: str) -> Iterator[None]:
         yield
         return
     is_new = is_local(uri) and not os.path.exists(local_path(uri))
-    ownership = _Ownership(uri, record)
+    try:
+        ownership = _Ownership(uri, record)
+    except BaseException:
+        _remove_if(uri, is_new=is_new)
+        raise
     _owned()[ownership.key] = ownership
     try:
         yield
@@ -216,9 +235,14 @@ def _own(uri: str, record: str) -> Iterator[None]:
         if _owned().get(ownership.key) is ownership:  # otherwise, another thread is its successor
             del _owned()[ownership.key]
         ownership.release()
-        if is_new:
-            with contextlib.suppress(OSError):  # it is not empty, or an output that was never created
-                os.rmdir(local_path(uri))
+        _remove_if(uri, is_new=is_new)
+
+
+def _remove_if(uri: str, *, is_new: bool) -> None:
+    """Removes a new local directory that is still empty."""
+    if is_new:
+        with contextlib.suppress(OSError):  # it is not empty, or an output that was never created
+            os.rmdir(local_path(uri))
 
 
 @cache
@@ -245,6 +269,7 @@ def _ownerships_above(uri: str) -> list[_Ownership]:
     return [ownership for ownership in list(_owned().values()) if f"{key}/".startswith(f"{ownership.key}/")]
 
 
+@lru_cache(maxsize=1024)  # training asks at every step, and the file system may not answer
 def _key(uri: str) -> str:
     return os.path.realpath(local_path(uri)) if is_local(uri) else uri.rstrip("/")
 
@@ -252,7 +277,7 @@ def _key(uri: str) -> str:
 def _acquire(uri: str, record: str) -> Owner:
     """Writes the record of this process, after that of an owner that has ended; raises InUseError otherwise."""
     owner = Owner(uuid.uuid4().hex, current_process(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-    while True:
+    for _ in range(_MOST_CREATIONS):
         found = _read_owner(record)
         if found is None:
             files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
@@ -263,6 +288,9 @@ def _acquire(uri: str, record: str) -> Owner:
             log.warning("taking over %s: %s has ended", uri, found)
             _remove(record, found.token)
             _await_removal(record, found.token)
+        elif found is None:
+            time.sleep(BEAT_SECONDS / 10)
+    raise OSError(f"the storage does not keep {record}, the record of the owner of {uri}; check its permissions")
 
 
 def _has_ended(found: Owner, uri: str, record: str) -> bool:
@@ -330,11 +358,18 @@ def _remove(record: str, token: str, patience: float | None = None) -> None:
 def _await_removal(record: str, token: str) -> None:
     """Waits for the process that removes a record; removes the claim of one that was killed while it did."""
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
-    while _read(claim) is not None:
-        if time.monotonic() > deadline:
+    while (content := _read(claim)) is not None:
+        if time.monotonic() > deadline or _is_of_ended_process(content):
             files.remove(claim)
             return
         time.sleep(BEAT_SECONDS / 10)
+
+
+def _is_of_ended_process(claim: bytes) -> bool:
+    try:
+        return is_running(Process(**json.loads(claim))) is False
+    except (ValueError, TypeError):  # it is being written
+        return False
 
 
 def _beat(record: str) -> None:
@@ -352,9 +387,8 @@ def _read_beat(record: str) -> float | None:
     """Reads the time of the last heartbeat, in seconds since 1970; None if there was none yet."""
     try:
         if is_local(record):
-            with open(
-                local_path(record), "rb"
-            ) as file:  # network file systems ask the server only when a file is opened
+            # opened, because network file systems ask the server only then
+            with open(local_path(record), "rb") as file:
                 return os.fstat(file.fileno()).st_mtime
         return float(_read(_beat_path(record)) or b"")
     except (FileNotFoundError, ValueError):

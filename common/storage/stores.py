@@ -149,9 +149,20 @@ class LocalStore:
             file.write(content)
 
     def create(self, uri: str, content: bytes) -> None:
-        os.makedirs(os.path.dirname(local_path(uri)), exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(local_path(uri), "xb") as file:
-            file.write(content)
+        path = local_path(uri)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        partial = f"{path}.partial-{uuid.uuid4().hex}"
+        try:
+            with open(partial, "xb") as file:
+                file.write(content)
+            with contextlib.suppress(FileExistsError):
+                _link(partial, path)
+        except OSError as error:
+            error.filename = error.filename or path  # writing names no file
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(partial)
 
     def get(self, uri: str, path: str) -> None:
         shutil.copyfile(local_path(uri), path)
@@ -176,6 +187,22 @@ class LocalStore:
             shutil.rmtree(path)
         elif os.path.lexists(path):
             os.remove(path)
+
+
+def _link(partial: str, path: str) -> None:
+    """Gives a written file the name `path`, unless it exists: a process that is killed leaves no half-written file."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(path, "xb"):
+            pass
+        try:
+            os.replace(partial, path)
+        except OSError:
+            os.remove(path)
+            raise
 
 
 def remove_partial(uri: str) -> None:

@@ -360,6 +360,16 @@ def test_the_claim_of_a_killed_candidate_is_removed_in_time(tmp_path: Path, monk
     assert clock.now - 1e9 > ownership.STALE_SECONDS
 
 
+def test_the_claim_of_an_ended_process_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    record, claim = str(tmp_path / storage.OWNER), asdict(current_process()) | {"id": child.pid}
+    storage.write_bytes(f"{record}.other", json.dumps(claim).encode())
+    monkeypatch.setattr(ownership, "time", clock := Clock())
+    ownership._await_removal(record, "other")
+    assert (os.listdir(tmp_path), clock.now) == ([], 1e9)
+
+
 class Files:
     """A file system whose conditional writes fail."""
 
@@ -428,6 +438,64 @@ def test_a_removed_record_stops_its_owner_and_a_damaged_one_is_replaced(tmp_path
             storage.check_ownership(str(tmp_path))
         with pytest.raises(storage.OwnershipLostError):
             storage.stop_if_lost(str(tmp_path / "parts"))
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("blip", [None, b'{"token": "'], ids=["missing", "truncated"])
+def test_a_record_that_is_missing_or_truncated_for_a_moment_costs_nothing(
+    blip: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, blips = ownership._read, list[bytes | None]()
+    monkeypatch.setattr(ownership, "_read", lambda *arguments: blips.pop() if blips else read(*arguments))
+    monkeypatch.setattr(ownership._Ownership, "_beat_until_released", lambda _: None)  # it would read, too
+    with storage.own_directory(str(tmp_path)):
+        blips += [blip] * 3
+        storage.check_ownership(str(tmp_path))
+        assert blips == []
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_directory_that_is_away_for_a_moment_is_kept_also_in_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with storage.own_directory("run"):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        (tmp_path / "run").rename(tmp_path / "away")
+        back = threading.Timer(BEAT / 4, lambda: (tmp_path / "away").rename(tmp_path / "run"))
+        back.start()
+        storage.check_ownership(str(tmp_path / "run"))
+        back.join()
+        storage.check_ownership(str(tmp_path / "run" / "parts"))
+
+
+def test_a_start_on_a_full_disk_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "link", lambda *_: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        full.setattr(os, "replace", lambda *_: _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        with pytest.raises(OSError, match=r"_owner\.json"), storage.own_directory(str(tmp_path / "run")):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_system_without_links_gets_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", lambda *_: _raise(PermissionError()))
+    store, path = stores.open_store(str(tmp_path)), str(tmp_path / "record")
+    store.create(path, b"first")
+    store.create(path, b"second")
+    assert [(tmp_path / name).read_bytes() for name in os.listdir(tmp_path)] == [b"first"]
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_storage_that_keeps_no_record_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_MOST_CREATIONS", 3)
+    monkeypatch.setattr(FsspecStore, "create", lambda *_: None)
+    with (
+        pytest.raises(OSError, match=r"does not keep memory://none/_owner\.json"),
+        storage.own_directory("memory://none"),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("fast")
