@@ -103,7 +103,10 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on the operations of a graph. Each operation counts in the field of its limit."""
+    """Seconds that a GPU spends on the operations of a graph, by what limits them.
+
+    The time of an operation is added to one field only, that of its slowest part.
+    """
 
     memory: float = 0.0
     products: float = 0.0

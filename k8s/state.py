@@ -183,7 +183,7 @@ def _end_time(pod: Object) -> str:
 
 
 def containers(pod: Object) -> Iterator[Object]:
-    """Yields the container statuses of a pod, in running order."""
+    """Yields the container statuses of a pod, in the order in which they run."""
     status = pod.get("status", {})
     yield from status.get("initContainerStatuses", [])
     yield from status.get("containerStatuses", [])

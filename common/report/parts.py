@@ -54,7 +54,7 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows the distribution of the number of `unit`, such as events, per `of`, such as items; bins double in width.
+    """Shows how many `of`, such as items, have how many `unit`, such as events, in bins that double in width.
 
     The table lists the bins, then the mean, the quantiles and the maximum.
     """

@@ -290,7 +290,10 @@ def _acquire(uri: str, record: str) -> Owner:
             _await_removal(record, found.token)
         elif found is None:
             time.sleep(BEAT_SECONDS / 10)
-    raise OSError(f"the storage does not keep {record}, the record of the owner of {uri}; check its permissions")
+    raise OSError(
+        f"{record}, which names the owner of {uri}, could not be read after it was written; check the storage and its "
+        "permissions"
+    )
 
 
 def _has_ended(found: Owner, uri: str, record: str) -> bool:

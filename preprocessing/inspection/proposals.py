@@ -129,7 +129,10 @@ def _step_of(word: str) -> int | None:
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes the words of events with an item as event kinds, sorted by their usual order in the funnel."""
+    """Proposes event kinds: words whose events mostly have an item, in the usual order of the funnel.
+
+    At least half of a word's rows must be events with an item.
+    """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:
@@ -143,7 +146,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the rows, and the events with an item, of each word for an event kind."""
+    """Counts, for each word in the column of event kinds, its rows and its events that have an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns

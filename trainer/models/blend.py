@@ -124,7 +124,10 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each half-life, the trends [B, I] at the moments of queries at times [B]."""
+        """Returns the trends [B, I] of each half-life that queries at the times [B] use.
+
+        These are the trends of the latest moment that is not after the query, or else of the first moment.
+        """
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]

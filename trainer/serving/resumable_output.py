@@ -96,7 +96,7 @@ def _write_verified(path: str, content: bytes) -> str:
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
-        raise OSError(f"{path} differs from the written content; run the same command again to resume")
+        raise OSError(f"{path} has other content than was written to it; run the same command again to resume")
     return checksum
 
 

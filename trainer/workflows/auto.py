@@ -187,7 +187,7 @@ def _check_workdir(workdir: str) -> None:
     """Raises ValueError if the workdir has a run of another preset."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
-        raise ValueError(f"{workdir} has a run of {name}; give --preset auto another --workdir")
+        raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")
 
 
 def _read_trials(layout: RunLayout) -> list[Trial]:

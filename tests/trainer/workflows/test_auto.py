@@ -115,5 +115,5 @@ def test_a_setting_that_a_model_lacks_is_refused() -> None:
 
 def test_the_run_of_another_preset_is_not_replaced(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("walk"), dataset, tmp_path)
-    with pytest.raises(ValueError, match="has a run of walk; give --preset auto another --workdir"):
+    with pytest.raises(ValueError, match="has a run of the preset walk; use another --workdir for --preset auto"):
         train_auto(data=dataset.root, workdir=str(tmp_path))
