@@ -208,7 +208,10 @@ class Removal:
         while reason := self._reason(workload):
             if self.clock() - start >= self.patience_seconds:
                 limit = f"{self.patience_seconds / 60:g} min"
-                raise KubectlError(f"{name} is not deleted after {limit}: {reason}; the deletion continues")
+                raise KubectlError(
+                    f"{name} is not deleted after {limit}: {reason}; the deletion continues. "
+                    "Run the same command again later, or set a longer --patience"
+                )
             minutes, seconds = divmod(int(self.clock() - start), 60)
             self.screen.status(f"{name} is being deleted: {reason}", f"{minutes}:{seconds:02}")
             time.sleep(self.poll_seconds)

@@ -12,7 +12,7 @@ from preprocessing.config import FormatConfig, PrepareConfig
 from preprocessing.events import TRANSACTION, EventMapping, check_kinds, make_mapping
 from preprocessing.item_table import ItemTableMapping, resolve_types
 from preprocessing.mapping import constant_of, select_elements
-from preprocessing.sources.formats import open_files
+from preprocessing.sources.formats import EVENTS_ADVICE, FIXED_ADVICE, ITEM_TABLE_ADVICE, ColumnAdvice, open_files
 from preprocessing.sources.source import Part, read_batches
 from preprocessing.times import drop_missing, resolve_times
 
@@ -69,7 +69,7 @@ def list_inputs(config: PrepareConfig) -> Inputs:
         mapping=resolve_mapping(mapping, events.parts, config.max_reject_share),
         properties=properties,
         table=table,
-        tree=_find(config, config.category_tree, FormatConfig(), catalogue.TREE_COLUMNS),
+        tree=_find(config, config.category_tree, FormatConfig(), catalogue.TREE_COLUMNS, advice=FIXED_ADVICE),
     )
 
 
@@ -106,10 +106,13 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
 def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
     """Finds the item properties, or the table of items and the types of its columns."""
     if config.item_table.files is None:
-        return _find(config, config.item_properties, FormatConfig(), catalogue.PROPERTY_COLUMNS), None
+        columns = catalogue.PROPERTY_COLUMNS
+        return _find(config, config.item_properties, FormatConfig(), columns, advice=FIXED_ADVICE), None
     mapping = ItemTableMapping(config.item_table, config.properties)
     table = config.item_table
-    parts, size = open_files(config.item_table.files, table.format, mapping.paths, has_line_breaks=True)
+    parts, size = open_files(
+        config.item_table.files, table.format, mapping.paths, advice=ITEM_TABLE_ADVICE, has_line_breaks=True
+    )
     batch = next(read_batches(parts), None)
     if batch is None:
         raise ValueError(f"{table.files} has no rows; check item_table.files")
@@ -124,10 +127,11 @@ def _find(
     files: FormatConfig,
     required: Sequence[str],
     optional: Sequence[str] = (),
+    advice: ColumnAdvice = EVENTS_ADVICE,
 ) -> Input:
     if glob is None:
         return Input([], 1)
-    parts, size = open_files(glob, files, required, optional)
+    parts, size = open_files(glob, files, required, optional, advice=advice)
     return Input(parts, _count_partitions(size, config))
 
 

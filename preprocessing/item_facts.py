@@ -11,7 +11,7 @@ from preprocessing.columns import encode_strings, find_last_rows
 from preprocessing.config import ItemTableConfig, PropertyConfig
 from preprocessing.item_table import ItemTableMapping, parse_item_facts
 from preprocessing.shop import read_shop
-from preprocessing.sources.formats import open_files
+from preprocessing.sources.formats import ITEM_FACTS_ADVICE, open_files
 from preprocessing.sources.source import read_batches
 from preprocessing.statistics.summaries import ReadingSummary, merge_readings, summarize_reading
 
@@ -45,7 +45,7 @@ def read_item_facts(
     """
     files, config = _make_config(items, shop, columns or {})
     mapping = ItemTableMapping(config, PropertyConfig())
-    parts, _ = open_files(files, config.format, mapping.paths, has_line_breaks=True)
+    parts, _ = open_files(files, config.format, mapping.paths, advice=ITEM_FACTS_ADVICE, has_line_breaks=True)
     parsed, summaries = [], []
     for batch in read_batches(parts):
         parsed.append(parse_item_facts(batch, mapping))
@@ -64,7 +64,10 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
-        raise ValueError(f"unknown columns {', '.join(unknown)}; the known columns are {', '.join(COLUMNS)}")
+        raise ValueError(
+            f"a column is mapped to an unknown name, {', '.join(unknown)}; --map has the form NAME=COLUMN, with one of "
+            f"the names {', '.join(COLUMNS)}"
+        )
     files = items or config.files
     if files is None:
         raise ValueError(

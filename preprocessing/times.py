@@ -54,8 +54,9 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
             f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format"
         )
     raise ValueError(
-        f"`{column}` has values such as {example}, which are neither seconds, milliseconds, … since 1970 nor ISO 8601; "
-        "set time.format, for example to %d.%m.%Y %H:%M:%S, or map time to another column"
+        f"`{column}` has values such as {example}, which are neither ISO 8601 nor seconds, milliseconds, … since 1970 "
+        "that give a time from 2000 to 2100; set time.format, for example to %d.%m.%Y %H:%M:%S, or map time to another "
+        "column"
     )
 
 

@@ -111,7 +111,7 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
     source = make_source(layout, layout.columns, has_line_breaks=has_line_breaks)
     for batch in read_batches(source.split(path, 0, storage.size(path))):
         return batch
-    raise ValueError(f"{path} has no rows; give a file with at least one event")
+    raise ValueError(f"{path} has no rows; give a file with at least one row")
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:

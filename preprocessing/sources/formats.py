@@ -6,6 +6,7 @@ import logging
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from common import storage
 from preprocessing.config import FormatConfig
@@ -31,6 +32,27 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
 # role by its default column; any other missing column was named by the settings
 _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event": "kind"}
+
+
+class ColumnAdvice(NamedTuple):
+    """What users of an input can do about its columns, for messages."""
+
+    mapping: str
+    """How to name a column that is missing: a sentence, with {role} for its role and {first} for the first column."""
+    setting: str = ""
+    """The setting that names the columns of files without a header; empty: such files cannot be read."""
+
+
+EVENTS_ADVICE = ColumnAdvice(
+    "Map columns with --map, such as {role}={first}, or let `cartwheel inspect` propose a mapping",
+    "events_format.columns",
+)
+FIXED_ADVICE = ColumnAdvice("Rename the columns, or check the path")
+"""For the item properties and the category tree, whose columns have fixed names."""
+ITEM_TABLE_ADVICE = ColumnAdvice(
+    "Name the right column in item_table.id, item_table.title, …", "item_table.format.columns"
+)
+ITEM_FACTS_ADVICE = ColumnAdvice("Name the right column, such as --map id={first}", "item_table.format.columns")
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,7 @@ def find_input_files(glob: str) -> list[str]:
     return files
 
 
-def detect_layout(path: str, config: FormatConfig) -> Layout:
+def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS_ADVICE) -> Layout:
     """Detects the format and the columns of a file.
 
     Raises:
@@ -102,7 +124,7 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
     _check_text(path, start, config)
     if config.format == "jsonl" or (config.format == "auto" and start.lstrip()[:1] == b"{"):
         return Layout("jsonl", _json_fields(path, start), text_format)
-    return _detect_csv(path, start, len(mark), text_format, config)
+    return _detect_csv(path, start, len(mark), text_format, config, advice)
 
 
 def open_files(
@@ -111,6 +133,7 @@ def open_files(
     required: Sequence[str],
     optional: Sequence[str] = (),
     *,
+    advice: ColumnAdvice = EVENTS_ADVICE,
     has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
     """Divides all files of a glob into parts; returns them and the total size of their text, estimated if compressed.
@@ -120,6 +143,7 @@ def open_files(
       config: how to read the files.
       required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
+      advice: what to do about missing columns.
       has_line_breaks: whether quoted fields of CSV may have line breaks; such a file is read by one worker.
 
     Raises:
@@ -129,8 +153,8 @@ def open_files(
     parts: list[Part] = []
     total = 0
     for ordinal, (path, size) in enumerate(_sizes_of_files(glob).items()):
-        layout = detect_layout(path, config)
-        columns = choose_columns(path, layout, required, optional)
+        layout = detect_layout(path, config, advice)
+        columns = _choose_columns(path, layout, required, optional, advice)
         source = make_source(layout, columns, has_line_breaks=has_line_breaks)
         parts += source.split(path, ordinal, size)
         is_packed = layout.format == "parquet" or layout.text_format.compression is not None
@@ -163,7 +187,9 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
     return source(layout.text_format, layout.separator, layout.columns, layout.first_byte, columns)
 
 
-def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
+def _choose_columns(
+    path: str, layout: Layout, required: Sequence[str], optional: Sequence[str], advice: ColumnAdvice
+) -> tuple[str, ...]:
     """Returns the columns to read: the columns of the `required` paths, and the `optional` columns that the file has.
 
     In JSON Lines, only the first lines are known, so columns that these lack are read too.
@@ -178,10 +204,10 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
     if missing and is_open:
         log.warning(
             "%s. Reading continues, because later lines may have it",
-            _describe_missing(f"the start of {path}", layout, missing),
+            _describe_missing(f"the start of {path}", layout, missing, advice),
         )
     elif missing:
-        raise ValueError(_describe_missing(path, layout, missing))
+        raise ValueError(_describe_missing(path, layout, missing, advice))
     chosen = tuple(dict.fromkeys((*required, *(name for name in optional if is_open or name in layout.columns))))
     repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})
     if repeated:
@@ -192,19 +218,15 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
     return chosen
 
 
-def _describe_missing(path: str, layout: Layout, missing: list[str]) -> str:
+def _describe_missing(path: str, layout: Layout, missing: list[str], advice: ColumnAdvice) -> str:
     plural = "s" * (len(missing) > 1)
     found = f"{path} ({layout.describe()}) has no column{plural} {', '.join(missing)}"
     if layout.has_header and any(_is_data(name) for name in layout.columns):
-        return (
-            f"{found}, and its first line looks like data, not like a header: {', '.join(layout.columns)[:80]}; "
-            "name the columns in events_format.columns"
-        )
-    role = _ROLES.get(missing[0], "visitor")
-    return (
-        f"{found}: it has {', '.join(layout.columns)}. Map columns with --map, such as {role}={layout.columns[0]}, or "
-        "let `cartwheel inspect` propose a mapping"
-    )
+        header = f"name the columns in {advice.setting}" if advice.setting else "add a header line"
+        first_line = ", ".join(layout.columns)[:80]
+        return f"{found}, and its first line looks like data, not like a header: {first_line}; {header}"
+    mapping = advice.mapping.format(role=_ROLES.get(missing[0], "visitor"), first=layout.columns[0])
+    return f"{found}: it has {', '.join(layout.columns)}. {mapping}"
 
 
 def _is_data(name: str) -> bool:
@@ -251,7 +273,9 @@ def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
     return tuple(fields)
 
 
-def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextFormat, config: FormatConfig) -> Layout:
+def _detect_csv(
+    path: str, start: bytes, mark_bytes: int, text_format: TextFormat, config: FormatConfig, advice: ColumnAdvice
+) -> Layout:
     line, line_feed, _ = start.partition(b"\n")
     if b"\r" in line.rstrip(b"\r"):
         raise ValueError(f"{path} ends its lines with carriage returns alone; convert them to line feeds")
@@ -267,7 +291,7 @@ def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextForma
         return Layout("csv", names, text_format, separator, True, mark_bytes + len(line) + len(line_feed))
     if len(config.columns) != len(names):
         raise ValueError(
-            f"{path} has {len(names)} columns, but events_format.columns names {len(config.columns)}: "
+            f"{path} has {len(names)} columns, but {advice.setting} names {len(config.columns)}: "
             f"{', '.join(config.columns)}; name all columns"
         )
     return Layout("csv", config.columns, text_format, separator, False, mark_bytes)

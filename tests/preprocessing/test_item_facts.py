@@ -73,7 +73,11 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
         ("id,stock\n1,1\n", {"id": "id"}, "no column is named for the availability .* --map availability=COLUMN"),
         ("id,stock\n,1\n", {"id": "id", "availability": "stock"}, "no usable row; check .* that `id` is the column"),
         ("id,stock\n1,1\n,1\n", {"id": "id", "availability": "stock"}, r"1 of 2 rows .* invalid: empty id: 1 .*; fix"),
-        ("id,stock\n1,1\n", {"name": "id"}, "unknown columns name; the known columns are id, availability, category"),
+        (
+            "id,stock\n1,1\n",
+            {"name": "id"},
+            "a column is mapped to an unknown name, name; --map has the form NAME=COLUMN, with one of the names id",
+        ),
     ],
 )
 def test_a_table_with_wrong_columns_or_values_is_refused(tmp_path, content, columns, message):

@@ -23,6 +23,12 @@ from trainer.data.id_files import read_ids
 log = logging.getLogger(__name__)
 
 _EXAMPLES = 3
+_FEWER_EXCLUDED = {
+    "unavailable": "correct the availability in the table, or use --include-unavailable",
+    "denied": "shorten --deny",
+    "category": "change --only-category or --without-category",
+}
+"""What to do if items are excluded for a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,8 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
         is_offered &= ~is_excluded
     if not is_offered.any():
         counts = ", ".join(f"{reason}: {count:,}" for reason, count in excluded.items() if count)
-        raise ValueError(f"no item is left to recommend ({counts}); exclude fewer items")
+        advice = "; ".join(_FEWER_EXCLUDED[reason] for reason, count in excluded.items() if count)
+        raise ValueError(f"no item is left to recommend (excluded: {counts}); {advice}")
     return Offer(is_offered, excluded)
 
 

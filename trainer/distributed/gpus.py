@@ -45,7 +45,8 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
     gpus = tf.config.list_physical_devices("GPU")
     if is_required and len(gpus) < (count or 1):
         why = diagnose_gpus()
-        raise ValueError(f"gpus={count}, but TensorFlow sees {len(gpus)}: {why.found}; {why.advice}, or lower `gpus`")
+        fewer = f"gpus={len(gpus)}" if gpus else "gpus=none to train on the CPU"
+        raise ValueError(f"gpus={count}, but TensorFlow sees {len(gpus)}: {why.found}; {why.advice}, or set {fewer}")
     if not gpus:
         return ()
     count = count or len(gpus)

@@ -179,7 +179,8 @@ def restore(
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
     if metadata.arrays != expected:
         raise ValueError(
-            f"{folder} has arrays {metadata.arrays}, but this model has {expected}; train into another --workdir"
+            f"{folder} does not fit the model, as after a change of the program: its tables (rows, width) are "
+            f"{metadata.arrays}, expected {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
         stored, is_alike = StoredTable(folder, metadata, name), metadata.replicas == shards.replicas

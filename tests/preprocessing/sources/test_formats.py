@@ -19,7 +19,13 @@ from preprocessing.events import ParsedEvents, parse_events
 from preprocessing.inputs import list_inputs
 from preprocessing.inspection.inspect import inspect
 from preprocessing.kinds import KindConfig
-from preprocessing.sources.formats import find_input_files
+from preprocessing.sources.formats import (
+    FIXED_ADVICE,
+    ITEM_FACTS_ADVICE,
+    ITEM_TABLE_ADVICE,
+    find_input_files,
+    open_files,
+)
 from preprocessing.sources.source import read_batches
 
 ROWS = [(1_709_262_000_000 + n, f"v{n % 3}", "view", f"i{n}") for n in range(20)]
@@ -362,3 +368,30 @@ def test_a_file_with_brackets_or_a_tilde_in_its_path_is_found(tmp_path, monkeypa
     (tmp_path / "x [1].csv").unlink()
     assert find_input_files(f"{tmp_path}/x [1].csv") == [f"{tmp_path}/x 1.csv"], "a pattern, without such a file"
     assert find_input_files("~/x*.csv") == [f"{tmp_path}/x 1.csv"]
+
+
+@pytest.mark.parametrize(
+    ("advice", "content", "message"),
+    [
+        (FIXED_ADVICE, "a,b\n1,2\n", r"has no column itemid: it has a, b\. Rename the columns, or check the path$"),
+        (FIXED_ADVICE, "1,2\n", r"looks like data, not like a header: 1, 2; add a header line$"),
+        (
+            ITEM_TABLE_ADVICE,
+            "a,b\n1,2\n",
+            r"it has a, b\. Name the right column in item_table\.id, item_table\.title, …$",
+        ),
+        (ITEM_TABLE_ADVICE, "1,2\n", r"; name the columns in item_table\.format\.columns$"),
+        (ITEM_FACTS_ADVICE, "a,b\n1,2\n", r"it has a, b\. Name the right column, such as --map id=a$"),
+    ],
+    ids=["fixed", "fixed-data", "table", "table-data", "facts"],
+)
+def test_the_advice_about_a_missing_column_fits_the_input(tmp_path, advice, content, message):
+    (tmp_path / "file.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        open_files(str(tmp_path / "file.csv"), FormatConfig(), ["itemid"], advice=advice)
+
+
+def test_the_setting_that_names_too_few_columns_is_that_of_the_input(tmp_path):
+    (tmp_path / "file.csv").write_text("1,2\n")
+    with pytest.raises(ValueError, match=r"has 2 columns, but item_table\.format\.columns names 1: itemid; name all"):
+        open_files(str(tmp_path / "file.csv"), FormatConfig(columns=("itemid",)), ["itemid"], advice=ITEM_TABLE_ADVICE)

@@ -117,7 +117,8 @@ def test_unknown_denied_ids_cause_a_warning_with_examples(dataset, caplog):
         ),
         (
             {"only_categories": ["kitchen"], "denied": ["mug", "pan"]},
-            r"no item is left to recommend \(unavailable: 1, denied: 2, category: 2\); exclude fewer items",
+            r"no item is left to recommend \(excluded: unavailable: 1, denied: 2, category: 2\); correct the "
+            r"availability .*; shorten --deny; ",
         ),
     ],
 )
