@@ -115,7 +115,7 @@ def report(
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
-        "commit": _commit(),
+        "commit": read_commit(),
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()}
         | ({} if load is None else {"share_of_other_programs": round(load, 3)}),
         "figures": figures,
@@ -147,7 +147,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _commit() -> str:
+def read_commit() -> str:
     """Returns the commit, with `-dirty` if a file has changed that benchmarks do not write."""
 
     def git(*arguments: str) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import format_reached, report
+from benchmarks.harness import format_reached, read_commit, report
 from benchmarks.peers.families import FAMILIES
 from benchmarks.peers.interface import PeerData
 from benchmarks.quality_als import als_figures
@@ -70,7 +70,8 @@ def main() -> None:
         if not finished[part].exists():
             log.info("measuring %s", part)
             (root / part).mkdir(parents=True, exist_ok=True)
-            finished[part].write_text(json.dumps(_measure(part, source, root), indent=1) + "\n")
+            found = {"commit": read_commit()} | _measure(part, source, root)
+            finished[part].write_text(json.dumps(found, indent=1) + "\n")
     figures = {part: json.loads(path.read_text()) for part, path in finished.items() if path.exists()}
     if missing := sorted(set(PARTS) - set(figures)):
         log.warning("the record lacks these parts, which are not measured yet: %s", ", ".join(missing))

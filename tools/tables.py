@@ -1,6 +1,7 @@
 """Rebuilds the result tables of documents, which are between markers, from `benchmarks/results/*.json`."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _targets(results: Results) -> str:
         for row in record["figures"]["targets"]
     ]
     header = ["what", "target", "measured", "compared with", "met"]
-    return "\n".join([format_table(header, rows), "", format_source(record, "")])
+    return "\n".join([format_table(header, rows), "", _quality_source(record)])
 
 
 _TASKS = {
@@ -94,7 +95,7 @@ def _systems(results: Results) -> str:
             numbers = f"{found['cases']:,} cases, {found['visitors']:,} visitors, {figures['items']:,} items"
             parts.append(f"**{dataset}, {_TASKS[task]}**: {numbers}\n\n{format_table(['system', *METRICS[:3]], rows)}")
     note = f"{FOOTNOTE.replace('first system', 'best peer')}."
-    return "\n\n".join([*parts, note, format_source(record, "")])
+    return "\n\n".join([*parts, note, _quality_source(record)])
 
 
 def _tuned(results: Results) -> str:
@@ -109,7 +110,17 @@ def _tuned(results: Results) -> str:
         ]
         header = ["peer", "task", "settings", "NDCG@20", "with trend", "trials", "seconds"]
         parts.append(f"**{dataset}**\n\n{format_table(header, rows)}")
-    return "\n\n".join([*parts, format_source(record, "")])
+    return "\n\n".join([*parts, _quality_source(record)])
+
+
+def _quality_source(record: Mapping[str, Any]) -> str:
+    """Formats the source of quality figures; the parts of the record may have been measured at several commits."""
+    parts = defaultdict[str, list[str]](list)
+    for name, figures in record["figures"].items():
+        if name != "targets":
+            parts[figures["commit"]].append(name)
+    commits = "; ".join(f"{', '.join(names)} at {commit}" for commit, names in parts.items())
+    return f"`python -m benchmarks.quality`, {describe_machine(record)}: {commits}."
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -18,8 +18,11 @@ def metrics(value, p=None):
 def test_the_best_system_is_bold_and_those_that_differ_from_the_best_peer_have_a_dagger():
     ranking = {"mf": metrics(0.19, p=0.2), "als": metrics(0.185), "far": metrics(0.1, p=0.002)}
     found = {"cases": 1000, "visitors": 900, "ranking": ranking}
-    record = {**RECORD, "figures": {"targets": [], "matrix": {"items": 5000, "tasks": {"new": found}}, "als": {}}}
+    matrix = {"commit": "abc", "items": 5000, "tasks": {"new": found}}
+    others = {"als": {"commit": "def"}, "cold": {"commit": "abc"}}
+    record = {**RECORD, "figures": {"targets": [], "matrix": matrix, **others}}
     lines = _systems({"quality": record}).splitlines()
+    assert lines[-1] == "`python -m benchmarks.quality`, 2 cores (CPU), no GPU: matrix, cold at abc; als at def."
     assert lines[0] == "**matrix, returning visitors, new items**: 1,000 cases, 900 visitors, 5,000 items"
     assert [line.split("|")[1:3] for line in lines[4:7]] == [
         [" mf ", " **0.190** [0.180, 0.200] "],
@@ -35,7 +38,7 @@ def test_tuned_peers_are_listed_with_their_trend():
         "new": {**best, "trend": trend, "validation_with_trend": 0.12},
         "next": {**best, "trend": None, "validation_with_trend": None},
     }
-    figures = {"matrix": {"tasks": {}, "tuned": {"als": by_task}}}
+    figures = {"matrix": {"commit": "abc", "tasks": {}, "tuned": {"als": by_task}}}
     lines = _tuned({"quality": {**RECORD, "figures": figures}}).splitlines()
     assert lines[4:6] == [
         "| als | returning visitors, new items | factors 64, alpha 40 | 0.1000 | "
