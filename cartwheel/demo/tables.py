@@ -35,7 +35,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Returns the metrics by system: the model of each evaluation, and the baselines, which all evaluations share."""
+    """Returns the metrics by system: one model per evaluation, and the baselines, which all share."""
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():
@@ -56,7 +56,7 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 
 
 def _count(cases: Mapping[str, Any]) -> str:
-    """Formats the number of evaluated cases, and the number of all cases if the evaluated ones are a sample."""
+    """Formats the number of evaluated cases and, if they are a sample, the number of all cases."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,}"
     return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"
