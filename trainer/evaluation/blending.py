@@ -1,4 +1,4 @@
-"""Blends trained runs, the last stage of training: chooses weights for models, popularity and trend by validation."""
+"""Blends trained runs: chooses weights for models, popularity and trend by validation. The last stage of training."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the part with a second stage, which was trained on validation cases; None: there is none."""
+    """Returns the seed of the part that has a second stage, trained on validation cases; None if no part has one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -77,7 +77,7 @@ def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _ranked_items(scorer: Scorer, cases: Cases) -> list[list[int]]:
-    """[S] lists of the best items that are not hidden, best first."""
+    """S lists of the best items of the primary ranking, best first, without hidden items."""
     k = min(LIST_LENGTH, cases.num_items)
     ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
     with translate_divergence_errors():
