@@ -23,8 +23,8 @@ from trainer.ranking.topk import (
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Numbers of visitors and items that are scored at once. On a CPU, the scores take 16 MiB, to fit in its cache. On a GPU,
-they take 256 MiB; this size was not tuned by measurements."""
+"""Numbers of visitors and items that are scored at once. On a CPU, the scores take 16 MiB, to fit in its cache. On a
+GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
