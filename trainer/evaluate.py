@@ -53,8 +53,8 @@ _NO_CASES = {
 }
 MAX_SCORES = 200_000_000
 """Maximum of cases × items per protocol; if there are more, a sample of the cases is evaluated. The maximum takes about
-two seconds per system on two cores. The intervals include the sampling error. Four times as many cases make an interval
-half as wide, or less narrow if visitors have many cases, because the cases of one visitor are not independent.
+two seconds per system on two cores. The intervals include the sampling error. Four times as many cases halve the width
+of an interval at best. If visitors have many cases, the gain is smaller, because the cases of a visitor are correlated.
 """
 
 

@@ -49,7 +49,7 @@ class Request:
     k: int = 20
     """Items per visitor."""
     visitor_ids: Sequence[str] | None = None
-    """Visitors, in this order; ids without events in the dataset get popular items. None: all visitors with events."""
+    """Ids, in the order of the output; ids without events in the dataset get popular items. None: all with events."""
     formats: Sequence[str] = FORMATS
     """File formats, among `FORMATS`."""
     rules: OfferRules = field(default_factory=OfferRules)

@@ -12,7 +12,7 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Renders a table of all systems and metrics, best first, at most 100 columns wide.
 
-    All columns rank new items for returning visitors, except `next item`, which includes seen items.
+    All columns are about new items for returning visitors, except `next item`, where seen items may be relevant.
     """
     systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
     protocols = next(iter(evaluations.values()))["protocols"]
@@ -35,7 +35,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Returns the metrics by system: one model per evaluation, and the baselines, which all share."""
+    """Returns the metrics by system: one model per evaluation, and the baselines, which all evaluations share."""
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():

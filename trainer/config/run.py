@@ -101,7 +101,7 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds after which the next checkpoint starts within an epoch; none: the time has no effect."""
     step_timeout_seconds: float = 300.0
-    """Seconds without a finished step or validation chunk after which the workers of a cluster exit to be restarted,
+    """If no step or validation chunk finishes in this many seconds, the workers of a cluster exit to be restarted,
     because one of them hangs. The first step, which is compiled, may take five times as long."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""

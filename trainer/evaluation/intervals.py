@@ -31,8 +31,8 @@ def resampled_means(
 ) -> np.ndarray:
     """[R, M]: mean of each column over visitors drawn with replacement (Efron, 1979).
 
-    The same visitors are drawn for every column. Calls with the same seed and number of visitors also
-    draw the same visitors, so the means of two systems can be subtracted.
+    The same visitors are drawn for every column. Calls with the same seed and number of visitors also draw the same
+    visitors, so the means of two systems can be subtracted.
 
     Args:
       values: [V, M].

@@ -34,7 +34,7 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of a protocol's secondary ranking, and this ranking; None instead of it without cases."""
+    """Returns the name of a protocol's secondary ranking, and the ranking, which is None if it has no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking

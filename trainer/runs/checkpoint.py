@@ -100,7 +100,10 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the rows of `visitors` in a table of `count` rows, None for all; the last row is for unknown ones."""
+        """Returns the rows of `visitors` in a table of `count` rows; None: all rows.
+
+        Visitors without a row share the last row.
+        """
         return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
 

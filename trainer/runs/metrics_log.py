@@ -68,7 +68,7 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the mean `loss` of the steps after the last call, up to `step`; they were trained on `rows` rows."""
+        """Logs the mean `loss` of the steps since the previous call, up to `step`; they trained on `rows` rows."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step

@@ -68,8 +68,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
-            exclude: the model does not store timelines. Kinds and times of events are unknown to the model, and the
-            visitor is taken to be in a session; use `recommend_events` to pass them.
+            exclude: the model does not store timelines. Without the kinds and times of the events, the model treats the
+            visitor as within a session; use `recommend_events` to pass kinds and times.
           k: int32, the length of the lists, from 1 to I: a scalar, or [B] for a length per query.
           exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B].
 

@@ -1,4 +1,4 @@
-"""The refresh job: publishes a copy of an export with new items on offer and a newer trend, without training.
+"""The refresh job: publishes a copy of an export with an updated offer and trend, without training.
 
 The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
 graph and all weights are copied. A table of items has no events, so it changes only the mask.
@@ -37,7 +37,7 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with new items on offer, with all its files or not at all.
+    """Publishes a copy of an export with an updated offer and trend, either with all its files or not at all.
 
     Args:
       export: directory or URI that `export` or `refresh` published; it is not changed.
