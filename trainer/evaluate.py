@@ -158,7 +158,7 @@ def measure_protocol(
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
       config: the kinds of events that make an item relevant, and the maximum number of cases.
-      replicas: their workers share the ranking.
+      replicas: all replicas; their workers share the ranking.
       events: events of the dataset, for the trends at the time of each case; None: they are read from the dataset.
 
     Returns:

@@ -162,7 +162,7 @@ def write_recommendations(
       output: directory or URI, which must not exist.
       request: the recommendations to write, with `k` from 1 to I.
       model_checksum: identifies the scorer; shards of different scorers are not mixed.
-      replicas: their workers share the ranking; the chief publishes.
+      replicas: all replicas; their workers share the ranking; the chief publishes.
 
     Returns:
       Counts and the paths of the shards by format, as in `recommendations.json` next to them.

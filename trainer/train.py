@@ -59,7 +59,7 @@ def train(
       warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`.
       refit_of: description of the run to refit, from `refit.describe_run`. The new run then trains on the events of all
         splits, without validation, and records this description. None: it trains on the training split.
-      stop: requests the run to stop; None: SIGTERM does.
+      stop: stops the run when it is set; None: SIGTERM stops it.
       on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
         workers call it and need the same result.
 

@@ -148,8 +148,8 @@ class TowersConfig(BaseModelConfig):
     """Share of the items that a training step represents by their features alone, without the vectors of their ids, so
     that the features learn to represent new items. No effect if the catalogue does not describe the items."""
     context_dropout: float = 0.25
-    """Share of the training rows that lose the event kinds and times of their history, so that the model can also rank
-    for requests without kinds and times."""
+    """Share of the training rows for which a step drops the event kinds and times of the history, so that the model can
+    also rank for requests without kinds and times."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
@@ -158,9 +158,9 @@ class TowersConfig(BaseModelConfig):
     """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
     the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
     second_stage_cases: int = 24_000
-    """Maximum number of next items in the validation window that train the second stage, a network that ranks the best
-    items again. It is trained after the last epoch, and used if it ranks better for other visitors of that window. 0:
-    no second stage."""
+    """Maximum number of next items of the validation window to train the second stage. The second stage is a network
+    that ranks the best items again. It is trained after the last epoch, and used only if it ranks better for the other
+    visitors of that window. 0: no second stage."""
     second_stage_min_cases: int = 2_000
     """Minimum number of next items in the validation window; with fewer, there is no second stage."""
     initial_scale: float = 8.0
@@ -283,9 +283,9 @@ class WalkPowers(NamedTuple):
 class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors that they share with history items; needs `solver=count`.
 
-    Shared visitors are weighted by powers of counts. Each power has one value per epoch: epoch i computes the model
-    with the i-th value of each power. The run uses the model of the epoch with the best validation; without a
-    validation split, it uses the model of the last epoch.
+    The weight between two items is a sum over their shared visitors, normalised by powers of counts. Each power has one
+    value per epoch: epoch i computes the model with the i-th value of each power. The run uses the model of the epoch
+    with the best validation; without a validation split, it uses the model of the last epoch.
     """
 
     powers = WalkPowers
@@ -302,7 +302,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
     num_neighbours: int = 50
     """Number of neighbours kept per item: those with the largest weights."""
     adds_repeats: ClassVar[bool] = True
-    """Whether an item that is in a history several times adds to the scores each time."""
+    """Whether every occurrence of an item in a history adds to the scores."""
     max_items: int = 500
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
     The time to count a visitor grows with the square of their items."""
@@ -394,7 +394,7 @@ class EaseConfig(CountedConfig[EaseValues]):
     max_items: int = 1_000
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
     adds_repeats: ClassVar[bool] = False
-    """Whether an item that is in a history several times adds to the scores each time."""
+    """Whether every occurrence of an item in a history adds to the scores."""
     remedy: ClassVar[str] = "raise model.l2"
     """Advice for the error message if weights are not finite."""
 

@@ -89,7 +89,7 @@ def find_candidates(
       cases: the cases.
       events: events of all splits; the trend of a case uses only events before the case.
       item_counts: [I] training events of each item.
-      replicas: their workers share the chunks.
+      replicas: all replicas; their workers share the chunks.
       on_chunk: called before each chunk.
       hides_seen: whether the ranking hides seen items; if so, history items are not candidates.
     """

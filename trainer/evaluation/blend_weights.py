@@ -196,7 +196,7 @@ def fit_blend(
         the ranking `new_items` uses these visitors again. None: no part has a second stage, so all visitors are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
-      replicas: their workers share the ranking and get the same weights.
+      replicas: all replicas; their workers share the ranking and get the same weights.
       on_chunk: called before each chunk of cases.
     """
     cases = {}

@@ -37,7 +37,7 @@ def blend_runs(
       workdir: directory of the run that the blend belongs to.
       parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
       dataset: the dataset of all runs.
-      replicas: their workers share the ranking; the chief writes.
+      replicas: all replicas; their workers share the ranking; the chief writes.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
     """

@@ -56,7 +56,7 @@ class Plan:
     chunk_size: int
     """Cases of a chunk, B."""
     replicas: Replicas | None
-    """Their workers share the chunks; None: this process ranks all chunks."""
+    """All replicas; their workers share the chunks. None: this process ranks all chunks."""
 
     @property
     def longest(self) -> int:

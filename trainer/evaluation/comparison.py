@@ -90,7 +90,7 @@ def compare_systems(
       groups: [P] bool by group name: whether the pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
-      replicas: their workers share the ranking.
+      replicas: all replicas; their workers share the ranking.
       is_available: [I] bool: items for the ranking `available_only`; None: no such ranking.
 
     Returns:

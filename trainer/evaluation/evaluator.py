@@ -134,7 +134,7 @@ class Evaluator:
           cases: the cases and their relevant items.
           ks: the list lengths; a list longer than the catalogue contains the whole catalogue.
           scores_bytes: memory for the scores of a chunk; by default a good value for the device.
-          replicas: their workers share the chunks; all get the same measurement.
+          replicas: all replicas; their workers share the chunks; all get the same measurement.
           with_secondary: also compute the secondary ranking.
           is_available: [I] bool: items for the primary ranking with only available items; None: no such ranking.
 

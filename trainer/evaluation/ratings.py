@@ -83,7 +83,7 @@ def rating_mse(
       model: the model.
       rows: N rows.
       event_weights: weight of each event kind; it multiplies the weights of rows of that kind.
-      replicas: their workers share the rows; all workers get the result over all rows.
+      replicas: all replicas; their workers share the rows; all workers get the result over all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:

@@ -74,7 +74,7 @@ class CheckpointWriter:
         """Starts the checkpoint of `step`; returns as soon as the rows are copied in memory.
 
         Args:
-          step: steps done.
+          step: number of training steps done.
           on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
           is_urgent: whether to abort a checkpoint that is still being written, unless its upload has started.
         """

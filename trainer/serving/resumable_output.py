@@ -1,4 +1,4 @@
-"""Publishes a directory of shards as a whole, and keeps the finished shards of a killed process.
+"""Publishes a directory only with all its shards, and keeps the finished shards of a killed process.
 
     OUTPUT.partial/   in an object store, which cannot rename: OUTPUT itself
       _unfinished     the record: the inputs of the shards, and the SHA-256 of every finished file
@@ -127,7 +127,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the checksums of the files that still match them."""
+    """Returns the entries of `finished` for files that are present and unchanged."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)

@@ -57,7 +57,7 @@ def write_warm_up(path: str, requests: Mapping[str, Inputs]) -> None:
 def _prediction_log(signature: str, inputs: Inputs) -> bytes:
     """Returns a serialised PredictionLog.
 
-    It is encoded by hand: the only package with its class, tensorflow-serving-api, pins its own version of TensorFlow.
+    It is encoded by hand, because the only package with its class, tensorflow-serving-api, pins the TensorFlow version.
     """
     request = _field(_REQUEST_MODEL_SPEC, _field(_MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
     for name, value in inputs.items():

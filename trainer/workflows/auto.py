@@ -68,7 +68,7 @@ def train_auto(
       workdir: directory of the run; created if it does not exist.
       budget_seconds: seconds for training and blending; the first trial is always trained to its end.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
-      stop: requests the run to stop; None: SIGTERM does.
+      stop: stops the run when it is set; None: SIGTERM stops it.
 
     Returns:
       The result: the trials, the blend, and the seconds.

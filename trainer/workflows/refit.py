@@ -48,7 +48,7 @@ def refit(
       data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none`. The latter may
         come from a newer log with new items. None: the path that `run` was trained from.
       settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
-      stop: requests the refit to stop; None: SIGTERM does.
+      stop: stops the refit when it is set; None: SIGTERM stops it.
 
     Returns:
       The results that `train` returns; `refit_of` is the result of `describe_run`.

@@ -80,7 +80,7 @@ def tune(
       seed: seed of the search; the runs have a separate seed, one of the `settings`.
       storage_url: database with Optuna's records, such as `postgresql://…`; None: a file in `workdir`.
       only: number of the only trial to run, if each trial is a separate job; None: all trials that no process runs.
-      stop: requests the running trial to stop; None: SIGTERM does.
+      stop: stops the running trial when it is set; None: SIGTERM stops it.
 
     Returns:
       JSON values: the number of trials by state, the `best` trial as in `best.json`, the path of the report.
@@ -352,7 +352,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 def _locked(path: str) -> Iterator[bool]:
     """Tries to lock a file until the block or the process ends; yields whether it succeeded.
 
-    In an object store, nothing is locked, because each process runs its own trial.
+    In an object store, nothing is locked, because each process runs a different trial.
     """
     if not storage.is_local(path):
         yield True
