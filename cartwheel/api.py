@@ -1,4 +1,4 @@
-"""The verbs of the `cartwheel` command as functions, which import the code of their jobs when they are called."""
+"""The verbs of the `cartwheel` command as functions. Each imports the code of its job when it is called."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from trainer.data.dataset import Dataset
 
 Settings = Mapping[str, Any]
-"""Values by dotted key, such as `{"model.dim": 32, "epochs": 3}`; see the settings reference."""
+"""Setting values by dotted key, such as `{"model.dim": 32, "epochs": 3}`; see the settings reference."""
 
 
 def synthesize(output: str, *, visitors: int = 20_000, seed: int = 0) -> dict[str, Any]:
@@ -136,12 +136,12 @@ def train(
 
 
 def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
-    """Trains again with the settings of a finished run, on the events of all splits, and draws the report.
+    """Trains with the settings of a finished run on the events of all splits, and draws the report.
 
     Args:
       run: directory of the finished run, which chose settings and epochs by validation.
       workdir: directory of the refit, which is a run like any other; an existing refit is resumed.
-      data: the run's dataset, if it has moved since training; or a dataset prepared with `split.method` none.
+      data: the run's dataset, if it has moved since training, or another dataset prepared with `split.method` none.
 
     Raises:
       ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` belongs to another run.
@@ -181,7 +181,7 @@ def tune(
       The number of trials by state, and the best one with its settings.
 
     Raises:
-      ValueError: an argument is wrong, or the search at `workdir` is another one.
+      ValueError: an argument is wrong, or `workdir` contains a different search.
       Preempted: a stop was requested; the same call resumes the search.
     """
     from trainer.workflows.tune import tune as run_search
@@ -271,20 +271,21 @@ def refresh(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Publishes an export again with the items that are on offer now and the latest trend, without training.
+    """Publishes a copy of an export with the current items on offer and the latest trend, without training.
 
     The items on offer depend only on the arguments, not on the items that `export` offers. An item that the table or
     dataset does not contain is treated as available.
 
     Args:
-      export: directory that `export` or `refresh` published; it stays as it is.
+      export: directory that `export` or `refresh` published; it is not changed.
       output: new directory; published whole or not at all.
       items: path or glob of a newer table with one row per item.
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
-      data: a newer prepared dataset, instead of a table; its events also update the trend of the items. Its catalogue
-        has the values before its first cut, so prepare it with `split.method` none to include the latest values.
+      data: a newer prepared dataset, instead of a table; its events also update the trend of the items. Prepare it with
+        `split.method` none: the catalogue of a dataset with several splits contains only values from before the first
+        cut.
       include_unavailable: recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or below them.

@@ -18,7 +18,7 @@ class Verb(NamedTuple):
     module: str
     """Module with `main` and `build_parser` of the command line."""
     summary: str
-    """Help of the verb, in half a line."""
+    """Short help text of the verb, half a line."""
 
 
 VERBS: Mapping[str, Verb] = {
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser of the verb, which prints the help page. The module of each verb parses its own flags."""
+    """Builds the parser that reads the verb and prints the help page. The module of a verb parses its flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """Returns the module of a verb's command line; `report` without a run redraws the report of a dataset."""
+    """Returns the module of a verb's command line. For `report`, it depends on `flags`: a run or a dataset."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

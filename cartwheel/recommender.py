@@ -1,4 +1,4 @@
-"""Loads an exported model, which takes raw ids and returns recommendations. Needs only TensorFlow."""
+"""Loads an exported model, which recommends items for raw ids. Needs only TensorFlow."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

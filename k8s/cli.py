@@ -205,7 +205,7 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Derives where the steps run from the overlays; if no overlay names a cloud, from the URI of the results."""
+    """Determines where the steps run. If no overlay selects a cloud, the URI of the results does."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -241,7 +241,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Returns True if a path survives the pod: a URI, or a path on the volume."""
+    """Returns True if the files at a path outlive the pod: a URI, or a path on the volume."""
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True
@@ -395,7 +395,7 @@ def _add_following(command: argparse.ArgumentParser) -> None:
 
 
 def _count(least: int) -> Callable[[str], int]:
-    """Returns a parser of whole numbers of at least `least`."""
+    """Returns a parser of whole numbers that are at least `least`."""
 
     def count(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or int(text) < least:
@@ -406,7 +406,7 @@ def _count(least: int) -> Callable[[str], int]:
 
 
 def _matching(pattern: str, example: str) -> Callable[[str], str]:
-    """Returns a parser of texts that match a pattern as a whole."""
+    """Returns a parser that accepts a text only if `pattern` matches all of it."""
 
     def match(text: str) -> str:
         if not re.fullmatch(pattern, text):

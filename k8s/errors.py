@@ -1,4 +1,4 @@
-"""Turns the standard error of kubectl into a message: who refused, the server's own words, and what to do."""
+"""Turns the standard error of kubectl into a message that quotes the server and says what to do."""
 
 import re
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _FLAGS = {
     r"\bimage\b": "--registry or --tag",
     r"[Jj]ob[Ss]et|[Vv]olume": "--overlay",
 }
-"""The flags to change, by a word in the refusal."""
+"""Flags to change, by a pattern in the server's message."""
 
 
 class Reason(Enum):
-    """The reasons of errors that callers handle."""
+    """Reasons for errors that callers handle."""
 
     NO_ANSWER = auto()
     """The cluster did not answer; it may answer later."""
@@ -44,7 +44,11 @@ class KubectlError(Exception):
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of refusal: a pattern of the server's words, and our sentence. The pattern's group, if any, is `name`."""
+    """A kind of refusal: a pattern of the server's message, and the sentence to show.
+
+    The sentence can contain `{words}`, the server's message; `{name}`, the text of the pattern's group; and `{flags}`,
+    the advice of `flags_for`.
+    """
 
     pattern: str
     sentence: str
@@ -90,7 +94,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Explains the errors in the standard error of kubectl; errors of the same kind share a sentence."""
+    """Explains the errors in the standard error of kubectl, with one sentence per kind of refusal."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -124,6 +128,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on the flags to change after a refusal with these words of the server."""
+    """Returns advice on the flags to change after a refusal; `words` is the server's message."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

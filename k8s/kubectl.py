@@ -61,7 +61,7 @@ class Kubectl:
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Starts the deletion of an object, which ends after that of its dependents; does not wait for the end."""
+        """Starts to delete an object and does not wait; the cluster deletes the object after its dependents."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:

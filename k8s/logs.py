@@ -124,6 +124,6 @@ class ChiefLog:
 
 
 def _moment(stamp: str) -> str:
-    """Pads the fraction of a timestamp with zeros, which Kubernetes drops, so that timestamps sort as text."""
+    """Restores the trailing zeros of a timestamp, which Kubernetes drops, so that timestamps sort as text."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"

@@ -95,7 +95,7 @@ class Follower:
         """Follows the workload and returns its outcome.
 
         Raises:
-          NotOwned: another workload has the step's name by now.
+          NotOwned: a workload of another project has taken the step's name.
           KubectlError: kubectl failed, or the cluster has not answered for five minutes.
           KeyboardInterrupt: the user stopped following; the workload keeps running.
         """
@@ -185,7 +185,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Removal:
-    """Waits until deleted workloads are gone, and shows what their deletion waits for."""
+    """Waits until deleted workloads are gone, and shows the reason for the delay."""
 
     kubectl: Kubectl
     """The cluster."""
@@ -232,7 +232,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Formats the main values of a result, to be added to the sentence of the outcome."""
+    """Formats the main values of a result, to append to the text of the outcome."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

@@ -19,13 +19,14 @@ OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() 
 _WORKERS = ("spot", "multi-node", "jobset")
 """Overlays that apply to training only."""
 _LAST = ("jobset", "kueue")
-"""Overlays applied last: a JobSet copies the finished Job, and the queue's label goes to the JobSet or the Job."""
+"""Overlays applied last: `jobset` copies the Job with all patches, and `kueue` labels the JobSet or the Job."""
 
 _MEMORY_GIB, _CPUS = 8, 2
 """Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
 _CUDA_CACHE = "/data/.cuda-cache"
-"""Directory of the kernels that the driver compiles at the first start, in minutes. In /tmp, they would be lost."""
+"""Directory for the GPU kernels that the driver compiles at the first start. This takes minutes, so the directory is on
+the volume: files in /tmp are lost when the pod ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def _unused_jobs(step: str) -> list[str]:
 
 
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
-    """Returns the kustomize components to apply before the step's own component, and those after it."""
+    """Returns the kustomize components to apply before the result of `_own_component`, and those to apply after it."""
     is_training = step in _TRAINING
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
@@ -135,7 +136,7 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """Builds the component with the step's arguments and resources, derived from GPUs and machines."""
+    """Builds the component that sets the step's arguments, its resources and its number of pods."""
     gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)

@@ -12,15 +12,16 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """Returns the config of a run, and the settings that change the preset to it.
+    """Returns the config of a run, and the `KEY=VALUE` settings that turn the preset into this config.
 
-    The batch size counts the rows of all replicas, so the number of GPUs does not change the model. If a preset's batch
-    size is not divisible by the number of replicas, it is rounded up; with `input.batch_size_per_replica`, the run
-    computes it. On spot machines, the run also saves within an epoch. The run itself checks that it has its GPUs.
+    `input.batch_size` is the number of rows over all replicas, so the number of GPUs does not change the model. If a
+    preset's batch size is not divisible by the number of replicas, it is rounded up. With
+    `input.batch_size_per_replica`, the run computes the batch size. On spot machines, the run also saves checkpoints
+    within an epoch. When it starts, the run checks that it has the requested GPUs.
 
     Raises:
-      ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the replicas, or the
-        settings name another number of GPUs.
+      ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the number of replicas, or
+        `settings` contain `gpus` or `devices` although `placement` sets the GPUs.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}

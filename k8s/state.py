@@ -68,7 +68,7 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
 
 
 def is_suspended(workload: Object) -> bool:
-    """Returns True if a workload has no pods because a queue, or its owner, suspends it."""
+    """Returns True if a workload has no pods because a queue or its owner has suspended it."""
     return bool(workload["spec"].get("suspend"))
 
 
@@ -137,7 +137,7 @@ def _read_pods(pods: Sequence[Object]) -> State:
 
 
 def unschedulable_message(pod: Object) -> str:
-    """Returns why the scheduler finds no node for a pod, without its remarks on preemption and claims of devices."""
+    """Returns why the scheduler finds no node for a pod, without its remarks on preemption and device claims."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _REMARKS.sub("", condition.get("message", "")).rstrip(". ")
@@ -166,7 +166,7 @@ def _find_permanent_problem(pod: Object) -> str | None:
 
 
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
-    """Returns why the last failed pod failed, because the Job's own reason is less specific."""
+    """Returns why the last failed pod failed; the reason in the Job's condition is less specific."""
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
     every = list(failure_reasons(sorted(pods, key=_end_time)).values())

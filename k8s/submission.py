@@ -1,4 +1,8 @@
-"""Submits a step as a new workload, in place of one that ended; does nothing if the same step is running or done."""
+"""Submits a step as a new workload.
+
+It replaces an earlier workload of the step that failed, or that is done with other settings. If the step is running or
+done with the same settings, nothing changes.
+"""
 
 import contextlib
 import difflib
@@ -42,7 +46,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """State of a step before its submission. A message is the name of the step followed by this value."""
+    """State of a step before its submission. Each value completes a message that starts with the name of the step."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"
@@ -57,16 +61,16 @@ class Submission:
     found: Found
     """State of the step before the submission."""
     diff: list[str]
-    """Differences from that state, line by line."""
+    """Diff between the replaced workload and the new one, line by line; empty if none was replaced."""
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: Await) -> Submission:
-    """Applies a step, unless it is running or done with the same settings, or the cluster would refuse an object.
+    """Applies a step unless it is running or done with the same settings.
 
     Raises:
       SettingsConflict: the step is running with other settings.
-      NotOwned: another workload has the step's name.
-      KubectlError: kubectl failed, or the cluster refuses an object. After a refusal, nothing has changed.
+      NotOwned: a workload of another project has the step's name.
+      KubectlError: kubectl failed, or the cluster refuses an object. If the dry run is refused, nothing has changed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -89,7 +93,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
 
 
 def _check(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Asks the cluster whether it accepts all objects; returns those that it would create."""
+    """Asks the cluster whether it would accept all objects; returns KIND/NAME of those that it would create."""
     try:
         return kubectl.check(objects)
     except KubectlError as error:
@@ -103,7 +107,7 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. If the cluster refuses one of them in spite of the check, deletes the new ones."""
+    """Applies all objects. If the cluster refuses one despite the check, deletes the step and the `new` objects."""
     try:
         kubectl.apply(objects)
     except KubectlError as error:
@@ -123,7 +127,7 @@ def find(step: str, kubectl: Kubectl) -> Object | None:
     """Finds the Job or JobSet of a step; None if there is neither.
 
     Raises:
-      NotOwned: another workload has its name.
+      NotOwned: a workload of another project has the step's name.
       KubectlError: kubectl failed.
     """
     workload = _of_any_kind(step, kubectl)
@@ -151,7 +155,7 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
-    """Deletes a workload, its pods, its settings and its Service; a training run saves before it ends."""
+    """Deletes a workload with its pods, ConfigMaps and Service; a training run saves a checkpoint before it ends."""
     name = workload["metadata"]["name"]
     settings = _settings(workload, kubectl)
     kubectl.delete(workload["kind"].lower(), name)
@@ -177,7 +181,7 @@ def location(workload: Object, kubectl: Kubectl) -> str | None:
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Compares the applied workload and settings with the requested ones; returns [] if they are equal."""
+    """Returns the diff between the applied workload and settings and the requested ones; [] if they are equal."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
     (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]

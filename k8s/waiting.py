@@ -9,9 +9,9 @@ from k8s.state import Phase, State, is_suspended, latest_pods, read_state, selec
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _HOPELESS = re.compile("doesn't exist|maximum capacity|is inactive|is stopped")
-"""Words in which Kueue says that it will never admit a workload."""
+"""Messages of Kueue about workloads that it will never admit."""
 _START_PROBLEMS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
-"""Reasons in the events of a pod that has a node but does not start."""
+"""Event reasons of a pod that has a node but cannot start."""
 
 
 def find_state(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> State:
@@ -97,7 +97,7 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of some objects; considers only reasons that start with `only`."""
+    """Returns the message of the objects' latest event whose reason starts with one of `only`, from time `since` on."""
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])
         for uid in uids

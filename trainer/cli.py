@@ -85,7 +85,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error, by the name of its type, because TensorFlow may not be imported yet."""
+    """Returns advice for an unexpected error. Uses the name of its type, so that TensorFlow need not be imported."""
     default = (
         "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
     )

@@ -49,7 +49,7 @@ class Finding:
     found: str
     """Result, in a sentence."""
     state: State = State.OK
-    """How serious it is."""
+    """Severity of the result."""
     advice: str = ""
     """What to do; '' if there is nothing to do."""
 
@@ -78,7 +78,7 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
 
 
 def _run_check(name: str, check: Callable[[], Finding]) -> Finding:
-    """Runs a check; an exception becomes a finding, because broken machines are where the doctor is needed."""
+    """Runs a check; turns an exception into a finding, because the doctor must also work on broken machines."""
     try:
         return check()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The evaluation job: ranks with a run's best model and with the baselines, all by the same evaluator."""
+"""The evaluation job: ranks with a run's best model and with the baselines, and computes metrics with one evaluator."""
 
 import json
 import logging
@@ -52,9 +52,9 @@ _NO_CASES = {
     "an item from training; prepare the dataset with a longer window",
 }
 MAX_SCORES = 200_000_000
-"""Maximum of cases × items per protocol; with more, a sample of the cases is evaluated. The maximum takes about two
-seconds per system on two cores. The intervals include the sampling error. Four times as many cases halve an interval at
-best; the gain is smaller if visitors have many cases, because the cases of one visitor depend on each other.
+"""Maximum of cases × items per protocol; if there are more, a sample of the cases is evaluated. The maximum takes about
+two seconds per system on two cores. The intervals include the sampling error. Four times as many cases halve the width
+of an interval at best. If visitors have many cases, the gain is smaller, because the cases of a visitor are correlated.
 """
 
 
@@ -116,7 +116,7 @@ def _evaluate(
 def evaluate_run(
     run: TrainedRun, split: Split, config: EvaluationConfig, replicas: Replicas | None = None
 ) -> dict[str, Any]:
-    """Evaluates an opened run; several workers share the ranking, and all get the same results."""
+    """Evaluates an opened run; the workers of `replicas` share the ranking, and all get the same results."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
     targets.check_kinds(run.dataset.manifest.event_kinds)
@@ -158,8 +158,8 @@ def measure_protocol(
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
       config: the kinds of events that make an item relevant, and the maximum number of cases.
-      replicas: their workers share the ranking.
-      events: events of the dataset, to compute the trends at the time of each case; None: they are read again.
+      replicas: all replicas; their workers share the ranking.
+      events: events of the dataset, for the trends at the time of each case; None: they are read from the dataset.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.

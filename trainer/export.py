@@ -72,7 +72,7 @@ def export_model(
     card: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes a model as a SavedModel, with all its files or not at all.
+    """Publishes a model as a SavedModel, either with all its files or not at all.
 
     Args:
       model: the model, a `tf.Module`.
@@ -80,7 +80,7 @@ def export_model(
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
-      rules: which items are on offer, at the dataset's training cut; None: all that are not known to be unavailable.
+      rules: which items are on offer; None: all items that are not known to be unavailable at the training cut.
 
     Returns:
       Path, name, signatures, vocabulary sizes, items on offer, bytes and the path of the card.

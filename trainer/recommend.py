@@ -44,12 +44,12 @@ _SUMMARY = "recommendations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Which recommendations to write."""
+    """The recommendations to write."""
 
     k: int = 20
     """Items per visitor."""
     visitor_ids: Sequence[str] | None = None
-    """Visitors, in this order; ids without events in the dataset get popular items. None: all visitors with events."""
+    """Ids, in the order of the output; ids without events in the dataset get popular items. None: all with events."""
     formats: Sequence[str] = FORMATS
     """File formats, among `FORMATS`."""
     rules: OfferRules = field(default_factory=OfferRules)
@@ -96,7 +96,7 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes, for each visitor, the k best items that are not in their timeline; see `write_recommendations`.
+    """Publishes the k best items for each visitor, without items in their timeline; see `write_recommendations`.
 
     The run's best model ranks the items. The workers of a cluster (see `cluster.read_cluster`) share the ranking; the
     chief publishes.
@@ -135,7 +135,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and settings: some settings affect the ranking, but not the weights."""
+    """Returns the SHA-256 of all weights and settings, because some settings affect the ranking but not the weights."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
@@ -160,15 +160,15 @@ def write_recommendations(
       scorer: ranks the catalogue of the dataset.
       dataset: supplies visitors and timelines.
       output: directory or URI, which must not exist.
-      request: k from 1 to I.
+      request: the recommendations to write, with `k` from 1 to I.
       model_checksum: identifies the scorer; shards of different scorers are not mixed.
-      replicas: their workers share the ranking; the chief publishes.
+      replicas: all replicas; their workers share the ranking; the chief publishes.
 
     Returns:
       Counts and the paths of the shards by format, as in `recommendations.json` next to them.
 
     Raises:
-      FileExistsError: `output` exists, or holds unfinished shards of another request.
+      FileExistsError: `output` exists, or there are unfinished shards of another request.
       ValueError: k is out of range, there are no visitors, no item is on offer, or a score is NaN or infinite.
     """
     k, formats = request.k, sorted(set(request.formats))
@@ -248,7 +248,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that the chief has not written yet; the same list on every worker."""
+    """Returns the shards that the chief has not written yet; all workers get the same list."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )
@@ -260,7 +260,7 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks the missing shards on all workers. The chief writes them; on others, `unfinished` is None."""
+    """Ranks the missing shards on all workers. The chief writes them; on other workers, `unfinished` is None."""
     names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None

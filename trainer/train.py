@@ -57,9 +57,9 @@ def train(
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
       warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`.
-      refit_of: the run that this one refits, as `refit.describe_run` describes it. The run then trains on the events of
-        all splits, without validation, and records this description. None: it trains on the training split.
-      stop: requests the run to stop; None: SIGTERM does.
+      refit_of: description of the run to refit, from `refit.describe_run`. The new run then trains on the events of all
+        splits, without validation, and records this description. None: it trains on the training split.
+      stop: stops the run when it is set; None: SIGTERM stops it.
       on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
         workers call it and need the same result.
 
@@ -101,9 +101,9 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """Returns the settings that train the preset `name` as a part of the run with the settings `config`.
+    """Returns the settings that train the preset `name` as a part of the blend of a run with the settings `config`.
 
-    They have the event weights, targets, seed and devices of that run, and no blend of their own.
+    Event weights, targets, seed and devices are those of `config`; blending is off.
 
     Raises:
       ValueError: there is no such preset.
@@ -220,7 +220,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Describes the divergence, the data of its step and the tables, and says what to change."""
+    """Describes the divergence, the input of its step and the weights, and says what to change."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",

@@ -38,7 +38,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _check_inputs(root: Path, inputs: Inputs) -> None:
-    """Exits if the directory contains a demo of other input files; otherwise, records these."""
+    """Exits if `root` contains a demo of other input files; otherwise, records `inputs` in `root`."""
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(

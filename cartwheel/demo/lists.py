@@ -1,4 +1,4 @@
-"""Recommendations of an export for a few returning visitors, as text."""
+"""Renders an export's recommendations for a few returning visitors as text."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _COLUMNS = 100
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
     """Renders the recommendations for a few returning visitors.
 
-    Each visitor has a line with the id, a line with the latest items of the history, and a line per list of items.
+    The text of a visitor has a line with the id, a line with the latest items of the history, and a line per list.
 
     Args:
       export: directory of an exported model.

@@ -43,12 +43,12 @@ class Inputs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Measurements of a demo."""
+    """Results of a demo."""
 
     seconds: dict[str, float]
-    """Seconds of each stage that ran."""
+    """Seconds by stage, without skipped stages."""
     evaluations: dict[str, dict[str, Any]]
-    """The evaluation of each preset on the test window."""
+    """Evaluation on the test window, by preset."""
 
 
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
@@ -87,7 +87,7 @@ def _describe(inputs: Inputs) -> str:
 
 
 def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
-    """Returns the flags of `prepare` for the data, after writing the files of a synthetic shop or the grocer."""
+    """Writes the files of a synthetic shop or the grocer, if needed, and returns the input flags of `prepare`."""
     shop = stages.root / "shop"
     if inputs.data:
         stages.run("download", inputs.data, "--output", shop, creates=shop)

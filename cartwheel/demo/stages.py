@@ -16,7 +16,7 @@ class Stages:
     """Runs commands below one directory and prints a line per stage with its seconds."""
 
     def __init__(self, root: Path) -> None:
-        """Creates the directory of the logs."""
+        """Creates the directory for the logs, below `root`."""
         self.root, self.logs = root, root / "logs"
         self.seconds: dict[str, float] = {}
         self.logs.mkdir(parents=True, exist_ok=True)

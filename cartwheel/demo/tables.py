@@ -12,7 +12,7 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Renders a table of all systems and metrics, best first, at most 100 columns wide.
 
-    All columns rank new items for returning visitors, except `next item`, which includes seen items.
+    All columns are about new items for returning visitors, except `next item`, where seen items may be relevant.
     """
     systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
     protocols = next(iter(evaluations.values()))["protocols"]
@@ -35,7 +35,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Returns the metrics by system: the model of each evaluation, and the baselines, which all evaluations share."""
+    """Returns the metrics by system: one model per evaluation, and the baselines, which all evaluations share."""
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():
@@ -56,7 +56,7 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 
 
 def _count(cases: Mapping[str, Any]) -> str:
-    """Formats the number of evaluated cases, and the number of all cases if the evaluated ones are a sample."""
+    """Formats the number of evaluated cases and, if they are a sample, the number of all cases."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,}"
     return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"

@@ -19,7 +19,7 @@ from trainer.config.run import RunConfig
 log = logging.getLogger(__name__)
 
 SMALL_GPU_BATCH = 512
-"""Below this number of rows per GPU, a step mostly waits for kernels to start and for communication."""
+"""Rows per GPU below which a step mostly waits for kernels to start and for communication."""
 _WARMUP_FROM, _WARMUP_SHARE = 8, 0.1
 
 
@@ -54,7 +54,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
 
 
 def warn_of_small_batch(batch_size: int, gpus: int) -> None:
-    """Warns if a global batch has too few rows per GPU; `gpus` is their number over all workers."""
+    """Warns if a global batch has too few rows per GPU; `gpus` is the number of GPUs over all workers."""
     if gpus > 1 and batch_size < gpus * SMALL_GPU_BATCH:
         log.warning(
             "input.batch_size=%d is %d rows for each of %d GPUs, too few to keep them busy; train on fewer GPUs, or "

@@ -52,9 +52,9 @@ class SampledSoftmaxConfig:
     negative_power: float = 0.5
     """Items are sampled in proportion to (training events + 1) ** negative_power; 0: uniformly."""
     uniform_share: float = 0.0
-    """Share of the negatives that are sampled uniformly instead, so that rare items occur too."""
+    """Share of the sampled negatives that are drawn uniformly despite negative_power, so that rare items occur too."""
     in_batch_negatives: bool = True
-    """Whether the positives of the other rows in the batch are negatives too."""
+    """Whether the positives of the other rows in the batch are also negatives."""
     max_in_batch_negatives: int = 8192
     """Maximum number of in-batch negatives per row. If the global batch is larger, the positives of evenly spaced rows
     are used, equally many from each replica. All replicas use the same in-batch negatives."""

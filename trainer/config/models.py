@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers that `solver=count` tries, one per epoch; None: it is not for this model."""
+        """Combinations of powers that `solver=count` tries, one per epoch; None: it cannot train this model."""
         return None
 
     @property
@@ -42,7 +42,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """Variant of these settings that alternating least squares can train; None: it cannot train this model."""
+        """These settings in a form that alternating least squares can train; None: it cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -135,7 +135,7 @@ class NeuralConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers: the score is scale × cosine of the vector of a visitor's latest items and the vector of an item."""
+    """Two towers, for a visitor's latest items and for an item; the score is scale × cosine of their two vectors."""
 
     kind: Literal["towers"] = "towers"
     dim: int = 64
@@ -148,8 +148,8 @@ class TowersConfig(BaseModelConfig):
     """Share of the items that a training step represents by their features alone, without the vectors of their ids, so
     that the features learn to represent new items. No effect if the catalogue does not describe the items."""
     context_dropout: float = 0.25
-    """Share of the training rows that lose the event kinds and times of their history, so that the model can also rank
-    for requests without kinds and times."""
+    """Share of the training rows for which a step drops the event kinds and times of the history, so that the model can
+    also rank for requests without kinds and times."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
@@ -158,9 +158,9 @@ class TowersConfig(BaseModelConfig):
     """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
     the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
     second_stage_cases: int = 24_000
-    """Maximum number of next items in the validation window that train the second stage, a network that ranks the best
-    items again. It is trained after the last epoch, and used if it ranks better for other visitors of that window. 0:
-    no second stage."""
+    """Maximum number of next items of the validation window to train the second stage. The second stage is a network
+    that ranks the best items again. It is trained after the last epoch, and used only if it ranks better for the other
+    visitors of that window. 0: no second stage."""
     second_stage_min_cases: int = 2_000
     """Minimum number of next items in the validation window; with fewer, there is no second stage."""
     initial_scale: float = 8.0
@@ -186,7 +186,7 @@ class TowersConfig(BaseModelConfig):
 
     @property
     def is_sequential(self) -> bool:
-        """Returns True: an example contains the rows before it."""
+        """Returns True: the history of a training example has only earlier events."""
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -205,10 +205,10 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
-    There is a setting `NAME_power` for each field NAME of `powers`: a tuple with one value per epoch. Epoch i computes
-    the model with the i-th value of each, which is called a combination of powers. The epoch with the best validation
-    becomes the model; without a validation split, the last epoch does. A model with settings of other names overrides
-    `_values`.
+    Each field NAME of `powers` has a setting `NAME_power`, a tuple with one value per epoch. The i-th values of all
+    powers are a combination of powers, with which epoch i computes the model. The run uses the model of the epoch with
+    the best validation; without a validation split, it uses the model of the last epoch. A subclass whose settings have
+    other names overrides `_values`.
     """
 
     powers: ClassVar[type[Any]]
@@ -218,7 +218,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     max_items: int
     """Number of latest distinct items per timeline that are counted."""
     remedy: ClassVar[str] = "use powers closer to 0"
-    """What to change if weights are not finite."""
+    """Advice for the error message if weights are not finite."""
 
     @property
     def combinations(self) -> list[Powers]:
@@ -267,11 +267,11 @@ class WalkPowers(NamedTuple):
     """A combination of powers of an item walk."""
 
     item: float
-    """Power of the number of visitors of the history's item."""
+    """Power of the number of visitors with events on the history item."""
     neighbour: float
-    """Power of the number of visitors of the item that is scored."""
+    """Power of the number of visitors with events on the scored item."""
     visitor: float
-    """Power of the number of items of a visitor who had events with both of these items."""
+    """Power of the number of items of a visitor who has events on both items."""
     recency: float
     """Power of 1 + age, where age is the number of later entries of the history."""
 
@@ -281,11 +281,11 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(CountedConfig[WalkPowers]):
-    """Scores items by the visitors that they share with the items of the history; needs `solver=count`.
+    """Scores items by the visitors that they share with history items; needs `solver=count`.
 
-    Shared visitors are weighted by powers of counts. Each power has one value per epoch: epoch i computes the model
-    with the i-th value of each. The epoch with the best validation becomes the model; without a validation split, the
-    last epoch does.
+    The weight between two items is a sum over their shared visitors, normalised by powers of counts. Each power has one
+    value per epoch: epoch i computes the model with the i-th value of each power. The run uses the model of the epoch
+    with the best validation; without a validation split, it uses the model of the last epoch.
     """
 
     powers = WalkPowers
@@ -296,13 +296,13 @@ class WalkConfig(CountedConfig[WalkPowers]):
     """A weight is divided by (number of visitors of the scored item) ** neighbour_power. Higher values recommend rarer
     items."""
     visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
-    """A visitor of both items adds 1 / (number of the visitor's items) ** visitor_power to the weight."""
+    """A visitor with events on both items adds 1 / (number of the visitor's items) ** visitor_power to the weight."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
     """The weights of a history's item are divided by (1 + number of later entries) ** recency_power."""
     num_neighbours: int = 50
     """Number of neighbours kept per item: those with the largest weights."""
     adds_repeats: ClassVar[bool] = True
-    """Whether an item that is in a history several times adds to the scores each time."""
+    """Whether every occurrence of an item in a history adds to the scores."""
     max_items: int = 500
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
     The time to count a visitor grows with the square of their items."""
@@ -317,9 +317,9 @@ class SessionKnnPowers(NamedTuple):
     """A combination of powers of a session kNN."""
 
     item: float
-    """Power of the number of timelines that contain the history's item."""
+    """Power of the number of timelines that contain the history item."""
     length: float
-    """Power of the number of items in the timeline that is compared."""
+    """Power of the number of items in the compared timeline."""
     recency: float
     """Power of 1 + age, where age is the number of later entries of the history."""
 
@@ -331,8 +331,8 @@ class SessionKnnPowers(NamedTuple):
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     """Scores an item by the timelines that contain it and are most similar to the history; needs `solver=count`.
 
-    Each power has one value per epoch: epoch i computes the model with the i-th value of each. The epoch with the best
-    validation becomes the model; without a validation split, the last epoch does.
+    Each power has one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the
+    model of the epoch with the best validation; without a validation split, it uses the model of the last epoch.
     """
 
     powers = SessionKnnPowers
@@ -346,7 +346,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     num_neighbours: int = 200
     """Number of most similar timelines that are used; each adds its similarity to the scores of its items."""
     max_timelines: int = 1000
-    """Number of latest timelines per item that are compared with a history."""
+    """Number of latest timelines per history item that are compared with a history."""
     max_items: int = 500
     """Number of latest distinct items per timeline that are compared and scored."""
     max_entries: int = 100
@@ -374,8 +374,8 @@ class EaseValues(NamedTuple):
 class EaseConfig(CountedConfig[EaseValues]):
     """Scores items by a linear regression from the other items of a visitor; needs `solver=count`.
 
-    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of each. The epoch
-    with the best validation becomes the model; without a validation split, the last epoch does.
+    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of each. The run
+    uses the model of the epoch with the best validation; without a validation split, it uses that of the last epoch.
     """
 
     powers = EaseValues
@@ -394,9 +394,9 @@ class EaseConfig(CountedConfig[EaseValues]):
     max_items: int = 1_000
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
     adds_repeats: ClassVar[bool] = False
-    """Whether an item that is in a history several times adds to the scores each time."""
+    """Whether every occurrence of an item in a history adds to the scores."""
     remedy: ClassVar[str] = "raise model.l2"
-    """What to change if weights are not finite."""
+    """Advice for the error message if weights are not finite."""
 
     def __post_init__(self) -> None:
         self.check_powers()

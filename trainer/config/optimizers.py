@@ -70,7 +70,8 @@ class AlternatingConfig:
     """Scales the penalty of each row: λ = l2 × (number of entries of the row + unobserved_weight × size of the other
     vocabulary) ** l2_power; 0: λ = l2."""
     weight_power: float = 1.0
-    """The weight of a pair is the sum of its events' weights, raised to this power; 0: all such pairs weigh 1."""
+    """The weight of a pair is the sum of its events' weights, raised to this power; 0: every pair with events has the
+    weight 1."""
     batch_entries: int = 32_768
     """Number of pairs with events per batch; a replica solves one batch at a time."""
 

@@ -83,7 +83,7 @@ NN = RunConfig(
     patience=1,
     blend=True,
 )
-"""Two towers over timelines: attention over the latest ten items, sampled softmax; a second stage ranks the best again.
+"""Two towers: attention over the latest ten items, sampled softmax; a second stage ranks the best items again.
 
 R@20 and MRR@20 of next items in the test windows, split by time at the quantiles 0.8 and 0.9: .598 and .345 on
 retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311; .261 and .180 on retailrocket_buyers, where
@@ -102,7 +102,7 @@ WALK = RunConfig(
     max_loss_growth=None,
     blend=True,
 )
-"""The item walk: counts instead of gradients; validation chooses among three combinations of powers.
+"""The item walk, computed from counts without gradients; validation chooses among three combinations of powers.
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of returning visitors .183 [.180, .187] on
 retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@20 .566 [.558, .574] and MRR@20 .311
@@ -127,7 +127,7 @@ EASE = replace(WALK, name="ease", model=EaseConfig())
 """EASE: a linear regression between the most frequent items; for visitors with dozens of events each.
 
 NDCG@20 of 2,094 returning visitors of the grocer's validation window: .0533 with l2 1,000, where popular items reach
-.0373. Its blend with popularity and trend reaches .0573 on 2,000 of them.
+.0373. Blended with popularity and trend, it reaches .0573 on 2,000 of these visitors.
 
     python -m trainer train --preset ease --data DATASET --workdir RUN
 """
@@ -146,12 +146,12 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
     """Returns the models that `--preset auto` trains and blends, by name, the fastest first.
 
     Args:
-      settings: changes to all of them, as `key=value`.
+      settings: changes to the settings of all models, as `key=value`.
       is_dense: whether visitors have dozens of events each. Then EASE is tried too, and least squares gives more weight
         to pairs without events, because a missing event is stronger evidence against an item.
 
     Raises:
-      ValueError: a setting is wrong, or a model does not have it.
+      ValueError: a setting is invalid, or one of the models does not have it.
     """
     plain = replace(MF, companions=(), blend=False, patience=1)
     als = replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), epochs=7)

@@ -17,9 +17,9 @@ class InputConfig:
     batch_size: int = 1024
     """Number of rows of a global batch, over all replicas."""
     batch_size_per_replica: int | None = None
-    """Rows per replica: a global batch has this many rows for each replica, instead of `batch_size` rows in all. The
-    settings of the optimizer are meant for `batch_size`, so they are adapted. The run records the adapted settings, so
-    only the same number of replicas can resume it. None: a global batch has `batch_size` rows."""
+    """Number of rows of a global batch per replica, instead of `batch_size` rows in total. The optimizer's settings are
+    meant for `batch_size`, so they are adapted. The run records the adapted settings, so only the same number of
+    replicas can resume it. None: a global batch has `batch_size` rows."""
     window_blocks: int = 256
     """Number of timeline blocks that are shuffled together."""
     open_files: int = 4
@@ -101,7 +101,7 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds after which the next checkpoint starts within an epoch; none: the time has no effect."""
     step_timeout_seconds: float = 300.0
-    """Seconds without a finished step or validation chunk after which the workers of a cluster exit to be restarted,
+    """If no step or validation chunk finishes in this many seconds, the workers of a cluster exit to be restarted,
     because one of them hangs. The first step, which is compiled, may take five times as long."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
@@ -109,8 +109,8 @@ class RunConfig:
     """Number of consecutive validations without a new best value after which the run stops early; none: all epochs are
     trained."""
     max_loss_growth: float | None = 10.0
-    """The run stops as diverged if the mean loss of 20 steps exceeds this multiple of the first loss; none: only if a
-    loss is NaN or infinite."""
+    """The run stops as diverged if the mean loss of 20 steps exceeds this multiple of the first loss; none: it
+    stops only if a loss is NaN or infinite."""
 
     def __post_init__(self) -> None:
         check(bool(self.name.strip()), "name", repr(self.name), "a word, such as mf")

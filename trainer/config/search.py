@@ -1,8 +1,8 @@
-"""The search space of `tune`: the settings to search, and the values that each may take.
+"""The search space of `tune`: the settings to search, and the possible values of each setting.
 
 `KEY=a,b,c` lists choices, `KEY=low..high` is a range of numbers, and `KEY=low..high:log` a range on a logarithmic
-scale. A range of a setting that is a whole number contains whole numbers only. The choices of a setting that is itself
-a list are separated by bars: `model.hidden=80,40|40,20`.
+scale. The range of an integer setting contains only whole numbers. If the values of a setting are lists, bars separate
+the choices: `model.hidden=80,40|40,20`.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def parse_search(texts: Sequence[str], config: RunConfig) -> list[Dimension]:
     """Parses the settings to search, and checks that each value suits `config`.
 
     Raises:
-      ValueError: a text has another form, or a setting or a value is invalid or given twice.
+      ValueError: a text has none of these forms, or a setting or a value is invalid or given twice.
     """
     if not texts:
         raise ValueError("nothing to search; give settings with --search, such as model.dim=64,128")

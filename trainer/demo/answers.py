@@ -23,7 +23,7 @@ class Answers:
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns the models, the numbers of items and visitors, and a few frequent visitors, to start the page."""
+        """Returns the data to start the page: models, numbers of items and visitors, and a few frequent visitors."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),

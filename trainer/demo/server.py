@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 100
-"""Number of requests that are read and answered at once; others wait in the queue of the socket."""
+"""Number of requests that are read and answered at once; other requests wait in the queue of the socket."""
 READ_SECONDS = 5.0
 """Maximum time for a client to send its whole request."""
 DRAIN_SECONDS = 1.0
@@ -70,7 +70,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
 
 
 def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
-    """Logs a warning for each export that has less than half of its items in the dataset."""
+    """Logs a warning for each export if the dataset contains less than half of its items."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
@@ -84,7 +84,7 @@ def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
 
 
 class DemoServer(ThreadingHTTPServer):
-    """An HTTP server of the page."""
+    """HTTP server of the demo page."""
 
     daemon_threads = True
     request_queue_size = 1024  # five by default, and the system resets further connections
@@ -142,7 +142,7 @@ class _RequestTimeoutError(Exception):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a connection until a deadline, however often the client sends a few bytes."""
+    """Reads from a connection until a deadline, which does not move when the client sends more bytes."""
 
     def __init__(self, connection: socket.socket, seconds: float):
         self._connection, self._seconds = connection, seconds
@@ -233,8 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _accepted_path(self) -> str | None:
         """Returns the path of the request; None if it is refused with 400 or 403.
 
-        If the server is open to this machine only, it refuses other host names, because a foreign site could make its
-        name resolve to this machine (DNS rebinding).
+        A server that only this machine can reach refuses other host names, because a foreign site could make its name
+        resolve to this machine (DNS rebinding).
         """
         host = self.headers.get("Host", "")
         try:

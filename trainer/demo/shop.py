@@ -42,7 +42,7 @@ class Timelines:
         self._visitor, self._item = timelines.rows.visitor, timelines.rows.item
 
     def history(self, visitor_id: str) -> list[str]:
-        """Returns the known items of a visitor, oldest first; an unknown visitor has none."""
+        """Returns the vocabulary items of a visitor, oldest first; [] for an unknown visitor."""
         index = self._index.get(visitor_id)
         if index is None:
             return []

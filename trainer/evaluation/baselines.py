@@ -46,8 +46,7 @@ class FixedOrder:
 class RandomOrder:
     """One random order of all items; the visitor's index determines where their list starts in this order.
 
-    A separate order for each visitor would be no fairer, and drawing it would take longer than other systems take to
-    rank.
+    Drawing a separate order for each visitor would take longer than other systems take to rank, without being fairer.
     """
 
     def __init__(self, num_items: int, *, seed: int):
@@ -74,7 +73,7 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk` with the default combination of powers that ranks `cases` best; see `_fill_best`."""
+    """Builds the model `walk` with the best of its default combinations of powers on `cases`; see `_fill_best`."""
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
@@ -83,7 +82,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn`, tuned like `item_walk`."""
+    """Builds the model `session_knn` with the best of its default combinations of powers on `cases`."""
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
     counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]
@@ -98,7 +97,7 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of the combination that ranks the cases best; without cases, of the last one.
+    """Fills a model with the weights of the combination that has the best NDCG@20; without cases, of the last one.
 
     Args:
       name: name of the baseline.
@@ -122,7 +121,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """Samples the validation split's `most_common_cases`; returns None if there are no cases.
+    """Returns a sample of the validation split's `most_common_cases`; None if there are no cases.
 
     Args:
       dataset: the dataset.
@@ -135,7 +134,7 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """Builds the baselines of a report, by name; all except `popular` and `random` include the trend of the items.
+    """Builds the baselines of a report, by name. All except `popular` and `random` are blended with the items' trend.
 
     Args:
       dataset: the dataset.

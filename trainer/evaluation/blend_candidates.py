@@ -1,10 +1,10 @@
-"""The candidates of a sample of cases and their features, on which the weights of a blend are chosen.
+"""Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
 
-The candidates are the best items by every part alone, and by every part with the trend. If seen items are shown, the
-most frequent and the latest items of the history are candidates too.
+The candidates are the items with the highest score of each part, and with the highest popularity, both with and without
+the trend. If seen items are shown, the most frequent and the latest items of the history are candidates too.
 
-Shapes: V cases, B cases of a chunk, C candidates, F features: P parts, popularity, a trend per half-life, the return
-features; I items.
+Shapes: V cases, B cases of a chunk, C candidates, I items, F features. The features are the scores of P parts, the
+popularity, a trend per half-life, and the return features.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +36,7 @@ class Candidates:
     """The candidates of a sample of cases."""
 
     feature: np.ndarray
-    """[V, C, F] float32."""
+    """[V, C, F] float32: features of the candidates."""
     is_relevant: np.ndarray
     """[V, C] bool: whether the candidate is relevant."""
     is_candidate: np.ndarray
@@ -45,7 +45,7 @@ class Candidates:
     """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of the ranking by scores [V, C]; ties count against a relevant candidate."""
+        """[V]: NDCG@20 of the ranking by scores [V, C]; a relevant candidate ranks last among equal scores."""
         order, relevant = self._relevant
         visible = np.where(self.is_candidate, scores, -np.inf)[order]
         gain = np.zeros(len(order))
@@ -61,10 +61,10 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Returns an order of the cases, [V], and for each r, the columns of the r-th relevant candidates.
+        """Returns an order of the cases, [V], and for each r, an array of the columns of the r-th relevant candidates.
 
-        Cases with more relevant candidates come first. So the cases that have an r-th relevant candidate are the first
-        ones of the order, and the array for r contains only these.
+        Cases with more relevant candidates come first. So the first cases of the order have an r-th relevant candidate,
+        and the array for r has one entry for each of them.
         """
         count = self.is_relevant.sum(axis=1)
         order = np.argsort(-count, kind="stable")
@@ -82,16 +82,16 @@ def find_candidates(
     *,
     hides_seen: bool,
 ) -> Candidates:
-    """Finds the candidates of cases: the best items of each part alone and with the trend, and history items.
+    """Finds the candidates of cases, and computes their features.
 
     Args:
       parts: the models of the blend.
       cases: the cases.
-      events: events of all splits; for each case, only events before its moment are counted.
+      events: events of all splits; the trend of a case uses only events before the case.
       item_counts: [I] training events of each item.
-      replicas: their workers share the chunks.
+      replicas: all replicas; their workers share the chunks.
       on_chunk: called before each chunk.
-      hides_seen: whether the candidates are for the ranking that hides seen items, or for the one that shows them.
+      hides_seen: whether the ranking hides seen items; if so, history items are not candidates.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -123,7 +123,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins the candidates of several samples of cases, at least one; shorter rows are padded."""
+    """Joins the candidates of one or more samples of cases; shorter rows are padded."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -188,7 +188,7 @@ class _Finder:
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _return_columns(self, queries: Queries) -> list[tf.Tensor]:
-        """Computes the return features, each [B, I]; items outside the history have 0."""
+        """Returns the return features, each [B, I]; they are 0 for items outside the history."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(queries.visitor, tf.int64)[0], self._num_items])
         return [tf.scatter_nd(found.index, column, shape) for column in tf.unstack(found.value, axis=1)]

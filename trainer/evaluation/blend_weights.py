@@ -1,8 +1,8 @@
 """Chooses the weights of a blend on the validation split.
 
-Coordinate ascent over a grid maximises NDCG@20 among the candidates of a sample of cases, see `blend_candidates`. It
-starts from the best single feature. A weight is changed only for a clear gain, so that noise adds no feature. Each kind
-of ranking has its own cases, weights and half-life.
+Coordinate ascent over a grid of weights maximises the NDCG@20 of a sample of cases. To be fast, it ranks only the
+candidates of each case, see `blend_candidates`. It starts from the best single feature. A weight is changed only for a
+clear gain, so that noise does not add features. Each kind of ranking has separate cases, weights and half-lives.
 
 Shapes: V cases, C candidates, F features, P parts, I items.
 """
@@ -41,7 +41,7 @@ class Choice:
 
     weights: BlendWeights
     value: float
-    """NDCG@20 among the candidates."""
+    """NDCG@20 of the blend, ranking only the candidates."""
     alone: tuple[float, ...]
     """NDCG@20 of each part alone."""
     frequency: float | None
@@ -51,9 +51,10 @@ class Choice:
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent, with the trend of the half-life `HALF_LIVES[half_life]`.
 
-    One ascent starts from the part, or the popularity, that is best with the trend added. With return features, another
-    ascent starts from the frequency or the recency of items in the history. The better ascent is used. So, on these
-    cases, the blend is at least as good as any of these features with the trend.
+    One ascent tries each part and the popularity with the trend, and starts from the best of them. If the ranking has
+    return features, a second ascent starts from the best of the frequency and the recency of items in the history, also
+    with the trend. The better result is used. So, on these cases, the blend is at least as good as each of these
+    features with the trend.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
@@ -69,7 +70,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
     """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`.
 
-    While half-lives are compared, the other features have the weights that one pass of the ascent gives them.
+    One pass of the ascent sets the weights of the other features; they are the same for all half-lives.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
@@ -78,7 +79,7 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns the columns that each ascent may start from: parts and popularity; frequency and recency."""
+    """Returns the columns that each ascent may start from: parts and popularity, or frequency and recency."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
@@ -101,7 +102,7 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Starts from the feature of `columns` that is best with the trend; returns NDCG@20 of each feature alone."""
+        """Starts from the best of `columns` when added to the trend; returns the NDCG@20 of each column alone."""
         alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
         starts = []
         for first, values in alone.items():
@@ -124,14 +125,14 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 with the trend of another half-life, at its best weight."""
+        """[V]: NDCG@20 with the trend of another half-life, whose weight is set to the best value of the grid."""
         column = self._num_parts + 1
         rest = self._total - self.weight[column] * self._feature[column]
         trend = self._candidates.feature[:, :, column + half_life]
         return max(self._measure(rest, trend, _GRID), key=lambda values: float(values.mean()))
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, weights: Sequence[float]) -> list[np.ndarray]:
-        """Returns NDCG@20 of each case [V] for each weight of a feature added to `rest`."""
+        """Returns, for each weight, the NDCG@20 [V] of the scores `rest` + weight × `feature`."""
         with ThreadPoolExecutor(_THREADS) as pool:  # NumPy computes without the lock of the interpreter
             return list(pool.map(lambda weight: self._candidates.ndcg(rest + weight * feature), weights))
 
@@ -156,7 +157,7 @@ class _Ascent:
 
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """Returns the standard deviation of the best scores of a case, averaged over the cases."""
+    """Returns the standard deviation of the `TOP` highest scores of a case, averaged over the cases."""
     count = min(TOP, scores.shape[1])
     best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
@@ -184,18 +185,18 @@ def fit_blend(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> BlendFit:
-    """Chooses the weights on the validation split; without one, or without cases, the parts are averaged.
+    """Chooses the weights on the validation split; if there is none, or it has no cases, all parts have weight 1.
 
     Args:
       parts: P models.
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the part with a second stage. That stage was trained on next items of some validation
-        visitors, so their next items are not used again. None: no part has a second stage, so all visitors are used.
+      held_out_seed: seed of the part with a second stage, which was trained on some of the validation visitors. Only
+        the ranking `new_items` uses these visitors again. None: no part has a second stage, so all visitors are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
-      replicas: their workers share the ranking and get the same weights.
+      replicas: all replicas; their workers share the ranking and get the same weights.
       on_chunk: called before each chunk of cases.
     """
     cases = {}
@@ -231,8 +232,8 @@ def ranking_cases(
 ) -> dict[str, list[Cases]]:
     """Returns the validation cases of each of the `RANKINGS`, by protocol; rankings without cases are skipped.
 
-    The ranking `returning` has cases of both protocols. Returning visitors alone are not enough: a visitor without a
-    new item is not a case of that protocol, so the weights would underrate seen items.
+    The ranking `returning` has cases of both protocols. With `returning_visitors` alone, the weights would underrate
+    seen items, because visitors who return only to seen items are not cases of that protocol.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -254,7 +255,7 @@ def ranking_cases(
 
 
 def _in_session(cases: Cases) -> np.ndarray:
-    """[V] bool: whether each case is in a session; equal to `models.blend.is_in_session` of its query."""
+    """[V] bool: whether each case is within a session; equals `models.blend.is_in_session` for its query."""
     return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
@@ -262,8 +263,8 @@ def longest_of_the_best(values: np.ndarray) -> int:
     """Returns the index into `HALF_LIVES` of the longest half-life that is not clearly worse than the best one.
 
     All returning visitors of a validation window are ranked at its start, so they share one trend. A short half-life
-    can be the best for this trend by chance and lose its advantage in the test window. If the difference is less than
-    its standard error, the longer half-life is safer.
+    can be the best for this trend by chance and lose its advantage in the test window. If two half-lives differ by less
+    than the standard error, the longer one is safer.
 
     Args:
       values: [half-lives, V] NDCG@20, in order of the half-lives.
@@ -274,10 +275,10 @@ def longest_of_the_best(values: np.ndarray) -> int:
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Fills in the weights of rankings without cases: those of the most similar other ranking, or equal weights.
+    """Gives a ranking without cases the weights of the most similar ranking with cases, or equal weights.
 
-    The rankings that show seen items are similar. `new_items` gets no weights for return features; if the most similar
-    ranking has only such weights, `new_items` gets equal weights of the parts.
+    The two rankings that show seen items are most similar to each other. `new_items` has no weights of return features;
+    if it has no other weights either, all its parts have weight 1.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -296,7 +297,7 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 def baseline_cases(num_items: int) -> int:
     """Returns the number of validation cases that tune a baseline: at most 1,000, with at most 5 × 10⁷ scores in all.
 
-    Without the limit of scores, tuning for 100,000 items would take longer than the ranking for the report.
+    Without the limit on scores, tuning for 100,000 items would take longer than the ranking for the report.
     """
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 
@@ -326,7 +327,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Gives each blend among the systems the trends at the moments of the cases."""
+    """Sets the trends of each blend in `systems`, as they were at the moments of the cases."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

@@ -1,4 +1,4 @@
-"""Blends trained runs, the last stage of training: chooses weights for models, popularity and trend by validation."""
+"""Blends trained runs: chooses weights for models, popularity and trend by validation. The last stage of training."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ def blend_runs(
       workdir: directory of the run that the blend belongs to.
       parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
       dataset: the dataset of all runs.
-      replicas: their workers share the ranking; the chief writes.
+      replicas: all replicas; their workers share the ranking; the chief writes.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
     """
@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the part with a second stage, which was trained on validation cases; None: there is none."""
+    """Returns the seed of the part that has a second stage, trained on validation cases; None if no part has one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

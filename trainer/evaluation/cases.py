@@ -21,7 +21,7 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Evaluation cases: moments at which a visitor gets recommendations, each with the items that are relevant then.
+    """Evaluation cases: each is a moment at which a visitor gets recommendations, and the items that are relevant then.
 
     A protocol has a primary ranking, which either hides or shows seen items (those of the history), and a secondary
     ranking, which does the opposite.
@@ -44,15 +44,15 @@ class Cases:
     is_kind: np.ndarray
     """[P, E] bool: whether the relevant item had an event of the kind."""
     is_new: np.ndarray
-    """[V] bool: whether no relevant item is in the history, so that hiding seen items hides no relevant one."""
+    """[V] bool: True if no relevant item is in the history, so that hiding seen items hides no relevant item."""
     hides_seen: bool
     """Whether the primary ranking hides seen items."""
     num_items: int
     """Number of items, I."""
     num_without_history: int
-    """Number of cases that were skipped because no row is before their moment."""
+    """Number of cases that were skipped because they have no history."""
     num_without_relevant: int
-    """Number of cases that were skipped because no item of the vocabulary is relevant."""
+    """Number of cases that were skipped because they have no relevant item in the vocabulary."""
     unknown_item_share: float
     """Share of rows with an item outside the vocabulary, which no system can rank, in [0, 1]."""
 
@@ -91,7 +91,7 @@ class Cases:
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Splits the cases by visitor into two sets; about a `share` of the visitors are in the second."""
+        """Splits the cases by visitor into two sets; the second has about a `share` of the visitors."""
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
@@ -116,12 +116,12 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """One case for each visitor with a row before the cut and a new item after it.
+    """Returns one case for each visitor with a row before the cut and a new item after it.
 
-    The cut is the start of the split: target rows are after it, all other rows before it. The moment of all cases is
-    the time of the first target row. In the ranking that hides seen items, the visitor's new items after the cut are
-    relevant. In the ranking that shows seen items, all of the visitor's items after the cut are relevant. Rows after
-    the cut are ignored if their event kind does not make an item relevant.
+    The cut is the start of the split: target rows are after it, all other rows before it. All cases have the same
+    moment, the time of the earliest target row. In the ranking that hides seen items, the visitor's new items after the
+    cut are relevant. In the ranking that shows seen items, all of the visitor's items after the cut are relevant. Rows
+    after the cut are ignored if their event kind does not make an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -159,10 +159,10 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """One case per target row with earlier rows: its item is relevant, and the earlier rows are the history.
+    """Returns one case per target row that has earlier rows.
 
-    Visitors return to items, so seen items remain candidates. Rows of other event kinds than `kinds` serve only as
-    history.
+    The item of the target row is relevant, and the earlier rows are the history. Visitors return to items, so seen
+    items remain candidates. Rows of event kinds outside `kinds` are not targets, only history.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))
@@ -216,9 +216,9 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of `returning_visitors`, or of `next_items` if these have over ten times as many visitors.
+    """Returns the cases of `returning_visitors`; if `next_items` has over ten times as many visitors, its cases.
 
-    Next items are far more common if visitors are single sessions, which hardly ever return.
+    Next items are far more common if each visitor is a single session, because such visitors hardly ever return.
 
     Raises:
       ContractError: the dataset has no such split.

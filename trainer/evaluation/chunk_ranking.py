@@ -1,8 +1,7 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
 A policy determines the items that a ranking may contain. The scores of the whole catalogue are searched only once, for
-the ranking that hides seen items. The ranking that shows seen items merges the result of this search with the seen
-items.
+the ranking that hides seen items. The ranking that shows seen items merges the seen items into the result.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
 I items, K items of the longest list.
@@ -23,7 +22,7 @@ class ChunkRanking(NamedTuple):
     """The ranking of one chunk by one policy."""
 
     top_item: tf.Tensor
-    """[B, K] int64."""
+    """[B, K] int64: the best items, best first."""
     top_score: tf.Tensor
     """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
@@ -33,10 +32,10 @@ class ChunkRanking(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    """The items that a ranking can contain."""
+    """The items that a ranking can contain, and their scores."""
 
     scores: list[tf.Tensor]
-    """Arrays of scores [B, …]. Each candidate's score is in one of them, and all other entries are -inf."""
+    """Arrays of scores [B, …]. Each candidate's score is in exactly one array; all other entries are -inf."""
     top: TopItems
     """The best K + 1 candidates, or all I items."""
 
@@ -116,11 +115,13 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 
 
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 rank of each relevant item, from 0; at least K if the item is hidden or comes after the K-th.
+    """[P] int64: rank of each relevant item, from 0; at least K if the item is hidden or comes after the K-th.
+
+    A relevant item ranks after all irrelevant items with the same score.
 
     Args:
-      ranking: the ranking as arrays.
-      lengths: the number of relevant items of each case of the chunk, without padding queries.
+      ranking: the ranking, as NumPy arrays.
+      lengths: the number of relevant items of each case in the chunk, without padding queries.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
@@ -133,7 +134,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: numbers the relevant items of a case that have the same score: 1, 2, … in any order."""
+    """[P] int64: 1, 2, … for the relevant items of a case that have the same score, in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

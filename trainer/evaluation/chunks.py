@@ -1,4 +1,4 @@
-"""Divides the cases of an evaluation into chunks; all systems rank a chunk before the next one.
+"""Divides the cases of an evaluation into chunks; all systems rank a chunk before the next chunk is built.
 
 Shapes: B cases of a chunk, V cases, at most S seen and R relevant items of a case in the chunk, I items.
 """
@@ -18,7 +18,7 @@ from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 
 class Policy(NamedTuple):
-    """The candidates of a ranking, and the relevant items, which count as hits."""
+    """Determines the candidates and the relevant items of a ranking."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""
@@ -36,11 +36,11 @@ class Chunk(NamedTuple):
     queries: Queries
     """B queries."""
     seen: tf.Tensor
-    """[B, S] int64: for each case, the distinct vocabulary items of its history, then arbitrary items."""
+    """[B, S] int64: the distinct vocabulary items of each case's history, padded with arbitrary items."""
     num_seen: tf.Tensor
-    """[B] int64: number of these distinct items, without the arbitrary ones."""
+    """[B] int64: number of items in each row of `seen`, without padding."""
     relevant: list[tf.Tensor]
-    """[B, R] int64 for each policy; after the case's relevant items, arbitrary items."""
+    """[B, R] int64 for each policy: the relevant items of each case, padded with arbitrary items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,16 @@ class Plan:
     chunk_size: int
     """Cases of a chunk, B."""
     replicas: Replicas | None
-    """Their workers share the chunks; None: this process ranks all chunks."""
+    """All replicas; their workers share the chunks. None: this process ranks all chunks."""
 
     @property
     def longest(self) -> int:
-        """The length of the longest list: the largest k, at most I."""
+        """The length of the longest list: the largest of `ks`, but at most I."""
         return min(self.ks[-1], self.cases.num_items)
 
     @property
     def signature(self) -> list[object]:
-        """The `tf.function` input signature of a chunk's fields from `queries` on."""
+        """The `tf.function` input signature for all fields of a `Chunk` except `cases`."""
         items, count = tf.TensorSpec([self.chunk_size, None], tf.int64), tf.TensorSpec([self.chunk_size], tf.int64)
         return [query_signature(self.chunk_size), items, count, [items] * len(self.policies)]
 

@@ -29,7 +29,7 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 
 @dataclass
 class _Columns:
-    """Metrics of the report's sections, as columns: sums over the cases of each visitor.
+    """Metrics of the report's sections. A column is a metric in a section, with its sum over the cases of each visitor.
 
     Sums per visitor take less memory than values per case: there are many more cases than visitors, and most cases
     are in few sections.
@@ -38,16 +38,16 @@ class _Columns:
     visitor: np.ndarray
     """[V] visitor of each case, in [0, G)."""
     names: list[tuple[str, str]] = field(default_factory=list)
-    """[M] section and metric."""
+    """[M] section and metric of each column."""
     sums: list[np.ndarray] = field(default_factory=list)
     """M arrays [G]: the metric summed over each visitor's cases."""
     section: list[int] = field(default_factory=list)
-    """[M] index into `num_cases`."""
+    """[M] section of each column, as an index into `num_cases`."""
     num_cases: list[np.ndarray] = field(default_factory=list)
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section with the `metrics` of some cases; `cases` are their indices."""
+        """Adds a section: the values of `metrics` for the cases with the indices `cases`."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -56,13 +56,13 @@ class _Columns:
         self.num_cases.append(np.bincount(visitor, minlength=num_visitors))
 
     def means(self) -> np.ndarray:
-        """[M] means over the cases."""
+        """[M]: mean of each column over the cases of its section."""
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """Returns the means of M metrics over the cases of R resamples of the visitors, [R, M].
+        """[R, M]: mean of each column over the cases of each resample of the visitors.
 
-        A mean is NaN if the resample has no case in the section of the metric.
+        A mean is NaN if the resample has no case in the column's section.
         """
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
@@ -80,7 +80,9 @@ def compare_systems(
     replicas: Replicas | None = None,
     is_available: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Ranks the catalogue for all cases with every system; all figures use the same resampled visitors.
+    """Ranks the catalogue for all cases with every system, and compares the metrics of the systems.
+
+    All intervals and p-values use the same resamples of the visitors.
 
     Args:
       systems: systems by name; each later system is tested against the first.
@@ -88,14 +90,14 @@ def compare_systems(
       groups: [P] bool by group name: whether the pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
-      replicas: their workers share the ranking.
+      replicas: all replicas; their workers share the ranking.
       is_available: [I] bool: items for the ranking `available_only`; None: no such ranking.
 
     Returns:
       `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
       `rankings`: three rankings by name. For each system and metric, a ranking has `value`, `low`, `high` and, except
       for the first system, the p-value `p` of the difference from the first system.
-      - The primary ranking also has coverage, Gini coefficient and novelty. They are no means over visitors, so they
+      - The primary ranking also has coverage, Gini coefficient and novelty. They are not means over visitors, so they
         have only a `value`.
       - The secondary ranking has only the cases without seen relevant items; it is null without such cases.
       - `available_only` is the primary ranking with only available items as candidates, so all other relevant items

@@ -41,13 +41,13 @@ class Measurement:
     secondary_ranks: RelevantRanks | None
     """Ranks in the secondary ranking, where hidden items rank last; None if not requested."""
     available_ranks: RelevantRanks | None
-    """Ranks in the primary ranking of available items only, where other items rank last; None if not requested."""
+    """Ranks in the primary ranking with only available items, where other items rank last; None if not requested."""
     times_recommended: dict[int, np.ndarray]
-    """By k, [I] int64: how many of the primary ranking's lists of length k contain each item."""
+    """For each k: [I] int64, the number of lists of length k in the primary ranking that contain each item."""
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """The values [V] of each metric of the primary ranking, by names such as `ndcg@10`."""
+        """The values [V] of each metric in the primary ranking, by names such as `ndcg@10`."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
@@ -115,7 +115,7 @@ class _Ranking:
 
 
 class Evaluator:
-    """Measures a scorer on cases; compiled once, it can measure again after the scorer's weights change."""
+    """Measures a scorer on cases. The compiled ranking is reused after the scorer's weights change."""
 
     def __init__(
         self,
@@ -132,11 +132,11 @@ class Evaluator:
         Args:
           scorer: a trained model or a baseline.
           cases: the cases and their relevant items.
-          ks: the list lengths; lengths above the size of the catalogue mean the whole catalogue.
+          ks: the list lengths; a list longer than the catalogue contains the whole catalogue.
           scores_bytes: memory for the scores of a chunk; by default a good value for the device.
-          replicas: their workers share the chunks; all get the same measurement.
+          replicas: all replicas; their workers share the chunks; all get the same measurement.
           with_secondary: also compute the secondary ranking.
-          is_available: [I] bool: also compute the primary ranking with only these items as candidates.
+          is_available: [I] bool: items for the primary ranking with only available items; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -153,7 +153,7 @@ class Evaluator:
 
         Args:
           on_chunk: called before each chunk; an exception from it ends the measurement.
-          on_progress: called with the number of cases that all workers together ranked since the last call.
+          on_progress: called with the number of cases that all workers ranked since the previous call.
 
         Raises:
           ValueError: a score is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Exposure metrics: how much of the catalogue is recommended, how evenly, and how unpopular those items are.
+"""Exposure metrics: how much of the catalogue is recommended, how evenly, and how unpopular recommended items are.
 
 Shapes: I items.
 """
@@ -22,9 +22,10 @@ def gini(times_recommended: np.ndarray) -> float:
 
 
 def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
-    """Mean over recommendations of −log2(share of the training events), in bits (Vargas and Castells, RecSys 2011).
+    """Mean self-information of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
-    The share is that of the recommended item; an item without training events is treated as if it had one.
+    The self-information of an item is −log2 of its share of the training events. An item without training events is
+    treated as if it had one.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / max(item_counts.sum(), 1))
     return float((times_recommended * bits).sum() / max(times_recommended.sum(), 1))

@@ -14,7 +14,7 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
     """Returns a mask [P] of the pairs in each group, by the group's name; omits groups without a pair.
 
-    - `view events` and so on, for each kind: the relevant item had an event of this kind; an item can be in
+    - `view events` and likewise for other kinds: the relevant item had an event of this kind; an item can be in
       several of these groups
     - history 1 … history 10+: by the number of rows before the moment
     - known, cold visitors: whether the visitor is in the training vocabulary
@@ -44,7 +44,7 @@ def kind_group(kind: str) -> str:
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:
-    """[I]: the group of each item by its training events [I]: 0 head, 1 middle, 2 tail, 3 cold.
+    """[I]: the group of each item, from its number of training events: 0 head, 1 middle, 2 tail, 3 cold.
 
     Items are ordered by popularity. Those with the first third of all training events are the head, those with the
     second third the middle, and those with the last third the tail. An item on a boundary belongs to the earlier third.

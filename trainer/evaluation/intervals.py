@@ -13,7 +13,7 @@ _MAX_DRAWS = 4_000_000  # per block: 32 MB
 
 
 class Interval(NamedTuple):
-    """Bounds of each column."""
+    """Bounds of the confidence interval of each column."""
 
     low: np.ndarray
     """[M] float64 lower bounds."""
@@ -29,18 +29,18 @@ def resampled_means(
     counts: np.ndarray | None = None,
     resamples: int = RESAMPLES,
 ) -> np.ndarray:
-    """[R, M]: means of the columns over visitors drawn with replacement (Efron, 1979).
+    """[R, M]: mean of each column over visitors drawn with replacement (Efron, 1979).
 
-    The same visitors are drawn for every column. With the same seed and number of visitors, they are also the same for
-    every system, so that the means of two systems can be subtracted.
+    The same visitors are drawn for every column. Calls with the same seed and number of visitors also draw the same
+    visitors, so the means of two systems can be subtracted.
 
     Args:
       values: [V, M].
       seed: seed of the draws.
       owner: [V] number of each case's visitor, ascending; a visitor is drawn with all of their cases, because these
-        are not independent. By default each case counts as a separate visitor.
-      counts: [V, M] bool: whether a case is included in a column; by default all are. If a resample includes no case,
-        its mean is NaN.
+        are not independent. By default each case has a separate visitor.
+      counts: [V, M] bool: whether a case is included in a column; by default all are. The mean is NaN if a resample has
+        no included case.
       resamples: R.
     """
     included = np.ones(values.shape) if counts is None else counts.astype(np.float64)
@@ -55,7 +55,7 @@ def resampled_means(
 
 
 def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """[R, M]: column sums of `values` [G, M], which has a row per visitor, over visitors drawn with replacement.
+    """[R, M]: sum of each column over visitors drawn with replacement; `values` [G, M] has one row per visitor.
 
     The draws depend on the seed and the number of visitors only.
     """
@@ -83,8 +83,8 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
 
     A p-value is 2 × (n + 1) / (R + 1), at most 1, where n is the number of resamples in which the difference is 0 or
-    has the less frequent sign. The added ones keep it above 0, because a finite number of resamples cannot show that
-    something is impossible (Davison and Hinkley, 1997).
+    has the less frequent sign. Adding 1 to n and R keeps the p-value above 0, because a finite number of resamples
+    cannot show that something is impossible (Davison and Hinkley, 1997).
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)
@@ -93,7 +93,7 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
 
 
 def _times_drawn(resamples: int, num_visitors: int, generator: np.random.Generator) -> np.ndarray:
-    """[R, G] float64: how often each visitor is in each resample."""
+    """[R, G] float64: number of times that each resample contains each visitor."""
     drawn = generator.integers(num_visitors, size=(resamples, num_visitors))
     flat = (drawn + np.arange(resamples)[:, None] * num_visitors).ravel()
     return np.bincount(flat, minlength=resamples * num_visitors).reshape(resamples, num_visitors).astype(np.float64)

@@ -17,9 +17,9 @@ class RelevantRanks:
     """[P] int64, from 0 for the best. The rank of an item that is in no list is arbitrary, but at least the length of
     the longest list."""
     owner: np.ndarray
-    """[P] int64: the case of the pair."""
+    """[P] int64: index of the pair's case."""
     num_relevant: np.ndarray
-    """[V] int64, at least 1."""
+    """[V] int64: number of relevant items of each case, at least 1."""
 
     def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """[V] float64: sum of `gain(rank)` over each case's relevant items with ranks below k."""
@@ -46,7 +46,7 @@ def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by that of a perfect list."""
+    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by a perfect list's sum."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 

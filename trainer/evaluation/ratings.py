@@ -1,4 +1,4 @@
-"""Squared errors of a model that predicts event weights, compared with those of constants.
+"""Squared errors of a model that predicts event weights, compared with constant predictions.
 
 Shapes: N rows.
 """
@@ -82,8 +82,8 @@ def rating_mse(
     Args:
       model: the model.
       rows: N rows.
-      event_weights: the weight of each event kind, which multiplies the weights of its rows.
-      replicas: their workers share the rows; each gets the result that one process alone would get.
+      event_weights: weight of each event kind; it multiplies the weights of rows of that kind.
+      replicas: all replicas; their workers share the rows; all workers get the result over all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:
@@ -111,5 +111,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64: the weight of each of the N rows, which the model should predict."""
+    """[N] float64: the weight that the model should predict for each row."""
     return np.asarray(event_weights)[rows.event] * rows.weight

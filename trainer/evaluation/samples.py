@@ -53,12 +53,13 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws one case for each of some random visitors; returns the recommendations of all systems for these cases.
+    """Draws random visitors and one case for each; returns the recommendations of all systems for these cases.
 
     Returns:
-      For each visitor, as JSON: `visitor_id`, None if it is not in the vocabulary; `moment`; the latest rows of
-      their `history`, and its length `history_rows`; the first `relevant` items, and their number `relevant_items`;
-      and for each of the `systems` its list, best first, with `is_hit` for each item.
+      A JSON object per visitor. `visitor_id` is None outside the vocabulary. `moment` is the time of the case.
+      `history` contains the latest rows of the history, and `history_rows` the number of all its rows. `relevant`
+      contains the first relevant items, and `relevant_items` the number of all of them. `systems` contains the list of
+      each system, best item first, with `is_hit` for each item.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)
     samples = [_describe(drawn, case, names) for case in range(len(drawn))]
@@ -70,14 +71,14 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S] ascending indices of cases: one random case for each of some random visitors."""
+    """[S] ascending indices of cases: one random case for each of S random visitors."""
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])
 
 
 def _ranked_items(scorer: Scorer, cases: Cases) -> list[list[int]]:
-    """[S] lists of the best items that are not hidden, best first."""
+    """S lists of the best items of the primary ranking, best first, without hidden items."""
     k = min(LIST_LENGTH, cases.num_items)
     ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
     with translate_divergence_errors():

@@ -34,14 +34,14 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of a protocol's other ranking, and this ranking, which is None without cases."""
+    """Returns the name of a protocol's secondary ranking, and the ranking, which is None if it has no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the systems on available items only, in one line; None if all items are available."""
+    """Compares the model with the best baseline on available items, in one line; None if all items are available."""
     ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
     if ranking is None:
         return None
@@ -53,10 +53,10 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 
 
 def ranking_table(systems: Ranking) -> str:
-    """Returns a row per system: intervals in brackets, the best in bold, † where a system differs from the first.
+    """Returns a table with a row per system. † marks a significant difference from the first system.
 
-    For coverage, Gini coefficient and novelty, there are no intervals and nothing is bold, because the highest value is
-    not the best: a random ranking has the highest coverage and novelty.
+    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals,
+    and no value is bold, because the highest is not the best: a random ranking has the highest coverage and novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
@@ -64,7 +64,7 @@ def ranking_table(systems: Ranking) -> str:
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """Returns a table of squared errors: of a model that predicts event weights, and of constants."""
+    """Returns a table of the squared errors of a model that predicts event weights, and of constant predictions."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
@@ -109,7 +109,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes in sentences how the refitted run was evaluated."""
+    """Describes the evaluation of the refitted run, in sentences."""
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
@@ -185,7 +185,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """Formats a metric's cells, one per system: the best value in bold, † if a value differs from the first one."""
+    """Formats a metric's cells, one per system: the best in bold, † if significantly different from the first."""
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 

@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns a table with a row and a column per system; each cell is the difference of the two."""
+    """Returns a table of pairwise differences: the main metric of the row's system minus that of the column's."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -262,7 +262,7 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Draws the visitor's latest events next to each system's list, with the relevant items below."""
+    """Shows the visitor's latest events next to each system's list, and the relevant items below."""
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""

@@ -115,13 +115,13 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the number of lists, their path and the excluded items."""
+    """Returns the number of lists, their path and the numbers of excluded items."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:
-    """Returns the number of findings by state; `doctor` has logged each."""
+    """Returns the number of findings by state, without details, because `doctor` logs each finding."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

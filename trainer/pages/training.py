@@ -26,7 +26,7 @@ Line = Mapping[str, Any]
 
 _START_EVENTS, _END_EVENTS = ("started", "resumed"), ("finished", "failed", "preempted")
 _MAX_POINTS = 400
-"""Maximum number of points of a curve, rows of a table and marks of an event, so that the page stays small."""
+"""Maximum number of points per curve, rows per table and marks per kind of event; it keeps the page small."""
 
 
 def training_page(
@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a table of the rows carried over; nothing without a warm start, or before it is done."""
+    """Returns a table of the rows that a warm start copied; [] if the run has no warm start, or before it is done."""
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]
@@ -202,7 +202,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds a `killed` event before each start that does not follow an end, at the time of the preceding event."""
+    """Adds a `killed` event before each start without a preceding end, at the time of the preceding event."""
     events: list[Line] = []
     for line in history:
         if events and line["event"] in _START_EVENTS and events[-1]["event"] not in _END_EVENTS:

@@ -22,15 +22,15 @@ class Histories:
     event: np.ndarray
     """[N] int64 indices of event kinds."""
     timestamp_ms: np.ndarray
-    """[N] int64."""
+    """[N] int64 times of the events."""
     begins: np.ndarray
-    """[V] int64: first row of each history, which is the oldest."""
+    """[V] int64: index of the first row of each history, its oldest row."""
     ends: np.ndarray
-    """[V] int64: one past the last row of each history."""
+    """[V] int64: one past the index of the last row of each history."""
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":
-        """Builds histories from rows [N] and the first row and the end of each history, both [V]."""
+        """Builds V histories from rows [N]; history v consists of the rows begins[v] … ends[v] - 1."""
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns the distinct items of each of the histories begin … end - 1, without items from `num_items` on."""
+        """Returns the distinct items of each of the histories begin … end - 1, without items outside the vocabulary."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

@@ -1,7 +1,7 @@
-"""The exact best items of the whole catalogue, for models that can score a piece of it (a range of items) at a time.
+"""Finds the exact best items of the whole catalogue for models that can score a piece (a range of items) at a time.
 
-The scores of a piece fit in the cache, and more visitors share one read of the item vectors. This is faster than
-scoring whole rows (docs/evaluation.md), and its memory does not grow with the catalogue.
+The scores of a piece fit in the cache, so more visitors can share one read of the item vectors. This is faster than
+scoring the whole catalogue at once (docs/evaluation.md), and the memory does not grow with the catalogue.
 
 Shapes: B visitors of a chunk, I items, P items of a piece, K list.
 """
@@ -23,7 +23,8 @@ from trainer.ranking.topk import (
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Visitors and items in a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
+"""Numbers of visitors and items that are scored at once. On a CPU, the scores take 16 MiB, to fit in its cache. On a
+GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
@@ -78,10 +79,10 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """Returns the K best of `best` and of a piece: the P items from index `begin` on, with scores [B, P].
+    """Returns the K best items of `best` and a piece; the piece starts at the item `begin` and has scores [B, P].
 
     Ties go to the earlier item, so an item of the piece is added only if it scores higher than the K-th best so far.
-    Therefore only blocks with a maximum above that score are read; their number falls with every piece.
+    Therefore only blocks with a maximum above that score are read. Later pieces have fewer such blocks.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])

@@ -1,6 +1,6 @@
-"""The best items of the whole catalogue, exactly, a chunk of visitors at a time.
+"""Finds the exact best items of the whole catalogue, for a chunk of visitors at a time.
 
-Evaluation, export and recommendation rank with the same functions, so the served lists are the evaluated ones.
+Evaluation, export and recommendation rank with these functions, so the served lists equal the evaluated ones.
 
 Shapes: B visitors of a chunk, V visitors, I items, K list, H history.
 """
@@ -42,7 +42,7 @@ class TopItems(NamedTuple):
 def visible_scores(
     scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool, is_offered: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """[B, I] float32: the scorer's scores, -inf for items that must not be in a list.
+    """[B, I] float32: the scorer's scores, with -inf for hidden items and items that are not offered.
 
     Args:
       scorer: the model.
@@ -58,7 +58,7 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function of `is_seen_hidden`, a scalar or [B], that returns scores [B, I]; most scorers ignore it."""
+    """Returns a function from `is_seen_hidden`, a scalar or [B], to scores [B, I]; only a `PolicyScorer` uses it."""
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
     scores = scorer.catalogue_scores(queries)
@@ -66,7 +66,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns scores [B, I] with -inf for the items that are not offered. `is_offered`: [I] bool; None: all are."""
+    """Returns scores [B, I] with -inf for items that are not offered; `is_offered` is [I] bool, or None if all are."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -95,9 +95,9 @@ def translate_divergence_errors() -> Iterator[None]:
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
-    """Returns scores [B, I], with -inf for the first `lengths` [B] of each row's items [B, H] where `is_hidden`.
+    """Returns scores [B, I] with -inf for the items to hide: in each row, the first `lengths` [B] of `items` [B, H].
 
-    `is_hidden` is a scalar or [B].
+    Only the rows where `is_hidden`, a scalar or [B], is True are changed. Items outside the catalogue are ignored.
     """
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
@@ -108,7 +108,7 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Returns the K best of each row of scores [B, I]; ties go to the lower index, which is the more frequent item."""
+    """Returns the K best items of each row of scores [B, I]; ties go to the lower index, the more frequent item."""
 
     def at_once() -> TopItems:
         values, indices = tf.math.top_k(scores, k)
@@ -135,13 +135,14 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns items [B, C], ascending, that include the K best of each row of `scores`, and their scores [B, C].
 
-    The items are those of the K blocks with the largest maxima. This is exact: the best items of these K blocks rank
-    before every item outside them, because they have a higher score, or an equal score and a lower index.
+    The row is divided into blocks; the result contains the K blocks with the largest maxima, and the items after the
+    last whole block. This is exact: the best item of each of the K blocks ranks before every item of the other blocks,
+    because it has a higher score, or an equal score and a lower index.
 
     Args:
       scores: [B, I].
       k: K.
-      above: [B, 1]: only items with a higher score are needed.
+      above: [B, 1]: items with this score or a lower one may be missing from the result; None: none are.
     """
     num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
     end = num_items - num_items % _BLOCK_ITEMS  # the items after the last whole block are always included
@@ -160,7 +161,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """Returns the K best of `top` and of other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
+    """Returns the K best of `top` and other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
     # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
@@ -171,7 +172,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """Returns B ≥ 1 so that scores [B, I] fit into `scores_bytes`; None: the memory that suits the device."""
+    """Returns B ≥ 1 such that scores [B, I] fit into `scores_bytes`; None: a good memory size for the device."""
     if scores_bytes is None:
         scores_bytes = GPU_SCORES_BYTES if tf.config.list_logical_devices("GPU") else CPU_SCORES_BYTES
     return int(np.clip(scores_bytes // (num_items * _FLOAT_BYTES), 1, _MAX_CHUNK))

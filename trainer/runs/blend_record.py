@@ -1,4 +1,4 @@
-"""blend.json: the parts of a run's model and their weights, which validation chose after training."""
+"""blend.json: the models (parts) that a run blends, and their weights, which validation chose after training."""
 
 import json
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from common.errors import explain_damage
 from trainer.runs.layout import RunLayout
 
 OWN_RUN = "."
-"""Name of the part of a blend that is the run itself."""
+"""Name of the blended run itself in the list of its parts."""
 RETURN_FEATURES = ("is_seen", "frequency", "recency", "recency_in_days")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 RANKINGS = ("new_items", "returning", "in_session")
-"""The kinds of ranking, each with its own weights. `new_items` hides seen items. The others show seen items:
+"""The kinds of ranking, with separate weights. `new_items` hides seen items. The others show seen items:
 `returning` is for a visitor who comes back after a break, `in_session` for a visitor within a session."""
 
 
@@ -27,7 +27,7 @@ class BlendWeights:
     parts: tuple[float, ...]
     """P weights of the parts' scores."""
     popularity: float = 0.0
-    """Weight of log(n + 0.25), where n counts the training events of an item."""
+    """Weight of log(n + 0.25), where n is the number of training events of an item."""
     trend: float = 0.0
     """Weight of the trend of an item."""
     half_life_days: float
@@ -45,7 +45,7 @@ class BlendWeights:
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Builds weights from the result of `to_array` and the half-life of the trend."""
+        """Reverses `to_array`; the half-life of the trend is not in the array."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -62,15 +62,15 @@ class BlendRecord:
     """The blend of a run."""
 
     parts: tuple[str, ...]
-    """P directories of runs, relative to this run; `.` is this run itself."""
+    """Directories of the P blended runs, relative to this run; `.` is this run itself."""
     steps: tuple[int, ...]
-    """Steps of the checkpoints of the P parts."""
+    """Step of the checkpoint of each part."""
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
-    """For each ranking, null without cases: `cases`, their number; `blend`, the NDCG@20 of the blend; `parts`, the
-    NDCG@20 of each tried part alone, by directory; `frequency`, the NDCG@20 of ranking by frequency in the visitor's
-    history, null for `new_items`."""
+    """Validation of each ranking, null without cases. `cases` is the number of cases. The other values are NDCG@20:
+    `blend` of the blend; `parts` of each tried part alone, by directory; `frequency` of ranking by frequency in the
+    visitor's history, null for `new_items`."""
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
         """Returns the features with a nonzero weight in a ranking, and these weights.

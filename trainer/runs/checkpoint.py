@@ -52,7 +52,7 @@ class CheckpointMetadata:
     step_in_epoch: int
     """Number of steps done in the unfinished epoch."""
     replicas: int
-    """Number of replicas that wrote the checkpoint, and of files per array."""
+    """Number of replicas that wrote the checkpoint; each array has one file per replica."""
     arrays: dict[str, tuple[int, int]]
     """Shape [rows, D] of each array, by name such as `visitor.values`."""
     files: dict[str, str]
@@ -71,7 +71,7 @@ class Validations:
     """Metric by step."""
 
     def since_best(self, step: int) -> int:
-        """Counts the validations after the best one and up to `step`; for early stopping."""
+        """Returns the number of validations after the best one, up to `step`; for early stopping."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -100,12 +100,15 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the rows of `visitors` in a table of `count` rows; visitors without a row share the last one."""
+        """Returns the rows of `visitors` in a table of `count` rows; None: all rows.
+
+        Visitors without a row share the last row.
+        """
         return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
 
 class StoredTable:
-    """An array of a checkpoint; it is read in slices, so that a table is not in memory twice."""
+    """An array of a checkpoint. It is read in slices, so that no second copy of a table is in memory."""
 
     def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
         self._dim = state.arrays[name][1]
@@ -194,7 +197,7 @@ def restore(
 
 
 def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> Iterator[None]:
-    """Fills an array from a checkpoint, a chunk per iteration. `is_alike`: both have the same number of shards."""
+    """Fills an array from a checkpoint, one chunk per iteration. `is_alike`: both have the same number of shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
@@ -261,7 +264,7 @@ def best_step(workdir: str) -> int | None:
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Lists the steps of kept checkpoints with a validation metric, best first; equal ones in order of step."""
+    """Lists the steps of kept checkpoints with a validation metric, best first; on ties, earlier steps first."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1

@@ -1,7 +1,7 @@
-"""Writes checkpoints during training: a copy is taken between two steps, and a thread writes it.
+"""Writes checkpoints during training: copies the state between two steps, and writes the copy in a thread.
 
 Every worker writes the rows it owns and passes their checksums to the chief, which publishes the checkpoint by a
-rename. If a worker cannot write its part, the checkpoint is dropped, earlier ones are kept, and training continues.
+rename. If a worker cannot write its part, the checkpoint is dropped and training continues; earlier checkpoints remain.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class CheckpointWriter:
         """Starts the checkpoint of `step`; returns as soon as the rows are copied in memory.
 
         Args:
-          step: steps done.
+          step: number of training steps done.
           on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
           is_urgent: whether to abort a checkpoint that is still being written, unless its upload has started.
         """
@@ -112,11 +112,11 @@ class CheckpointWriter:
         return self._is_whole
 
     def _check_owner(self) -> None:
-        """Raises OwnershipLostError if another process has taken over the run, whose files have the same names."""
+        """Raises OwnershipLostError if another process has taken over the run and writes files with the same names."""
         storage.try_to_check_ownership(self._workdir)
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the pending checkpoint, unless every worker has written its part by then."""
+        """Aborts the pending checkpoint; publishes it instead if every worker has already written its part."""
         pending = self._pending
         if pending is None:
             return
@@ -250,13 +250,13 @@ def _write_files(
     is_aborted: threading.Event,
     before_each: Callable[[], None],
 ) -> dict[str, str]:
-    """Writes the files, and their SHA-256 by name to the file `checksums`; returns the SHA-256.
+    """Writes the files, and a file with the SHA-256 of each; returns the SHA-256 by name.
 
     Args:
       staging: directory or URI of the files.
-      files: contents by name; emptied.
-      checksums: path of the file with the SHA-256.
-      is_aborted: whether to stop.
+      files: contents by name; emptied while writing, to free memory.
+      checksums: path of the file with the SHA-256 by name.
+      is_aborted: is set to stop the writing.
       before_each: called before each file; an error ends the writing.
 
     Raises:

@@ -85,7 +85,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a part of a blend, relative to that of the blend; a part is an ordinary run."""
+    """Returns the directory of a part, relative to the blended run; a part is a run like any other."""
     return join("parts", name)
 
 

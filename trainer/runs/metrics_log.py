@@ -49,13 +49,13 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def losses_since(self, step: int) -> list[tuple[int, float]]:
-        """Returns the steps and the mean loss of each call after `step` that an earlier process logged."""
+        """Returns the number of steps and the mean loss of each call after `step` that an earlier process logged."""
         losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
         return [(line["step"] - start, line["loss"]) for start, line in zip(starts, losses, strict=False)]
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history. Unlike the metrics, it keeps the events of steps that a killed run lost."""
+        """Adds an event to the history. Unlike the metrics, the history keeps the steps that a killed run lost."""
         if not self._is_chief:
             return
         self._check_owner()
@@ -68,7 +68,7 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the mean `loss` of the steps after the last call, up to `step`; they were trained on `rows` rows."""
+        """Logs the mean `loss` of the steps since the previous call, up to `step`; they trained on `rows` rows."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step
@@ -110,7 +110,13 @@ class RunLog:
                     tf.summary.scalar(name, value)
 
     def _check_owner(self) -> None:
-        """Drops unwritten lines if another process has taken over the run; its own file of scalars is no problem."""
+        """Stops logging if another process has taken over the run; lines that were not written yet are dropped.
+
+        The TensorBoard file needs no such check, because each process has a separate one.
+
+        Raises:
+          OwnershipError: another process has taken over the run.
+        """
         try:
             storage.try_to_check_ownership(self._workdir)
         except storage.OwnershipError:

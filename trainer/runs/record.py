@@ -28,7 +28,7 @@ HARMLESS_SETTINGS = (
     "step_timeout_seconds",
     "max_loss_growth",
 )
-"""Settings that change how a run proceeds but not its result; a resumed run may change them."""
+"""Settings that do not change the result of a run; they may be changed when it is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class RunRecord:
     versions: dict[str, str]
     """Versions of Python and of the packages that affect the numbers."""
     dataset_facts: dict[str, str] = field(default_factory=dict)
-    """Facts about the dataset, which an error shows if the run is resumed with another dataset."""
+    """Facts about the dataset, for the error message if the run is resumed with another dataset."""
     warm_start: dict[str, Any] | None = None
-    """The run that initialised this one, and the counts of carried rows; None: random initialisation."""
+    """The run that initialised this run, and the numbers of rows taken from it; None: random initialisation."""
     refit_of: dict[str, Any] | None = None
     """The run that this run refits on all events; see `refit.describe_run`. None: the run is not a refit."""
 
@@ -96,7 +96,7 @@ def run_identity(record: RunRecord) -> str:
 
 
 def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
-    """Checks that a checkpoint at `workdir` was written by the run of `record`; run.json may have been replaced since.
+    """Checks that the run of `record` wrote a checkpoint at `workdir`; run.json may have been replaced since then.
 
     Args:
       workdir: directory of the run.
@@ -115,7 +115,7 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
 
 
 def has_run(workdir: str) -> bool:
-    """Returns True if a run was started."""
+    """Returns True if a run was started at `workdir`."""
     return storage.exists(RunLayout(workdir).run)
 
 
@@ -132,7 +132,7 @@ def check_same_run(
     warm_start: str | None = None,
     refit_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks that a resumed run has the same settings, dataset, warm start and refitted run as before.
+    """Checks that a resumed run has the settings, dataset, warm start and refitted run of its record.
 
     Raises:
       ValueError: they differ; the message lists the differences.

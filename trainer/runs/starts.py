@@ -1,4 +1,4 @@
-"""Counts starts of a run without a new checkpoint, to end a run that fails at the same step again and again.
+"""Counts the starts of a run since its last checkpoint, to end a run that fails at the same step again and again.
 
 A worker that hangs or loses another worker exits with a status that requests a restart. Without a limit, a job that
 always hangs at the same step would restart until its deadline.
@@ -24,14 +24,14 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Counts a start of the run at `workdir`, unless the start ends by itself with a result, an error or on request.
+    """Counts a start of the run at `workdir`, unless the start ends with a result, an error or a requested stop.
 
-    So the count contains only starts that were killed, hung, or lost another worker. The chief keeps the count in the
-    run directory. All workers call this together.
+    So only starts that were killed, hung, or lost another worker are counted. The chief stores the count in the run
+    directory. All workers call this together.
 
     Args:
       workdir: directory of the run.
-      parts: directories of the runs that are part of its model; their checkpoints are progress, too.
+      parts: directories of the runs that it blends; a new checkpoint of one of them is progress, too.
       replicas: all replicas.
 
     Raises:

@@ -20,7 +20,7 @@ class SearchLayout:
 
     @property
     def definition(self) -> str:
-        """The definition of the search: settings and values; the same for all processes of the search."""
+        """The definition of the search: settings and values. It is the same for all processes."""
         return join(self.root, "tune.json")
 
     @property
@@ -63,15 +63,15 @@ class Trial:
     settings: Mapping[str, str]
     """The searched settings, as in `--set`."""
     value: float | None
-    """Best validation; None: no epoch is validated yet."""
+    """Best validation metric; None: no epoch is validated yet."""
     validations: Mapping[int, float]
-    """Validation by epoch."""
+    """Validation metric by epoch."""
     problem: str | None = None
     """Why the trial failed."""
 
 
 def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> None:
-    """Checks that a search is continued with the same definition; writes it if the search is new.
+    """Checks that a resumed search has the same definition as before; writes the definition of a new search.
 
     Raises:
       ValueError: the definitions differ; the message lists the differences.

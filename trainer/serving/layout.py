@@ -13,14 +13,14 @@ from common.storage.paths import join
 from trainer.runs.layout import RunLayout
 
 MARKER = "saved_model.pb"
-"""Readers of an object store treat a directory without this file as unfinished."""
+"""File that is written last: in an object store, readers treat a directory without it as unfinished."""
 VARIABLES = "variables/variables"
-"""Prefix of the checkpoint that holds the weights and the mask of items on offer."""
+"""Path prefix of the checkpoint, which contains the weights and the mask of the items on offer."""
 CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
-"""A JSON object: the `name` of the model, such as mf; its `offer`, the numbers of items on offer and of excluded items
-by reason; and `half_lives_days`, the half-lives of its trends, empty for a model without a trend."""
+"""A JSON object. `name` is the name of the model, such as mf. `offer` contains the number of items on offer, and the
+numbers of excluded items by reason. `half_lives_days` lists the half-lives of the model's trends; it may be empty."""
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 """Requests that TensorFlow Serving runs before it serves a version; it prescribes the path."""
 ITEMS = "assets/items.txt"

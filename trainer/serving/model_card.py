@@ -56,7 +56,7 @@ class Subject:
     """The facts that a card describes."""
 
     record: RunRecord
-    """Record of the run."""
+    """Record of the training run."""
     step: int
     """Step of the checkpoint with the model's weights."""
     manifest: Manifest
@@ -66,7 +66,7 @@ class Subject:
     evaluations: Mapping[Split, Figures]
     """Evaluations of this checkpoint by split; for a refit, of the refitted checkpoint. Empty without evaluations."""
     items: Sequence[str]
-    """At least one item id of the catalogue, for the example."""
+    """Item ids of the catalogue for the usage example, at least one."""
     blend: BlendRecord | None = None
     """The blend that computes the scores; None: the model alone computes them."""
 
@@ -106,7 +106,7 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """Returns the preset nearest to a config, and the differences, as `KEY: PRESET'S VALUE, now CONFIG'S VALUE`."""
+    """Returns the preset most similar to a config, and the differences as `KEY: PRESET'S VALUE, now CONFIG'S VALUE`."""
     changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
     return name, changes[name]
@@ -334,7 +334,7 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
 
 
 def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Returns the name, the inputs and the outputs of each signature of a model with these event kinds."""
+    """Returns the name, inputs and outputs of each signature; `kinds` are the event kinds of the dataset."""
     any_kind = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
     return [
         (

@@ -1,6 +1,6 @@
 """The exported module: a trained model that takes and returns raw ids.
 
-It ranks with the functions of the evaluator, so the served lists are the measured ones.
+It ranks with the functions of the evaluator, so the served lists equal the evaluated ones.
 
 Shapes: B queries, H history, K list, I items of the vocabulary.
 """
@@ -68,8 +68,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
-            exclude: the model does not store timelines. Kinds and times of events are unknown to the model, and the
-            visitor is taken to be in a session; use `recommend_events` to pass them.
+            exclude: the model does not store timelines. Without the kinds and times of the events, the model treats the
+            visitor as within a session; use `recommend_events` to pass kinds and times.
           k: int32, the length of the lists, from 1 to I: a scalar, or [B] for a length per query.
           exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B].
 
@@ -166,9 +166,9 @@ class ServingModel(tf.Module):
         return self._best(scores, k)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the ids and scores [B, K] of the best `k`, a scalar or [B], of each row of scores [B, I].
+        """Returns the ids and scores [B, K] of the `k` best items of each row of scores [B, I].
 
-        K is the largest `k`.
+        `k` is a scalar or [B]; K is the largest of its values.
         """
         k = _per_query(k, scores, "k")
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
@@ -181,7 +181,7 @@ class ServingModel(tf.Module):
         return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": score}
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """Builds queries from ids, kinds and ages of events, all [B, H]; now is 0, so past times are negative."""
+        """Builds queries from visitor_id [B] and events [B, H]. The time of a query is 0; event times are negative."""
         same_size = tf.debugging.assert_equal(
             tf.shape(visitor_id)[0],
             tf.shape(history)[0],
@@ -204,7 +204,7 @@ class ServingModel(tf.Module):
 
 
 def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns [B] values for queries [B, …]: a single value is repeated."""
+    """Returns `values` as [B], for queries [B, …]; a single value is repeated for all queries."""
     flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
     message = f"{name} must have one value, or one for each query"
     is_valid = tf.debugging.Assert((tf.size(flat) == 1) | (tf.size(flat) == count), [message, tf.shape(values)])

@@ -30,7 +30,7 @@ class ShardLists:
 
 @dataclass(frozen=True)
 class ItemNames:
-    """The ids and titles of the catalogue's items, which recommendation files contain."""
+    """Ids and titles of the catalogue's items, for the recommendation files."""
 
     ids: np.ndarray
     """[I] ids, of type object."""

@@ -1,7 +1,7 @@
-"""The refresh job: publishes an export again with other items on offer and a newer trend, without training or tracing.
+"""The refresh job: publishes a copy of an export with an updated offer and trend, without training.
 
 The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
-graph and all weights are copied. A table of items has no events, so with a table alone only the mask changes.
+graph and all weights are copied. A table of items has no events, so it changes only the mask.
 """
 
 import logging
@@ -37,10 +37,10 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes an export with the items that are on offer now, whole or not at all; `export` is left unchanged.
+    """Publishes a copy of an export with an updated offer and trend, either with all its files or not at all.
 
     Args:
-      export: directory or URI that `export` or `refresh` published.
+      export: directory or URI that `export` or `refresh` published; it is not changed.
       output: directory or URI, which must not exist.
       facts: table of `ITEM_FACTS_SCHEMA`: availability and categories of the items.
       rules: which items are on offer; None: all that are not known to be unavailable.
@@ -96,7 +96,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the trends in `values`, the variables by name; returns the number of these events."""
+    """Adds newer events to the trends in `values`, the variables by name; returns the number of added events."""
     if not half_lives_days or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()

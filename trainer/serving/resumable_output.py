@@ -1,10 +1,11 @@
-"""Publishes a directory of shards as a whole, and keeps the finished shards of a killed process.
+"""Publishes a directory only with all its shards, and keeps the finished shards of a killed process.
 
     OUTPUT.partial/   in an object store, which cannot rename: OUTPUT itself
       _unfinished     the record: the inputs of the shards, and the SHA-256 of every finished file
       …               the files
 
-The record is updated after the files of a shard, so a half-written shard is not in it and is written again.
+The record is updated after all files of a shard are written. So it does not contain a half-written shard, and a resumed
+job writes the shard again.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ class ResumableOutput:
     """SHA-256 of the finished files, by name."""
 
     def has(self, names: Iterable[str]) -> bool:
-        """Returns whether all these files are finished."""
+        """Returns True if all files with these names are finished."""
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -67,10 +68,10 @@ class ResumableOutput:
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
-    """Opens an output; it contains the finished shards if a process with the same inputs was killed.
+    """Opens an output. It contains the finished shards of a killed process with the same inputs, if there was one.
 
     Raises:
-      FileExistsError: `destination` exists, or holds unfinished shards with other inputs.
+      FileExistsError: `destination` exists, or there are unfinished shards with other inputs.
     """
     storage.refuse_existing(destination, marker=marker)
     storage.check_writable(destination)
@@ -126,7 +127,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the checksums of the files that are unchanged."""
+    """Returns the entries of `finished` for files that are present and unchanged."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)

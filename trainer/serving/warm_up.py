@@ -1,4 +1,4 @@
-"""Warm-up requests of an export: a server runs them before it accepts others, because the first calls are slow.
+"""Warm-up requests of an export. A server runs them before it accepts other requests, because first calls are slow.
 
 TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`: a TFRecord file of its message PredictionLog.
 
@@ -57,7 +57,7 @@ def write_warm_up(path: str, requests: Mapping[str, Inputs]) -> None:
 def _prediction_log(signature: str, inputs: Inputs) -> bytes:
     """Returns a serialised PredictionLog.
 
-    It is encoded by hand: the only package with its class, tensorflow-serving-api, pins its own version of TensorFlow.
+    It is encoded by hand, because the only package with its class, tensorflow-serving-api, pins the TensorFlow version.
     """
     request = _field(_REQUEST_MODEL_SPEC, _field(_MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
     for name, value in inputs.items():
@@ -67,12 +67,12 @@ def _prediction_log(signature: str, inputs: Inputs) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Returns a field that holds a string or a message."""
+    """Encodes a Protocol Buffers field with a string or a message."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """Returns groups of seven bits, lowest first; the highest bit of a byte says that another group follows."""
+    """Encodes a Protocol Buffers varint: seven bits per byte, lowest first; the highest bit is 0 in the last byte."""
     head = bytearray()
     while value > 0x7F:
         head.append(value & 0x7F | 0x80)

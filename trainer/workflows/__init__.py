@@ -1,1 +1,1 @@
-"""Commands built from train and evaluate: models within a budget, a search over settings, a refit on all events."""
+"""Commands that train several runs: `--preset auto`, the search over settings, and the refit on all events."""

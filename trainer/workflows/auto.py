@@ -41,7 +41,7 @@ _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense f
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The outcome of training one of the models."""
+    """Outcome of the training of one model."""
 
     name: str
     """Name of the trial, one of `presets.auto_trials`."""
@@ -61,14 +61,14 @@ def train_auto(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains the models of `presets.auto_trials` as far as the budget allows, and blends them by validation.
+    """Trains the models of `presets.auto_trials` within a time budget, and blends them by validation.
 
     Args:
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      budget_seconds: seconds for training and blending; the first trial is trained to its end in any case.
-      settings: changes to all trials, such as `evaluate.kinds=transaction`.
-      stop: requests the run to stop; None: SIGTERM does.
+      budget_seconds: seconds for training and blending; the first trial is always trained to its end.
+      settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
+      stop: stops the run when it is set; None: SIGTERM stops it.
 
     Returns:
       The result: the trials, the blend, and the seconds.
@@ -116,7 +116,7 @@ def _run_trials(
     deadline: float,
     request: StopRequest,
 ) -> None:
-    """Appends the missing trials to `trials`, within their shares of the time until `deadline`."""
+    """Runs the missing trials and appends them to `trials`. Each gets a share of the time left until `deadline`."""
     for number, (name, config) in enumerate(configs.items()):
         if name in {trial.name for trial in trials}:
             continue
@@ -130,7 +130,7 @@ def _run_trials(
 def _try(
     name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
 ) -> Trial:
-    """Trains one of the models for at most `limit` seconds; None: to its end."""
+    """Trains one of the models for at most `limit` seconds; None: until its training ends."""
     if limit is not None and limit < _LEAST_SECONDS:
         return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
     log.info("trial %s starts, %s", name, "without a time limit" if limit is None else f"for at most {limit:.0f} s")

@@ -1,7 +1,7 @@
-"""Refit: trains the settings of a finished run again, on the events of all splits.
+"""Refit: trains with the settings of a finished run on the events of all splits.
 
-A refit holds nothing out, so it has neither validation nor evaluation. It trains for as many epochs as the run's best
-checkpoint took, and its report and model card show the evaluation of that run.
+A refit has no held-out events, so it has neither validation nor evaluation. It trains for as many epochs as the best
+checkpoint of the run took. Its report and model card show the evaluation of that run.
 """
 
 import json
@@ -40,15 +40,15 @@ def refit(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains the settings of `run` on all events, or resumes such a refit; a refit is a run like any other.
+    """Trains with the settings of `run` on all events, or resumes such a refit. A refit is a run like any other.
 
     Args:
       run: directory of the run to refit.
       workdir: directory of the refit.
       data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none`. The latter may
-        come from a later log, with newer items. None: the path that `run` was trained from.
+        come from a newer log with new items. None: the path that `run` was trained from.
       settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
-      stop: requests the refit to stop; None: SIGTERM does.
+      stop: stops the refit when it is set; None: SIGTERM stops it.
 
     Returns:
       The results that `train` returns; `refit_of` is the result of `describe_run`.
@@ -69,7 +69,7 @@ def refit(
 def _refit_blend(
     blend: BlendRecord, run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits all parts of a blend, which keeps its weights."""
+    """Refits all parts of a blend; the blend keeps its weights."""
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
         for part in blend.parts
@@ -114,7 +114,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend: the record of its first part, with the evaluations of the whole blend."""
+    """Writes the record of a refitted blend: a copy of its first part's record, with the evaluations of the blend."""
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
@@ -126,7 +126,7 @@ def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
     A counted model computes each epoch from scratch, so only the last of these epochs is repeated, with its powers. A
-    blend keeps the weights of the run, because there is no validation to choose others.
+    blend keeps the weights of the run, because a refit has no validation that could choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, CountedConfig):
@@ -176,11 +176,11 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is the run's own, or that it is another dataset without held-out splits.
+    """Checks that a dataset is the dataset of the run, or a different one without held-out splits.
 
     Raises:
       ContractError: there is no dataset.
-      ValueError: it is another dataset with held-out splits, or the run was already trained on all of the events.
+      ValueError: it is a different dataset with held-out splits, or the run was already trained on all its events.
     """
     try:
         manifest, checksum = read_manifest(data), dataset_checksum(data)
@@ -219,7 +219,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of the checkpoint of `step` on each split that it was evaluated on."""
+    """Returns the main metric of the checkpoint of `step`, by split; skips splits without an evaluation of it."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

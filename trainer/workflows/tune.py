@@ -1,8 +1,8 @@
-"""Tune: searches settings with Optuna; each trial is a run that is validated like any other.
+"""Tune: searches settings with Optuna. Each trial is a run like any other, with validation.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) chooses the settings of a trial, as a pure
 function of the seed, the trial's number and the finished trials. A trial that is worse at an epoch than the median of
-the finished ones is pruned. Processes share the trials: each takes the next one that no other process runs.
+the finished trials is pruned. Processes share the trials: each takes the next trial that no other process runs.
 """
 
 import fcntl
@@ -65,7 +65,7 @@ def tune(
     only: int | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Runs the trials of a search that are not finished, and writes its table, its best settings and its report.
+    """Runs the unfinished trials of a search, and writes the table of trials, the best settings and the report.
 
     The same call resumes a search and its interrupted trials, and adds trials if `trials` is larger. Several processes
     that make the same call share the trials.
@@ -79,8 +79,8 @@ def tune(
       settings: other settings of the preset to change, as `KEY=VALUE`.
       seed: seed of the search; the runs have a separate seed, one of the `settings`.
       storage_url: database with Optuna's records, such as `postgresql://…`; None: a file in `workdir`.
-      only: number of the only trial to run, if each trial is a separate job; None: all that no other process runs.
-      stop: requests the running trial to stop; None: SIGTERM does.
+      only: number of the only trial to run, if each trial is a separate job; None: all trials that no process runs.
+      stop: stops the running trial when it is set; None: SIGTERM stops it.
 
     Returns:
       JSON values: the number of trials by state, the `best` trial as in `best.json`, the path of the report.
@@ -115,7 +115,11 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Checks that processes can share the trials, and that there are trials to run."""
+    """Checks the numbers of trials, and that processes can share the trials at `workdir`.
+
+    Raises:
+      ValueError: a number is out of range, or an object store is used without a database and `only`.
+    """
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -158,12 +162,12 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of a search in a database; it does not depend on the current directory."""
+    """Returns the name of a search in the database: the absolute path or URI of its directory."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
 class SeededSampler(BaseSampler):
-    """Samples each setting with its own estimator, seeded by the search, the trial and the setting.
+    """Samples each setting with a separate estimator, seeded by the search, the trial and the setting.
 
     Therefore a resumed search continues like an uninterrupted one, and processes do not sample the same settings.
     """
@@ -228,7 +232,7 @@ class Search:
                 self._run(number, trial, request)
 
     def _find(self, number: int) -> FrozenTrial | None:
-        """Finds the trial `number` in the storage; Optuna's own numbers may have gaps if processes were killed."""
+        """Finds the trial `number` in the storage; the numbers of Optuna differ if processes were killed."""
         trials = self._study.get_trials(deepcopy=False)
         return next((trial for trial in trials if trial.user_attrs.get(_NUMBER) == number), None)
 
@@ -348,7 +352,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 def _locked(path: str) -> Iterator[bool]:
     """Tries to lock a file until the block or the process ends; yields whether it succeeded.
 
-    In an object store, nothing is locked, because each process runs its own trial.
+    In an object store, nothing is locked, because each process runs a different trial.
     """
     if not storage.is_local(path):
         yield True
