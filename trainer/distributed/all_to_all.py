@@ -1,14 +1,15 @@
 """Exchanges table rows between replicas.
 
-A replica handles only its own ids: it sorts them by owner, and the replicas gather the number of ids from each replica
-to each owner. The owners then receive the ids and send their rows. Gradients take the same route back.
+Each replica sorts the ids that it requests by owner. The replicas gather how many ids each of them requests from each
+owner. Then they send the ids to the owners, and the owners send the rows back. Gradients take the same route as the
+ids, from the requesting replicas to the owners.
 
-A replica sends one message of `capacity` rows to each replica, itself included. The last rows of a message are padding.
-One tensor contains all messages, [R · capacity, D], so a graph has the same operations for any number of replicas.
-Arrays of integers are int64, because TensorFlow computes with int32 in host memory.
+In each exchange, a replica sends one message of `capacity` rows to every replica, including itself. The last rows of a
+message are padding. One tensor [R · capacity, D] contains all messages, so a graph has the same operations for any
+number of replicas. Integers are int64, because TensorFlow processes int32 in host memory.
 
-Shapes: R replicas, n ids that one replica requests, S rows that are requested from one replica, M rows that one replica
-receives: R · capacity, or n if there is only one replica; D columns.
+Shapes: R replicas, D columns; for one replica: n ids that it requests, S rows that all replicas request from it, M rows
+that it receives, including padding (R · capacity, or n if there is only one replica).
 """
 
 from dataclasses import dataclass, replace
@@ -20,35 +21,41 @@ from trainer.distributed.collectives import Collectives, LocalCollectives
 from trainer.distributed.replicas import Replicas
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
-"""Numbers of rows that messages are padded to. A collective operation keeps the shapes of its first call, so each
-capacity has a separate operation. On average, an eighth of the traffic is padding."""
+"""Possible numbers of rows of a message. Messages are padded to one of them; on average, an eighth of the traffic is
+padding. A collective operation keeps the shapes of its first call, so each capacity has a separate operation."""
 
 
 @dataclass(frozen=True)
 class Messages:
-    """The messages of a route between several replicas."""
+    """The sizes of the messages between several replicas, and the operations that send them."""
 
     collectives: Collectives | LocalCollectives
     """The operations that send the messages."""
     replica: int
     """The replica that uses the route."""
     level: tf.Tensor
-    """Index into CAPACITIES: the smallest capacity for the longest message between any two replicas."""
+    """Index of `capacity` in CAPACITIES, scalar int32."""
     capacity: tf.Tensor
-    """Rows of a message, scalar int64."""
+    """Rows of every message, scalar int64: the smallest of CAPACITIES that the longest message fits into."""
     counts: tf.Tensor
-    """[R, R] int64: number of rows that replica d requests from owner o, at [d, o]."""
+    """[R, R] int64: counts[d, o] is the number of rows that replica d requests from owner o."""
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Builds the messages from this replica's number of ids per owner [R]; gathers the numbers of all replicas."""
+        """Builds the messages; gathers the `counts` of all replicas.
+
+        Args:
+          collectives: the operations that send the messages.
+          replica: index of this replica.
+          counts: [R] number of ids that this replica requests from each owner.
+        """
         size = counts.shape[0]
         gathered = tf.reshape(collectives.all_gather(replica, counts), [size, size])
         level = tf.searchsorted(CAPACITIES, tf.reduce_max(gathered)[None])[0]
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the indices of the rows that are not padding in all messages; `counts` [R]: rows per message."""
+        """Returns the indices of the rows that are not padding; `counts` [R] is their number in each message."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
@@ -57,7 +64,7 @@ class Messages:
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends one message to each replica; returns the received messages, ordered by sender. Both are [M, …]."""
+        """Sends the messages `rows` [M, …], one to each replica; returns the received messages [M, …], by sender."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
@@ -69,14 +76,14 @@ class Route:
     """The rows that a replica requests from their owners, and the rows that other replicas request from it."""
 
     positions: tf.Tensor
-    """[n] for each id that this replica requests, the index of its row among the M received rows."""
+    """[n] index of each requested id's row among the M received rows."""
     num_rows: tf.Tensor
     """M, scalar."""
     served: tf.Tensor
-    """[S] the requested rows, as indices into this replica's shard; grouped by requesting replica, in the order of its
-    ids."""
+    """[S] the rows that are requested from this replica, as indices into its shard. They are grouped by requesting
+    replica; within a group, they have the order of the request."""
     slots: tf.Tensor | None = None
-    """[S] index of each requested row in the messages; None: there is only one replica."""
+    """[S] index of each row of `served` in the messages to send; None: there is only one replica."""
     messages: Messages | None = None
     """The messages of the route; None: there is only one replica."""
 
@@ -89,7 +96,7 @@ class Route:
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests a row for every id, also for duplicates; see `by_row`."""
+        """Builds a route that requests one row per id, also for repeated ids; called like `by_row`."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
@@ -119,7 +126,7 @@ class Route:
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], one per received row, to their owners; returns the rows [S, D] that this replica gets."""
+        """Sends rows [M, D], one per received row, to the owners; returns the rows [S, D] that this owner receives."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

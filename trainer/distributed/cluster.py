@@ -1,4 +1,7 @@
-"""Sets TF_CONFIG from the Kubernetes environment; other modules read the environment only to explain problems."""
+"""Finds the workers that train together, and sets TF_CONFIG from the Kubernetes environment.
+
+Other modules read environment variables only to explain problems.
+"""
 
 import json
 import os
@@ -25,7 +28,7 @@ class Cluster:
 
 
 def join_cluster() -> Cluster | None:
-    """Returns the cluster of this process and sets TF_CONFIG for TensorFlow; None: the process trains alone."""
+    """Sets TF_CONFIG for TensorFlow; returns the cluster of this process, or None if the process trains alone."""
     cluster = read_cluster(os.environ)
     if cluster is not None:
         os.environ["TF_CONFIG"] = tf_config(cluster)
@@ -41,8 +44,8 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     """Reads the cluster from TF_CONFIG, or from the variables of a Kubernetes Indexed Job.
 
     In addition to Kubernetes' own JOB_COMPLETION_INDEX, a Job sets CARTWHEEL_WORKERS (the number of workers),
-    CARTWHEEL_JOB (the name of the Job), CARTWHEEL_SERVICE (its headless Service), and CARTWHEEL_PORT. Worker 3 is then
-    JOB-3.SERVICE:PORT.
+    CARTWHEEL_JOB (the name of the Job), CARTWHEEL_SERVICE (its headless Service), and CARTWHEEL_PORT. The address of
+    worker 3 is JOB-3.SERVICE:PORT.
 
     Returns:
       The cluster; None without these variables, or with a single worker.

@@ -1,8 +1,8 @@
 """Embedding tables sharded by row over the replicas: lookup, update, initial values.
 
 Replica r % R owns row r of a table, at index r // R of a variable on its device. The strategy does not mirror these
-variables, so a replica needs 1/R of the table's memory, and no table is ever copied or summed as a whole. A single
-replica runs the same code.
+variables, so a replica stores only 1/R of a table, and no table is ever copied or summed as a whole. A single replica
+runs the same code.
 
 Shapes: N ids of a step, n ids of one replica, M rows that it receives for them, D columns, R replicas.
 """
@@ -45,18 +45,18 @@ class RowShards:
         return self._replicas.count
 
     def assign(self, start: int, values: np.ndarray) -> None:
-        """Sets the rows start … start + n - 1 to `values` [n, D]; each owner stores its own."""
+        """Sets the rows start … start + n - 1 to `values` [n, D]; each replica stores the rows that it owns."""
         for replica in self.shards:
             own = values[(replica - start) % self.replicas :: self.replicas]
             self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
 
     def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
-        """Sets the shard rows first … first + n - 1 of `replica`, which belongs to this process, to `values` [n, D]."""
+        """Sets the rows first … first + n - 1 of the local shard of `replica` to `values` [n, D]."""
         indices = tf.range(first, first + len(values))
         self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
-        """Yields the rows of a local replica in order, in chunks [n, D] of n ≤ CHUNK_ROWS."""
+        """Yields the rows of the local shard of `replica` in order, in chunks [n, D] with n ≤ CHUNK_ROWS."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
             # numpy() would copy the rows once more
@@ -68,11 +68,11 @@ class Lookup:
     """The table rows that a replica reads in a step."""
 
     values: tf.Tensor
-    """[M, D] each distinct row once, and padding."""
+    """[M, D] the received rows: each distinct row once, and padding."""
     ids: tf.Tensor
-    """[n] the ids."""
+    """[n] the requested ids."""
     route: Route
-    """The route of the rows, from their owners."""
+    """The route from the owners of the rows to this replica."""
     is_summed_first: bool
     """Whether an update adds up the gradients of equal ids before it sends them to the rows' owners."""
 
@@ -89,7 +89,7 @@ class ShardedTable:
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
-        """Creates a table of zeros; without an optimizer, a solver sets its rows, and `update` fails."""
+        """Creates a table of zeros. If `optimizer` is None, a solver sets the rows, and `update` fails."""
         self.rows = rows
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
@@ -106,11 +106,11 @@ class ShardedTable:
 
         Args:
           replica: index of this replica.
-          divided: [N] ids; replica k uses the ids k·N/R … (k+1)·N/R - 1.
-          shared: [S] ids that every replica uses.
+          divided: [N] ids that the replicas divide among them: replica k reads those at k·N/R … (k+1)·N/R - 1.
+          shared: [S] ids that every replica reads.
 
         Returns:
-          The rows of this replica's n = N/R + S ids, in this order.
+          The rows of n = N/R + S ids: this replica's share of `divided`, then all of `shared`.
         """
         size = divided.shape[0] // self._replicas.count
         ids = divided[replica * size : (replica + 1) * size]
@@ -168,7 +168,7 @@ def initialize(
       name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.
-      overlay: replaces rows that have better initial values.
+      overlay: replaces the random values of rows that have better initial values.
       on_progress: called after each chunk of rows.
     """
     for replica, shard in table.values.shards.items():

@@ -1,4 +1,4 @@
-"""Chooses the GPUs of a process, and explains why TensorFlow sees fewer than the machine or the run needs."""
+"""Chooses the GPUs of a process, and explains why TensorFlow sees fewer GPUs than the machine has or the run needs."""
 
 import ctypes
 import os
@@ -14,8 +14,8 @@ _DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr
 """Folders where Google Kubernetes Engine, Linux distributions and WSL put the driver's library."""
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 _MIN_DRIVER = 555
-"""Minimum major version of the driver: TensorFlow 2.21 has PTX of ISA 8.5 (CUDA 12.5) for the newest GPUs, and older
-drivers cannot compile it."""
+"""Minimum major version of the driver. For the newest GPUs, TensorFlow 2.21 has PTX of ISA 8.5 (CUDA 12.5), which older
+drivers cannot compile."""
 
 
 class Diagnosis(NamedTuple):
@@ -30,14 +30,14 @@ class Diagnosis(NamedTuple):
 
 
 def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
-    """Returns the names of the process's GPUs; hides the others, because TensorFlow would reserve their memory.
+    """Chooses the first `count` GPUs; hides the others, because TensorFlow would reserve their memory.
 
     Args:
       count: number of GPUs; None: all.
-      is_required: whether `count` are needed; otherwise, a machine without GPUs is fine.
+      is_required: whether to raise an error if TensorFlow sees no GPUs; otherwise, the process trains on the CPU.
 
     Returns:
-      The names; none if the machine has no GPUs.
+      The names of the GPUs, such as `GPU:0`; empty if TensorFlow sees no GPUs.
 
     Raises:
       ValueError: there are fewer GPUs than requested, or TensorFlow has already started with fewer.
@@ -68,7 +68,7 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
 
 
 def diagnose_gpus() -> Diagnosis:
-    """Explains why TensorFlow sees no GPU, or not enough."""
+    """Explains why TensorFlow sees no GPUs, or too few."""
     devices = glob("/dev/nvidia[0-9]*")
     if not devices:
         advice = "if the host of a container has a GPU, use `docker run --gpus all`, or request it from Kubernetes"
@@ -98,12 +98,12 @@ def driver_version() -> str | None:
 
 
 def is_old_driver(version: str) -> bool:
-    """Whether a driver is too old to compile kernels for GPUs that TensorFlow's wheel has no machine code for."""
+    """Whether a driver is too old to compile TensorFlow's kernels for the newest GPUs; see `_MIN_DRIVER`."""
     return int(version.partition(".")[0]) < _MIN_DRIVER
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Finds a problem of the NVIDIA driver: missing, not found by the loader, or too old; None: there is none."""
+    """Checks whether the NVIDIA driver is missing, not found by the loader, or too old; None: it has no problem."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

@@ -1,6 +1,6 @@
 """Row-sparse optimizers for tables, Keras optimizers for dense weights.
 
-Keras 3's own optimizers treat a table as dense: a step would update all of its rows instead of the few thousand that it
+With an optimizer of Keras 3, each step would update all rows of a table instead of the few thousand rows that the step
 reads.
 
 Shapes: U distinct rows of a step, D columns.
@@ -40,18 +40,18 @@ class RowOptimizer(Protocol):
         gradient: tf.Tensor,
         step: tf.Tensor,
     ) -> None:
-        """Updates distinct `rows` [U] of `values` by `gradient` [U, D]; `step` counts from 0."""
+        """Updates the distinct `rows` [U] of `values` with their `gradient` [U, D]; the first `step` is 0."""
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """Creates the row-sparse form of an optimizer."""
+    """Creates the optimizer of `config` for tables; it updates only the rows that a step reads."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """Creates the Keras form of an optimizer, for `apply_summed`."""
+    """Creates the optimizer of `config` for dense weights, a Keras optimizer; see `apply_summed`."""
     rate = _Warmup(config) if config.warmup_steps else config.learning_rate
     if isinstance(config, AdagradConfig):
         return keras.optimizers.Adagrad(
@@ -65,12 +65,12 @@ def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
 def apply_summed(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Updates dense weights on every replica by gradients that are already summed over the replicas.
+    """Updates dense weights on every replica with gradients that are already summed over the replicas.
 
     Keras' own `apply` would sum them again, variable by variable.
 
     Args:
-      optimizer: built for the variables.
+      optimizer: Keras optimizer, built for `variables`.
       gradients: one per variable, the same on every replica.
       variables: the weights.
     """
@@ -87,7 +87,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of step 0, 1, …; in a warmup of w steps, the k-th has k / w of the final rate."""
+    """Returns the learning rate of `step`, from 0; a warmup of w steps has the rates 1/w, 2/w, … of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -132,7 +132,7 @@ class _RowAdagrad:
 
 @dataclass(frozen=True)
 class _RowWiseAdagrad:
-    """One accumulator per row, of the mean squared gradient (Gupta et al., 2014; FBGEMM's rowwise_adagrad)."""
+    """Adagrad with one accumulator per row, which sums mean squared gradients (Gupta et al., 2014; as in FBGEMM)."""
 
     config: AdagradConfig
 

@@ -1,4 +1,4 @@
-"""Preemption: SIGTERM or SIGHUP requests a run to finish its steps and save."""
+"""Preemption: on SIGTERM or SIGHUP, a run finishes its current steps, saves a checkpoint and stops."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ class Preempted(Exception):  # noqa: N818 (not an error)
 
 
 class StopRequest:
-    """A request to stop a run; it may not be made yet."""
+    """A flag that requests a run to stop; it is not set at first."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -27,9 +27,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields `request`. If it is None, yields a new request, which SIGTERM and SIGHUP set.
+    """Yields `request` or, if it is None, a new request that SIGTERM and SIGHUP set.
 
-    A second signal exits at once. Outside the main thread, Python handles no signals, so nothing sets the new request.
+    A second signal ends the process at once. Outside the main thread, Python cannot handle signals, so nothing sets the
+    new request.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()

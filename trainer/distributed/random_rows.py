@@ -1,6 +1,6 @@
-"""Normally distributed table rows, each a function of the seed, the table's name and the row's number alone.
+"""Computes normally distributed table rows that depend only on the seed, the table's name and the row number.
 
-Each replica computes only the rows that it owns, and the values do not depend on the number of replicas.
+So each replica computes only the rows that it owns, and the values are the same for any number of replicas.
 
 Shapes: n rows, D columns, P pairs of columns.
 """
@@ -27,7 +27,7 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
-    """The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), in place: a random number per state."""
+    """Turns each state into a random number, in place, as in SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     for shift, factor in _ROUNDS:
         state ^= state >> shift
         state *= factor

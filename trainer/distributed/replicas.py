@@ -22,7 +22,7 @@ from trainer.distributed.gpus import choose_gpus
 from trainer.distributed.preemption import Preempted
 
 LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
-"""Raised by TensorFlow if another worker died, was replaced by a new process, or does not answer in time."""
+"""Errors that TensorFlow raises if another worker died, was replaced by a new process, or does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Replicas:
         return range(self.first, self.first + len(self.devices))
 
     def device(self, replica: int) -> str:
-        """The device of one of this process's replicas."""
+        """Returns the device of `replica`, which must be a replica of this process."""
         return self.devices[replica - self.first]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -86,7 +86,7 @@ class Replicas:
         return self.collectives.all_reduce(_current_replica(), value)
 
     def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums several tensors of one type over all replicas, in one operation; called within `run`."""
+        """Sums several tensors of the same type over all replicas, in one operation; called within `run`."""
         if self.count == 1:
             return list(values)
         summed = self.all_reduce(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
@@ -94,13 +94,13 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values, which have one shape, along the first axis; called like `all_reduce`."""
+        """Concatenates the replicas' values, of the same shape, along the first axis; called like `all_reduce`."""
         if self.collectives is None:
             return value
         return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the workers' arrays, which have one shape. Called by every worker, outside `run`."""
+        """Sums the arrays of all workers, which have the same shape. Called by every worker, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
         summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
@@ -114,16 +114,16 @@ class Replicas:
         return tf.function(lambda value: self.run(on_replica, value), autograph=False)
 
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
-        """Whether each flag is set on any worker. Called by every worker, outside `run`; waits for all of them."""
+        """Returns, for each flag, whether any worker sets it. Called by every worker, outside `run`; waits for all."""
         summed = self.sum_over_workers(np.array(flags, np.float32))
         return tuple((summed > 0).tolist())
 
     def any_worker(self, flag: bool) -> bool:
-        """Whether the flag is set on any worker; see `any_worker_each`."""
+        """Returns whether any worker sets the flag; see `any_worker_each`."""
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until every worker has called it; called outside `run`."""
+        """Waits until every worker has called this method; called outside `run`."""
         self.any_worker(False)
 
 
@@ -131,9 +131,10 @@ def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | Non
     """Creates the replicas of this process and cluster; called before TensorFlow's first operation.
 
     Args:
-      devices: number of replicas in this process: GPUs if there are any, else logical CPUs; None: all GPUs, or one CPU.
+      devices: number of replicas in this process, each on a GPU or, on a machine without GPUs, on a logical CPU. None:
+        all GPUs, or one CPU.
       cluster: the workers that train together; None: this process trains alone.
-      gpus: number of replicas in this process, which must be GPUs; None: `devices` decides.
+      gpus: number of replicas in this process, each on a GPU; overrides `devices`. None: see `devices`.
 
     Raises:
       ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
@@ -152,10 +153,10 @@ def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | Non
 
 @contextmanager
 def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
-    """Ends a run as preempted if another worker is lost.
+    """Replaces TensorFlow's errors about a lost worker by `Preempted`, if the run has several workers.
 
     Raises:
-      Preempted: in place of TensorFlow's error.
+      Preempted: the connection to another worker is lost.
     """
     try:
         yield
@@ -197,7 +198,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes TensorFlow's strategy for several workers use `names`; by itself, it uses all GPUs or a single CPU."""
+    """Makes `MultiWorkerMirroredStrategy` use the devices `names`; by default, it uses all GPUs or a single CPU."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 
@@ -231,5 +232,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Number of a table's `rows` that `replica` owns, if row r belongs to replica r % R."""
+    """Returns how many of a table's `rows` belong to `replica`; row r belongs to replica r % R."""
     return max(0, -((replica - rows) // replicas))

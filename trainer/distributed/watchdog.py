@@ -12,11 +12,11 @@ from common.cli import PREEMPTED
 log = logging.getLogger(__name__)
 
 _FIRST_LIMIT_FACTOR = 5
-"""The time until the first progress includes compilation, so its limit is this many times as long."""
+"""Factor of the limit until the first call of `progress`, because the first steps include compilation."""
 
 
 class Watchdog:
-    """Exits the process, with the status of a preemption, unless `progress` is called in time."""
+    """Exits the process, with the status of a preemption, if neither `progress` nor `ping` is called in time."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
@@ -25,12 +25,12 @@ class Watchdog:
         self._is_closed = threading.Event()
 
     def progress(self) -> None:
-        """Restarts the timer."""
+        """Restarts the timer; from now on, the limit is `limit_seconds`."""
         self._last_progress = time.monotonic()
         self._current_limit_seconds = self._limit_seconds
 
     def ping(self) -> None:
-        """Restarts the timer, but keeps the longer limit until the first step."""
+        """Restarts the timer, but keeps the longer limit that applies until the first call of `progress`."""
         self._last_progress = time.monotonic()
 
     def close(self) -> None:
