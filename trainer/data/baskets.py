@@ -44,10 +44,10 @@ def baskets_of(
     """[T, I] float32: 1 if the timeline contains the item. Timelines that end later come first.
 
     Args:
-      rows: whole timelines, one after another.
+      rows: whole timelines, in sequence.
       num_items: I; other items are skipped.
-      is_entry: [N] bool, whether a row is used; None: all rows are.
-      max_items: maximum number of distinct items kept per timeline: those with the latest events; None: all.
+      is_entry: [N] bool, whether a row is used; None: all rows are used.
+      max_items: maximum number of distinct items per timeline; those with the latest events are kept. None: all.
     """
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]

@@ -1,6 +1,6 @@
 """A prepared dataset, opened and verified; every command of the trainer starts with it.
 
-Shapes: I items of the vocabulary.
+Shapes: I items and V visitors of the vocabularies.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ class Dataset:
     root: str
     """Directory of the dataset."""
     manifest: Manifest
-    """Its splits, vocabularies and files."""
+    """Splits, vocabularies and files of the dataset."""
     checksum: str
     """SHA-256 of the manifest, which contains the checksum of every file."""
     trains_on_all: bool = False
-    """Whether models are trained on the events of all splits (as in a refit) instead of only the training split."""
+    """Whether models are trained on the events of all splits, as in a refit, or only on those of the training split."""
     on_progress: Callable[[], None] = field(default=lambda: None, compare=False)
     """Called repeatedly while files are verified or all events are read, because this can take longer than a step."""
 
@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Returns descriptions of the vocabularies, splits and cuts, by name; they show how two datasets differ."""
+        """Describes each vocabulary, each split and the cuts, by name, to show how two datasets differ."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -123,19 +123,19 @@ class Dataset:
 
     @property
     def num_trained_items(self) -> int:
-        """Number of items of the vocabulary up to the last one with a training event.
+        """Number of items up to the last one with a training event, in the order of the vocabulary.
 
-        The vocabulary is sorted by frequency in the training split, so each of these items has training events. In a
-        refit, which trains on all splits, some may have none.
+        The vocabulary is sorted by frequency in the training split, so all items up to this one have training events. A
+        refit trains on all splits; then some of these items may have none.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[visitors of the vocabulary] int64, read-only: events of each visitor in the training split, descending.
+        """[V] int64, read-only: number of events of each visitor in the training split, descending.
 
-        A refit uses the same counts although it trains on all splits, so that its tables have as many rows as those of
-        the run that it refits.
+        A refit trains on all splits, but it also uses these counts. So its tables have as many rows as those of the run
+        that it refits.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
@@ -143,11 +143,11 @@ class Dataset:
 
     @property
     def _later_splits(self) -> list[Split]:
-        """The splits after the training split that models are also trained on; empty except in a refit."""
+        """The splits that models are trained on in addition to the training split; empty except in a refit."""
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index below `size` is in `column` of the splits' target rows."""
+        """[size] int64: in how many target rows of the splits `column` has each value below `size`."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

@@ -11,10 +11,10 @@ def read_ids(path: str, flag: str) -> list[str]:
 
     Args:
       path: path or URI of the file.
-      flag: flag that names the file, for errors.
+      flag: the command-line flag that gave the path, for error messages.
 
     Raises:
-      ValueError: the file does not exist, is not text, see `decode_text`, or has a header.
+      ValueError: the file does not exist, has a header, or is not text (see `decode_text`).
     """
     if not storage.exists(path):
         raise ValueError(f"{flag} {path} does not exist; give a file of ids, one per line")

@@ -1,15 +1,16 @@
 """Reads timeline blocks into shuffled global batches.
 
-The order of the rows is a pure function of (events, seed, epoch): the order of the files, how they are interleaved,
-which rows are shuffled together, and where batches are cut. So (epoch, step) is a position in this order, and a resumed
-run skips to its position. Every replica and worker builds the same global batches and takes its own share of each, so
-the ids of a batch are known everywhere without communication, and the number of replicas changes nothing.
+For given settings, the order of the rows depends only on the events, the seed and the epoch. So (epoch, step) is a
+position in this order, and a resumed run skips to its position. Every replica of every worker builds the same global
+batches and takes its share of each. So all replicas know the ids of a batch without communication, and the batches are
+the same for any number of replicas.
 
-Histories are found by index arithmetic within a block: timelines are contiguous, so the history of the row at position
-p of its timeline is the p rows before it. Models that ignore the order of a history get the rows around the row
-instead: first those after it, then those from the beginning of the timeline.
+The rows of a timeline are contiguous in a block, so histories are found by index arithmetic: if a row is at position p
+of its timeline, its history is the p rows before it. For models that ignore the order of a history, the history is all
+other rows of the timeline: first the rows after this one, then those from the start of the timeline. At most H rows are
+used.
 
-Shapes: B rows of the global batch, N rows of a window, H history.
+Shapes: B rows of the global batch, N rows of a window, H entries of a history.
 """
 
 import os
@@ -43,11 +44,11 @@ class Batch(NamedTuple):
     event: tf.Tensor
     """[B] int64 index of each row's event kind."""
     history: tf.Tensor
-    """[B, H] int64 items of the rows before this one, newest first, or of the rows around it; padded with 0."""
+    """[B, H] int64 items of the rows before this one, newest first, or of all other rows; padded with 0."""
     history_event: tf.Tensor
     """[B, H] int64 indices of event kinds; padded with 0."""
     history_age_ms: tf.Tensor
-    """[B, H] int64 time from the row in the history to this one."""
+    """[B, H] int64 time from the row in the history to this row; 0 for padding."""
     is_history: tf.Tensor
     """[B, H] bool; False where `history` is padding."""
     timestamp_ms: tf.Tensor
@@ -88,9 +89,9 @@ def training_batches(
     Each training row is in exactly one batch of an epoch; other rows are only history.
 
     Args:
-      events: the timelines, and which of their rows are trained on.
+      events: the timelines, and the rule that selects the rows to train on.
       history_length: H. Above 0, rows without any history are skipped.
-      is_sequential: whether a row's history is the rows before it (True) or the rows around it (False).
+      is_sequential: whether a row's history is the rows before it (True) or all other rows of its timeline (False).
       has_times: whether to read the times of rows.
       event_weights: the weight of each event kind, which multiplies the weights of its rows; None: all weights are 1.
       first_step: number of batches of the first epoch to skip.
@@ -165,7 +166,7 @@ def _num_threads() -> int:
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields a column of an epoch's rows, one shuffling window at a time; `column` computes it from a batch."""
+    """Reads all rows of an epoch; yields the array that `column` computes from each shuffling window, as a batch."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -193,7 +194,7 @@ class _Rows(NamedTuple):
 
 
 class _RowContent(NamedTuple):
-    """What to read for each row; see `training_batches`."""
+    """The settings of `training_batches` that determine the content of a row."""
 
     events: TrainingEvents
     history_length: int

@@ -22,7 +22,7 @@ class RowBatch(NamedTuple):
     row: np.ndarray
     """[R, M] int64 indices of the rows that are solved: visitors or items; padded with -1."""
     column: np.ndarray
-    """[R, E] int64; the first M × L are the columns of each row's entries, row by row; padded with 0."""
+    """[R, E] int64 column of each entry: the L entries of the first row, then those of the second, …; padded with 0."""
     weight: np.ndarray
     """[R, E] float32 weight of each entry; padded with 0."""
     length: int
@@ -69,7 +69,7 @@ def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Ite
     padding.
 
     Args:
-      matrix: the interaction matrix or its transpose; each row gives one vector to solve.
+      matrix: the interaction matrix or its transpose; each row is solved for one vector.
       replicas: R; row r belongs to replica r % R.
       batch_entries: E, raised to the length of the longest row.
     """

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class NegativeSampler:
-    """Samples negatives, and computes how often each item is expected among the candidates of a step."""
+    """Samples negatives, and computes how often each item is expected among the candidates of a row."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class NegativeSampler:
         self._cumulative = tf.constant(cumulative / cumulative[-1], tf.float64)
 
     def draw(self, step: tf.Tensor) -> tf.Tensor:
-        """[N] int64 items, with repetitions: a pure function of the seed and the step (scalar int64)."""
+        """Samples items [N] int64, with repetitions; they depend only on the seed and `step`, scalar int64."""
         seed = tf.stack([tf.constant(self._seed, tf.int64), step])
         uniform = tf.random.stateless_uniform([self.num_negatives], seed, dtype=tf.float64)
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C]: log of the expected number of times that each item is among a row's candidates.
+        """[C]: log of how many times each item is expected among the candidates of a row.
 
         Args:
           items: [C] candidates.

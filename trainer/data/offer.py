@@ -1,6 +1,6 @@
 """Chooses the items that may be recommended, by availability, denied ids and categories.
 
-Shapes: I items of a vocabulary, F items with facts.
+Shapes: I items of a vocabulary, F items in a table of facts.
 """
 
 import difflib
@@ -33,7 +33,7 @@ _FEWER_EXCLUDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class OfferRules:
-    """Which items of a catalogue are on offer; by default all items that are not known to be unavailable."""
+    """Rules that select the items on offer; by default, all items that are not known to be unavailable."""
 
     include_unavailable: bool = False
     """Whether unavailable items are on offer too."""
@@ -52,10 +52,10 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool, at least one True."""
     excluded: Mapping[str, int]
-    """Number of items not on offer, by the first reason that applies: `unavailable`, `denied` or `category`."""
+    """Number of items that are not on offer, by the first reason that applies: `unavailable`, `denied`, `category`."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the number of items on offer, and of excluded items by reason."""
+        """Returns the number of items on offer, and the number of excluded items by reason."""
         return {"offered": int(self.is_offered.sum()), "excluded": dict(self.excluded)}
 
 
@@ -95,7 +95,7 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """Returns a mask [I]: False for items that are known to be unavailable; None if there are no such items."""
+    """Returns a mask [I] that is False for items known to be unavailable, or None if no item is."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 
@@ -115,7 +115,7 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 
 
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
-    """Finds which items are on offer; an item without facts counts as available and has no category.
+    """Finds which items are on offer; an item without facts is treated as available, without a category.
 
     Items without facts and unknown denied ids are logged as warnings.
 
@@ -201,12 +201,12 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """Selects values [F] at the indices `row` [I]; `default` where the index or the value is null."""
+    """[I] bool: the values [F] at the indices `row` [I]; `default` if the index or the value is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 
 def _to_numpy(values: pa.Array) -> np.ndarray:
-    """Copies booleans to an array that can be changed."""
+    """Copies booleans to a NumPy array, which can be changed in place."""
     return np.array(values.to_numpy(zero_copy_only=False), bool)
 
 

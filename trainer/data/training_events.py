@@ -1,7 +1,7 @@
 """The events that a model is trained on: those of the training split, or of all splits.
 
-The shards of a split hold its own rows and, as context, the earlier rows of the same visitors. So a visitor may have a
-timeline in each split, and the longest one has all of the visitor's events.
+The shards of a split contain the split's rows as targets and, as context, the earlier rows of the same visitors. So a
+visitor may have a timeline in each split, and the longest timeline has all of the visitor's events.
 
 Shapes: N rows, V visitors of the vocabulary.
 """
@@ -23,11 +23,11 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: number of events of each visitor over all splits, to train on all splits. The timeline that has all
-    events of a visitor is trained on as a whole, and the visitor's other timelines are skipped. Visitors outside the
-    vocabulary share indices, so only their target rows are trained on. None: only target rows are trained on."""
+    """[V] int64: number of events of each visitor over all splits; given if models are trained on all splits. Then all
+    rows of a visitor's longest timeline are trained on, and the visitor's other timelines are skipped. Visitors outside
+    the vocabulary share indices, so only their target rows are trained on. None: only target rows are trained on."""
     on_progress: Callable[[], None] = lambda: None
-    """Called after each part of a pass over all events."""
+    """Called repeatedly while all events are read."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class TrainingEvents(NamedTuple):
         return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] bool: whether each row is trained on; `columns` [N] are those of complete timelines."""
+        """[N] bool: whether each row is trained on; `columns` [N] must contain complete timelines."""
         is_target = tf.equal(columns["is_target"], 1)
         if self.visitor_events is None:
             return is_target
@@ -64,6 +64,6 @@ class TrainingEvents(NamedTuple):
 
 
 def timeline_lengths(position: tf.Tensor) -> tf.Tensor:
-    """[N] int64: the length of each row's timeline, from `position` [N], the rows' indices in their timelines."""
+    """[N] int64: the length of each row's timeline; `position` [N] is the index of each row in its timeline."""
     timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
     return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)

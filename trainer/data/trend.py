@@ -1,10 +1,10 @@
-"""Trend: how frequent an item's events are now, compared with all time so far.
+"""The trend of an item: the share of its events that are recent, as a logarithm.
 
     trend_i(t) = log((p_i(t) + 0.05) / (n_i(t) + 0.25))
 
-n counts the events of item i before the moment t. p counts the same events with weights that halve every `half_life`
-days, so that recent events dominate it. The constants keep the trend of rare items close to that of an item without
-events.
+n_i(t) is the number of events of item i before the moment t. p_i(t) is the sum of the weights of these events; a weight
+is 1 at the time of the event and halves every `half_life` days. The constants limit the trends of rare items; an item
+without events has the trend log(0.2).
 
 Shapes: N events, M moments, I items of the vocabulary.
 """
@@ -21,12 +21,12 @@ from trainer.data.dataset import Dataset
 DAY_MS = 24 * 60 * 60 * 1000
 _MAX_MOMENTS = 64
 _MAX_ENTRIES = 2**24
-"""Maximum size of a table of trends, in moments × items (64 MiB); there are several tables at a time."""
+"""Maximum size of a table of trends, in moments × items (64 MiB); several tables are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The events of a dataset with items of the vocabulary, in order of time."""
+    """The events of a dataset that have an item of the vocabulary, in order of time."""
 
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
@@ -43,9 +43,9 @@ class Trends:
     half_life_days: float
     """Days after which the weight of an event in p has halved."""
     moment_ms: np.ndarray
-    """[M] int64, ascending: the moments; the trends at a moment count only events before it."""
+    """[M] int64 moments, ascending; the trends at a moment depend only on the events before it."""
     recent: np.ndarray
-    """[M, I] float32: p, the weighted recent events."""
+    """[M, I] float32: p, the summed weights of events."""
     total: np.ndarray
     """[M, I] float32: n, the number of all events."""
 
@@ -56,7 +56,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits; `count_trends` counts only those before a moment."""
+    """Reads the events of all splits that have an item of the vocabulary."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):
@@ -71,10 +71,10 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Returns moments [M], evenly spaced and at least a day apart, for cases at the times `timestamp_ms`.
+    """Chooses the moments [M] at which trends are computed, for cases at the times `timestamp_ms`.
 
-    The first moment is the time of the first case, and a case uses the latest moment that is not after it. There are
-    fewer moments for large catalogues, to bound memory.
+    The first moment is the time of the first case. The moments are evenly spaced, at least a day apart. A case uses the
+    latest moment that is not after it. For a large catalogue, there are fewer moments, to bound memory.
     """
     first, last = int(timestamp_ms.min()), int(timestamp_ms.max())
     most = int(np.clip(_MAX_ENTRIES // num_items, 1, _MAX_MOMENTS))
@@ -83,7 +83,7 @@ def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: float) -> Trends:
-    """Counts the events before each moment.
+    """Computes the trends of all items at each moment.
 
     Args:
       events: the events.
@@ -113,11 +113,11 @@ def latest_trends(events: ItemEvents, half_lives_days: Sequence[float]) -> list[
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Adds newer events; returns the trends right after the last event.
+    """Adds newer events to trends; returns the trends right after the last event.
 
     Args:
       trends: the trends at one moment.
-      events: events of the same items; those before the moment of `trends` are already counted, so they are skipped.
+      events: events of the same items. Those before the moment of `trends` are skipped, because they are included.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

@@ -16,10 +16,10 @@ class VisitorTimelines(NamedTuple):
     """The timelines of V visitors over all splits."""
 
     ids: list[str]
-    """[V] ids: the vocabulary, in its order, then the other visitors with events, such as those who are new after the
-    first cut."""
+    """[V] ids: first those of the vocabulary, in its order, then those of other visitors with events, such as visitors
+    who are new after the first cut."""
     rows: TimelineRows
-    """Rows of all timelines, by visitor, then by time; the column `visitor` has indices in `ids`."""
+    """Rows of all timelines, sorted by visitor, then by time; the column `visitor` contains indices into `ids`."""
 
 
 def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
@@ -34,7 +34,7 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
     """Reads the target rows, with a distinct index per visitor; adds the indices of unknown visitors to `others`.
 
-    Each row is a target in one split and context in others.
+    A row is a target in only one split, so the target rows of all splits contain each event once.
     """
     rows, unknown_ids = read_identified_timelines(shard)
     starts = timeline_starts(rows.position)
