@@ -1,7 +1,7 @@
 """Weighted alternating least squares: solves all visitors with the items fixed, then all items.
 
-Distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the rows
-that it owns and reads the other table's vectors from their owners, batch by batch.
+The work is distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the
+rows that it owns and, for each batch, reads the vectors of the other table from their owners.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; for a batch on one replica: E entries in
 all, M rows, L entries per row.
@@ -29,7 +29,7 @@ class AlsTrainer:
     """Trains by alternating least squares; a step is one sweep over all visitors and items."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds the tables with zeros and reads the training events.
+        """Builds tables of zeros and reads the training events.
 
         Raises:
           ValueError: no training event has a weight above 0.
@@ -87,7 +87,7 @@ class AlternatingSolver:
 
 
 class _Side:
-    """Half a sweep: solves the rows of one table, with the other table fixed."""
+    """One half of a sweep: solves the rows of one table, with the other table fixed."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Side:
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves all rows; returns [2]: the objective except the other table's L2 term, and this table's L2 term."""
+        """Solves all rows; returns [2]: the objective without the other table's L2 term, and this table's L2 term."""
         gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:
@@ -181,7 +181,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """[D, D] sum of the outer products of the first `count` rows, in chunks: a shard is never in memory twice."""
+    """[D, D] sum of the outer products of the first `count` rows; reads chunks, to have no shard in memory twice."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))
@@ -192,7 +192,7 @@ def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
 
 
 def _multiply(shard: tf.Variable, basis: tf.Tensor) -> None:
-    """Multiplies the rows with a matrix [D, D] in place, in chunks."""
+    """Multiplies the rows of a shard by the matrix `basis` [D, D], in place and in chunks."""
 
     def rotate(start: tf.Tensor) -> tuple[tf.Tensor]:
         rows = tf.range(start, tf.minimum(start + CHUNK_ROWS, shard.shape[0]))

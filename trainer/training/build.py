@@ -18,21 +18,24 @@ class Trainer(Protocol):
     """Trains a model step by step; all workers call it together."""
 
     state: TrainState
-    """Everything that a checkpoint saves; its values are set before the first step."""
+    """Everything that a checkpoint saves. The caller sets its values before the first step."""
 
     @property
     def remedy(self) -> str:
         """Advice for a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""
+        """Trains the steps first … first + count - 1; returns their losses [count].
+
+        A call must continue where the last call ended.
+        """
 
     def describe_input(self, step: int) -> str:
-        """Describes what `step` was trained on; empty if there is nothing to describe."""
+        """Describes the input of `step` for an error message; empty if all steps have the same input."""
 
 
 def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:
-    """Builds the trainer that `config.solver` selects, with zeros in its tables."""
+    """Builds the trainer that `config.solver` selects, with tables of zeros."""
     if config.solver == "als":
         return AlsTrainer(config, dataset, replicas)
     if config.solver == "count":

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation of a run's checkpoints."""
+    """The validator of a run's checkpoints, and the model that it measures."""
 
     validator: Validator
     """Measures a model."""
@@ -38,19 +38,19 @@ class TrainingCallbacks:
     workdir: str
     """Directory of the run."""
     schedule: Schedule
-    """Steps of the run."""
+    """Steps at which the run saves, validates and ends."""
     replicas: Replicas
     """All replicas; only the chief writes."""
     writer: CheckpointWriter
     """Writes the checkpoints."""
     validation: Validation | None
-    """The validation of checkpoints; None: they are not validated."""
+    """Validates checkpoints; None: they are not validated."""
     run_log: RunLog
     """Metrics and history of the run."""
     watchdog: Watchdog
     """Pinged while the run waits for checkpoints and validations."""
     request: StopRequest
-    """Whether the run should stop."""
+    """Request to stop the run."""
     checkpoint_every_seconds: float | None
     """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
@@ -59,7 +59,7 @@ class TrainingCallbacks:
     """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
     """
     is_out_of_patience: bool = field(init=False, default=False)
-    """Whether the last validations brought no improvement."""
+    """Whether the last `patience` validations brought no improvement."""
     is_pruned: bool = field(init=False, default=False)
     """Whether `on_validation` ended the run."""
     _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
@@ -139,7 +139,7 @@ class TrainingCallbacks:
         return f"run the same command again to resume from step {checkpoint.last_step(self.workdir) or 0}"
 
     def _validate(self, step: int) -> str:
-        """Validates the checkpoint of `step`, the end of an epoch, if scheduled; returns a text for the log."""
+        """Validates the checkpoint of `step`, the end of an epoch, if that is due; returns a text for the log."""
         if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
             return ""
         if not self.writer.finish(self.watchdog.progress):
@@ -157,7 +157,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether `step` has a validation in the chief's file, which other workers may not see yet."""
+        """Returns whether the chief has recorded a validation of `step`; other workers may not see its file yet."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

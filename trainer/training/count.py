@@ -1,6 +1,7 @@
-"""Computes the tables of a model by counting. Each epoch uses other powers, and validation chooses among them.
+"""Computes the tables of a model by counting, without gradients.
 
-Each replica computes the rows that it owns, from all timelines; the numbers are the same for any number of replicas.
+Each epoch computes the tables with another combination of the model's powers, and validation selects the best epoch.
+Each replica computes the rows that it owns, from all timelines; the values are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
 """
@@ -25,7 +26,7 @@ class CountTrainer:
     """Computes the tables of a model; each step starts from scratch with another combination of powers."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds the tables with zeros and reads the training timelines.
+        """Builds tables of zeros and reads the training timelines.
 
         Raises:
           ValueError: the model cannot be counted, or no training event has a weight above 0.
@@ -40,11 +41,15 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes `count` combinations from index `first` on; returns the share of counts that each drops, [count]."""
+        """Computes the tables for the combinations first … first + count - 1.
+
+        Returns:
+          The losses [count]; a loss is the share of the counts that a combination drops.
+        """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Names the combination of powers."""
+        """Returns the combination of powers that `step` uses, as text."""
         return f"the powers are {self._combinations[step]}"
 
     @property
@@ -63,7 +68,7 @@ class CountTrainer:
         return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the rows of a replica; returns [2]: the sum of the kept counts, and of all counts."""
+        """Sets the rows of a replica; returns [2]: the sum of the counts that they store, and the sum of all counts."""
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

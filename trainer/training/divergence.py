@@ -14,10 +14,10 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""Number of steps in the mean loss that is checked; the loss of a single batch may be high because of rare events."""
+"""Number of steps whose mean loss is checked; the loss of a single batch may be high because of rare events."""
 
 RESUMED_STEPS = 100
-"""Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
+"""In a resumed run, the largest loss of this many steps replaces the loss at the start, which is not stored."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Divergence:
     index: int
     """Index of the loss among those checked."""
     problem: str
-    """The problem, for the message."""
+    """The problem, as text for the error message."""
 
 
 class DivergenceMonitor:
     """Detects divergence from the losses of a run; each loss is checked once."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
-        """Sets the limit of the mean of `WINDOW` losses: `max_growth` times the loss at the start.
+        """Creates a monitor; it limits the mean of `WINDOW` losses to `max_growth` times the loss at the start.
 
         Args:
-          max_growth: the limit; None: check only for NaN and infinity.
+          max_growth: the largest growth that is accepted; None: check only for NaN and infinity.
           is_new_run: whether the loss at the start is the first loss (True) or the largest of the first `RESUMED_STEPS`
             (False).
         """
@@ -67,11 +67,11 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes a batch: number of rows and weight by event kind, and the ranges of its ids.
+    """Describes a batch: its rows and their weight by event kind, and the ranges of its ids.
 
     Args:
       batch: a global batch.
-      weight_of_kind: the weight of an event of each kind of the dataset, in the order of the kinds.
+      weight_of_kind: the weight of each event kind, for all kinds of the dataset in order.
     """
     is_row = batch.is_row.numpy()
     visitor, item, event = (column.numpy()[is_row] for column in (batch.visitor, batch.item, batch.event))

@@ -1,4 +1,4 @@
-"""The schedule of a run: at which steps compiled calls, checkpoints, epochs and the run itself end."""
+"""The schedule of a run: the steps at which compiled calls, epochs and the run end, and checkpoints are due."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ class Schedule:
     rows: int
     """Training rows per epoch."""
     rows_per_step: int
-    """Rows of a global batch; all rows if a step is a sweep of least squares or a combination of a counted model."""
+    """Rows of a global batch. All rows if the solver is `als` or `count`, where a step is a whole epoch."""
     epochs: int
     """Epochs of the run."""
     steps_per_execution: int
-    """Steps per compiled call, at most."""
+    """Maximum number of steps per compiled call."""
     checkpoint_every_steps: int | None
-    """Steps between checkpoints within an epoch; None: there is one only at the end of each epoch."""
+    """Steps between checkpoints within an epoch; None: the only checkpoint is at the end of the epoch."""
     validate_every_epochs: int
     """Epochs between validations."""
 
@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the step at which the call that starts at `step` ends: no later than the epoch or checkpoint."""
+        """Returns the end of the call that starts at `step`; no call passes the end of an epoch or a checkpoint."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
@@ -62,7 +62,7 @@ class Schedule:
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns True if an epoch ends right before `step` and its validation is scheduled."""
+        """Returns True if the epoch that ends right before `step` is to be validated; `step` must be an epoch end."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

@@ -1,8 +1,8 @@
 """Trains the second stage of the towers after their last epoch, on next items of the validation window.
 
-The towers have not seen these events, so the network learns how good their scores are for the future. The network is
-trained on most of the visitors. It is used only if it ranks better than the towers for the other visitors; otherwise
-the run keeps the constant `return_bonus`. Every worker computes the same network, so nothing is communicated.
+The towers were not trained on these events, so the network learns how good the towers' scores are for the future. The
+network is trained on most of the visitors. It is used only if, for the other visitors, it ranks better than the towers
+alone. Every worker trains the same network, so training needs no communication.
 
 Shapes: V cases, E examples, C candidates, K candidates kept, F features, I items of the vocabulary.
 """
@@ -67,12 +67,12 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """Cases that have their relevant item among the candidates."""
+    """The cases whose relevant item is among the candidates."""
 
     feature: np.ndarray
-    """[E, K, F] float32 features of the relevant item, then those of other candidates."""
+    """[E, K, F] float32 features of the candidates; the relevant item comes first."""
     score: np.ndarray
-    """[E, K] float32 scores by the towers."""
+    """[E, K] float32 scores of the candidates by the towers, with return bonuses."""
     is_candidate: np.ndarray
     """[E, K] bool; False for padding."""
 
@@ -86,12 +86,12 @@ def add_second_stage(
       workdir: directory of the run; its epochs must be complete.
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: their workers share the measurement; the chief writes.
+      replicas: the workers divide the measurement among them; the chief writes the files.
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      The comparison of the second stage with the towers; None if the model has no second stage, or the validation
-      window has too few cases.
+      The comparison of the second stage with the towers; None if the settings have no second stage, or the validation
+      split has too few cases.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -132,7 +132,7 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Returns the next items of the validation window; None if there are too few, or if there is no such window."""
+    """Builds the next-item cases of the validation split; None if there are too few, or if there is no such split."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=kinds)
@@ -157,8 +157,8 @@ def train_stage(
     """Trains a second stage for a model with trained towers, and returns it.
 
     Args:
-      model: the model; this function sets its walk and item facts, but not the second stage.
-      cases: cases later than the training events.
+      model: the model; this function sets its walk and item facts, but not its network.
+      cases: cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
       dataset: the dataset.
@@ -180,7 +180,7 @@ def train_stage(
 
 
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
-    """Counts the training events of each item, and how often they repeat an item of the history."""
+    """Counts the training events of each item, and how often an event repeats an item of its history."""
     known = rows[rows.item < num_items]
     start = np.quantile(rows.timestamp_ms, 1 - _RECENT_SHARE)
     timeline = np.cumsum(rows.position == 0) - 1
@@ -203,13 +203,13 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Collects the candidates of those cases that have their relevant item among the candidates.
+    """Builds an example from each case whose relevant item is among its candidates.
 
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases where all kinds and times of the history are replaced by unknown ones.
-      seed: determines which cases these are, and which candidates are kept.
+      unknown_share: share of the cases that get a history with unknown event kinds and times.
+      seed: determines the cases with such a history, and the candidates that are kept.
       on_chunk: called before each chunk.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
@@ -270,7 +270,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial weights of `Layers`, without normalisation. The last layer is 0, so the network first adds 0."""
+    """Returns initial weights for `Layers`, without mean and deviation. The last layer is 0, so it adds nothing yet."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -280,7 +280,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Replaces event kinds and times by unknown ones in the histories of the rows `is_forgotten` [B]."""
+    """Marks the event kinds and times in the histories of the rows `is_forgotten` [B] as unknown."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

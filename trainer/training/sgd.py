@@ -24,7 +24,7 @@ class SgdTrainer:
     """Trains by gradient steps; a step is one global batch."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas, *, steps_per_epoch: int) -> None:
-        """Builds the model with zeros in its tables.
+        """Builds the model with tables of zeros.
 
         Raises:
           ValueError: the batch size is not divisible by the number of replicas, or too large.
@@ -43,14 +43,14 @@ class SgdTrainer:
         self.state = TrainState(model.tables, model.dense, optimizer.variables if optimizer else [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""
+        """Trains the steps first … first + count - 1; returns their losses [count]."""
         if self._batches is None:
             self._batches = iter(self._batches_from(first))
         losses: np.ndarray = self._run_steps(self._batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
         return losses
 
     def describe_input(self, step: int) -> str:
-        """Describes the batch of `step`; reads the batch again, by its position."""
+        """Reads the batch of `step` again, and describes it."""
         return describe_batch(
             next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
         )

@@ -37,7 +37,7 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Reads the record of the run at `workdir`, or creates a new record, which `start_run` writes later.
+    """Reads the record of the run at `workdir`; for a new run, creates a record, which `start_run` writes later.
 
     Raises:
       ValueError: the run differs from the requested one, or the dataset has no training rows for this model.
@@ -59,7 +59,7 @@ def resume_run(
     schedule: Schedule,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Restores the checkpoint of `step`; calls `on_progress` after each part of it."""
+    """Restores the checkpoint of `step`; calls `on_progress` after each part that is read."""
     log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
     if written_by != replicas.count:
@@ -74,12 +74,12 @@ def resume_run(
 def start_run(
     workdir: str, state: TrainState, record: RunRecord, dataset: Dataset, replicas: Replicas, schedule: Schedule
 ) -> RunRecord:
-    """Initialises the weights, from another run in a warm start, and writes the record.
+    """Initialises the weights, randomly or by a warm start, and writes the record.
 
-    The record is written last: if the warm start fails, the same workdir can be used with another warm start.
+    The record is written last, so that the same workdir can be used again if the warm start fails.
 
     Returns:
-      The record, with the counts of rows that the warm start carried over.
+      The record; a warm start adds the numbers of rows that it carried over.
     """
     config = record.config
     if record.warm_start is not None:
@@ -102,7 +102,7 @@ def start_run(
 
 
 def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
-    """Copies the refitted run's evaluations to the refit, for its report and model card."""
+    """Copies the evaluations of the run that is refitted, for the report and model card of the refit."""
     for split in refit_of["evaluations"]:
         content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
         storage.write_bytes(RunLayout(workdir).evaluation(split), content)

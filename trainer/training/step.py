@@ -30,7 +30,7 @@ class TrainingStep:
         Args:
           model: tables, dense weights and objective.
           replicas: the replicas that own the rows.
-          optimizer: optimizer of the dense weights, built for them; None: the model has none.
+          optimizer: optimizer that was built for the dense weights; None: the model has no dense weights.
           jit_compile: whether XLA compiles loss and gradients. Lookups and updates are not compiled: the number of
             distinct rows differs between steps, and XLA would recompile for each number.
         """

@@ -42,7 +42,7 @@ class Validator:
     measure: Measure
     """Measures a model."""
     visitors: np.ndarray
-    """Indices of the visitors in the validation; the model needs no vectors of other visitors."""
+    """Indices of the visitors that are validated; the model needs no vectors of other visitors."""
 
 
 def _ignore() -> None:
@@ -50,13 +50,14 @@ def _ignore() -> None:
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Returns NDCG for returning visitors if the model ranks, or mean squared error if it predicts event weights.
+    """Chooses the metric: NDCG for models that rank, mean squared error for models that predict event weights.
 
-    A counted model is validated on next items if hardly any visitor returns.
+    NDCG is measured for returning visitors. For a counted model, it is measured for next items if hardly any visitor
+    returns.
 
     Returns:
-      The metric; None if there is no validation split, or no visitor in it to rank for. Then the last checkpoint counts
-      as the best.
+      The metric; None if there is no validation split, or if it has no visitor to rank for. Then the last checkpoint is
+      used as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -82,11 +83,11 @@ def _make_count_validator(config: RunConfig, dataset: Dataset, replicas: Replica
 
 
 def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Returns NDCG of next items, for sequence models.
+    """Chooses NDCG for next items, for sequence models.
 
     Returns:
-      The metric; None if there is no validation split, or no visitor in it to rank for. Then the last checkpoint counts
-      as the best.
+      The metric; None if there is no validation split, or if it has no visitor to rank for. Then the last checkpoint is
+      used as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -107,7 +108,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Ranks for the same visitors at each validation. It is compiled once per model, and reused for new weights."""
+    """Measures a ranking on the same cases at each validation; compiled once per model, then used for new weights."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

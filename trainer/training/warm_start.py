@@ -1,8 +1,8 @@
 """Warm start: initialises a run with the vectors of another run, matched by id.
 
-A new item starts from the mean of the carried items in its category, or in the nearest parent category that has any;
-other new rows are initialised randomly. Optimizer slots are carried over too: otherwise the large first steps of a
-fresh optimizer would undo the warm start.
+An item that the other run does not have starts from the mean of the carried items in its category or, if there are
+none, in the nearest parent category that has some. All other new rows are initialised randomly. Optimizer slots are
+carried over too, because the large first steps of a fresh optimizer would undo the warm start.
 
 Shapes: N rows of a table, D columns, M new items with a category mean.
 """
@@ -42,7 +42,7 @@ class _EarlierRun:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each table."""
+        """Numbers of rows and columns of each table, by name."""
         suffix = ".values"
         return {
             name.removesuffix(suffix): shape for name, shape in self.checkpoint.arrays.items() if name.endswith(suffix)
@@ -80,9 +80,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` is the number
-      of its rows: the sum of `carried` rows, of rows that start `from_category` means, and of other `new` rows.
-      `dropped` is the number of rows of the earlier table that are not carried.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `tables` has numbers
+      of rows: `carried`; `from_category`, the rows that start from a category mean; `new`, all other new rows; `rows`,
+      the sum of these three; and `dropped`, the rows of the earlier table that are not carried.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -125,10 +125,10 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices [M] and initial vectors [M, D] of new items: means of the carried items by category.
+    """Returns the indices [M] of new items, and the category means [M, D] that they start from.
 
-    A new item gets the mean over its category or, if that has no carried items, over the nearest parent that has some.
-    New items without such a category are omitted.
+    A new item gets the mean of the carried items in its category or, if there are none, in the nearest parent category
+    that has some. New items without such a category are omitted.
 
     Args:
       dataset: dataset of the new run.
@@ -185,11 +185,11 @@ def _carry_table(
     Args:
       table: table to initialise.
       name: name of the table.
-      old_rows: [N] row of the earlier table with the same id; -1 if there is none.
+      old_rows: [N] for each row, the row of the earlier table with the same id; -1 if there is none.
       earlier: run to carry vectors over from.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: the first `num_items` rows are items of the vocabulary.
+      num_items: number of rows that are items of the vocabulary; these are the first rows.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
