@@ -2,7 +2,7 @@
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-Each of the `RANKINGS` has its own weights and its own half-life of the trend. Visitors discover new items in a
+Each of the `RANKINGS` has separate weights and a separate half-life of the trend: visitors discover new items in a
 different way than they return to old ones, and they look for different items within a session than after a break.
 Validation chooses the weights, see `evaluation.blend_weights`.
 
@@ -35,7 +35,7 @@ class Part(NamedTuple):
     model: ServedModel
     """The trained model."""
     has_sums: bool
-    """Whether its scores are sums of positive weights, which `comparable_scores` makes comparable to logits."""
+    """Whether the model's scores are sums of weights; if so, `comparable_scores` makes them comparable to logits."""
 
 
 class ReturnFeatures(NamedTuple):
@@ -62,10 +62,10 @@ class BlendInference(tf.Module):
 
         Args:
           parts: P models with their weights loaded; empty for a ranking by popularity and trend alone.
-          weights: the weights of each of the `RANKINGS`.
+          weights: the weights of each ranking, by its name in `RANKINGS`.
           item_counts: [I] training events of each item.
-          trends: the trends of the items for each of `half_lives_of(weights)`, all at the same moments. A query uses
-            the trends at the latest moment that is not after its time; a query before all moments uses the first.
+          trends: the trends of the items for each half-life in `half_lives_of(weights)`, all at the same moments. A
+            query uses the trends at the latest moment that is not after its time or, if there is none, at the first.
 
         Raises:
           ValueError: the half-lives of the trends are not those of the weights.
@@ -95,11 +95,11 @@ class BlendInference(tf.Module):
         self._trend.assign(values)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32: the scores of rankings that hide seen items."""
+        """[B, I] float32: the scores for a ranking that hides seen items."""
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that maps `is_seen_hidden`, a scalar or [B], to the scores [B, I] float32."""
+        """Returns a function of `is_seen_hidden`, a scalar or [B], that returns the scores [B, I] float32."""
         features = [
             comparable_scores(part.catalogue_scores(queries), has_sums=has_sums)
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)
@@ -124,9 +124,9 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the trends [B, I] of each half-life that queries at the times [B] use.
+        """Returns the trends [B, I] for queries at the times `timestamp_ms` [B]; the list has one entry per half-life.
 
-        These are the trends of the latest moment that is not after the query, or else of the first moment.
+        A query uses the latest moment that is not after it or, if there is none, the first moment.
         """
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
@@ -136,7 +136,7 @@ class BlendInference(tf.Module):
         ]
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of items [B] for visitors [B], given as indices; visitors have no history here."""
+        """[B] float32 scores of items [B] for visitors [B], given as indices and without histories."""
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
         features = [
@@ -147,15 +147,16 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the item similarities of the first part."""
+        """[B, I] float32: the item similarities by the first part of the blend."""
         return self._parts[0].item_similarities(item)
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Puts scores [B, I] that are sums on a logarithmic scale, so that they can be added to logits.
+    """Converts scores [B, I] that are sums to a logarithmic scale, so that they can be added to logits.
 
-    A sum becomes log(0.02 + sum / 10th largest sum of its row). If a row has no positive sum, all its scores become
-    equal. Scores that are not sums (`has_sums` is False) are returned unchanged.
+    A sum becomes log(0.02 + sum / r), where r is the 10th largest sum of the row, or the largest one if the 10th is not
+    positive. Negative sums are replaced by 0, so a row without positive sums gets equal scores. If `has_sums` is False,
+    the scores are returned unchanged.
     """
     if not has_sums:
         return scores
@@ -167,7 +168,7 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 def is_in_session(queries: Queries) -> tf.Tensor:
     """[B] bool: whether the last event of each history is less than `SESSION_GAP_MS` before the request.
 
-    An event of unknown time is taken as part of the session; without a history there is no session.
+    The result is True if the time of the last event is unknown, and False for an empty history.
     """
     has_history = queries.history_length > 0
     last = tf.maximum(queries.history_length - 1, 0)
@@ -183,9 +184,9 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 
 
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
-    """Computes the `RETURN_FEATURES` of the items of the histories.
+    """Computes the `RETURN_FEATURES` of each item in the history of each query.
 
-    The first feature is 1. The others are log(1 + 10 × Σ w), where the sum is over the entries with the item:
+    The first feature is 1. The others are log(1 + 10 × Σ w), summed over the history's entries with the item:
 
     - frequency: w = (1 + a) ** -0.25, where a is the number of later entries;
     - recency: w = (1 + a) ** -1;
@@ -211,7 +212,7 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the weights, with a trend column per half-life; the columns of other half-lives are 0."""
+    """[F] float32: the weights of a ranking, with a trend column per half-life; columns of other half-lives are 0."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -1,4 +1,4 @@
-"""Builds a model from its config and dataset, for training and for inference; calls the model's Python module."""
+"""Builds models for training and for inference; calls the Python module that implements the model."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from trainer.models.table_rows import RowCounter, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions that every model's Python module has; `model` is the model's config."""
+    """The functions that the Python module of every model has; `model` is the config of the model."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """Specifies the rows of each table, by name."""
@@ -31,35 +31,39 @@ class ModelFile(Protocol):
 
 @runtime_checkable
 class GradientModelFile(ModelFile, Protocol):
-    """The Python module of a model that gradient steps can train; other models have no `training_model`."""
+    """The Python module of a model that gradient steps can train."""
 
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train from its `tables`: adds dense weights and the objective."""
+        """Builds the model to train: its `tables`, dense weights and objective."""
 
 
 @runtime_checkable
 class CountedModelFile(ModelFile, Protocol):
-    """The Python module of a model with tables that `solver=count` computes from the training timelines."""
+    """The Python module of a model whose tables `solver=count` computes from the training timelines."""
 
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
         """Returns a function of (combination, replica, number of replicas) that yields table rows.
 
-        The function yields the rows of the replica, in order, for the settings at the index `combination`. Rows after
-        the last one remain zeros. `baskets` [T, I]: see `data.baskets.training_baskets`.
+        The function yields the rows that the replica owns, in order. `combination` is an index into
+        `CountedConfig.combinations`. If the function yields fewer rows than a table has, the last rows remain 0. For
+        `baskets` [T, I], see `data.baskets.training_baskets`.
         """
 
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """A Python module that also describes its model; other modules get a generic model card and diagram."""
+    """A Python module that also describes its model; other models get a generic description and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
         """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
-        """Returns the model's parts, from the inputs to the score; B rows, C candidates, H history."""
+        """Returns the boxes of the model's diagram, from the inputs to the score.
+
+        Shapes: B rows, C candidates, H history.
+        """
 
 
 MODELS: Mapping[str, ModelFile] = {
@@ -104,7 +108,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
 
 
 def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, CountedConfig[Any]]:
-    """Returns the Python module of a model that `solver=count` computes, and the model's config.
+    """Returns the Python module and the config of a model that `solver=count` computes.
 
     Raises:
       ValueError: `solver=count` cannot compute this model.
@@ -125,7 +129,7 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
 
 
 def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
+    """Describes the model for its card; see `DescribedModelFile`."""
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)
@@ -133,7 +137,7 @@ def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
 
 
 def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:
-    """Returns the model's parts, from the inputs to the score."""
+    """Returns the boxes of the model's diagram, from the inputs to the score."""
     file = MODELS[model.kind]
     if isinstance(file, DescribedModelFile):
         return file.diagram(model, tables)

@@ -9,7 +9,7 @@ TableShapes = Mapping[str, tuple[int, int]]
 """Rows and columns of each of a model's tables, by name."""
 
 PAIR_INPUTS = (DiagramBox("visitors", "[B]", 0), DiagramBox("items", "[B or C]", 0))
-"""The inputs of a model with a table of visitors and one of items."""
+"""The input boxes of a model with a visitor table and an item table."""
 
 SQUARED_ERROR_LIMITS = (
     "Visitors that were not in training share an out-of-vocabulary vector. The history in a request is only used to "
@@ -21,7 +21,7 @@ KNOWN_BY_HISTORY = (
     "visitor gets popular items, even if they were in training. `score` takes no history, so it returns an item's "
     "popularity for every visitor."
 )
-"""One of the `ModelDescription.limits` of each model that is counted from timelines."""
+"""A limit of the models that `solver=count` computes; see `ModelDescription.limits`."""
 NEW_ITEMS_RANK_LAST = (
     "Items without training events rank like the least popular item, so they are hardly ever recommended."
 )
@@ -33,11 +33,11 @@ class ModelDescription(NamedTuple):
     principle: str
     """How the model scores items; the card puts it after "Ranks the items for a visitor:"."""
     limits: tuple[str, ...] = ()
-    """Its limits, one paragraph each, for example about visitors and items that were not in training."""
+    """Limits of the model, one paragraph each, for example about visitors and items that were not in training."""
 
 
 def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
-    """Returns the box of a table; its shape has no numbers if the table is not in `tables`."""
+    """Returns the box of a table with the boxes `reads` as inputs; if `tables` lacks it, its shape has no numbers."""
     rows, width = tables.get(name, (None, None))
     shape = f"{rows:,} × {width}" if rows else "rows × D"
     return DiagramBox(f"{name} table", shape, 1, reads, is_trained=True)

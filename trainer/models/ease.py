@@ -4,11 +4,11 @@ With X [T, R] the items of the training timelines, the weights W minimise |X - X
 
     P = (XᵀX + l2)⁻¹,    W_ij = -P_ij / P_jj
 
-A visitor's score of j is the sum of W_ij over the distinct items i of their history, the latest with the highest
-weight. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
+A visitor's score of item j is the weighted sum of W_ij over the distinct items i of their history; later items have
+higher weights. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
-Shapes: T training timelines, I items of the vocabulary, R items with weights, which are the first and most frequent of
-the vocabulary, N neighbours of an item.
+Shapes: T training timelines, I items of the vocabulary, R items with weights (the first ones of the vocabulary, which
+are the most frequent), N neighbours of an item.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ _BLOCK_ENTRIES = 4_000_000
 
 
 def table_rows(model: EaseConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables with a row for each of R items; see `models.item_neighbours.neighbour_tables`."""
+    """Specifies two tables, with a row for each of the R items; see `models.item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "EASE")
 
 
@@ -60,9 +60,9 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of the items of a replica; see `models.build.CountedModelFile`.
+    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
 
-    All replicas of a process share one inverse, and so do successive combinations with the same `l2`.
+    The weights are computed once for all replicas of a process, and once for successive combinations with equal `l2`.
     """
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
@@ -83,7 +83,7 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
     """Yields each item's N weights with the largest absolute values, in blocks of consecutive items.
 
-    Ties go to the lower index. Memory is 4 bytes per pair of items, and time grows with the cube of R.
+    Ties go to the lower index. The inverse takes 4 bytes per pair of items, and its time grows with the cube of R.
 
     Args:
       baskets: [T, R], 1 if the timeline contains the item.
@@ -91,7 +91,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
       num_neighbours: N.
 
     Raises:
-      ValueError: the regularised co-occurrences are not positive definite in float32.
+      ValueError: XᵀX + l2 is not positive definite in float32.
     """
     inverse, size = _inverse(baskets, l2), baskets.shape[1]
     diagonal = np.diag(inverse)
@@ -105,7 +105,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: P; computed in place, in the memory of one matrix."""
+    """[R, R] float32: the inverse P; computed in place, so that only one such matrix is in memory."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()

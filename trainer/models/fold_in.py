@@ -1,6 +1,6 @@
 """Fold-in: computes visitor vectors from histories by least squares, so that events after training are used.
 
-Shapes: B queries, H history, L latest entries of it, I items of the vocabulary, D embedding.
+Shapes: B queries, H history, L latest entries of a history, I items of the vocabulary, D embedding.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from trainer.models.least_squares import row_l2, solve_rows
 from trainer.models.table_variables import make_variable
 
 MAX_ENTRIES = 64
-"""Number of latest entries of a history that are used: each visitor needs an L × L system and L vectors of D."""
+"""Maximum number of latest entries of a history that are used, L. Each visitor takes memory for an L × L system."""
 
 
 class FoldIn(tf.Module):
@@ -37,7 +37,7 @@ class FoldIn(tf.Module):
         self._basis.assign(basis)
 
     def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, D] visitor vectors, and [B] bool: whether the history has a known item.
+        """Returns visitor vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0.
 
         Args:
           items: [I, D] item vectors.
@@ -52,7 +52,10 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Items and weights [B, L] of the latest entries; a repeated item has its summed weight at its newest entry."""
+        """Returns the items and the weights, both [B, L], of the latest entries, newest first.
+
+        If an item is repeated, its newest entry has the sum of the weights, and its other entries have the weight 0.
+        """
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

@@ -1,6 +1,6 @@
 """The latest entries of histories, with weights by age.
 
-Shapes: B queries, H history, L latest entries of it, E entries of all queries.
+Shapes: B queries, H history, L latest entries of a history, E entries of all queries.
 """
 
 from typing import NamedTuple
@@ -14,17 +14,17 @@ class Entries(NamedTuple):
     """The entries of histories, in order of the queries."""
 
     query: tf.Tensor
-    """[E] int64, ascending."""
+    """[E] int64 index of the query, ascending."""
     item: tf.Tensor
-    """[E] int64, known items."""
+    """[E] int64 index of a known item."""
     weight: tf.Tensor
     """[E] float32, above 0."""
 
 
 def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_power: tf.Tensor) -> Entries:
-    """Returns the latest entries, with the weights (1 + age) ** -recency_power; the newest first in each query.
+    """Returns the latest entries of each query, newest first, with the weights (1 + age) ** -recency_power.
 
-    The age of an entry is the number of later entries, unknown items included.
+    The age of an entry is the number of later entries, including those of unknown items.
 
     Args:
       queries: B queries with histories.

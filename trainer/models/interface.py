@@ -11,28 +11,28 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index of the event kind, for events with unknown kind and time."""
+"""Event kind of an event whose kind and time are unknown."""
 
 
 class Queries(NamedTuple):
-    """Visitors to rank the catalogue for."""
+    """Visitors to rank the catalogue for, with their histories."""
 
     visitor: tf.Tensor
-    """[B] int64 vocabulary indices; an index from the vocabulary's size on means a visitor who was not in training."""
+    """[B] int64 indices of visitors; a visitor who was not in training has an index after the vocabulary."""
     history: tf.Tensor
-    """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
+    """[B, H] int64 item indices, oldest first. After `history_length` events, the indices are arbitrary padding."""
     history_length: tf.Tensor
     """[B] int64: number of events in each history."""
     history_event: tf.Tensor
     """[B, H] int64 indices of event kinds, or UNKNOWN_EVENT; padded like `history`."""
     history_timestamp_ms: tf.Tensor
-    """[B, H] int64 times of the events, arbitrary for an UNKNOWN_EVENT; padded like `history`."""
+    """[B, H] int64 times of the events; arbitrary for events of kind UNKNOWN_EVENT; padded like `history`."""
     timestamp_ms: tf.Tensor
-    """[B] int64 time of the request, not before the history."""
+    """[B] int64 time of the request; not before the last event of the history."""
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Builds queries from items alone: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
+        """Builds queries from items alone: every event has the kind UNKNOWN_EVENT, and the time of requests is 0."""
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
@@ -41,7 +41,7 @@ class Scorer(Protocol):
     """A system that ranks the catalogue: a trained model or a baseline."""
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; higher is better, comparable within a row; finite for all visitors, known or not."""
+        """[B, I] float32 scores: higher is better; comparable within a row; finite for known and unknown visitors."""
 
 
 @runtime_checkable
@@ -49,20 +49,21 @@ class PieceScorer(Scorer, Protocol):
     """A scorer that can score a slice of the catalogue; the cost is in proportion to the size of the slice."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (first, n) that returns the scores [B, n] float32 of the n items from index `first` on.
+        """Returns a function of (first, n) that scores the items first … first + n - 1; its result is [B, n] float32.
 
-        Everything that depends only on the queries is computed here, once for all slices.
+        This method computes everything that depends only on the queries, once for all slices.
         """
 
 
 @runtime_checkable
 class PolicyScorer(Scorer, Protocol):
-    """A scorer with scores that depend on whether the items of the history are hidden."""
+    """A scorer whose scores depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
         """Returns a function of `is_seen_hidden`, a scalar or [B], that returns the scores [B, I] float32.
 
-        Everything that does not depend on this flag is computed here, once.
+        `is_seen_hidden` is True if the ranking hides the items of the history. This method computes everything that
+        does not depend on it, once.
         """
 
 
@@ -74,13 +75,13 @@ class ServedModel(Scorer, Protocol):
         """All weights; an array that is not a variable would become a constant of the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of visitors [B] and items [B], given as indices.
+        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B].
 
-        For known items, they equal the visitor's `catalogue_scores` with an empty history.
+        For a known item, the score equals the one in `catalogue_scores` for the visitor with an empty history.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: similarity of every item in the catalogue to each of the items [B], given as indices."""
+        """[B, I] float32: the similarity of each item [B], given as an index, to every item of the vocabulary."""
 
 
 class InferenceModel(ServedModel, Protocol):

@@ -1,6 +1,6 @@
-"""The content of an item: the weighted sum of its features' rows of the feature table.
+"""The content of items: a weighted sum of rows of the feature table, one row for each feature of the item.
 
-Shapes: I items, F features of an item at most, W columns of a row.
+Shapes: I items, F features of an item at most, W columns of a row, N (item, value) pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from trainer.models.table_rows import index_names
 from trainer.runs.checkpoint import Table
 
 MAX_FEATURES = 32
-"""Maximum number of features of an item; the first ones in the order of FEATURES are used."""
+"""Maximum number of features of an item; if it has more, the first ones in the order of FEATURES are used."""
 
 _CHUNK_ITEMS = 4096
 
@@ -29,8 +29,8 @@ class ItemFeatures:
     feature: np.ndarray
     """[I, F] int64 rows of the feature table; arbitrary where the weight is 0."""
     weight: np.ndarray
-    """[I, F] float32: 1 / √n for each of an item's n features, so that the number of features does not change the
-    length of the content; F is 0 if the catalogue describes no item."""
+    """[I, F] float32: 1 / √n for each of an item's n features, so that the length of the content does not grow with n. F
+    is 0 if the catalogue describes no item."""
     names: Sequence[str]
     """Names of the rows of the feature table; a warm start copies rows by name."""
 
@@ -45,7 +45,7 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: the content of n items, from the feature table [num_features, W]."""
+        """[n, W] float32: the content of a slice of n items, computed from the feature table [num_features, W]."""
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
@@ -53,9 +53,9 @@ class ItemFeatures:
 
 
 class ItemRows:
-    """Rows [I, W] of a trained model's items: the item's own row, if it has training events, plus its content.
+    """Item rows [I, W] of a trained model: an item's own row, if it has training events, plus its content.
 
-    The last column is the bias. Rows are computed when they are read, so that the whole table is never in memory.
+    The last column is the bias. Rows are computed when they are read, so that the whole array is never in memory.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
@@ -92,39 +92,39 @@ class ItemRows:
 
 
 class FeatureValues(NamedTuple):
-    """The values of one kind of feature, ordered by item."""
+    """The values of one kind of feature, as (item, value) pairs in order of the items."""
 
     item: np.ndarray
-    """[N] item indices; an item occurs once for each of its values."""
+    """[N] item index of each pair."""
     value: np.ndarray
-    """[N] indices into `names`."""
+    """[N] value of each pair, as an index into `names`."""
     names: Sequence[str] | Vocabulary
-    """Names of the values, or a vocabulary if the values are its indices."""
+    """Names of the values, or the vocabulary that contains them."""
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """Features of the item's categories, from the root down."""
+    """Returns a feature for each category of an item, from the root down."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """Feature of the item's price, in quantile buckets; bucket 0 means no price."""
+    """Returns a feature for the quantile bucket of an item's price; bucket 0 means no price and gives no feature."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """Features of the item's values, for the most frequent properties; a value has the form `property=word`."""
+    """Returns a feature `property=word` for each property value of an item; rare properties are skipped."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 
 FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, price_bucket, property_values)
-"""The kinds of features, as functions of the catalogue; its rows are the items of the vocabulary."""
+"""The kinds of features, as functions of the catalogue, which has a row per item of the vocabulary."""
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """Reads the features of the vocabulary's items: all of FEATURES, in their order."""
+    """Reads the features of all items of the vocabulary, of all kinds, in the order of FEATURES."""
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []

@@ -1,10 +1,10 @@
-"""Models with a weight per pair of items: an item's score is the sum of the weights from the history's items to it.
+"""Models with a weight W_ij for each pair of items: the walk and EASE.
 
-A visitor's score of item j is the sum of W_ij over the items i of their history; later items count more. `walk` and
-`ease` compute the weights W.
+A visitor's score of item j is the weighted sum of W_ij over the items i of their history; later items have higher
+weights. The modules `walk` and `ease` compute W. An item's neighbours are the items with the largest weights from it.
 
-Shapes: B queries, E entries of their histories, I items of the vocabulary, R items with neighbours, which are the first
-of the vocabulary, N neighbours of an item.
+Shapes: B queries, E entries of all their histories, I items of the vocabulary, R items with neighbours (the first ones
+of the vocabulary), N neighbours of an item.
 """
 
 from typing import NamedTuple
@@ -29,18 +29,18 @@ NeighbourConfig = WalkConfig | EaseConfig
 
 
 class NeighbourRows(NamedTuple):
-    """The neighbours of n items; an item with fewer than N has weights of 0 in the last columns."""
+    """The neighbours of n items; if an item has fewer than N, the weights in its last columns are 0."""
 
     neighbour: np.ndarray
     """[n, N] float32 item indices, ascending."""
     weight: np.ndarray
-    """[n, N] float32."""
+    """[n, N] float32 weights of the neighbours."""
     total_weight: np.ndarray
-    """[n] float64: sum of the absolute weights of all neighbours, including those that are not among the N."""
+    """[n] float64: sum of an item's absolute weights to all items, including those that are not stored."""
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts a matrix [n, I] with at most N entries per row, which are in order of their columns."""
+        """Converts a matrix [n, I] with at most N entries per row, sorted by column."""
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
         column = np.arange(weights.nnz) - weights.indptr[row]
@@ -58,12 +58,12 @@ class NeighbourRows(NamedTuple):
 
 
 def num_rows(config: NeighbourConfig, num_items: int) -> int:
-    """Returns R, the number of items with neighbours; these are the most frequent items."""
+    """Returns R, the number of items that have neighbours; these are the most frequent items."""
     return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
 
 
 def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> dict[str, TableRows]:
-    """Specifies two tables with a row for each of R items and N columns: neighbours and weights.
+    """Specifies two tables of R rows and N columns: the neighbours of the items, and their weights.
 
     Raises:
       ValueError: there are too many items for the model `name`.
@@ -87,13 +87,13 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """A model with neighbours and weights per item; see `models.interface.InferenceModel`.
+    """Ranks items by the weights of neighbours; see `models.interface.InferenceModel`.
 
     Items that are not a neighbour of any item in the history rank last, by popularity.
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
-        """Creates the model; `item_counts` [I]: training events of each item; `fill` sets the tables."""
+        """Creates the model from the training events of each item, `item_counts` [I]; `fill` sets the tables."""
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items
         self._adds_repeats = config.adds_repeats
@@ -136,7 +136,7 @@ class NeighbourInference(tf.Module):
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum of `factor` [E] × the row of W for `item` [E], over its entries."""
+        """[B, I]: for each query, the sum of factor × W[item] over its entries; `query`, `item`, `factor` are [E]."""
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items
