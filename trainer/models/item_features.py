@@ -29,8 +29,8 @@ class ItemFeatures:
     feature: np.ndarray
     """[I, F] int64 rows of the feature table; arbitrary where the weight is 0."""
     weight: np.ndarray
-    """[I, F] float32: 1 / √n for each of an item's n features, so that the length of the content does not grow with n. F
-    is 0 if the catalogue describes no item."""
+    """[I, F] float32: 1 / √n for each of an item's n features, so that the length of the content does not grow with n.
+    F is 0 if the catalogue describes no item."""
     names: Sequence[str]
     """Names of the rows of the feature table; a warm start copies rows by name."""
 

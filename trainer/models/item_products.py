@@ -1,6 +1,6 @@
-"""Multiplies sparse matrices with one row per item, and keeps the largest entries of each row.
+"""Multiplies sparse matrices, and keeps only the largest entries of each row of the product.
 
-The product of two such matrices may not fit into memory, so it is computed a block of rows at a time.
+The whole product may not fit into memory, so it is computed in blocks of rows.
 
 Shapes: N rows, T timelines, I items.
 """
@@ -13,7 +13,7 @@ import scipy.sparse as sp
 _BLOCK_ENTRIES = 4_000_000  # entries of a block of the product before it is pruned: about 50 MB
 
 Rescale = Callable[[sp.csr_matrix, slice], None]
-"""Changes the entries of a block of the product in place; the slice is the block's range of rows."""
+"""Function of a block of the product and the slice of its rows; changes the entries of the block in place."""
 
 
 def largest_products(
@@ -21,7 +21,8 @@ def largest_products(
 ) -> Iterator[sp.csr_matrix]:
     """Yields `left` [N, T] @ `right` [T, I] in blocks of rows, with only the `count` largest entries of each row.
 
-    Ties go to the lower column. The entries of a row do not depend on the other rows of `left`.
+    Ties go to the lower column. The entries of a row do not depend on the other rows of `left`. `rescale` changes each
+    block of the product before the largest entries are selected.
     """
     for block in _row_blocks(left, right):
         product = left[block] @ right
@@ -30,7 +31,7 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """Keeps the `count` largest entries of each row; ties go to the lower column. Entries are float32, at least 0."""
+    """Keeps the `count` largest entries of each row; ties go to the lower column. All entries are float32 ≥ 0."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()
@@ -49,7 +50,7 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """[N] uint64, ascending by row and descending by value; values are float32 and not negative."""
+    """[N] uint64 keys; their order is ascending by row, then descending by value. Values are float32, at least 0."""
     # read as whole numbers, the bits of floats of at least 0 have the order of the floats; sorting these whole numbers
     # is several times as fast as an argsort of floats
     return (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - values.view(np.uint32))

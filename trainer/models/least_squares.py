@@ -4,11 +4,11 @@ The objective of a factorization (Hu et al., ICDM 2008; in the form of Rendle et
 
     sum over all pairs of c (p - x·y)²  +  sum over the vectors of λ |x|²
 
-with p = 1 and c = w + u for a pair with weight w in the data, p = 0 and c = u for all others. Given the y, each x
-solves (u G + Σ w y yᵀ + λ) x = Σ (w + u) y, with the Gramian G = Σ y yᵀ over all y. Tables are rotated so that G is
-diagonal, which does not change the scores. Then u G + λ is inverted entry by entry for any λ, and the system of a row
-with L entries is L × L (Woodbury identity) or D × D, whichever is smaller. Both are solved exactly, by Cholesky
-decomposition.
+with p = 1 and c = w + u for a pair with weight w in the data, and p = 0 and c = u for all other pairs. If all y are
+fixed, each x solves (u G + Σ w y yᵀ + λ) x = Σ (w + u) y, with the Gramian G = Σ y yᵀ over all y. Tables are rotated so
+that G is diagonal, which does not change the scores. Then u G + λ is inverted entry by entry for any λ. A row with L
+entries gives a linear system of size L × L (Woodbury identity) or D × D, whichever is smaller. It is solved exactly, by
+Cholesky decomposition.
 
 Shapes: M rows, L entries per row, D embedding.
 """
@@ -25,10 +25,10 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the vectors x [M, D] that minimize the objective, and each row's contribution to the minimum, [M].
+    """Returns the vectors x [M, D] that minimize the objective, and the contribution of each row to the minimum [M].
 
     Args:
-      vectors: [M, L, D] the y of each row's entries.
+      vectors: [M, L, D] the vectors y of each row's entries.
       weights: [M, L] w, at least 0; 0 for padding.
       gramian: [D] diagonal of the Gramian of all y.
       l2: [M] λ, above 0.
@@ -57,5 +57,5 @@ def solve_rows(
 
 
 def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, unobserved_weight: float) -> tf.Tensor:
-    """[M] λ by number of entries [M]: l2 × (entries + u × num_others) ** l2_power (Rendle et al., RecSys 2022)."""
+    """[M] λ of rows with `entries` [M] entries: l2 × (entries + u × num_others) ** l2_power (Rendle et al., 2022)."""
     return l2 * tf.pow(tf.cast(entries, tf.float32) + unobserved_weight * num_others, l2_power)

@@ -1,7 +1,7 @@
 """Losses, as pure functions of scores.
 
-They return one value per row. The caller weights them, sums over its rows and divides by the weight of the global
-batch, so that the gradients of all replicas add up to the gradient of the whole batch.
+A loss returns one value per row. The caller multiplies it by the row's weight, sums over the rows of its replica and
+divides by the total weight of the global batch. So the gradients of all replicas add up to the gradient of the batch.
 
 Shapes: B rows, C candidates.
 """
@@ -14,7 +14,7 @@ _NEVER = -1e9
 
 
 def squared_error(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """[B] float32 for predictions and targets [B]."""
+    """[B] float32 squared differences of predictions [B] and targets [B]."""
     return tf.square(tf.cast(prediction, tf.float32) - target)
 
 
@@ -23,9 +23,9 @@ def sampled_softmax(
 ) -> tf.Tensor:
     """[B] float32: −log of the estimated softmax probability of the positive.
 
-    The logQ correction (Bengio and Senécal, 2003) subtracts, from the score of each candidate, the log of its expected
-    number of occurrences among the candidates. Then the candidates' sum of exp(score) is an unbiased estimate of the
-    sum over all other items. The positive always competes, so it has no correction. Candidates equal to the positive
+    The logQ correction (Bengio and Senécal, 2003) subtracts from the score of each candidate the log of how often it is
+    expected among the candidates. Then the sum of exp(score) over the candidates is an unbiased estimate of the sum
+    over all other items. The positive always competes, so it has no correction. Candidates equal to the positive
     (accidental hits) must be excluded.
 
     Args:
@@ -42,9 +42,9 @@ def sampled_softmax(
 
 
 WEIGHT_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {"squared_error": squared_error}
-"""Losses of predicted and true event weights, both [B], by `loss.kind`."""
+"""Losses between predicted and true event weights, both [B], by `loss.kind`."""
 
 SAMPLED_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "sampled_softmax": sampled_softmax,
 }
-"""Losses of a positive against candidates, with the arguments of `sampled_softmax`, by `loss.kind`."""
+"""Losses that rank a positive above candidates, by `loss.kind`; they have the arguments of `sampled_softmax`."""

@@ -1,11 +1,11 @@
-"""Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
+"""Matrix factorization: the score is the similarity of a visitor's vector and an item's vector.
 
 A visitor's vector is a row of the visitor table or, in models without this table, the sum of their items' vectors.
 
 Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
 Shapes: B rows or queries, C candidates, H history, I items of the vocabulary, V rows of the visitor table, D embedding,
-W columns of the item table: D, or D + 1 with biases; the last column is ten times the bias.
+W columns of the item table: D, or D + 1 with biases, where the last column is ten times the bias.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,13 +50,13 @@ from trainer.models.table_variables import HOST, fill, fill_rows, make_variable
 from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
-"""The bias is this factor × its column. Adagrad moves all entries at the same rate, however small their gradients. At
-the rate that suits the vectors, the biases of rare items would change too fast. Validation NDCG@20 on
+"""The bias is the last column times this factor. Adagrad moves all entries at the same rate, however small their
+gradients are. At the rate that suits the vectors, the biases of rare items would change too fast. Validation NDCG@20 on
 retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies an item table with W columns and, without histories, a visitor table with D; see `models.build`."""
+    """Specifies an item table and, unless visitors are sums of their items, a visitor table; see `models.build`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -66,7 +66,7 @@ def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, 
 def training_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the factorization with the objective of its loss."""
+    """Builds the factorization, with the objective that `config.loss` specifies."""
     factorization = MatrixFactorization(model, compute_dtype(config))
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
@@ -198,7 +198,10 @@ class MatrixFactorization:
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[B, D] sums of item vectors over the entries `is_entry` [B, H], from item table rows [B, H, W]."""
+        """[B, D]: the sum of each history's normalised item vectors, from item table rows [B, H, W].
+
+        Only the entries with `is_entry` [B, H] are added.
+        """
         vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
         squares = tf.reduce_sum(tf.square(vectors), axis=2)
         share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
@@ -232,18 +235,18 @@ class MatrixFactorizationInference(tf.Module):
         visitor_items: sp.csr_matrix | None = None,
         fold_in: FoldIn | None = None,
     ) -> None:
-        """Creates the model; `fill` sets its weights. Rows after the vocabularies are out-of-vocabulary buckets.
+        """Creates the model; `fill` sets its weights. Table rows after the vocabulary are out-of-vocabulary buckets.
 
         Args:
           config: settings of the model.
-          num_visitors: visitors in the vocabulary.
-          visitor_rows: rows of the visitor table, at least `num_visitors`.
+          num_visitors: number of visitors in the vocabulary.
+          visitor_rows: number of rows of the visitor table, at least `num_visitors`.
           num_items: I.
-          item_rows: rows of the item table, at least I.
-          item_counts: [I] training events of each item. They rank the items for unknown visitors; items that are
-            unknown or have no events get a zero vector and the lowest bias. None: all items have trained rows.
+          item_rows: number of rows of the item table, at least I.
+          item_counts: [I] training events of each item. Unknown visitors get the items ranked by this number; items
+            that are unknown or have no events get a zero vector and the lowest bias. None: all rows are trained.
           visitor_items: [V, I] how often each visitor had events with each item; needed if there is no visitor table.
-          fold_in: computes visitor vectors from histories by least squares; None: they are not computed this way.
+          fold_in: computes the vectors of visitors with a history by least squares; None: the model has no fold-in.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
@@ -331,7 +334,7 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, D] sums of the histories' item vectors, and [B] bool: whether the history has a known item."""
+        """Returns the sums [B, D] of the histories' item vectors, and [B] bool: whether a history has a known item."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
@@ -351,7 +354,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows of `first` followed by `second` without concatenating them; larger indices get the last row."""
+    """Gathers rows as if `second` followed `first` in one tensor; indices after the end get the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

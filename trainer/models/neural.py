@@ -1,4 +1,4 @@
-"""The notebook's neural network: concatenated visitor and item vectors, dense relu layers, one relu output.
+"""The neural network of the notebook: concatenated visitor and item vectors, dense relu layers, one relu output.
 
 Shapes: B rows, I items of the vocabulary, D embedding, U units of the first dense layer.
 """
@@ -27,7 +27,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies a row of D columns for each visitor and each item; see `models.build.ModelFile`."""
+    """Specifies a visitor table and an item table with D columns; see `models.build.ModelFile`."""
     return {
         "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
         "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),
@@ -37,7 +37,7 @@ def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: NeuralConfig, config: RunConfig, _: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the network with its squared-error objective."""
+    """Builds the network, with the squared-error objective."""
     if not isinstance(config.loss, SquaredErrorConfig):
         raise ValueError("the neural model only predicts event weights; set loss.kind=squared_error")
     with replicas.strategy.scope():
@@ -105,7 +105,7 @@ def predict(
 
 
 class NeuralInference(tf.Module):
-    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets have rows of their own."""
+    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets have trained rows."""
 
     def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
         """Creates the model with tables of these sizes; `fill` sets its weights."""

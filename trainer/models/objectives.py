@@ -28,20 +28,20 @@ Tables = Mapping[str, ShardedTable]
 """A model's tables, by name."""
 
 Inputs = TypeVar("Inputs", bound=tuple)
-"""A NamedTuple of tensors: the inputs of a loss, in addition to weights."""
+"""Type of a loss's inputs other than weights: a NamedTuple of tensors."""
 
 
 class Prepared(NamedTuple, Generic[Inputs]):
-    """Lookups and inputs for the loss of a batch on one replica."""
+    """Everything that the loss of a batch needs on one replica, except dense weights."""
 
     lookups: dict[str, Lookup]
-    """The rows to read, by table."""
+    """The rows that were looked up, by table."""
     inputs: Inputs
-    """Everything else, in tensors of fixed shapes."""
+    """All other inputs of the loss, in tensors of fixed shapes."""
 
 
 class Objective(Protocol[Inputs]):
-    """A loss over table rows; the same for any number of replicas."""
+    """A loss over table rows; it has the same value for any number of replicas."""
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[Inputs]:
         """Looks up the rows for a global batch; called within `Replicas.run`."""
@@ -52,13 +52,13 @@ class Objective(Protocol[Inputs]):
         Args:
           vectors: the rows that were looked up, by table.
           dense: the model's dense weights.
-          inputs: the result of `prepare`.
+          inputs: `Prepared.inputs`, from `prepare`.
         """
 
 
 @dataclass(frozen=True)
 class TrainingModel:
-    """The weights of a run and the objective over them."""
+    """The weights of a run, and the objective that trains them."""
 
     tables: Tables
     """Embedding tables, by name."""
@@ -79,7 +79,7 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean squared error, or another of WEIGHT_LOSSES, between the score and the weight of the event's kind."""
+    """Mean squared error, or another of WEIGHT_LOSSES, between the score and the weight of the event."""
 
     config: SquaredErrorConfig
     """Settings of the loss, with the weights of the events."""
@@ -88,7 +88,7 @@ class SquaredErrorObjective:
     replicas: int
     """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
-    """Scores [b] from dense weights, visitor rows [b, …] and item rows [b, …]."""
+    """Computes scores [b] from dense weights, visitor rows [b, …] and item rows [b, …]."""
 
     def prepare(
         self,
@@ -119,15 +119,15 @@ class Candidates(NamedTuple):
     positive: tf.Tensor
     """[b] item of each row."""
     positive_index: tf.Tensor | None
-    """[b] index of the positive among the candidates; None: each row looks up its own positive, see `entries`."""
+    """[b] index of the positive among the candidates; None: each row looks up its positive, see `entries`."""
     weight: tf.Tensor
     """[b] weight of each row in the weighted mean over the global batch."""
     items: tf.Tensor
     """[C] the in-batch items, then the sampled negatives."""
     log_expected_count: tf.Tensor
-    """[C] logQ correction: log of how often a row's candidates are expected to contain the item."""
+    """[C] logQ correction: log of how often each item is expected among the candidates of a row."""
     is_candidate: tf.Tensor
-    """[C] False for items of padding and invalid rows."""
+    """[C] bool; False for in-batch items that come from padding or invalid rows."""
 
     @classmethod
     def of_batch(
@@ -139,7 +139,7 @@ class Candidates(NamedTuple):
         step: tf.Tensor,
         own: slice,
     ) -> "Candidates":
-        """Builds the candidates of a global batch, the same on every replica, and the positives of the rows `own`.
+        """Builds the positives of the rows `own`, and the candidates, which are the same on every replica.
 
         Args:
           is_valid: [B] bool: whether the row contributes to the loss; see `valid_rows`.
@@ -163,15 +163,15 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """[B, J] items that each row looks up for itself: its history, and its positive if that is not a candidate."""
+        """[B, J] items that each row looks up for itself: its history, and its positive if `positive_index` is None."""
         if self.positive_index is not None:
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits table rows of the entries [bJ, W] into those of the histories [b, H, W] and of the positives [b, W].
+        """Splits the table rows [bJ, W] of `entries` into rows of the histories [b, H, W] and of the positives [b, W].
 
-        The positives are None if they are candidates.
+        The second result is None if the positives are among the candidates.
         """
         num_entries = history_length + (self.positive_index is None)
         rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
@@ -181,10 +181,10 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Returns the rows of a global batch, ascending, that supply the in-batch candidates of all rows.
+    """Returns indices of rows of a global batch, ascending; the positives of these rows are the in-batch candidates.
 
-    They are evenly spaced, so that each replica has an equal share of them for any number of replicas. Rows are
-    shuffled, so this is a random sample.
+    The rows are evenly spaced, so that every replica has an equal share of them. Batches are shuffled, so the rows are
+    a random sample.
     """
     count = min(batch_size, config.max_in_batch_negatives) if config.in_batch_negatives else 0
     return np.arange(count) * batch_size // max(count, 1)
@@ -199,7 +199,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """Maximum number of item vectors that are summed to a visitor's vector; 0: visitors have an embedding table."""
+        """Maximum number of item vectors whose sum is a visitor's vector; 0: visitors have an embedding table."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -213,13 +213,13 @@ class Factors(Protocol):
     def config(self) -> FactorsConfig: ...
 
     def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Visitor vectors [b, D] from rows of the visitor table, or from sums of item vectors."""
+        """Returns visitor vectors [b, D], computed from rows of the visitor table or sums of item vectors, [b, D]."""
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[b, D] sums of item vectors over the entries `is_entry` [b, H], from item table rows [b, H, W]."""
+        """[b, D]: sums of item vectors over the entries with `is_entry` [b, H]; `rows` [b, H, W]: item table rows."""
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] scores, for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
@@ -236,21 +236,22 @@ class SampledSoftmaxInputs(NamedTuple):
     keep: tf.Tensor
     """[b, D] dropout of the visitor vectors: 0 for a dropped entry, else 1 / share kept."""
     is_history: tf.Tensor
-    """[b, H] bool: whether the history has an entry at this position, other than the positive."""
+    """[b, H] bool: whether there is a history entry at this position that is not the positive."""
 
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
     """Cross entropy, or another of SAMPLED_LOSSES, of the positive against in-batch and sampled negatives.
 
-    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. If visitor vectors are
-    sums of item vectors, the positive is removed from the history, and a row with an empty history does not contribute.
+    A row whose item is outside the vocabulary is skipped: it does not contribute to the loss, and its item is not a
+    candidate. If visitor vectors are sums of item vectors, the positive is removed from the history, and rows whose
+    history is then empty are skipped too.
     """
 
     config: SampledSoftmaxConfig
     """Settings of the loss, with the weights of examples."""
     tables: Tables
-    """`item` and, if visitors have their own rows, `visitor`."""
+    """`item` and, unless visitor vectors are sums of item vectors, `visitor`."""
     replicas: int
     """All replicas, R."""
     model: Factors
@@ -302,7 +303,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """[b] squared norm of each row's visitor and positive, plus 1 / B of the sampled negatives' squared norms."""
+        """[b]: the squared norms of a row's visitor and positive, plus 1 / B of those of all sampled negatives."""
         read = tf.concat([visitor_rows, positive_rows], axis=1)
         negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
@@ -311,19 +312,19 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: whether the item of a history's entry is in the vocabulary; False for padding."""
+    """[B, H] bool: whether the item of each history entry is in the vocabulary; False for padding."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: `known_entries` without the entries of the row's positive item."""
+    """[B, H] bool: like `known_entries`, but False for entries with the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
-    """[B] bool: rows that contribute to the loss.
+    """[B] bool: whether each row contributes to the loss.
 
-    The item must be in the vocabulary and, if rows have histories, at least one `is_entry` [B, H] must be True.
+    The row's item must be in the vocabulary. If H > 0, at least one `is_entry` [B, H] of the row must be True.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid
@@ -334,12 +335,12 @@ def negative_sampler(
 ) -> NegativeSampler:
     """Creates a sampler that draws from the items with training events.
 
-    For the logQ correction, in-batch candidates are counted in an epoch of batches. Counts of training events would be
-    too high, because rows without a history do not contribute.
+    The logQ correction needs to know how often each item is an in-batch candidate, so the items are counted in an epoch
+    of batches. Counts of training events would be too high, because rows without a history are skipped.
 
     Args:
-      entries: the entries of a batch's histories that the model reads, given the number of items: `known_entries` or
-        `history_without_target`.
+      entries: selects the history entries that the model reads, given a batch and the number of items:
+        `known_entries` or `history_without_target`.
     """
     num_items = dataset.num_trained_items
 
@@ -396,11 +397,11 @@ def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, 
 def keep_mask(
     shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
 ) -> tf.Tensor:
-    """float32 mask of the requested rows of `shape`: 0 for a share `rate` of the entries, else 1.
+    """Returns the slice `rows` of a random float32 mask of `shape`: 0 for a share `rate` of the entries, else 1.
 
-    The first axis is the global batch. A value depends only on the seed, the step, the entry's position in the global
-    batch, and `stream`, which differs between the masks of a step. It does not depend on the number of replicas.
-    Numbers are drawn for the requested rows only.
+    The first axis is the global batch. An entry depends only on the seed, the step, its position in the global batch
+    and `stream`, which differs between the masks of a step. So the mask is the same for any number of replicas. Random
+    numbers are drawn for the slice only.
     """
     begin, end, _ = rows.indices(shape[0])
     own_shape = [end - begin, *shape[1:]]

@@ -1,9 +1,9 @@
 """Second stage of the towers: a small network ranks candidates again, by features that a dot product cannot express.
 
-The candidates are the items of the history, and the best other items of the towers and of an item walk. The network's
-output is added to the towers' scores of the candidates; all other items rank behind the candidates. The network is
-trained on cases after the training events of the towers, so it learns how reliable the towers' scores are for the
-future; see `training.second_stage`.
+The candidates are the items of the history and, of all other items, those with the best scores by the towers or by an
+item walk. The network's output is added to the towers' scores of the candidates; all other items rank behind the
+candidates. The network is trained on cases that are later than the training events of the towers, so it learns how
+reliable the towers' scores are for the future; see `training.second_stage`.
 
 Shapes: B queries, I items of the vocabulary, L latest entries of a history, C = L + 2 × NUM_BEST candidates,
 F features (FEATURES), U1 and U2 units of the network's layers.
@@ -22,15 +22,15 @@ from trainer.models.towers import History, ScoreParts, TowersInference, latest
 from trainer.runs.checkpoint import Weights
 
 NUM_BEST = 50
-"""Number of candidates from the towers, and also from the walk."""
+"""Number of candidates from the towers, and the same number from the walk."""
 
 NUM_LATEST = 50
-"""L: the items of this many latest entries of a history are candidates."""
+"""L: number of latest entries of a history whose items are candidates."""
 
 WALK = WalkConfig(
     item_power=(0.5,), neighbour_power=(0.25,), visitor_power=(0.5,), recency_power=(1.0,), max_items=NUM_LATEST
 )
-"""The walk with the best powers for next items of retailrocket_sessions; the network learns how far to trust it."""
+"""The walk; its powers are the best ones for next items of retailrocket_sessions."""
 
 FEATURES = (
     *("tower", "tower_rank", "tower_gap", "return_bonus", "score", "score_rank", "score_gap"),
@@ -56,13 +56,14 @@ class ItemFacts(NamedTuple):
     popularity: np.ndarray
     """[I] float32 log(1 + events)."""
     recent_popularity: np.ndarray
-    """[I] float32 log(1 + events), counting only the latest tenth of all events."""
+    """[I] float32 log(1 + events), where only the latest tenth of all events is counted."""
     repeat_rate: np.ndarray
-    """[I] float32: share of the item's events with a history that already contains the item."""
+    """[I] float32: among the item's events with a history, the share whose history contains the item. It is smoothed
+    towards the mean of all items."""
 
 
 class Layers(NamedTuple):
-    """The network's weights, with the normalisation of its inputs."""
+    """The network's weights, and the means and deviations that normalise its inputs."""
 
     mean: np.ndarray | tf.Tensor
     """[F] mean of each feature."""
@@ -79,22 +80,22 @@ class Layers(NamedTuple):
     last: np.ndarray | tf.Tensor
     """[U2, 1] weights of the output."""
     scale: np.ndarray | tf.Tensor
-    """[] factor that multiplies the towers' score."""
+    """[] factor of the towers' score in the output."""
 
 
 class SecondStage(NamedTuple):
     """A trained second stage."""
 
     walk: Weights
-    """The walk that candidates come from, counted with the powers of WALK."""
+    """The walk that supplies candidates, counted with the powers of WALK."""
     facts: ItemFacts
-    """Facts about the items, from the training events."""
+    """Statistics of the items in the training events."""
     layers: Layers
     """Weights of the network."""
 
 
 class Candidates(NamedTuple):
-    """Candidates of queries."""
+    """The candidates of queries, with their features."""
 
     item: tf.Tensor
     """[B, C] int64 indices; arbitrary where `is_candidate` is False."""
@@ -103,16 +104,16 @@ class Candidates(NamedTuple):
     score: tf.Tensor
     """[B, C] scores by the towers, with return bonuses."""
     feature: tf.Tensor
-    """[B, C, F]."""
+    """[B, C, F] features of the candidates."""
 
 
 class Entries(NamedTuple):
-    """How often and how recently each item of a history occurs in it; one value per entry."""
+    """The latest entries of histories: how often and how recently the item of each entry occurs."""
 
     is_first: tf.Tensor
-    """[B, L] bool: whether this is the newest entry of its item; entries are newest first."""
+    """[B, L] bool: whether the entry is the first, and so the newest, with its item."""
     newest: tf.Tensor
-    """[B, L] age of the item's newest entry, where age is the number of later entries."""
+    """[B, L] age of the item's newest entry; the age of an entry is the number of later entries."""
     oldest: tf.Tensor
     """[B, L] age of the item's oldest entry."""
     count: tf.Tensor
@@ -124,14 +125,14 @@ class Entries(NamedTuple):
 
 
 def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """Scores candidates, [...], from their features [..., F] and their scores by the towers, [...]."""
+    """Returns scores [...] of candidates, from their features [..., F] and their scores by the towers [...]."""
     hidden = tf.nn.gelu(tf.tensordot((feature - layers.mean) / layers.deviation, layers.first, 1) + layers.first_bias)
     hidden = tf.nn.gelu(tf.tensordot(hidden, layers.second, 1) + layers.second_bias)
     return tf.tensordot(hidden, layers.last, 1)[..., 0] + layers.scale * score
 
 
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
-    """Summarizes the entries of a history by item.
+    """Computes, for each entry of a history, how often and how recently its item occurs.
 
     Args:
       history: the latest L entries.
@@ -154,8 +155,8 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 class RerankedTowers(tf.Module):
     """Towers with a second stage; see `models.interface.InferenceModel`.
 
-    `pair_scores` and `item_similarities` are computed by the towers alone. Visitors without a known item in their
-    history get popular items.
+    The towers alone compute `pair_scores` and `item_similarities`. Visitors without a known item in their history get
+    popular items.
     """
 
     def __init__(self, towers: TowersInference, num_items: int) -> None:
@@ -191,7 +192,7 @@ class RerankedTowers(tf.Module):
         return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
 
     def candidates(self, queries: Queries) -> Candidates:
-        """Returns the candidates of queries, with the features that the network ranks them by."""
+        """Returns the candidates of queries, with the inputs of the network."""
         return self._find(queries, self._towers.score_in_parts(queries))
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -201,7 +202,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """Returns the candidates of queries; `first` has the towers' scores."""
+        """Returns the candidates of queries; `first` contains the towers' scores."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
@@ -215,7 +216,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, C] items, and whether each is a candidate: items of the history, then the best of towers and walk."""
+        """Returns items [B, C] (of the history, of the towers, of the walk), and [B, C] bool: which are candidates."""
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
         of_tower = tf.math.top_k(_mask_items(tower, of_history, history.is_entry), count)
@@ -229,7 +230,7 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """The features that differ between a query's candidates, each [B, C]; they come first in FEATURES.
+        """Returns the features that differ between a query's candidates, each [B, C]; they come first in FEATURES.
 
         `tower` and `walk` are the candidates' scores [B, C].
         """
@@ -251,7 +252,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """The features that all candidates of a query share, each [B]; they come last in FEATURES."""
+        """Returns the features that all candidates of a query share, each [B]; they come last in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -264,7 +265,7 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """[B, I]: `score` [B, C] for the candidates; lower scores for all other items, in the order of `tower` [B, I]."""
+    """[B, I]: `score` [B, C] for the candidates; other items have lower scores, in the order of `tower` [B, I]."""
     entries = tf.where(found.is_candidate)
     index = tf.stack([entries[:, 0], tf.gather_nd(found.item, entries)], axis=1)
     least = tf.reduce_min(tf.where(found.is_candidate, score, np.inf), axis=1, keepdims=True)
@@ -280,13 +281,13 @@ def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.T
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """[B, C]: `column` [B, L] for the candidates from the history, 0 for the other candidates."""
+    """[B, C]: the values of `column` [B, L] for the candidates from the history; 0 for all other candidates."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """[B, C] log(1 + rank) of each candidate among the candidates, where the best has rank 0."""
+    """[B, C] log(1 + rank) of each candidate by `score`; the best candidate has rank 0."""
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 

@@ -1,4 +1,4 @@
-"""second_stage.json and .npz: a trained second stage, and whether it ranks better than the towers alone."""
+"""Reads and writes a trained second stage: second_stage.npz has its weights, second_stage.json has its record."""
 
 import hashlib
 import io
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """The result of training a second stage."""
+    """The comparison of a trained second stage with the towers alone."""
 
     step: int
-    """Step of the checkpoint that supplied the scores for its training."""
+    """Step of the towers' checkpoint that the second stage belongs to."""
     metric: str
-    """Name of the metric that decides, such as `ndcg@20`."""
+    """Name of the metric that is compared, such as `ndcg@20`."""
     towers: float
     """Metric of the towers alone, on cases that neither the towers nor the second stage were trained on."""
     second_stage: float
     """Metric of the towers with the second stage, on the same cases."""
     cases: int
-    """Number of these cases."""
+    """Number of cases that the metric is measured on."""
     sha256: str
     """Checksum of the .npz file."""
 
     @property
     def is_used(self) -> bool:
-        """Whether the second stage ranks better."""
+        """Whether the second stage ranks better than the towers alone."""
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
-    """Reads second_stage.json; returns None if the run has no second stage, or none yet."""
+    """Reads second_stage.json; returns None if there is no such file (yet)."""
     path = RunLayout(workdir).second_stage
     if not storage.exists(path):
         return None
@@ -76,7 +76,7 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of `run`, if any, to the run at `workdir`, for its checkpoint of `step`."""
+    """Copies the second stage of `run`, if it has one, to `workdir`; there, it belongs to the checkpoint of `step`."""
     record = read_record_of_stage(run)
     if record is not None:
         content = storage.read_bytes(RunLayout(run).second_stage_arrays)
@@ -87,7 +87,7 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
     """Adds the run's second stage to `model` if it improves the ranking and belongs to the checkpoint of `step`.
 
     Raises:
-      ValueError: the file of the second stage is damaged.
+      ValueError: a file of the second stage is damaged.
     """
     record = read_record_of_stage(workdir)
     if record is None or not record.is_used or not isinstance(model, TowersInference):

@@ -1,9 +1,11 @@
 """Session kNN: ranks the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
 
-A timeline t has n_t items, and item i is in n_i timelines. The age of a history's entry is the number of later entries.
-Then the similarity of t to the history is:
+A timeline t has n_t items, and item i is in n_i timelines. The age of an entry of a history is the number of later
+entries. Then the similarity of t to the history is:
 
-    s_t = n_t ** -length_power × Σ of n_i ** -item_power × (1 + age) ** -recency_power over the entries i that are in t
+    s_t = n_t ** -length_power × Σ n_i ** -item_power × (1 + age) ** -recency_power
+
+The sum is over the entries of the history with an item i that is in t.
 
 A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
 gradients: `solver=count` stores the items of the timelines, see `training.count`.
@@ -34,7 +36,8 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies two tables: a row per (timeline, item) pair, and a row per timeline; see `models.build.ModelFile`.
 
-    A timeline has at most as many distinct items as rows, so the last rows of `item` may remain unused.
+    The number of pairs is not known yet. The table `item` has enough rows for any possible number, so its last rows may
+    remain unused.
 
     Raises:
       ValueError: there are too many items.
@@ -46,7 +49,7 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
 
 
 def _numbered_rows(count: int) -> TableRows:
-    """Specifies rows with one column; a row's number is its id."""
+    """Specifies a table with one column; the id of a row is its number."""
     return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 
@@ -80,8 +83,8 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
-    `total` is the number of (timeline, item) pairs; `kept` counts only those of an item's `max_timelines` latest
-    timelines.
+    In the result, `total` is the number of (timeline, item) pairs. `kept` is the number of pairs whose timeline is one
+    of the `max_timelines` latest of the item.
     """
 
     def count(_: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:
@@ -94,7 +97,7 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """Returns the weights of a session kNN in memory; see `row_counter`."""
+    """Counts a session kNN and returns its weights, without writing a checkpoint; see `row_counter`."""
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
 
@@ -112,7 +115,7 @@ class SessionKnnInference(tf.Module):
           config: settings of the model.
           item_counts: [I] training events of each item.
           num_timelines: maximum number of timelines.
-          num_entries: maximum number of items of all timelines together.
+          num_entries: maximum number of (timeline, item) pairs.
         """
         super().__init__(name=config.kind)
         self._num_items, self._max_entries = len(item_counts), config.max_entries

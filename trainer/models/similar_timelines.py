@@ -1,7 +1,7 @@
-"""The training timelines that are most similar to histories, and the sums of their similarities by item.
+"""Finds the training timelines that are most similar to a history, and sums their similarities by item.
 
-Shapes: B queries, E entries of all queries, T timelines, N items of all timelines, I items of the vocabulary, K most
-similar timelines of a query, P pairs of an entry and a timeline, U distinct pairs of a query and a timeline.
+Shapes: B queries, E entries of all queries, T timelines, N (timeline, item) pairs, I items of the vocabulary, K most
+similar timelines of a query, P (entry, timeline) pairs, U distinct (query, timeline) pairs.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from trainer.models.table_variables import make_variable
 _MAX_PAIRS = 4_000_000
 """Maximum number of (entry, timeline) pairs in a block of queries; they take about 150 MB."""
 _MAX_DENSE_TIMELINES = 16_384
-"""Up to this many timelines, a query uses a dense array of all timelines."""
+"""Up to this number of timelines, similarities are computed in a dense array [B, T]."""
 
 
 class _Similar(NamedTuple):
-    """The most similar timelines."""
+    """The most similar timelines of each query."""
 
     timeline: tf.Tensor
     """[B, K] int32."""
@@ -30,7 +30,7 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """[N] bool: whether an entry of `baskets` [T, I] is in one of the first `max_timelines` timelines of its item."""
+    """[N] bool: whether each entry of `baskets` [T, I] is one of the first `max_timelines` entries of its item."""
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
     is_sampled = np.empty(len(order), bool)
@@ -39,13 +39,13 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Timelines as lists of items, and items as lists of timelines, latest first.
+    """The items of each timeline, and the timelines of each item, latest first.
 
-    Of equally similar timelines, the latest comes first.
+    If timelines are equally similar, the latest one comes first.
     """
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
-        """Creates variables for at most `num_timelines` timelines with at most `num_entries` items in all."""
+        """Creates variables for up to `num_timelines` timelines and `num_entries` (timeline, item) pairs."""
         super().__init__()
         self._config, self._num_items, self._num_timelines = config, num_items, num_timelines
         self._items = make_variable((num_entries,), "items", np.int32)
@@ -57,7 +57,7 @@ class TimelineLists(tf.Module):
         self._block_queries = max(_MAX_PAIRS // largest, 1)
 
     def fill(self, baskets: sp.csr_matrix, factors: np.ndarray) -> None:
-        """Sets the timelines [T, I], the latest first, and the factors [T] of their similarities."""
+        """Sets the timelines, `baskets` [T, I], latest first, and the `factors` [T] of their similarities."""
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
         self._item_splits.assign(baskets.indptr.astype(np.int32))
@@ -107,14 +107,14 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Finds the most similar timelines of (query, timeline) pairs [P] with weights [P]; fast for few timelines."""
+        """Sums the weights [P] by (query, timeline) pair [P]; returns the best sums. Fast for few timelines."""
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
         top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`; fast if there are many timelines and most share no item with a history."""
+        """Like `_best_of_all`, but fast if there are many timelines and most of them share no item with the history."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -14,21 +14,21 @@ _MAX_ITEMS = 2**24
 
 
 class TableRows(NamedTuple):
-    """Specification of a table: how many rows it has, how wide they are, and the id that identifies each row."""
+    """Specification of a table: the number of its rows and columns, and the ids of its rows."""
 
     num_rows: int
     """Number of rows."""
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns an id per row, ids of the vocabulary first; a warm start copies rows by id."""
+    """Returns the id of each row, ids of the vocabulary first; a warm start copies rows with equal ids."""
 
 
 class CountedRows(NamedTuple):
-    """Rows of the tables of a model that `solver=count` computes."""
+    """A part of the table rows of a model that `solver=count` computes."""
 
     tables: Mapping[str, np.ndarray]
-    """[n, width] float32 by table, the next n rows of a replica; n may differ between tables."""
+    """The next n rows of a replica for each table, by name: [n, width] float32; n may differ between tables."""
     kept: float
     """Sum of the counts that these rows store."""
     total: float
@@ -36,7 +36,7 @@ class CountedRows(NamedTuple):
 
 
 RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
-"""Yields the rows, given the index of a combination of settings, a replica and the number of replicas."""
+"""Function of (index of the combination of powers, replica, number of replicas) that yields the replica's rows."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:
@@ -54,23 +54,23 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """Specifies a row for each index of a vocabulary: its ids first, then its out-of-vocabulary buckets."""
+    """Specifies a row for each index of a vocabulary: first its ids, then its out-of-vocabulary buckets."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Specifies rows for the first `count` ids of a vocabulary, and one more row for all others."""
+    """Specifies a row for each of the first `count` ids of a vocabulary, and one row for all other ids."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
-    """Returns row ids for the indices of a vocabulary; they depend on the words, not on their indices."""
+    """Returns a row id for each index of a vocabulary; it names the id or the bucket, and does not depend on the index."""
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
     return ids + [f"bucket {number} of {buckets}" for number in range(buckets)]
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a row belongs to one id of the vocabulary, and not to several ids that share it."""
+    """Whether a row belongs to a single id of the vocabulary; other rows are shared by several ids."""
     return row_id.startswith(_ID)

@@ -16,24 +16,24 @@ HOST = "CPU:0"
 """Device of tables that are read a few rows at a time; they may be larger than an accelerator's memory."""
 
 _MAX_GAP = 64
-"""If there are fewer rows than this between two needed rows, they are read too, because a second read costs more."""
+"""If fewer rows than this are between two needed rows, they are read too, because a second read would cost more."""
 
 _ALIGNMENT_BYTES = 64
 """Alignment that TensorFlow needs to use memory without copying it."""
 
 
 def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = np.float32) -> tf.Variable:
-    """Creates a variable of zeros that takes no memory until it is filled; `dtype` has 4 bytes."""
+    """Creates a variable of zeros that takes no memory until it is filled; `dtype` must have 4 bytes."""
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
 def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
-    """Fills a variable [N, …] with rows first … first + N - 1.
+    """Fills a variable [N, …] with the rows first … first + N - 1 of a table.
 
     Args:
       variable: the variable; its old values are dropped.
-      read: returns the rows of a slice.
-      first: number of the first row.
+      read: returns the rows of a slice of the table.
+      first: index of the first row.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
@@ -46,7 +46,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
 
 def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed: np.ndarray | None) -> None:
-    """Fills a variable [N, …] that is read by `tf.gather` only.
+    """Fills needed rows of a variable [N, …] that only `tf.gather` reads.
 
     Args:
       variable: the variable.
@@ -64,13 +64,13 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices of at most CHUNK_ROWS that contain all `rows`, which are ascending, and few others."""
+    """Returns slices of at most CHUNK_ROWS rows that contain all `rows`, given in ascending order, and few others."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
 def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Yields consecutive spans together, about CHUNK_ROWS rows at a time: an update per span would be slow."""
+    """Yields lists of consecutive spans, with about CHUNK_ROWS rows each; an update per span would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
     for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]

@@ -1,7 +1,7 @@
-"""Two towers over timelines: a visitor's latest items scored against the catalogue.
+"""Two towers over timelines: one embeds a visitor's latest items, the other one embeds the items of the catalogue.
 
-Every visitor with a known item in their history is served, even if they were not in training; frequent visitors may
-also have a vector of their own. Both towers read the same item rows: an item's own row, if it has training events, plus
+The model knows a visitor by their history, so it also ranks for visitors who were not in training; frequent visitors
+may have a vector in addition. Both towers read the same item rows: an item's own row, if it has training events, plus
 its content, so that items without training events are recommended too. Visitors return to items, so items of the
 history get a bonus.
 
@@ -56,7 +56,7 @@ AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 before."""
 
 VISITS = 4
-"""Number of visit classes with separate weights: this visit, the last, the one before, and all earlier visits."""
+"""Number of visit classes with separate weights: this visit, the last one, the one before, all earlier ones."""
 
 _NEVER = -1e9
 
@@ -65,8 +65,8 @@ _NEWEST_SHARE = 0.5
 retailrocket_buyers, preset nn, one seed: .207 at 0, .214 at 0.5, .216 at 1."""
 
 _OUTPUT_GAIN = 0.3
-"""Scale of the output layer's initial values, which are small compared with the item vectors. Initial values of zero
-give the same NDCG@20, .214."""
+"""Scale of the output layer's initial values; it makes the output small compared with the item vectors. Initial values
+of zero give the same NDCG@20, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
@@ -84,7 +84,7 @@ def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: TowersConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the towers with their softmax objective."""
+    """Builds the towers, with the sampled-softmax objective."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         raise ValueError("the towers predict no event weights; set loss.kind=sampled_softmax")
     with replicas.strategy.scope():
@@ -203,7 +203,7 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
-    """Age buckets, int64: how many of the thresholds AGES_MS each age has reached; ages of any shape."""
+    """Returns how many of the thresholds AGES_MS each age has reached, int64; `age_ms` may have any shape."""
     return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
@@ -211,33 +211,33 @@ class DenseWeights(NamedTuple):
     """All weights except the tables, in the order that checkpoints store them."""
 
     position: tf.Tensor
-    """[H] attention to a position of the history."""
+    """[H] added to the attention to an entry, by its position in the history."""
     age: tf.Tensor
-    """[A] attention to an age."""
+    """[A] added to the attention to an entry, by its age."""
     visit: tf.Tensor
-    """[S] attention to a visit."""
+    """[S] added to the attention to an entry, by its visit."""
     event: tf.Tensor
-    """[E, D] added to an item's vector by the kind of its event."""
+    """[E, D] added to the item vector of an entry, by its event kind."""
     attention: tf.Tensor
-    """[D, D] from the newest item to the attention query."""
+    """[D, D] maps the newest item to the attention query."""
     hidden: tf.Tensor
     """[2D, 2D] hidden layer over the newest item and the attended history."""
     hidden_bias: tf.Tensor
     """[2D] bias of the hidden layer."""
     output: tf.Tensor
-    """[2D, D] output layer, added to the attended history."""
+    """[2D, D] output layer; its result is added to the attended history."""
     log_scale: tf.Tensor
     """[] logarithm of the scale of the cosine."""
     return_position: tf.Tensor
-    """[H] return bonus of a position of the history."""
+    """[H] part of an entry's return bonus, by its position in the history."""
     return_event: tf.Tensor
-    """[E] return bonus of a kind of event."""
+    """[E] part of an entry's return bonus, by its event kind."""
     return_age: tf.Tensor
-    """[A] return bonus of an age."""
+    """[A] part of an entry's return bonus, by its age."""
     return_visit: tf.Tensor
-    """[S] return bonus of a visit."""
+    """[S] part of an entry's return bonus, by its visit."""
     return_hidden: tf.Tensor
-    """[2D] return bonus of a visitor, from the hidden layer."""
+    """[2D] maps the hidden layer to the part of the return bonus that all entries of a visitor share."""
 
 
 def item_width(config: TowersConfig) -> int:
@@ -246,7 +246,7 @@ def item_width(config: TowersConfig) -> int:
 
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
-    """Creates the initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
+    """Creates the initial `DenseWeights`, for `kinds` event kinds; called in a strategy's scope."""
     dim = config.dim
     kinds, ages, visits = kinds + 1, len(AGES_MS) + 2, VISITS + 1  # the first of each is unknown
     generator = np.random.default_rng(seed)
@@ -288,15 +288,15 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns each visitor's vector [B, D], and the part of the return bonus [B] that is the same for all entries.
+        """Returns visitor vectors [B, D], and the part [B] of the return bonus that all entries of a visitor share.
 
-        The score of an item is the dot product of its vector with the visitor's vector.
+        The dot product of a visitor's and an item's vector is the score without item bias and return bonus.
 
         Args:
           dense: the dense weights.
           vectors: [B, H, D] item vectors of the history's entries.
           history: the history.
-          own: [B, D] the visitors' own vectors; 0 for visitors without one.
+          own: [B, D] rows of the visitor table; 0 for visitors without a row.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
@@ -326,12 +326,12 @@ class Towers:
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """[B, H] return bonus that each entry adds to the score of its item; the bonuses of repeated items add up.
+        """[B, H] return bonus that each entry adds to the score of its item; a repeated item gets several bonuses.
 
         Args:
           dense: the dense weights.
           history: the entries.
-          returning: [B] the visitors' return bonuses, from `embed_visitors`.
+          returning: [B] the part of the bonus that all entries share, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -348,20 +348,20 @@ class NextItemInputs(NamedTuple):
     keep: tf.Tensor
     """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
     keep_own: tf.Tensor
-    """[bJ + C] 0 where id dropout drops the item's own row, else 1; first items of histories, then candidates."""
+    """[bJ + C] for each item that a row looks up, then for each candidate: 0 if id dropout drops its own row, else 1."""
     feature_weight: tf.Tensor
-    """[bJ + C, F] weights of the items' features."""
+    """[bJ + C, F] weights of the features of the same items."""
     keep_visitor: tf.Tensor
-    """[b] 1 where the visitor has a vector that is not dropped, else 0."""
+    """[b] 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
 
 
 @dataclass(frozen=True)
 class NextItemObjective:
     """Cross entropy of the next item against the items of the history, in-batch and sampled negatives.
 
-    The items of a row's own history are always candidates, so they get no logQ correction, and they are excluded from
-    the row's other candidates. Otherwise the model would learn to repeat items too often or too rarely. A row without a
-    known item or with an empty history neither contributes to the loss nor is a candidate.
+    The items of a row's history are always candidates of this row, so they get no logQ correction, and they are
+    excluded from the row's other candidates. Otherwise the model would learn to repeat items too often or too rarely.
+    Rows with an unknown item or an empty history are skipped: they have no loss, and their items are not candidates.
     """
 
     config: SampledSoftmaxConfig
@@ -402,7 +402,10 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the rows of `items` (own items first, [BJ]), of their features, and of the visitors [B]."""
+        """Looks up the rows of `items`, of their features, and of the visitors [B].
+
+        The first `num_entries` = B·J items are those that rows look up for themselves; the others are candidates.
+        """
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -451,7 +454,7 @@ class NextItemObjective:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns [b, H] scores of the histories' items, and [b, H] bool: whether the item is in an earlier column too.
 
-        An item that is in a history twice gets both of its bonuses [b, H], but competes once.
+        An item that occurs twice in a history gets both bonuses of `bonus` [b, H], but it is only one candidate.
         """
         is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
         items, biases = self.model.embed_items(rows)
@@ -464,17 +467,17 @@ class NextItemObjective:
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bJ + C] mask of the own rows of the items at indices `used`; items without features always keep theirs."""
+        """[bJ + C] mask of the own rows of the items at indices `used`; 1 for all items without features."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """[B, H] event kinds of the histories; UNKNOWN_EVENT in the rows that context dropout selects."""
+        """[B, H] event kinds of the histories; all UNKNOWN_EVENT in the rows that context dropout selects."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
     def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
-        """[b] mask of the visitors' own vectors; 0 if dropout drops the vector or the visitor has none."""
+        """[b] mask of the visitor table's rows; 0 if dropout drops the row or the visitor has none."""
         if "visitor" not in self.tables:
             return tf.zeros(visitor[own].shape)
         keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
@@ -482,7 +485,7 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bJ + C] indices into the concatenated [BJ own items, C candidates]: those that the rows `own` use."""
+    """[bJ + C] indices of the items that the batch rows `own` use, in the list of BJ entries and C candidates."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
@@ -513,21 +516,21 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The scores of queries, in parts to be added up."""
+    """The scores of queries, in parts that `catalogue_scores` adds up."""
 
     score: tf.Tensor
-    """[B, I] without return bonuses."""
+    """[B, I] scores without return bonuses."""
     bonus: tf.Tensor
     """[B, H] return bonus that each entry of the history adds to the score of its item; 0 for padding."""
     is_empty: tf.Tensor
-    """[B] bool: whether the history has no known item, so that the scores are those of popularity."""
+    """[B] bool: whether the history has no known item; if so, popularity replaces the scores."""
 
 
 class TowersInference(tf.Module):
     """Trained towers; see `models.interface.InferenceModel`.
 
-    Visitors without a known item in their history get popular items. Pairs have no history, so their score is the
-    item's popularity.
+    Visitors without a known item in their history get popular items. `pair_scores` has no histories, so it returns the
+    popularity of items.
     """
 
     def __init__(
@@ -544,8 +547,8 @@ class TowersInference(tf.Module):
         Args:
           config: settings of the model.
           item_rows: reads item rows [n, W] from trained weights: an item's own row, if it has one, plus its content.
-          num_frequent: visitors with vectors of their own.
-          num_kinds: event kinds of the dataset.
+          num_frequent: number of frequent visitors, which have rows in the visitor table.
+          num_kinds: number of event kinds of the dataset.
           item_counts: [I] training events of each item.
         """
         super().__init__(name="towers")

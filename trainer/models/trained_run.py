@@ -26,13 +26,13 @@ class TrainedRun:
     dataset: Dataset
     """Dataset that the run was trained on."""
     model: ServedModel
-    """Model with the weights of the best checkpoint, or a blend of several."""
+    """Model with the weights of the best checkpoint, or a blend of several models."""
     step: int
     """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """Step of the checkpoint of each part of the model, by the directory of the part's run."""
+    """Step of the checkpoint of each part of the blend, or of the run itself, by the directory of the run."""
     blend: BlendRecord | None = None
-    """The parts and weights of the blend; None: the model is used as it was trained."""
+    """The parts and weights of the blend; None: the model is not a blend."""
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
@@ -41,7 +41,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     Args:
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from.
-      replicas: their workers open the run together and get the same model.
+      replicas: all workers open the run together and choose the same checkpoint.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.
@@ -75,7 +75,7 @@ def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
 
 
 def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> BlendInference:
-    """Builds a blend with the trends as of the dataset's last event."""
+    """Builds a blend, with the trends right after the last event of the dataset."""
     return BlendInference(
         parts,
         weights=blend.weights,
@@ -88,7 +88,7 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
     """Loads the model of a run from its complete checkpoint of `step`.
 
     Raises:
-      ValueError: the run was trained on another dataset, or the checkpoint is of another run.
+      ValueError: the run was trained on another dataset, or the checkpoint belongs to another run.
     """
     if record.dataset_checksum != dataset.checksum:
         raise ValueError(

@@ -1,12 +1,12 @@
 """Item walk: ranks items by the visitors that they share with the history's items (RP3β: Paudel et al., TiiS 2016).
 
-W_ij is the weight from item i to item j. n_i and n_j are the numbers of training visitors of these items, and n_u is
-the number of items of visitor u:
+W_ij is the weight from item i to item j. In the training timelines, item i has n_i visitors, item j has n_j visitors,
+and visitor u has n_u items:
 
-    W_ij = n_i ** -item_power × n_j ** -neighbour_power × Σ of n_u ** -visitor_power over the visitors u of both
+    W_ij = n_i ** -item_power × n_j ** -neighbour_power × Σ n_u ** -visitor_power over the visitors u of both items
 
-A visitor's score of j is the sum of W_ij over the items i of their history, the latest with the highest weight. Nothing
-is learnt by gradients: `solver=count` computes the tables, see `training.count`.
+A visitor's score of item j is the weighted sum of W_ij over the items i of their history; later items have higher
+weights. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
 Shapes: T training timelines, I items of the vocabulary, N neighbours of an item.
 """
@@ -49,7 +49,7 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of the items of a replica; see `models.build.CountedModelFile`."""
+    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`."""
 
     def count(combination: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:
         items = np.arange(replica, baskets.shape[1], num_replicas)
@@ -62,7 +62,7 @@ def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
 def walk_rows(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray
 ) -> Iterator[NeighbourRows]:
-    """Yields the neighbours of `items` in blocks of consecutive items; an item is a neighbour of itself.
+    """Yields the neighbours of `items`, in blocks of consecutive `items`; an item is a neighbour of itself.
 
     Ties go to the lower index. An item's neighbours do not depend on the other entries of `items` or on the blocks.
 
@@ -93,7 +93,7 @@ def walk_rows(
 def count_walk(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
 ) -> Weights:
-    """Returns the weights of a walk over all items in memory; see `walk_rows`. Calls `on_block` after each block."""
+    """Counts a walk over all items and returns its weights; calls `on_block` after each block. See `walk_rows`."""
     parts = []
     for rows in walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])):
         parts.append(rows)
