@@ -147,7 +147,7 @@ class Dataset:
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: in how many target rows of the splits `column` has each value below `size`."""
+        """[size] int64: number of the splits' target rows that have each index below `size` in `column`."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

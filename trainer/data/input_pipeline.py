@@ -90,10 +90,11 @@ def training_batches(
 
     Args:
       events: the timelines, and the rule that selects the rows to train on.
-      history_length: H. Above 0, rows without any history are skipped.
+      history_length: H; above 0, rows with an empty history are skipped.
       is_sequential: whether a row's history is the rows before it (True) or all other rows of its timeline (False).
       has_times: whether to read the times of rows.
-      event_weights: the weight of each event kind, which multiplies the weights of its rows; None: all weights are 1.
+      event_weights: the weight of each event kind, by which the weights of its events are multiplied; None: all row
+        weights are 1.
       first_step: number of batches of the first epoch to skip.
     """
     shards, content = events.shards, _RowContent(events, history_length, is_sequential, has_times, event_weights)
@@ -166,7 +167,7 @@ def _num_threads() -> int:
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Reads all rows of an epoch; yields the array that `column` computes from each shuffling window, as a batch."""
+    """Yields `column(batch)` for each shuffling window of an epoch; the batch contains all rows of the window."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -223,7 +224,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
     Args:
       serialized: the blocks.
       content: what to read.
-      key: [2], determines the order of the rows; None: they keep the order of the blocks.
+      key: [2] random key that determines the order of the rows; None: the rows keep the order of the blocks.
     """
     columns = parse_blocks(serialized, content.columns)
     is_kept = content.events.is_training_row(columns)

@@ -35,9 +35,9 @@ def read_interactions(
     """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events; no entry is 0.
 
     Args:
-      event_weights: the weight of each event kind, which multiplies the weights of its rows.
+      event_weights: the weight of each event kind, by which the weights of its events are multiplied.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
-      power: power to which the sums are raised; with 0, each pair with events weighs 1.
+      power: power to which the sums are raised; with 0, each pair with events has the value 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -69,9 +69,9 @@ def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Ite
     padding.
 
     Args:
-      matrix: the interaction matrix or its transpose; each row is solved for one vector.
+      matrix: the interaction matrix or its transpose; one vector is solved for each row.
       replicas: R; row r belongs to replica r % R.
-      batch_entries: E, raised to the length of the longest row.
+      batch_entries: E; at least the length of the longest row is used.
     """
     entries = np.diff(matrix.indptr)
     lengths = _padded_lengths(np.maximum(entries, 1))

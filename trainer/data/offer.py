@@ -50,7 +50,7 @@ class Offer:
     """The items that may be recommended."""
 
     is_offered: np.ndarray
-    """[I] bool, at least one True."""
+    """[I] bool: whether each item may be recommended; at least one is True."""
     excluded: Mapping[str, int]
     """Number of items that are not on offer, by the first reason that applies: `unavailable`, `denied`, `category`."""
 
@@ -95,7 +95,7 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """Returns a mask [I] that is False for items known to be unavailable, or None if no item is."""
+    """Returns a mask [I] that is False for items known to be unavailable, or None if there are no such items."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 

@@ -56,7 +56,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits that have an item of the vocabulary."""
+    """Reads the events of all splits, except those with an item outside the vocabulary."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):
@@ -71,7 +71,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Chooses the moments [M] at which trends are computed, for cases at the times `timestamp_ms`.
+    """Chooses the moments [M] at which trends are computed, for evaluation cases at the times `timestamp_ms`.
 
     The first moment is the time of the first case. The moments are evenly spaced, at least a day apart. A case uses the
     latest moment that is not after it. For a large catalogue, there are fewer moments, to bound memory.

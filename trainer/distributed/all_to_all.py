@@ -64,7 +64,7 @@ class Messages:
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends the messages `rows` [M, …], one to each replica; returns the received messages [M, …], by sender."""
+        """Sends the messages `rows` [M, …], one to each replica; returns the received ones, ordered by sender."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))

@@ -106,7 +106,7 @@ class ShardedTable:
 
         Args:
           replica: index of this replica.
-          divided: [N] ids that the replicas divide among them: replica k reads those at k·N/R … (k+1)·N/R - 1.
+          divided: [N] ids that are divided among the replicas; replica k reads those from k·N/R to (k+1)·N/R - 1.
           shared: [S] ids that every replica reads.
 
         Returns:

@@ -12,7 +12,7 @@ from common.cli import PREEMPTED
 log = logging.getLogger(__name__)
 
 _FIRST_LIMIT_FACTOR = 5
-"""Factor of the limit until the first call of `progress`, because the first steps include compilation."""
+"""Until the first call of `progress`, the limit is this many times as long, because the first steps are compiled."""
 
 
 class Watchdog:

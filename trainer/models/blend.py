@@ -136,7 +136,7 @@ class BlendInference(tf.Module):
         ]
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of items [B] for visitors [B], given as indices and without histories."""
+        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B] and without histories."""
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
         features = [

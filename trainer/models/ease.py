@@ -1,6 +1,6 @@
 """EASE: the linear model that predicts each item of a visitor from their others (Steck, WWW 2019).
 
-With X [T, R] the items of the training timelines, the weights W minimise |X - XW|² + l2 |W|², with a diagonal of 0:
+X [T, R] contains the items of the training timelines. The weights W minimise |X - XW|² + l2 |W|², with a diagonal of 0:
 
     P = (XᵀX + l2)⁻¹,    W_ij = -P_ij / P_jj
 
@@ -62,7 +62,7 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
 
-    The weights are computed once for all replicas of a process, and once for successive combinations with equal `l2`.
+    The weights are computed once for all replicas of a process and for successive combinations with the same `l2`.
     """
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 

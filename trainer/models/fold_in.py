@@ -18,7 +18,7 @@ MAX_ENTRIES = 64
 
 
 class FoldIn(tf.Module):
-    """Computes visitor vectors by least squares from fixed item vectors, like the visitor half of a training sweep.
+    """Computes visitor vectors by least squares from fixed item vectors, as the first half of a training sweep does.
 
     Events have the same weights as in training, except that the weights do not decay with age.
     """

@@ -124,7 +124,7 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """Reads the features of all items of the vocabulary, of all kinds, in the order of FEATURES."""
+    """Reads all kinds of features of the vocabulary's items, in the order of FEATURES."""
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []

@@ -93,7 +93,7 @@ class NeighbourInference(tf.Module):
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
-        """Creates the model from the training events of each item, `item_counts` [I]; `fill` sets the tables."""
+        """Creates the model; `item_counts` [I] is each item's number of training events. `fill` sets the tables."""
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items
         self._adds_repeats = config.adds_repeats

@@ -245,7 +245,7 @@ class MatrixFactorizationInference(tf.Module):
           item_rows: number of rows of the item table, at least I.
           item_counts: [I] training events of each item. Unknown visitors get the items ranked by this number; items
             that are unknown or have no events get a zero vector and the lowest bias. None: all rows are trained.
-          visitor_items: [V, I] how often each visitor had events with each item; needed if there is no visitor table.
+          visitor_items: [V, I] number of events of each visitor with each item; needed without a visitor table.
           fold_in: computes the vectors of visitors with a history by least squares; None: the model has no fold-in.
         """
         super().__init__(name="matrix_factorization")

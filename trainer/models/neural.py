@@ -1,4 +1,4 @@
-"""The neural network of the notebook: concatenated visitor and item vectors, dense relu layers, one relu output.
+"""The original notebook's neural network: concatenated visitor and item vectors, dense relu layers, a relu output.
 
 Shapes: B rows, I items of the vocabulary, D embedding, U units of the first dense layer.
 """

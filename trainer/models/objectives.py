@@ -303,7 +303,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """[b]: the squared norms of a row's visitor and positive, plus 1 / B of those of all sampled negatives."""
+        """[b]: squared norms of a row's visitor and positive, plus 1 / B of the sum over all sampled negatives."""
         read = tf.concat([visitor_rows, positive_rows], axis=1)
         negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1

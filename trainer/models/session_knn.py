@@ -36,8 +36,8 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies two tables: a row per (timeline, item) pair, and a row per timeline; see `models.build.ModelFile`.
 
-    The number of pairs is not known yet. The table `item` has enough rows for any possible number, so its last rows may
-    remain unused.
+    The number of pairs is not known before the timelines are read. The table `item` has enough rows for any possible
+    number, so its last rows may remain unused.
 
     Raises:
       ValueError: there are too many items.
@@ -83,8 +83,8 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
-    In the result, `total` is the number of (timeline, item) pairs. `kept` is the number of pairs whose timeline is one
-    of the `max_timelines` latest of the item.
+    In the yielded rows, `total` is the number of (timeline, item) pairs. `kept` is the number of pairs whose timeline
+    is among the latest `max_timelines` timelines of the item.
     """
 
     def count(_: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:

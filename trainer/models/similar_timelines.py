@@ -107,7 +107,10 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Sums the weights [P] by (query, timeline) pair [P]; returns the best sums. Fast for few timelines."""
+        """Finds each query's most similar timelines, from the weights [P] of (query, timeline) pairs [P].
+
+        Fast for few timelines.
+        """
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
         top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))

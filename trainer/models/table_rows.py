@@ -65,7 +65,7 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
-    """Returns a row id for each index of a vocabulary; it names the id or the bucket, and does not depend on the index."""
+    """Returns a row id for each index of a vocabulary; it names the id or bucket, and does not depend on the index."""
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
     return ids + [f"bucket {number} of {buckets}" for number in range(buckets)]

@@ -53,7 +53,7 @@ from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 """Limits between the age classes of events: this visit (half an hour is the usual session timeout), today, this week,
-before."""
+earlier."""
 
 VISITS = 4
 """Number of visit classes with separate weights: this visit, the last one, the one before, all earlier ones."""
@@ -348,7 +348,7 @@ class NextItemInputs(NamedTuple):
     keep: tf.Tensor
     """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
     keep_own: tf.Tensor
-    """[bJ + C] for each item that a row looks up, then for each candidate: 0 if id dropout drops its own row, else 1."""
+    """[bJ + C] for the items that rows look up, then for the candidates: 0 if id dropout drops the own row, else 1."""
     feature_weight: tf.Tensor
     """[bJ + C, F] weights of the features of the same items."""
     keep_visitor: tf.Tensor

@@ -181,7 +181,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """[D, D] sum of the outer products of the first `count` rows; reads chunks, to have no shard in memory twice."""
+    """[D, D] sum of the outer products of the first `count` rows, in chunks so that no shard is in memory twice."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))

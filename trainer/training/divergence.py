@@ -34,10 +34,10 @@ class DivergenceMonitor:
     """Detects divergence from the losses of a run; each loss is checked once."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
-        """Creates a monitor; it limits the mean of `WINDOW` losses to `max_growth` times the loss at the start.
+        """Creates a monitor; the mean of `WINDOW` losses may be at most `max_growth` times the loss at the start.
 
         Args:
-          max_growth: the largest growth that is accepted; None: check only for NaN and infinity.
+          max_growth: the largest accepted growth; None: only NaN and infinity are problems.
           is_new_run: whether the loss at the start is the first loss (True) or the largest of the first `RESUMED_STEPS`
             (False).
         """
@@ -67,7 +67,7 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes a batch: its rows and their weight by event kind, and the ranges of its ids.
+    """Describes a batch: the number of rows and the weight of each event kind, and the ranges of ids.
 
     Args:
       batch: a global batch.
@@ -87,7 +87,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes each table by its largest row norm, over this process's replicas, and its number of non-finite rows."""
+    """Describes the rows of each table in this process: their largest norm, and the number of non-finite rows."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0
