@@ -1,1 +1,1 @@
-"""One module per benchmark; `python -m benchmarks` runs all of them, `python -m benchmarks.NAME` runs one."""
+"""Benchmarks, one per module. `python -m benchmarks.NAME` runs one of them, `python -m benchmarks` most of them."""

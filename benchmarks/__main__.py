@@ -1,4 +1,4 @@
-"""Runs all benchmarks that need only the clone, in sequence, each in its own process."""
+"""Runs the benchmarks in COMMANDS in sequence, each in a separate process."""
 
 import subprocess
 import sys
@@ -20,12 +20,15 @@ COMMANDS = (
     ("scaling",),
     ("cluster",),
 )
-"""The benchmarks that need only the clone. `quality` needs the Retailrocket data and most of an hour; the soak test
-`tests.integration.soak` needs a prepared dataset."""
+"""Name and arguments of each benchmark. All of them need only the clone.
+
+`formats` is run separately. So is `quality`, which needs the Retailrocket data and most of an hour, and the soak test
+`tests.integration.soak`, which needs a prepared dataset.
+"""
 
 
 def main() -> int:
-    """Runs all benchmarks and reports those that failed."""
+    """Runs the benchmarks and prints the names of those that failed."""
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, *arguments in COMMANDS:

@@ -1,9 +1,9 @@
-"""Projects how a training step of `mf` and `nn` scales to 64 GPUs. It needs no GPU.
+"""Projects how a training step of `mf` and `nn` scales to 64 GPUs. Needs no GPU.
 
-For 1 to 64 replicas, it traces the step, and measures the CPU time of routing and of the input. From the traced
-operations and messages and the rates in HARDWARE, it computes the time of a step on 8 GPUs and on 8 machines with 8
-GPUs each. These are peak rates, so real steps are slower. The projection shows what limits a step, and how costs grow
-with the number of replicas.
+Traces the step for 1 to 64 replicas, and measures the CPU time of routing the ids and of the input pipeline. Then
+computes the time of a step on 8 GPUs and on 8 machines with 8 GPUs each, from the traced operations and messages and
+from the rates in HARDWARE. Real steps are slower, because HARDWARE has peak rates. The projection shows the bottleneck
+of a step, and how the costs grow with the number of replicas.
 
 usage: python -m benchmarks.cluster
 """
@@ -42,7 +42,7 @@ from trainer.distributed.replicas import start_replicas
 
 
 class Figure(NamedTuple):
-    """A rate, a time or a number of threads of the hardware."""
+    """A property of the hardware: a rate, a latency or a number of threads."""
 
     value: float
     """The value, in bytes/s, operations/s, seconds or threads."""
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
     gpus: int
     """GPUs per machine."""
     network: str | None = None
-    """Key of HARDWARE; None for a single machine."""
+    """Key of the network's rate in HARDWARE; None: a single machine."""
     cards: int = 1
     """Network cards per machine."""
 
@@ -103,9 +103,9 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on the operations of a graph, by what limits them.
+    """Seconds that a GPU spends on the operations of a graph, by bottleneck.
 
-    The time of an operation is added to one field only, that of its slowest part.
+    The time of an operation is added only to the field of its slowest part.
     """
 
     memory: float = 0.0
@@ -119,9 +119,9 @@ class Compute(NamedTuple):
 
 
 def compute_seconds(operations: Sequence[Operation]) -> Compute:
-    """Returns the seconds of operations that run in sequence.
+    """Returns the seconds that a GPU needs to run operations in sequence, by bottleneck.
 
-    An operation takes as long as the slowest of its parts: moving bytes, matrix products, or the launch.
+    An operation takes as long as its slowest part: moving bytes, matrix products, or the kernel launch.
     """
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
@@ -136,10 +136,10 @@ def compute_seconds(operations: Sequence[Operation]) -> Compute:
 
 
 def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
-    """Returns the bytes that a step sends for a requested row of each table: its id, its vector and its gradient.
+    """Returns, for each table, the bytes that a step sends per requested row: the id, the vector and the gradient.
 
-    The messages of the lookups come first: each lookup has a gather of counts and two all-to-alls. Then each update has
-    one all-to-all.
+    The messages of all lookups come first: a gather of counts and two all-to-alls per lookup. The messages of the
+    updates follow: one all-to-all per update.
 
     Raises:
       ValueError: the number of messages does not fit `tables` lookups and updates.
@@ -158,16 +158,21 @@ class Traffic(NamedTuple):
     """Bytes that a GPU sends in a step."""
 
     near: float
-    """To GPUs of the same machine."""
+    """Bytes sent to GPUs of the same machine."""
     far: float
-    """To other machines. Includes the bytes of the GPUs that share its network card."""
+    """Bytes sent to other machines, including those of the other GPUs that share its network card."""
 
 
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
-    """Counts the bytes that a GPU sends in a step. `capacities` is the number of rows in a message, by table.
+    """Counts the bytes that a GPU sends in a step.
 
-    Gathers and reductions use rings: each GPU sends to the next one, so only one GPU of a machine sends to another
-    machine. The rings are distributed over the network cards.
+    Gathers and reductions use rings, in which each GPU sends to the next one. So only one GPU of a machine sends to
+    another machine. The rings are distributed over the network cards.
+
+    Args:
+      messages: messages of the step.
+      capacities: number of rows per message, by table.
+      layout: machines and their network.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
     sharing = layout.gpus / layout.cards
@@ -186,21 +191,21 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
     """Returns the minimum number of bytes that a replica must send in a step, averaged over the replicas.
 
-    Each row is sent once to every other replica that uses it, and the sum of its gradients back. `requests` [R, R] is
-    a result of `count_requests`.
+    The owner of a row sends the row once to every other replica that uses it. That replica sends back the sum of the
+    row's gradients. `requests` [R, R] is a result of `count_requests`.
     """
     return float(2 * (requests.sum() - requests.trace()) * row_size / len(requests))
 
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
-    """Returns the seconds of a step's messages: their latencies, plus the transfer time on the slower link."""
+    """Returns the seconds that a step's messages take: their latencies plus the transfer time on the slower link."""
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
     return len(messages) * latency + max(traffic.near / HARDWARE["NVLink"].value, far)
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
-    """Returns the GiB of host memory that a machine needs, as in docs/operations.md, and the GiB that a GPU needs."""
+    """Returns the memory in GiB that a machine (`host`, see docs/operations.md) and a GPU (`gpu`) need."""
     columns = table_columns(PRESETS[preset])
     rows = ITEMS if preset == "mf" else ITEMS + FEATURES
     ranked = VISITORS + ITEMS if preset == "mf" else ITEMS
@@ -288,7 +293,7 @@ def print_table(figures: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures both presets and records the result."""
+    """Measures `mf` and `nn`, and records the figures."""
     load = Load()
     start_replicas(GPUS_PER_HOST, None)  # before TensorFlow starts with fewer logical devices
     figures: dict[str, Any] = {}

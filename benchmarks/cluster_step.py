@@ -1,7 +1,7 @@
 """Builds the training step of `mf` and `nn` for any number of replicas, and traces or measures its parts.
 
-It is the step of a real run, but counts and features are generated. Tracing needs neither the other replicas nor their
-memory. Routing is measured with `Loopback` in place of the other replicas.
+The step is that of a real run, except that item counts and features are generated. Tracing needs neither the other
+replicas nor their memory. For measuring the routing, `Loopback` replaces the other replicas.
 
 Shapes: R replicas, B rows of a global batch, b rows of a replica, H history, F features of an item, n ids of a lookup,
 M rows that a replica receives for a lookup, I items.
@@ -40,37 +40,40 @@ from trainer.models.objectives import Objective, SampledSoftmaxObjective, Tables
 from trainer.training.step import TrainingStep, compile_steps
 
 ROWS = 8_192
-"""Rows of a replica, b."""
+"""Batch rows per replica, b."""
 ITEMS, FEATURES = 1_000_000, 20_000
 """Rows of the item table and of the feature table."""
 FEATURES_PER_ITEM = 8
-"""The features of an item, F: categories, price and properties."""
+"""Number of features per item, F. The features of an item are its categories, price and properties."""
 GPUS_PER_HOST = 8
 _TRACED_ITEMS, _TRACED_FEATURES = 10_000, 1_000
-"""Rows of the tables when a step is traced. Few, to save memory: the graph does not depend on them."""
+"""Rows of the item table and of the feature table in a traced step.
+
+Small tables save memory, and the graph does not depend on their sizes.
+"""
 _ROUTING_STEPS = 8
 _INPUT_ROWS, _EVENTS_PER_VISITOR, _FILES, _BLOCK_ROWS = 800_000, 8, 8, 1_024
 
 
 def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
-    """Returns a preset with `rows` rows per replica."""
+    """Returns the config of a preset with `rows` batch rows per replica."""
     config = PRESETS[preset]
     return replace(config, input=replace(config.input, batch_size=rows * replicas))
 
 
 def table_columns(config: RunConfig) -> int:
-    """Returns the columns of the tables: the vector and the bias."""
+    """Returns the number of columns of the tables: those of the vector, and one for the bias."""
     assert isinstance(config.model, MatrixFactorizationConfig | TowersConfig)
     return config.model.dim + 1
 
 
 class IdCounts(NamedTuple):
-    """The number of ids of a table that a replica looks up in a step."""
+    """Number of ids that a replica looks up in a table per step."""
 
     rows: int
     """Rows of the table."""
     own: int
-    """Ids of the replica's own rows."""
+    """Ids of the replica's batch rows: their histories, and their positives unless these are shared candidates."""
     shared: int
     """Ids that every replica looks up: in-batch and sampled candidates."""
 
@@ -88,7 +91,7 @@ def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
 
 
 def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
-    """Yields the ids [n] of each replica; its own first, then the shared ones."""
+    """Yields the ids [n] that each replica looks up: first those of its batch rows, then the shared ones."""
     generator = np.random.default_rng(0)
 
     def draw(count: int) -> np.ndarray:
@@ -105,7 +108,7 @@ def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarra
 
 
 def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
-    """Returns counts [R, R]: [d, o] is the number of distinct rows that replica d requests from owner o in a step."""
+    """Returns counts [R, R]; entry [d, o] is the number of distinct rows that replica d requests from owner o."""
     requests = np.zeros((replicas, replicas), np.int64)
     for replica, ids in enumerate(draw_ids(counts, replicas)):
         is_used = np.zeros(counts.rows, bool)
@@ -115,14 +118,14 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the rows of each message, including padding, for the requests [R, R]."""
+    """Returns the number of rows in each message, including padding, given the requests [R, R]."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
 class Loopback(Collectives):
     """Simulates the other replicas: each of them returns the messages that this replica sends to it.
 
-    So one replica can run the routing of any number of replicas, without communication.
+    With it, one replica can run the routing of any number of replicas without communication.
     """
 
     def __init__(self, count: int) -> None:
@@ -133,7 +136,10 @@ class Loopback(Collectives):
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Returns counts [R · R]: row and column `replica` are `value` [R], and the other rows are its rotations."""
+        """Returns a flat matrix [R · R] of counts.
+
+        Row `replica` and column `replica` are `value` [R]. The other rows are rotations of `value`.
+        """
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
@@ -143,7 +149,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the first worker of `count` replicas. Its graph can be traced without the other workers, but not run."""
+    """Returns the replicas of the first worker. A graph can be traced without the other workers, but not run."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -180,7 +186,7 @@ class Message(NamedTuple):
     kind: str
     """`gather`, `all_to_all` or `reduce`."""
     item_bytes: int
-    """Bytes of one row of an all-to-all, or of the whole input of another kind."""
+    """For an all-to-all, the bytes of one row; for other kinds, the bytes of the whole input."""
 
 
 class Traced(NamedTuple):
@@ -201,12 +207,12 @@ class Traced(NamedTuple):
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces a training step of `mf` or `nn`: the body of the loop in a compiled call.
+    """Traces one training step of `mf` or `nn`, which is the body of the loop in a compiled call.
 
     Args:
       config: a preset, see `make_config`.
-      replicas: all replicas.
-      received_rows: M, used for dimensions that are unknown until the step runs.
+      replicas: replicas of one worker, see `first_worker`.
+      received_rows: M, the assumed size of dimensions that are unknown until the step runs.
     """
     begin = time.process_time()
     model = _training_model(config, replicas)
@@ -288,7 +294,10 @@ def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
 
 
 def _flops(node: tf.Operation) -> int:
-    """Returns the operations of a matrix product: 2 × the output's elements × the summed dimension."""
+    """Returns the multiplications and additions of a matrix product: 2 × elements of the output × summed dimension.
+
+    Returns 0 for other nodes and for unknown shapes.
+    """
     if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
         return 0
     if not all(x.shape.is_fully_defined() for x in node.inputs):
@@ -362,7 +371,7 @@ def _batch_spec(config: RunConfig) -> Batch:
 def _routing(replicas: Replicas) -> Any:
     """Returns a function that routes the ids [local replicas, n] of each table and finds the rows to update.
 
-    It returns a sum of all positions and rows, so that TensorFlow does not skip their computation.
+    The function returns the sum of all positions and rows, so that TensorFlow does not skip their computation.
     """
 
     def on_replica(replica: int, *tables: tf.Tensor) -> tf.Tensor:
@@ -392,7 +401,10 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """Returns the ways to run routing for `count` replicas: one `alone`, and 2 to 4 on `logical` CPUs."""
+    """Returns the replicas on which routing is measured, by name.
+
+    `alone` is one replica, with all others simulated. `logical`, for 2 to 4 replicas, has all of them on logical CPUs.
+    """
     ways = {"alone": _alone(count)}
     if 1 < count <= 4:
         names = start_replicas(count, None).devices
@@ -401,7 +413,7 @@ def routing_replicas(count: int) -> Mapping[str, Replicas]:
 
 
 def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
-    """Returns the CPU milliseconds that a worker needs for a step's global batch, by number of replicas."""
+    """Returns the CPU milliseconds in which a worker reads a global batch, by number of replicas."""
     config = PRESETS[preset]
     columns = _timelines()
     lengths = np.bincount(columns.visitor)[columns.visitor]
@@ -447,7 +459,7 @@ def _timelines() -> TimelineRows:
 
 
 def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
-    """Writes the timelines to several files, split between visitors; returns the paths."""
+    """Writes the timelines to several files, each visitor to one file; returns the paths."""
     starts = np.flatnonzero(columns.position == 0)
     cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
     paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]

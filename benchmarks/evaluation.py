@@ -1,4 +1,4 @@
-"""Compares the speed of the trainer's evaluator with a textbook loop: several systems, the whole catalogue.
+"""Compares the speed of the trainer's evaluator with that of a textbook loop, for several systems.
 
 The textbook implementation is a numpy loop over the cases. For each system and each policy (seen items hidden or
 shown), it scores all items, sorts them and computes the metrics. Both implementations compute all metrics for all list
@@ -44,7 +44,7 @@ class _Products:
 
 
 def main() -> None:
-    """Measures both implementations, interleaved, so that other load affects both."""
+    """Measures both implementations in interleaved runs, so that load of other programs affects both."""
     generator, load = np.random.default_rng(0), Load()
     systems = {
         f"system {number}": _Products(
@@ -96,7 +96,7 @@ def _cases(generator: np.random.Generator) -> Cases:
 
 
 def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Returns the rank [I] of each item by score, from 0; hidden items are last."""
+    """Returns the ranks [I] of the items by score, from 0. Hidden items rank last."""
     visible = scores.copy()
     visible[hidden] = -np.inf
     ranks = np.empty(ITEMS, np.int64)
@@ -105,7 +105,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns two dicts of metrics per case for each system: with seen items hidden, and with seen items shown."""
+    """Returns the metrics of each case, by system: first with seen items hidden, then with seen items shown."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)

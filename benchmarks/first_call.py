@@ -1,6 +1,6 @@
-"""Milliseconds of the first calls of an export, without and with the warm-up of `cartwheel.load`.
+"""Measures the first calls of an export in milliseconds, without and with the warm-up of `cartwheel.load`.
 
-Each is the fastest of three processes, because other programs may have used the cores.
+Each figure is the minimum over three processes, because other programs may use the cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def measure(export: str, start: str, history: list[str]) -> dict[str, float]:
-    """Returns the milliseconds of loading and of two calls, each the fastest of several new processes."""
+    """Returns the milliseconds of loading and of two calls; each is the minimum over several new processes."""
     command = [sys.executable, "-c", PROGRAM, export, start, *history]
     processes = [json.loads(run_command(command).stdout) for _ in range(PROCESSES)]
     fastest = (round(min(times), 1) for times in zip(*processes, strict=True))

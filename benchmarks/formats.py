@@ -1,6 +1,6 @@
-"""Compares CSV, Parquet and nested JSON Lines with the same events.
+"""Compares the speed of CSV, Parquet and nested JSON Lines files with the same events.
 
-Measures the rows/s of `prepare` and of reading alone, and the seconds of `inspect`.
+Measures the rows/s of `prepare` and of reading alone, and the seconds of `inspect` on a large CSV file.
 
 usage: python -m benchmarks.formats [DIRECTORY of the shop, kept and reused]
 """
@@ -30,7 +30,7 @@ NESTED = {"visitor": "session", "item": "events[].aid", "time": "events[].ts", "
 
 
 def main() -> None:
-    """Measures each format in interleaved runs, and records the best seconds of each."""
+    """Measures the formats in interleaved runs, and records the rates of the fastest runs."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         events = shop / "events.csv"
@@ -83,7 +83,7 @@ def _read(events: Path) -> float:
 
 
 def write_sessions(table: pa.Table, path: Path) -> None:
-    """Writes one line per visitor, with the list of their events, like OTTO's log."""
+    """Writes one line per visitor with the list of their events, in the format of the OTTO dataset."""
     import pandas as pd
 
     order = pc.sort_indices(table, [("visitorid", "ascending"), ("timestamp", "ascending")])
@@ -101,7 +101,7 @@ def write_sessions(table: pa.Table, path: Path) -> None:
 
 
 def write_large(events: Path, path: Path) -> None:
-    """Repeats a log until it has `INSPECT_BYTES`."""
+    """Writes the rows of a log repeatedly, until the file has at least `INSPECT_BYTES` bytes."""
     content = events.read_bytes()
     header, _, rows = content.partition(b"\n")
     with path.open("wb") as file:

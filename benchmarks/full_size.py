@@ -1,6 +1,6 @@
 """Runs all stages on a shop of Retailrocket's size; records the seconds and the peak memory of each stage.
 
-The size of the reports is recorded, too.
+Also records the sizes of the reports.
 
 usage: python -m benchmarks.full_size [DIRECTORY that keeps the results]
 """

@@ -51,15 +51,15 @@ QUIET_SHARE = 0.1
 
 
 class Load:
-    """Share of this machine's cores that other programs use during a measurement; Linux only."""
+    """Measures the share of this machine's cores that other programs use. Works only on Linux."""
 
     def __init__(self) -> None:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since the start, in [0, 1]; None if it is unknown.
+        """Returns the share since this object was created, in [0, 1]; None if it is unknown.
 
-        Child processes that still run count as other programs.
+        Includes the share of child processes that are still running.
         """
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
@@ -79,7 +79,7 @@ def refuse_load(share: float | None, *, is_allowed: bool) -> None:
 
 
 def _busy_seconds() -> float | None:
-    """Returns the CPU seconds of all programs since the machine started."""
+    """Returns the CPU seconds of all programs since the machine started; None without /proc/stat."""
     if not Path("/proc/stat").exists():
         return None
     user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(
@@ -94,7 +94,7 @@ def _own_seconds() -> float:
 
 
 def timed(function: Callable[[], Any]) -> float:
-    """Times one call, in seconds."""
+    """Calls a function and returns the seconds that the call takes."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
@@ -127,7 +127,7 @@ def report(
 
 
 def _portable(word: str) -> str:
-    """Returns the last part of an absolute path, so that records name no path of this machine."""
+    """Shortens an absolute path to its last part, so that records contain no path of this machine."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
@@ -138,17 +138,20 @@ def format_reached(reached: float | None) -> str:
 
 
 def resident_mib() -> float:
-    """Resident memory of this process now, in MiB."""
+    """Returns the current resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process in MiB."""
+    """Returns the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def read_commit() -> str:
-    """Returns the commit, with `-dirty` if a file has changed that benchmarks do not write."""
+    """Returns the current commit, with `-dirty` if a tracked file has changed.
+
+    Ignores changes of benchmark results and of README.md, which benchmarks cause.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

@@ -1,6 +1,7 @@
-"""Compares the input speed of timeline blocks with one tf.train.Example per row: rows/s from files to shuffled batches.
+"""Compares the input speed of two file formats: timeline blocks, and one tf.train.Example per row.
 
-Of the two common ways to read such rows, the faster one is measured: `parse_example` on batches of serialized rows.
+Measures the rows/s from files to shuffled batches. Examples are read by `parse_example` on batches of serialized rows,
+the faster of the two common ways.
 
 usage: python -m benchmarks.input
 """
@@ -30,7 +31,7 @@ TARGETS = {"ratio": 25, "block_rows_per_second": 3_000_000}
 
 
 def main() -> None:
-    """Writes both kinds of files, reads them several times, interleaved, and keeps the best time of each."""
+    """Writes files of both formats, reads them alternately, and records the rate of the fastest read of each."""
     with tempfile.TemporaryDirectory() as scratch:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
@@ -105,7 +106,7 @@ def _textbook(paths: list[str]) -> tf.data.Dataset:
 
 
 def _read(batches: tf.data.Dataset) -> float:
-    """Returns the seconds to consume every batch."""
+    """Reads all batches and returns the seconds."""
     begin = time.perf_counter()
     for _ in batches:
         pass

@@ -1,10 +1,12 @@
-"""Compares a training step of matrix factorization at full size: row-sparse updates and Keras `fit`.
+"""Compares two full-size training steps of matrix factorization: row-sparse updates and Keras `fit`.
 
-Both minimise the squared error of dot products with Adam, on the same ids and tables of the same shapes. Two more steps
-are measured on tables of these shapes: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch
-size of the preset `mf`. The preset itself has 128 columns and computes a visitor's vector from their items.
+Both minimise the squared error of dot products with Adam, on the same ids and on tables of the same shapes. Two more
+steps are measured on such tables: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch size
+of the preset `mf`. Unlike the measured tables, those of the preset have 128 columns, and it computes a visitor's vector
+from their items.
 
-Tables are in huge pages where available, as in the container images. The row-sparse Adam is also measured without them.
+The tables use huge pages where available, as in the container images. The row-sparse Adam is also measured without huge
+pages.
 
 usage: python -m benchmarks.mf_step
 """
@@ -41,7 +43,7 @@ TARGETS = {"ratio": 50}
 
 
 def main() -> None:
-    """Measures each implementation in its own processes, interleaved, and records the median round."""
+    """Measures each implementation in several processes, interleaved, and records the median run of each."""
     turns = [{name: _in_a_process(name) for name in _WAYS} for _ in range(TURNS)]
     ways = {name: _middle([turn[name] for turn in turns]) for name in _WAYS}
 
@@ -162,7 +164,7 @@ def _items(count: int) -> np.ndarray:
 
 
 def _batches(size: int) -> tf.data.Dataset:
-    """Returns endless batches in memory, so that only the step is measured."""
+    """Returns endless batches from memory, so that only the step is measured."""
     count = 50
     generator = np.random.default_rng(1)
     visitor, item = generator.integers(0, VISITORS, (count, size)), _items(count * size).reshape(count, size)

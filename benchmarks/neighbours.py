@@ -1,7 +1,7 @@
 """Two nearest-neighbour peers: one finds items with the same visitors, the other finds timelines with the same items.
 
-The peers use only the history of a visitor. The weight of an item in the history decreases with its age, by default
-as 1 / (1 + age). The age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
+The peers use only the history of a visitor. The weight of an item in the history decreases with the number of later
+rows, by default as 1 / (1 + later rows), similar to Ludewig and Jannach (UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
@@ -23,7 +23,7 @@ class NeighboursConfig:
     """Settings of a nearest-neighbour peer."""
 
     num_neighbours: int = 200
-    """Number of nearest neighbours to keep: items per item, training timelines per history."""
+    """Number of nearest neighbours to keep: similar items per item, or training timelines per history."""
     half_life_rows: float | None = None
     """Number of later rows over which the weight of an item halves; none: the weight is 1 / (1 + later rows)."""
     shrinkage: float = 0.0
@@ -46,13 +46,13 @@ class ItemNeighbours:
     def __init__(
         self, similarity: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS
     ) -> None:
-        """Takes similarities [I, I] from `item_similarity`, and the training events [I] of each item."""
+        """Takes similarities [I, I] from `item_similarity`, and the number of training events of each item [I]."""
         self._similarity = similarity
         self._config = config
         self._fallback = _fallback(item_counts)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]. Items without a neighbour in the history rank last, by popularity."""
+        """Returns float32 scores [B, I]. Items that resemble no item of the history rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._similarity
@@ -62,13 +62,13 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Finds the timelines that are most similar to a history.
+    """Scores an item by the timelines that contain it and that are among the most similar to the history.
 
-    An item's score is the sum of the similarities of those timelines that contain it.
+    The score is the sum of the similarities of these timelines.
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""
+        """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events of each item [I]."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config
@@ -86,15 +86,15 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """Returns cosines [I, I] between the columns of `baskets`; a row keeps its nearest items, and the item itself.
+    """Returns cosines [I, I] between the columns of `baskets`; each row has only the nearest items and the item itself.
 
-    Needs memory for the result, 8 bytes per entry, and for one block of the product.
+    Needs memory for the result (8 bytes per entry) and for one block of the product.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: give a timeline of n items the weight log(1 + I / n) instead of 1, because long timelines say little
-        about an item.
-      config: how many items are kept per row, and the shrinkage.
+      is_tfidf: whether a timeline of n items has the weight log(1 + I / n) instead of 1, because long timelines say
+        little about an item.
+      config: the settings; `num_neighbours` and `shrinkage` are used.
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:
@@ -111,7 +111,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """Returns float32 [B, I]: the weights by age of histories [B, H]; the weights of a repeated item add up."""
+    """Returns float32 weights [B, I] of the items in histories [B, H]. The weights of a repeated item add up."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
     rows_after = age[query, column]
@@ -121,7 +121,7 @@ def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, con
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [I] in [-1, 0), by popularity. They are below the scores of all neighbours."""
+    """Returns float32 scores [I] by popularity, in [-1, 0). All scores of neighbours are higher."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 

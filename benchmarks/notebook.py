@@ -1,4 +1,6 @@
-"""Repeats the comparison of the original notebook, with its random split: squared errors of two models and constants.
+"""Repeats the comparison of the original notebook on a random split.
+
+Compares the squared errors of two models and of constant predictions.
 
 usage: python -m benchmarks.notebook EVENTS
 """

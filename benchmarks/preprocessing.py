@@ -1,8 +1,9 @@
-"""Compares the speed of `prepare` with a textbook job, and measures `prepare` at full size: rows/s, seconds, memory.
+"""Compares the speed of `prepare` with that of a textbook job, and measures `prepare` at full size.
 
-The textbook job follows TF-Transform's guide: one dict per row, `compute_and_apply_vocabulary`, one tf.train.Example
-per row. It does less than `prepare`: no sorting, splits or statistics. The main ratio compares the jobs from the first
-byte read to the last byte written. A second ratio compares the whole commands, including four seconds of imports.
+Records rows/s, seconds and peak memory. The textbook job follows TF-Transform's guide: one dict per row,
+`compute_and_apply_vocabulary`, one tf.train.Example per row. It does less than `prepare`: no sorting, splits or
+statistics. The main ratio compares the jobs from the first byte read to the last byte written. A second ratio compares
+the whole commands, including four seconds of imports.
 
 usage: python -m benchmarks.preprocessing [DIRECTORY of the shop, kept and reused]
 """
@@ -25,7 +26,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 
 
 def main() -> None:
-    """Measures each implementation in its own process, and records the figures with their targets."""
+    """Measures each implementation in a separate process, and records the figures with their targets."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def make_shop(shop: Path) -> Path:
-    """Writes a shop of Retailrocket's size unless it exists."""
+    """Writes a shop of Retailrocket's size unless it exists; returns its path."""
     if not shop.exists():
         synthesize = ["synthesize", "--visitors", str(FULL_VISITORS), "--output", str(shop)]
         run_command([sys.executable, "-m", "preprocessing", *synthesize])
@@ -93,7 +94,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
 
 
 def ours(source: str, output: str) -> float:
-    """Times `prepare` as its command runs it."""
+    """Runs `prepare` as its command does; returns the seconds without imports."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -104,7 +105,7 @@ def ours(source: str, output: str) -> float:
 
 
 def textbook(source: str, output: str) -> float:
-    """Times TF-Transform, used as in its guide, on the same events."""
+    """Runs the textbook job on the same events; returns the seconds without imports."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft

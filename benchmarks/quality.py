@@ -1,7 +1,8 @@
-"""Compares the presets with tuned peers on several datasets. All use the same split, cases and evaluator.
+"""Compares the presets with tuned peers on several datasets. All systems use the same split, cases and evaluator.
 
-Peers are tuned on the validation window over the spaces of `peers.families`, alone and with the trend of items. The
-test window is used once. Trials, measures and runs that are already in `--output` are not repeated.
+Peers are tuned on the validation window over the search spaces of `peers.families`: first alone, then with the trend of
+the items added to their scores. The test window is used only once. Trials, measures and runs that are already in
+`--output` are not repeated.
 
     python -m benchmarks.quality --retailrocket FOLDER --output FOLDER
 """
@@ -61,7 +62,7 @@ _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures all parts that have not been measured yet, and records the figures of all parts."""
+    """Measures the requested parts that are not measured yet, and records the figures of all measured parts."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)
@@ -112,13 +113,14 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
     Args:
       name: name of the dataset.
-      quality_data: the dataset's preparation and the presets to train on it.
+      quality_data: how to prepare the dataset, and the presets to train on it.
       source: folder of the Retailrocket data.
       folder: folder for the dataset, the runs, trials and measures.
 
     Returns:
-      `seconds` of each training, `tuned` and `grids` of each family by task, `tasks`: the results of `_compare_task`,
-      and `targets`.
+      A dict with `seconds` of training by preset; the number of `items`; `tasks`, the result of `_compare_task` for
+      each task; `tuned`, the best settings of each family by task; `grids`, all trials of each family by task; and
+      `targets`.
     """
     path = quality_data.prepare(source, folder)
     dataset = open_dataset(str(path))
@@ -168,9 +170,9 @@ def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) ->
 def _measure_own(
     models: Mapping[str, Scorer], dataset: Dataset, cases: Mapping[str, Cases], files: MeasureFiles
 ) -> list[str]:
-    """Measures trained runs and the baselines; returns their names.
+    """Measures the trained runs and the baselines; returns the names of all measured systems.
 
-    Each run is also measured with ids alone, because requests to `recommend` contain nothing else.
+    Each run is also measured on histories with item ids alone, because requests to `recommend` have no kinds and times.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
@@ -181,7 +183,7 @@ def _measure_own(
 
 
 class _Baselines:
-    """Builds the baselines that a run's report contains, when they are first needed."""
+    """The baselines of a run's report. They are built only if a measure of one is missing."""
 
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events
@@ -201,7 +203,7 @@ def _found(files: MeasureFiles, task: str, system: str, settings: str = "") -> B
 
 
 def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any]:
-    """Compares the measures of a task.
+    """Compares the systems that were measured on a task.
 
     Returns:
       The numbers of `cases` and `visitors`; the `best_peers`; the `best_baseline`; the `ranking` of all systems; and

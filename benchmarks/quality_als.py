@@ -1,4 +1,4 @@
-"""Compares `mf` with `solver=als` to the ALS of `implicit`: quality at equal settings, and time to equal quality."""
+"""Compares the ALS of `mf` with the ALS of `implicit`: quality at equal settings, and time to equal quality."""
 
 import json
 import logging
@@ -36,7 +36,10 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares the solvers on the dataset in the folder `matrix` of `quality`. The machine should be idle."""
+    """Compares both implementations on the dataset `matrix`, after `quality` has measured it in the folder `matrix`.
+
+    The machine should be idle, because training is timed.
+    """
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)
     return timing | {
@@ -46,7 +49,7 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 
 
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Compares the quality of both solvers after equally many sweeps with the same objective."""
+    """Compares the quality of both implementations after the same number of sweeps over the same objective."""
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
     run = train("mf", matrix / "dataset", matrix, *equal_settings(peer), name="mf_als", which="last")
@@ -78,11 +81,11 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 
 
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Times both solvers until they reach the tuned ALS peer's validation NDCG@20.
+    """Times the solvers of `mf` until they reach the validation NDCG@20 of the tuned ALS peer.
 
-    Our time is the time of the training loop up to the end of the epoch that reaches the value, with checkpoints and
-    one validation. The peer is fitted before and after our run, and the shorter time counts. Both times exclude reading
-    the data.
+    The time of a solver is that of the training loop up to the end of the epoch that reaches the value, including
+    checkpoints and one validation. The peer is fitted before and after each of our runs, and its shortest time is used.
+    No time includes reading the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing
@@ -122,7 +125,7 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """Retrains a run up to the epoch that reaches NDCG@20 `value`; returns the seconds and the epochs.
+    """Trains a finished run again, up to the epoch that reached NDCG@20 `value`; returns the seconds and the epochs.
 
     Returns None for both if the run never reached the value.
 
@@ -143,7 +146,10 @@ def _seconds_to_reach(
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Settings of `solver=als` with the objective of `implicit`: unobserved pairs have weight 1, others `alpha`."""
+    """Returns settings that give `solver=als` the objective of `implicit`.
+
+    In this objective, unobserved pairs have weight 1, and observed pairs have weight `alpha`.
+    """
     weight = peer["alpha"] - 1
     return [
         "solver=als",

@@ -1,4 +1,4 @@
-"""The datasets of `quality`, prepared once by the commands that users type, and the presets to train on each."""
+"""The datasets of `quality` and the presets to train on each. Datasets are prepared by the commands that users type."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from benchmarks.harness import run_command
 from cartwheel.demo.run import VISITORS
 
 MAX_CASES, MAX_SCORES = 10_000, 250_000_000
-"""Maximum numbers of cases, and of cases × items, per protocol in the test window; above them, a sample is measured."""
+"""Maximum of cases and of cases × items, per protocol in the test window. Above a maximum, a sample is measured."""
 TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
-"""The same limits for the validation window, on which peers are tuned."""
+"""The same maxima for the validation window, on which peers are tuned."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class QualityData:
     """A dataset of the benchmark `quality`."""
 
     prepare: Callable[[Path, Path], Path]
-    """Prepares the dataset unless it exists, and returns its path; takes the folder of the Retailrocket data and the
-    folder for the files of this dataset."""
+    """A function that prepares the dataset unless it exists, and returns its path.
+
+    Its arguments are the folder of the Retailrocket data and the folder for the files of this dataset.
+    """
     protocols: tuple[str, ...]
-    """The protocols that have cases in the event log."""
+    """The evaluation protocols that have cases in this dataset."""
     runs: tuple[Run, ...]
     """The presets to train."""
 
@@ -55,7 +57,7 @@ def _grocer(_: Path, folder: Path) -> Path:
 
 
 def _demo_shop(_: Path, folder: Path) -> Path:
-    """The shop of `make demo`."""
+    """Prepares the shop of `make demo`; returns the dataset's path."""
     return synthetic_shop(folder, VISITORS)
 
 

@@ -29,13 +29,13 @@ from trainer.ranking.topk import scores_for
 log = logging.getLogger(__name__)
 
 ByCase = Mapping[str, np.ndarray]
-"""The values [V] of each of the `METRICS`."""
+"""The values [V] of each metric in `METRICS`, by name."""
 WITH_TREND = " with trend"
 """Suffix in the name of a peer with a trend."""
 BY_IDS = " by ids"
 """Suffix in the name of a model that gets the items of a history, but not the kinds and times of its events."""
 BASELINE = "baseline "
-"""Prefix in the name of a report's baseline."""
+"""Prefix in the name of a baseline that runs' reports contain."""
 _SEED = 0
 
 
@@ -72,7 +72,7 @@ class MeasureFiles:
 
 
 class ByIds:
-    """A scorer that gets the items of a history without the kinds and times of their events, like `recommend`."""
+    """A scorer that gets only the items of a history, without kinds and times, as in requests to `recommend`."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -94,12 +94,12 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures the best settings of each family for each task, without and with its best trend, unless already stored.
+    """Measures the best settings of each family for each task, without and with the best trend; skips stored measures.
 
     Args:
       tuned: by family, the results of `tune_family`.
       data: the training events.
-      make_blocks: returns the cases of the test window; called only if a measure is missing.
+      make_blocks: returns the blocks of cases of the test window; called only if a measure is missing.
       files: stored measures.
     """
     blocks: Sequence[RankedBlock] = ()
@@ -124,15 +124,15 @@ class PeerRanking(NamedTuple):
     """A tuned peer, alone or with a trend."""
 
     system: str
-    """Name of the peer, with its suffix if it has a trend."""
+    """Name of the peer, with the suffix `WITH_TREND` if it has a trend."""
     trend: TrendSettings | None
-    """The trend."""
+    """The trend; None: the peer alone."""
     key: str
-    """All settings, as text."""
+    """Settings of the peer and of the trend, as JSON text."""
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the rankings of a tuned family: without a trend and, if the family takes one, with its best trend."""
+    """Returns the tuned peer of a family, without a trend and, if the family takes one, with the best trend."""
     settings = best_of(result["grid"])["settings"]
     rankings = [PeerRanking(name, None, json.dumps(settings))]
     if result["trend_grid"]:
@@ -177,14 +177,14 @@ def measure_scorers(
     files: MeasureFiles,
     events: ItemEvents,
 ) -> None:
-    """Measures scorers with the trainer's evaluator on the cases of each task, unless all measures are stored.
+    """Measures scorers with the trainer's evaluator on the cases of each task; skips stored measures.
 
     Args:
       scorers: returns the scorers by name; called only if a measure is missing.
-      names: their names.
+      names: names of the scorers.
       tasks: cases by task.
       files: stored measures.
-      events: events of all splits, for the trends at the moments of the cases.
+      events: events of all splits, from which the trends at the times of the cases are computed.
     """
     missing = [(task, name) for task in tasks for name in names if files.find(task, name) is None]
     made = scorers() if missing else {}
@@ -196,13 +196,13 @@ def measure_scorers(
 
 
 def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns `value`, `low`, `high` and `p` for each system and metric, in order of NDCG@20, the best system first.
+    """Returns `value`, `low`, `high` and `p` for each system and metric; the system with the best NDCG@20 comes first.
 
     Args:
       measures: the systems' values by case.
       cases: the cases; all cases of a visitor are resampled together.
-      reference: the system that the others are compared with. `p` is the p-value of the difference; the reference has
-        no `p`.
+      reference: the system that the others are compared with. `p` is the p-value of the difference from this system,
+        which has no `p` itself.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -235,7 +235,7 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Names the peers with the highest value of each metric in the test window; this choice favours the peers.
+    """Returns the names of the best peers by each metric on the test window. This choice favours the peers.
 
     Returns:
       For each metric, the name of the best peer of each kind: `without_trend`; `any`, with or without a trend; and

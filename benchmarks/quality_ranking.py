@@ -1,7 +1,7 @@
 """Ranks the scores of many peers for the same cases with the trainer's evaluator, which is compiled once.
 
-The tasks "new" and "repeats" have cases at the same moments. So a peer's scores are computed once for both tasks and
-for all trends.
+The cases of the tasks "new" and "repeats" have the same visitors and times. So a peer's scores are computed once for
+both tasks and for all trends.
 
 Shapes: B cases of a block, I items, M moments.
 """
@@ -26,9 +26,12 @@ from trainer.ranking.lists import Lists
 
 METRICS = ("ndcg@20", "recall@20", "mrr@20")
 TASKS: Mapping[str, tuple[str, ...]] = {"returning_visitors": ("new", "repeats"), "next_item": ("next",)}
-"""The tasks of each protocol. "new": items that a returning visitor chose for the first time, seen items hidden.
-"repeats": items of the history that the visitor chose again, ranked in the whole catalogue, seen items shown. "next":
-the item of each row, seen items shown."""
+"""The tasks of each protocol.
+
+"new": predict the items that a returning visitor chose for the first time; seen items are hidden. "repeats": predict
+the items of the history that the visitor chose again; seen items are shown. "next": predict the item of each row; seen
+items are shown.
+"""
 _STORED_SCORES = 100_000_000  # of a block of cases: 400 MB
 _CHUNK_SCORES = 4_000_000  # scores per call of a peer: few enough for the allocator to reuse the memory
 _SEED = 0
@@ -73,7 +76,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Looks up stored scores [B, I] by `queries.visitor`, a row number, and adds the trend at the moment of the row."""
+    """Returns stored scores [B, I] plus the trend at the time of each row. `queries.visitor` has the row numbers."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -98,8 +101,8 @@ class RankedBlock:
         """Prepares an evaluator for each task.
 
         Args:
-          tasks: cases by task; the first task has the visitors of all others.
-          moment_ms: [B] the moments of the first task's cases, for which trends are computed.
+          tasks: cases by task; the first task includes the visitors of all other tasks.
+          moment_ms: [B] time at which the trend is computed, for each case of the first task.
           events: the events that trends are computed from.
         """
         self._cases, self._events = next(iter(tasks.values())), events
@@ -134,7 +137,7 @@ class RankedBlock:
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Measures the loaded scores, plus `trend` if given; returns the values of the `METRICS`, by name.
+        """Ranks by the loaded scores, plus the trend if given; returns the values of `METRICS` for each case, by name.
 
         Raises:
           ValueError: no scores are loaded.
@@ -167,7 +170,7 @@ class RankedBlock:
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
     """Splits the cases of a protocol into blocks that fit into memory, in order.
 
-    A case gets the trend at the start of its day; days start at the time of the earliest case.
+    A case gets the trend at the start of its day. Each day starts at the time of day of the earliest case.
     """
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()

@@ -1,4 +1,4 @@
-"""Trains the runs of `quality`, each once, by the command that users type; builds rows of its table of targets."""
+"""Trains the runs of `quality`, each once, by the command that users type. Also builds rows of the table of targets."""
 
 import json
 import sys

@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks items in the category of the visitor's latest item first, then all others, both by training events."""
+    """Ranks the items in the category of the visitor's latest item before all others, by training events."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()
@@ -46,7 +46,7 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures the recall of items without training events, and the recall for visitors without training events."""
+    """Measures the recall of items without training events, and of visitors with and without training events."""
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
     cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts
@@ -100,7 +100,7 @@ def cold_figures(
     Args:
       recalls: metrics [V] by system.
       timeline: [V] ascending, the visitor of each case.
-      is_counted: [V] bool, the cases that are included.
+      is_counted: [V] bool, whether the case is included.
     """
     found: dict[str, Any] = {"cases": int(is_counted.sum())}
     ratio_parts = []
@@ -117,7 +117,7 @@ def cold_figures(
 
 
 def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> dict[str, dict[str, float]]:
-    """Returns `value`, `low` and `high` of each column from its value [M] and its resampled means [R, M]."""
+    """Returns `value`, `low` and `high` by name, given the values [M] and their resampled means [R, M]."""
     low, high = percentile_interval(means)
     columns = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
     return {name: {"value": value, "low": lowest, "high": highest} for name, value, lowest, highest in columns}

@@ -11,11 +11,11 @@ Figures = Mapping[str, Any]
 """`tasks` and `seconds` of `quality.dataset_figures`."""
 
 AUTO_SECONDS = 600.0
-"""The budget of the preset `auto`."""
+"""Maximum seconds to train the preset `auto` on any dataset; also the default of `--budget`."""
 
 
 def dataset_targets(name: str, figures: Figures) -> list[dict[str, Any]]:
-    """Builds the targets of a dataset; skips those of presets that were not trained."""
+    """Builds the targets of a dataset; skips targets of presets that were not trained."""
     rows = _TARGETS[name](figures) + _targets_of_auto(name, figures)
     return [row for row in rows if row is not None]
 
@@ -102,9 +102,9 @@ def _ratio(
       what: the measured quantity.
       task: name of the task.
       ours: the system in the numerator.
-      kind: which of the `best_peers` is in the denominator.
+      kind: key of `best_peers` for the peer in the denominator.
       bound: lower bound of the ratio.
-      metric: the metric of both.
+      metric: name of the metric.
     """
     found = figures["tasks"][task]
     ranking, best = found["ranking"], found["best_peers"][metric][kind]

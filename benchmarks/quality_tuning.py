@@ -56,8 +56,8 @@ def tune_family(
     """Tunes a family of peers for each task of a protocol.
 
     Returns:
-      For each task that the family can do: `grid`, all trials without a trend, in order; `trend_grid`, all trials with
-      a trend, at the best settings (empty if the family takes no trend).
+      A dict for each task that the family can do. `grid` has all trials without a trend, in order. `trend_grid` has all
+      trials with a trend, which use the best settings; it is empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}
@@ -71,14 +71,14 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of a family. It keeps the last fitted peer, so that repeated settings are fitted once."""
+    """Measures settings of a family. Keeps the last fitted peer, so that consecutive trials can share it."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
         self._loaded: Settings | None = None
 
     def measure(self, task: str, settings: Settings) -> tuple[float, float]:
-        """Returns a peer's metric on a task, and the seconds of fitting and scoring."""
+        """Returns the NDCG@20 of a peer on a task, and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
             for each in self._block.tasks:  # all tasks have the same scores
@@ -91,7 +91,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns a peer's metric with the trend added to its scores, and the seconds of the ranking."""
+        """Returns the NDCG@20 of a peer with the trend added to its scores, and the seconds of the ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)
@@ -117,7 +117,7 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduces a family's trials for a task to the best `settings`, the best `trend` and the total seconds."""
+    """Summarizes a family's trials for a task: the best settings and trend, their metrics, and the total seconds."""
     best = best_of(result["grid"])
     with_trend = best_of(result["trend_grid"]) if result["trend_grid"] else None
     return {

@@ -1,9 +1,9 @@
-"""Measures a large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory per replica.
+"""Measures training steps on a large table: milliseconds, exchanged bytes, and memory per replica.
 
-Compares row-sharded tables with the best mirrored implementation, for batches like those of matrix factorization and
-of two towers. Then it measures how much the writing of a full-size checkpoint slows down training. The replicas are
-logical CPU devices, which share the machine's cores and memory: more of them do not compute faster, and they exchange
-data by copies in memory.
+Compares row-sharded tables with the best mirrored implementation, on 1, 2 and 4 replicas and on two workers. The
+batches are like those of matrix factorization and of two towers. Also measures how much writing a full-size checkpoint
+slows down training. The replicas are logical CPU devices, which share the machine's cores and memory. So more replicas
+do not compute faster, and they exchange data by copying it in memory.
 
 usage: python -m benchmarks.scaling [--loaded]
 """
@@ -52,9 +52,9 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """Ids that S steps look up: [S, N] are divided among the replicas, and [S, M] are looked up by every replica.
+    """Ids that S steps look up, and the number of values of the dense gradient.
 
-    `dense` is the number of values of the dense gradient.
+    The ids in `divided` [S, N] are divided among the replicas. Every replica looks up all ids in `shared` [S, M].
     """
 
     divided: np.ndarray
@@ -69,7 +69,7 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """Draws ids of popular items: 8,192 per step, mostly repeated. None is shared, so each gradient is sent alone."""
+    """Draws ids of popular items: 8,192 per step, mostly repeated. None is shared, so gradients are sent one per id."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
@@ -89,7 +89,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each combination of table, batch and number of replicas in its own processes."""
+    """Measures each combination of implementation, batch and number of replicas in separate processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--loaded", action="store_true", help="record the figures even if other programs use much of the cores"
@@ -118,12 +118,12 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
-      `least`: the lower bound. Each row is sent once to every other replica that uses it, and the sum of its gradients
-      back.
+      `least`: the lower bound. A row is sent once to every other replica that uses it, and each of these sends back the
+      sum of the row's gradients.
       `sharded`: row-sharded tables, which send ids, rows and gradients in padded messages.
       `all_reduce`: whole batches of rows and gradients, by ring all-reduce.
       `mirrored`: each replica sends its ids and gradients to all others.
-      `dense`: the loss and the dense gradients by ring all-reduce, in addition to each of these.
+      `dense`: the loss and the dense gradients by ring all-reduce, not included in the other figures.
     """
     totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
@@ -155,8 +155,9 @@ def _sent_rows(counts: np.ndarray) -> int:
 class Built(NamedTuple):
     """An implementation of table training.
 
-    `step` takes the number of a batch. `held_bytes` is the size of the table and the accumulator on a replica, computed
-    from their shapes. `resident_mib` is the growth of this process's memory when they were created.
+    `step` runs a training step on the batch with a given number. `held_bytes` is the size of the table and the
+    accumulator on a replica, computed from their shapes. `resident_mib` is the growth of this process's memory when the
+    table and the accumulator were created.
     """
 
     step: Callable[[int], Any]
@@ -198,7 +199,7 @@ def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tenso
 
 
 class _NoUpdate:
-    """An optimizer without updates: a step then only reads and exchanges rows."""
+    """An optimizer that updates nothing, so that a step only looks up and exchanges rows."""
 
     slots: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
@@ -349,7 +350,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """Returns how many steps take this many seconds."""
+    """Returns the number of steps that take about this many seconds."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
@@ -373,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures two workers; returns the first one's figures and the larger memory of the two."""
+    """Measures two workers; returns the figures of the first one, with the larger memory of the two."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

@@ -1,7 +1,7 @@
-"""Measures the seconds of every command's `--help`, and whether it fits a screen.
+"""Measures the wall-clock and CPU seconds of every command's `--help`, and whether the text fits a screen.
 
-Each command is started three times, and the fastest start counts. If none is fast enough, it is started more often,
-because other programs may have used the cores. CPU seconds are recorded, too.
+Records the fastest of three starts. If none of them is fast enough, starts the command more often, because other
+programs may have used the cores.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """Measures the time that the report adds to `prepare`. Jobs with and without a report are interleaved.
 
-The jobs without a report skip visitor behaviour, items by split, correlations, their descriptions and the page. They
+The jobs without a report skip the page and its statistics: visitor behaviour, items by split, and correlations. They
 still compute everything that the dataset needs: counts of events, cuts, vocabularies and the catalogue. The seconds
-exclude imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
-large one, so it is also recorded separately.
+exclude imports. CPU seconds are more reliable on a shared machine. The time of drawing is also recorded separately,
+because drawing takes as long for a small shop as for a large one.
 
 usage: python -m benchmarks.statistics [DIRECTORY of the shop, kept and reused]
 """
@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures events alone and with item properties, and records the cost of the report with its target."""
+    """Measures `prepare` on events alone and with item properties; records the cost of the report with its target."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and its page. A job without the report reads its statistics from the dataset `first`."""
+    """Times one job and the drawing of its page. A job without a report reads its statistics from `first`."""
     import gc
 
     from preprocessing.config import PrepareConfig

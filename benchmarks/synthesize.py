@@ -122,7 +122,7 @@ NOTES = (
 
 
 def main() -> None:
-    """Writes the shop with the command, measures its files, prints and records the comparison."""
+    """Writes a shop with `synthesize`, measures its files, and prints and records the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         shop = Path(folder) / "shop"
         visitors = str(TABLE["visitors"])
@@ -171,7 +171,10 @@ def measure_shop(directory: Path) -> dict[str, float]:
 
 
 def _read_events(path: Path) -> pd.DataFrame:
-    """Reads the event log [N], by visitor and time; adds the seconds since the visitor's previous event, or NaN."""
+    """Reads the event log [N], sorted by visitor and time.
+
+    Adds the column `gap_s`: the seconds since the visitor's previous event, NaN for the first event.
+    """
     log = pa_csv.read_csv(path).to_pandas()
     log = log.sort_values(["visitorid", "timestamp"], kind="stable", ignore_index=True)
     log["gap_s"] = log.timestamp.diff().where(log.visitorid.diff() == 0) / 1000
@@ -341,7 +344,10 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target. In a range, the ratio is 1; outside, it is relative to the nearest end."""
+    """Compares a figure with its target. If the target is a range, the ratio is 1 inside it.
+
+    Outside the range, the ratio is relative to the nearest end.
+    """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0
     # a range with one value has no tolerance

@@ -1,8 +1,8 @@
-"""Compares the speed of the trainer's exact top-k of dot products with the C++ of `implicit`, interleaved.
+"""Compares the speed of the trainer's exact top-k of dot products with that of `implicit`'s C++, in interleaved runs.
 
 Both find the best 20 of 235,000 items for 50,000 queries with 64 dimensions, as `recommend` does. On fewer queries,
-both are also measured with ten seen items hidden. The trainer's is also measured on whole rows of scores, as the
-evaluator ranks scorers that cannot score a part of the catalogue alone.
+both are also measured with ten seen items hidden. The trainer's top-k is also measured on whole rows of scores, because
+the evaluator uses whole rows if a scorer cannot score a part of the catalogue.
 
 `make setup` installs `implicit` from benchmarks/requirements.txt.
 
@@ -50,7 +50,7 @@ class _Products(tf.Module):
 
 
 def main() -> None:
-    """Measures both implementations, interleaved, so that other load affects both."""
+    """Measures both implementations in interleaved runs, so that load of other programs affects both."""
     generator = np.random.default_rng(0)
     visitors, items = (generator.normal(size=(rows, DIM)).astype(np.float32) for rows in (QUERIES, ITEMS))
     seen = generator.integers(0, ITEMS, (QUERIES, SEEN))
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 _Rank = Callable[[slice], np.ndarray]
-"""Returns the best items [n, K] of a slice of n queries."""
+"""A function that returns the best items [n, K] of a slice of n queries."""
 
 
 def _ours(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tuple[_Rank, _Rank, _Rank]:
@@ -108,7 +108,7 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
 
 
 def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
-    """Returns the queries/s of both and their ratio. They take turns; each turn ranks a tenth of the queries."""
+    """Returns the queries/s of both implementations and their ratio. Each turn ranks a tenth of the queries."""
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
     for turn in range(turns):

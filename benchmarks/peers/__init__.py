@@ -1,1 +1,1 @@
-"""The recommenders that Cartwheel is compared with. They use numpy, scipy and the library `implicit`."""
+"""The recommenders that Cartwheel is compared with, built with numpy, scipy and the library `implicit`."""

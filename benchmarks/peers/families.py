@@ -33,11 +33,11 @@ class Family:
     tasks: tuple[str, ...] = ("new", "repeats", "next")
     """Tasks that the peer can do; see `quality_ranking.TASKS`."""
     is_neighbour: bool = False
-    """Whether it is one of the nearest-neighbour methods, such as the item walk."""
+    """Whether the peer is a nearest-neighbour method, such as the item walk."""
     takes_trend: bool = True
-    """Whether it is also measured with a trend added to its scores. `popular` with a trend would be `trending`."""
+    """Whether the peer is also measured with a trend added to its scores; `popular` would then equal `trending`."""
     is_trend: bool = False
-    """Whether its own scores already use the recent events of all visitors."""
+    """Whether the peer's scores already depend on the recent events of all visitors."""
 
 
 def _similar_items(kind: Any) -> Callable[[PeerData, Settings], Peer]:

@@ -28,7 +28,7 @@ class Factors:
     solver: Any = None
     """ALS model that computes visitor factors from histories; None: use `visitors`, and zeros for unknown visitors."""
     is_binary: bool = True
-    """Whether the solver gets each item of a history once; otherwise, as often as it occurs."""
+    """Whether a repeated item of a history has the same weight in the solver as a single one."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -54,12 +54,12 @@ def fit_als(
     folds_in: bool,
     is_binary: bool,
 ) -> Factors:
-    """Fits ALS with confidence 1 + alpha · weight (Hu et al., ICDM 2008).
+    """Fits ALS (Hu et al., ICDM 2008). The confidence is alpha · weight for interactions, and 1 for all other pairs.
 
     Args:
       data: training events.
       factors: D.
-      alpha: confidence of an interaction.
+      alpha: confidence of an interaction of weight 1.
       regularization: weight of the squared factors.
       iterations: sweeps.
       folds_in: whether to compute visitor factors from the histories in requests, instead of using those of the fit.
@@ -84,7 +84,7 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009). It has vectors only for training visitors; D = `factors` + 1."""
+    """Fits BPR (Rendle et al., UAI 2009). Only training visitors have vectors; D = `factors` + 1."""
     from implicit.bpr import BayesianPersonalizedRanking
 
     with _single_threaded_blas():
@@ -111,7 +111,7 @@ def fit_similarity(
 
     Args:
       kind: TF-IDF, with cosine similarity, or BM25.
-      interactions: [V, I]; repeated interactions count once.
+      interactions: [V, I]; a repeated interaction has the same weight as a single one.
       num_neighbours: items that are kept per item, including itself.
       k1: saturation of BM25.
       b: how much BM25 discounts long rows, in [0, 1].

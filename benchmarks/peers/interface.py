@@ -30,7 +30,7 @@ class Requests(NamedTuple):
     lengths: np.ndarray
     """[B] lengths of the histories."""
     timestamp_ms: np.ndarray
-    """[B] the moments of the recommendations."""
+    """[B] times of the requests."""
 
 
 class Peer(Protocol):
@@ -42,7 +42,7 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PeerData:
-    """The training events of a dataset in the forms that peers need. Each form is read once.
+    """The events of a dataset in the forms that peers need. Each form is computed once, when a peer first uses it.
 
     Instances are hashed by identity, so that they can be keys of a cache.
     """
@@ -51,7 +51,7 @@ class PeerData:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """[I] training events of each item."""
+        """[I] number of training events of each item."""
         return self.dataset.item_counts
 
     @cached_property
@@ -61,7 +61,7 @@ class PeerData:
 
     @cached_property
     def interactions(self) -> sp.csr_matrix:
-        """[V, I] training events of each visitor and item."""
+        """[V, I] number of training events of each visitor-item pair."""
         return read_interactions(self.dataset, (1.0,) * len(self.dataset.manifest.event_kinds))
 
     @cached_property
@@ -107,7 +107,9 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 
 
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
-    """Returns float32 weights [B, I] of each history's items: (1 + age) ** -recency; age is the number of later rows.
+    """Returns float32 weights [B, I] of the items in each history.
+
+    The weight of a row is (1 + age) ** -recency, where the age is the number of later rows.
 
     Args:
       requests: B requests.
@@ -138,5 +140,5 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I] with ties broken by popularity. Without a known item in the history, all tie."""
+    """Returns float32 scores [B, I] with ties broken by popularity. If a history has no known item, all scores tie."""
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

@@ -16,10 +16,11 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from the items of a history to their timelines, and on to the items of these; keeps all neighbours.
+    """Walks from the items of a history to the timelines that contain them, and on to all items of these timelines.
 
-    W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with both items. RP3β (Paudel et
-    al., TiiS 2016) has item = visitor = 1 and neighbour = β. Cosine similarity has item = neighbour = ½, visitor = 0.
+    The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
+    both items. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has item = visitor = 1 and neighbour = β.
+    Cosine similarity has item = neighbour = ½, visitor = 0.
     """
 
     data: PeerData
@@ -58,7 +59,7 @@ def _diagonal(sizes: np.ndarray, power: float) -> sp.dia_matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemNeighbours:
-    """Sums the similarities between an item and the items of the history."""
+    """Scores an item by the sum of its similarities to the items of the history."""
 
     data: PeerData
     similarity: sp.csr_matrix
@@ -100,8 +101,8 @@ def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      l2: weight of the squared weights.
-      max_items: largest n; time grows with its cube, memory (8 bytes per pair of items) with its square.
+      l2: strength of the L2 regularization.
+      max_items: maximum of n. Time grows with n³, and memory with n² (8 bytes per pair of items).
 
     Raises:
       ValueError: the regularised co-occurrences are not positive definite in float32.

@@ -16,7 +16,7 @@ from trainer.models.item_products import largest
 
 @dataclass(frozen=True, kw_only=True)
 class SessionNeighbours:
-    """V-SKNN (Ludewig and Jannach, UMUAI 2018) and, with the last two settings, STAN."""
+    """Session kNN: V-SKNN (Ludewig and Jannach, UMUAI 2018), or STAN if the last two settings are given."""
 
     data: PeerData
     recency: float
@@ -30,8 +30,10 @@ class SessionNeighbours:
     timeline_half_life_days: float | None = None
     """Days over which the similarity of a timeline halves; None: age has no effect."""
     position_decay: float | None = None
-    """Number of rows over which an item's weight decays by the factor e, counted from the latest item that the timeline
-    shares with the history; None: the distance has no effect."""
+    """Number of rows over which an item's weight decays by the factor e; None: the distance has no effect.
+
+    The distance is measured in the timeline, from the latest item that the timeline shares with the history.
+    """
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -51,7 +53,8 @@ class SessionNeighbours:
     def _timeline_weights(self) -> np.ndarray:
         """Returns float32 weights [T] by length and age.
 
-        Age is counted from the last training event. From the time of a request, all weights would have one more factor.
+        The age is measured from the last training event. If it were measured from the time of a request, all weights
+        would only be multiplied by the same factor.
         """
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
@@ -62,7 +65,10 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns sums [B, I] over the timelines in `near` [B, T]; items far from the latest shared item weigh less."""
+        """Returns scores [B, I], summed over the timelines in `near` [B, T].
+
+        An item far from the latest shared item of a timeline weighs less.
+        """
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -79,10 +85,10 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Returns a weight for each entry of `timeline` [K, I]: it decays with the distance from the shared item.
+        """Returns a weight for each entry of `timeline` [K, I], which decays with the distance from the shared item.
 
-        `age` [I] is the age of each item in the history, infinite for others. The shared item of a row is the one with
-        the lowest age.
+        `age` [I] is the age of each item in the history; the age of all other items is infinite. The shared item of a
+        row is the item with the lowest age.
         """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]

@@ -1,4 +1,4 @@
-"""Trends of items at any moment: their recent events, compared with all their events before the moment.
+"""Trends of items at any moment: their recent events, compared with all their earlier events.
 
 Shapes: N events, I items, B requests, M moments.
 """
@@ -40,7 +40,7 @@ class EventLog:
         return self._kept[key]
 
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
-        """Returns float32 trends [M, I]: log((recent + .05) / (all + .25)), both counted before each moment."""
+        """Returns float32 trends [M, I]: log((recent + .05) / (all + .25)), from the events before each moment."""
         rows = []
         for moment in moments_ms.tolist():
             everything = self.recent(np.inf, moment)
@@ -49,7 +49,7 @@ class EventLog:
 
 
 def read_events(dataset: Dataset) -> EventLog:
-    """Reads the events of the vocabulary's items in all splits."""
+    """Reads the events of all splits; skips items outside the vocabulary."""
     events = read_item_events(dataset)
     return EventLog(events.timestamp_ms, events.item, events.num_items)
 
@@ -58,8 +58,10 @@ class TrendSettings(NamedTuple):
     """How the trend is added to the scores of a peer."""
 
     link: Literal["log", "linear"]
-    """Whether the trend is added to the logarithm of the scores or to the scores themselves, both after division by
-    the 10th best score."""
+    """Whether the trend is added to the logarithm of the scores (`log`) or to the scores (`linear`).
+
+    Before that, the scores are divided by the 10th best score.
+    """
     half_life_days: float
     """Half-life of the weight of an event."""
     beta: float
