@@ -1,1 +1,1 @@
-"""Generators of the documentation: the site, reference pages, result tables, pictures."""
+"""Generators of the documentation (site, reference pages, result tables, pictures) and of the bill of materials."""

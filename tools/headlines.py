@@ -1,4 +1,4 @@
-"""README's summary of the targets: some of the best results, the first missed targets, and the number of all."""
+"""Renders README's summary of the targets: how many are met, some of the best results, and the first missed ones."""
 
 import re
 
@@ -39,7 +39,7 @@ _COMPARED = re.compile(r"(?P<peer>[^,]+), (?P<own>[\d.]+) / (?P<theirs>[\d.]+)")
 
 
 def render_headlines(results: Results) -> str:
-    """Renders how many targets are met, and a table of the best results and the first missed targets."""
+    """Renders the number of met targets, and a table of the best results and the first missed targets."""
     targets = read_targets(results)
     best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
     missed = [target for target in targets if not target.is_met]
@@ -61,7 +61,7 @@ def _label(target: Target) -> str:
 
 
 def _measured(target: Target) -> str:
-    """Formats a ratio with its two values and the name of the peer; other figures alone."""
+    """Formats the measured value of a target; adds both values and the name of the peer to a ratio."""
     found = _COMPARED.match(target.compared_with)
     if not found:
         return target.measured

@@ -1,4 +1,4 @@
-"""Renders `tests/messages/messages.md`: every error and log message of the product, to be read by reviewers."""
+"""Renders `tests/messages/messages.md`: every error and log message of the product, for reviewers."""
 
 import ast
 import functools
@@ -40,7 +40,7 @@ def render() -> str:
 
 
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
-    """Yields each message of a module, after its kind: an exception, a log level, `usage`, `exit` or `answer`.
+    """Yields each message of a module with its kind as prefix: an exception, a log level, `usage`, `exit` or `answer`.
 
     Args:
       tree: the module.
@@ -122,7 +122,7 @@ def _is_text(node: ast.expr, texts: _Texts) -> bool:
 
 
 def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
-    """Renders the arguments of a message. If there are several, the others replace each `%s` of the first."""
+    """Renders the arguments of a message. If there are several, the later ones replace each `%s` of the first."""
     template, *values = [_text(argument, texts) for argument in arguments]
     parts = re.split(r"%[-+,.0-9]*[sdfgr]", template) if values else [template]
     if len(parts) != len(values) + 1:

@@ -1,4 +1,4 @@
-"""Renders the README's picture of a report in Chromium: some figures of its pages.
+"""Renders README's picture of a report: some figures of its pages, drawn by Chromium.
 
 Needs Chromium and `playwright`, as the tests of the pages do.
 """
@@ -39,7 +39,7 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Draws the picture of the run in `--run`."""
+    """Draws the picture from the report of the run in `--run`."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)")
     given = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python -m tools.sbom --output sbom.json
 
-Licences come from the metadata of the installed packages, so a package that is not installed here, such as CUDA, has
-none. The metadata has no release dates, so a package has the date of the commit that pinned its version.
+Licences come from the metadata of the installed packages, so a package that is not installed here, such as CUDA, has no
+licence. The metadata has no release dates, so the date of a package is that of the commit that pinned its version.
 """
 
 import argparse
@@ -84,7 +84,8 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 def find_licence(package: Package) -> dict[str, Any] | None:
     """Returns the licence in the metadata of an installed package; None if this version is not installed or has none.
 
-    Uses an SPDX expression if there is one, else a classifier, else the old field, which may have the licence's text.
+    Uses the SPDX expression if there is one, else a classifier, else the first line of the old field `License`, which
+    may have the licence's full text.
     """
     try:
         found = metadata.distribution(package.name)

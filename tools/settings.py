@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the table of environment variables, which set the limits of the machine."""
+    """Renders the table of the environment variables that set `Limits`."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):

@@ -69,7 +69,7 @@ def page_names() -> dict[str, str]:
 
 
 def rewrite_links(text: str, source: str) -> str:
-    """Turns the links of a document to other documents of the repository into links to their pages.
+    """Replaces a document's links to other files of the repository by links to their pages on the site.
 
     Raises:
       ValueError: a link leads to a file that is not a page.

@@ -1,4 +1,4 @@
-"""Rebuilds the result tables of documents, which are between markers, from `benchmarks/results/*.json`."""
+"""Rebuilds the result tables of documents from `benchmarks/results/*.json`. Markers enclose each table."""
 
 import json
 from collections import defaultdict

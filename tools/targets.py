@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table; `target`, `reached` and `is_met` are computed from the figures of a benchmark."""
+    """A row of the speed table. `target`, `reached` and `is_met` are functions of the benchmark's figures."""
 
     what: str
     benchmark: str
