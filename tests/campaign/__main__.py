@@ -1,8 +1,9 @@
 """Mutates inputs, damages files and kills commands for some minutes.
 
-A command may not hang or crash, end with a traceback, fail without a clear reason, lose a row, leave unfinished files
-or print a secret. A killed command, run again, must have the same result as an undisturbed one. Each case prints its
-name, KIND:NUMBER; --case repeats it. Exits with 1 if a case breaks a promise; the folder of the case is kept.
+A command must not hang or crash, end with a traceback, fail without a clear reason, lose a row, leave unfinished files
+or print a secret. If a killed command is run again, it must have the same result as an undisturbed command. The name of
+a case is KIND:NUMBER; --case runs one case again. If a command breaks one of these promises, the campaign keeps the
+folder of the case and exits with 1.
 
 usage: python -m tests.campaign [--minutes 30] [--seed 0] [--case KIND:NUMBER] [--output DIRECTORY] [--record]
 """

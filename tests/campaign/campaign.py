@@ -1,4 +1,4 @@
-"""Runs cases of all kinds, in rounds, until the time is over, and counts their outcomes."""
+"""Runs cases of all kinds in rounds until the time is over, and counts the outcomes."""
 
 import itertools
 import json
@@ -22,11 +22,11 @@ KILLS = tuple(f"kill-{name}" for name in COMMANDS)
 KINDS = (*quick.KINDS, *inputs.KINDS, *KILLS)
 """All kinds of cases."""
 QUICK_BATCH = 200
-"""Number of cases of each quick kind in a round; a round has one case of each other kind."""
+"""Number of cases of each quick kind per round. A round has one or two cases of each other kind."""
 SEED_STEP = 1_000_000
 """Distance between the case numbers of two seeds, so that campaigns with different seeds try different cases."""
 _FAST_KILLS = ("kill-export", "kill-recommend", "kill-refresh", "kill-train")
-"""Kinds with two cases in a round, because a case takes only seconds."""
+"""Kinds with two cases per round, because a case takes only seconds."""
 
 _QUICK = """
 import json, sys
@@ -44,19 +44,19 @@ class Outcome:
     reason: str | None = None
     """The error message, if the command refused its input."""
     signal: str | None = None
-    """The signal that killed the command, if running the command again had the right result."""
+    """The signal that killed the command, if the command had the right result when it was run again."""
     fault: str | None = None
     """The broken promise."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the known values, with the name of the case."""
+        """Returns the name of the case and all values that are not empty, as JSON values."""
         found = {"reason": self.reason, "signal": self.signal, "fault": self.fault}
         return {"case": f"{self.kind}:{self.number}"} | {name: value for name, value in found.items() if value}
 
 
 @dataclass
 class Campaign:
-    """Runs cases and keeps their outcomes; the folders of cases with a fault stay."""
+    """Runs cases and returns their outcomes. Keeps the folders of cases with a fault, and deletes the others."""
 
     output: Path
     products: Products = field(init=False)
@@ -65,7 +65,7 @@ class Campaign:
         self.products = Products(self.output / "products")
 
     def run(self, kind: str, number: int, count: int = 1) -> list[Outcome]:
-        """Runs a case, or `count` cases of a quick kind from `number` on."""
+        """Runs one case or, for a quick kind, `count` cases starting with `number`."""
         folder = Folder(self.output / f"{kind}-{number}")
         folder.create()
         if kind in quick.KINDS:
@@ -107,7 +107,7 @@ class Campaign:
 
 
 def plan(kinds: Sequence[str], seed: int) -> Iterator[tuple[str, int, int]]:
-    """Yields kind, number and count of cases, in endless rounds."""
+    """Yields the kind, the number and the count of cases to run, in endless rounds."""
     for turn in itertools.count():
         for kind in kinds:
             count = QUICK_BATCH if kind in quick.KINDS else 1
@@ -118,7 +118,7 @@ def plan(kinds: Sequence[str], seed: int) -> Iterator[tuple[str, int, int]]:
 def run_cases(
     campaign: Campaign, cases: Iterable[tuple[str, int, int]], *, seconds: float, jobs: int
 ) -> Iterator[Outcome]:
-    """Runs cases until the time is over or there are no more; yields their outcomes as they end.
+    """Runs cases until the time is over or no case is left; yields outcomes as cases end.
 
     Args:
       campaign: runs the cases.
@@ -160,6 +160,6 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def log_outcome(outcome: Outcome) -> None:
-    """Writes a JSON line for a case to standard error; cases of quick kinds only if they have a fault."""
+    """Writes the outcome of a case to standard error as a JSON line; skips quick cases without a fault."""
     if outcome.fault or outcome.kind not in quick.KINDS:
         sys.stderr.write(json.dumps(outcome.to_json(), ensure_ascii=False) + "\n")

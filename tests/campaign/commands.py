@@ -1,4 +1,4 @@
-"""The commands that the campaign runs, and a comparison of two results for each of them."""
+"""The commands that the campaign runs. Each has a function that compares two of its outputs."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ checkerboard_dataset(sys.argv[1])
 """
 
 Product = Callable[[str], Path]
-"""A function that returns the path of a product of an undisturbed command, by name."""
+"""A function that returns the path of a product, given its name. Products are outputs of undisturbed commands."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Command:
     """A command that is killed, or that reads mutated input."""
 
     arguments: Callable[[Product, Path], list[str | Path]]
-    """Returns its arguments, given the products and the output."""
+    """Returns the arguments of the command, given a function that returns products, and the path of the output."""
     compare: Callable[[Path, Path], None]
     """Raises Fault or AssertionError if two outputs differ."""
     starts_from: str | None = None
@@ -42,7 +42,7 @@ class Command:
 
 
 def same_files(first: Path, second: Path, *others: str) -> None:
-    """Compares two directories byte by byte, except for their own paths in files, and for the files `others`."""
+    """Compares two directories byte by byte. Ignores the files `others`, and the directories' own paths in files."""
     names = [
         {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} - set(others)
         for root in (first, second)
@@ -56,7 +56,7 @@ def same_files(first: Path, second: Path, *others: str) -> None:
 
 
 def same_dataset(first: Path, second: Path) -> None:
-    """Compares datasets: TensorFlow serialises the same transform graph differently each time."""
+    """Compares two datasets except for the transform graph, which TensorFlow serialises differently each time."""
     if dataset_checksum(str(first)) != dataset_checksum(str(second)):
         raise Fault("the checksum of the dataset differs")
     graph = [f"transform/transform_fn/{name}" for name in ("saved_model.pb", "fingerprint.pb")]
@@ -65,7 +65,7 @@ def same_dataset(first: Path, second: Path) -> None:
 
 
 def same_run(first: Path, second: Path) -> None:
-    """Compares runs: the same weights bit for bit, validations and blend."""
+    """Compares the weights (bit for bit), the validations and the blends of two runs."""
     assert_same(first, second)
     if read_validations(str(first)) != read_validations(str(second)):
         raise Fault("the validations differ")
@@ -77,14 +77,17 @@ def same_run(first: Path, second: Path) -> None:
 
 
 def same_evaluation(first: Path, second: Path) -> None:
-    """Compares the figures of evaluations of the test split."""
+    """Compares the figures of two evaluations of the test split."""
     one, two = (json.loads((root / "evaluation-test.json").read_text()) | {"workdir": ""} for root in (first, second))
     if one != two:
         raise Fault("the evaluation differs")
 
 
 def same_export(first: Path, second: Path) -> None:
-    """Compares exports: weights, trends, items on offer and assets; TensorFlow serialises graphs differently."""
+    """Compares the weights, trends, items on offer and assets of two exports.
+
+    The graph is not compared, because TensorFlow serialises it differently each time.
+    """
     variables = [f"{layout.VARIABLES}{end}" for end in (".index", ".data-00000-of-00001")]
     same_files(first, second, layout.MARKER, "fingerprint.pb", *variables)
     readers = [tf.train.load_checkpoint(str(root / layout.VARIABLES)) for root in (first, second)]
@@ -141,7 +144,7 @@ class Products:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __call__(self, name: str) -> Path:
-        """Returns the path of a product: an output of `COMMANDS`, the `shop`, or the checkerboard's dataset `data`."""
+        """Returns the path of a product: the output of a command, the small shop `shop`, or the dataset `data`."""
         folder = Folder(self.root / name)
         with self._lock:
             if not folder.root.exists():
@@ -168,6 +171,6 @@ class Products:
 
 
 def begin_output(command: Command, product: Product, folder: Folder) -> None:
-    """Copies the product `starts_from` of a command to its output."""
+    """Copies the product that a command starts from, if any, to the command's output."""
     if command.starts_from:
         shutil.copytree(product(command.starts_from), folder.output)

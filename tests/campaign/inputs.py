@@ -1,4 +1,4 @@
-"""Commands with mutated inputs and damaged directories: they succeed with the right result, or refuse clearly."""
+"""Runs commands on mutated inputs and damaged directories: they must have the right result or a clear error."""
 
 import json
 import random
@@ -94,7 +94,7 @@ def _toml(choices: random.Random, folder: Folder, products: Products) -> str | N
 
 
 def _arguments(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Reads a mutated file of arguments."""
+    """Prepares with a mutated file of arguments."""
     files = products("shop")
     words = [f"--events={files}/events.csv", "--set=items.min_count=2", "--set=num_buckets=4", "--kinds=view", "--json"]
     path = folder.input / "arguments"
@@ -121,7 +121,7 @@ def _items(choices: random.Random, folder: Folder, products: Products) -> str | 
 
 
 def _dataset(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Uses a dataset with a damaged file."""
+    """Trains, recommends or exports with a dataset that has a damaged file."""
     data = folder.input / "data"
     shutil.copytree(products("data"), data)
     _damage(data, choices)
@@ -134,7 +134,7 @@ def _dataset(choices: random.Random, folder: Folder, products: Products) -> str 
 
 
 def _run(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Uses or resumes a run with a damaged file."""
+    """Resumes, exports or recommends with a run that has a damaged file."""
     name = choices.choice(("train", *_READ_ONLY))
     workdir = folder.output if name == "train" else folder.input / "run"
     shutil.copytree(products("train"), workdir)
@@ -153,7 +153,10 @@ _LOGS = ("report.html", "result.json", "history.jsonl", "metrics.jsonl")
 
 
 def _export(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Refreshes an export with a damaged file. A damaged graph is copied unread, so this output is not compared."""
+    """Refreshes an export with a damaged file.
+
+    A graph is copied unread, so if the graph is damaged, the output is not compared.
+    """
     export = folder.input / "export"
     shutil.copytree(products("export"), export)
     damaged = _damage(export, choices)
@@ -182,7 +185,7 @@ def _secret(choices: random.Random, folder: Folder, products: Products) -> str |
 
 
 def _damage(root: Path, choices: random.Random) -> Path:
-    """Damages, empties, removes or replaces by a directory one file below a directory; returns its path."""
+    """Mutates, empties or removes a random file below a directory, or replaces it by a directory; returns its path."""
     path = choices.choice(sorted(path for path in root.rglob("*") if path.is_file()))
     kind = choices.choice(("mutated", "mutated", "mutated", "empty", "missing", "directory"))
     content = path.read_bytes()
@@ -196,7 +199,7 @@ def _damage(root: Path, choices: random.Random) -> Path:
 
 
 def _check_published(ended: Ended, folder: Folder) -> str | None:
-    """Checks that a command has published its output or refused clearly and left nothing; returns the reason."""
+    """Checks that a command published its output, or refused clearly and left no files; returns the error message."""
     reason = find_reason(ended)
     if litter := folder.litter():
         raise Fault(f"left these files behind: {', '.join(litter)}")
@@ -208,7 +211,7 @@ def _check_published(ended: Ended, folder: Folder) -> str | None:
 
 
 def _check_same(name: str, ended: Ended, folder: Folder, products: Products) -> str | None:
-    """Like `_check_published`; also checks that an output equals that of the undamaged input."""
+    """Like `_check_published`; also compares a published output with the output for the undamaged input."""
     reason = _check_published(ended, folder)
     if reason is None:
         _compare(name, folder, products)

@@ -1,4 +1,4 @@
-"""Kills commands at random moments and runs them again: the results are those of an undisturbed run."""
+"""Kills commands at random moments, runs them again, and compares the results with those of undisturbed commands."""
 
 import random
 import signal
@@ -20,11 +20,11 @@ _MOST_RUNS = 3
 
 
 def kill(name: str, choices: random.Random, folder: Folder, products: Products) -> signal.Signals | None:
-    """Kills a command, then runs it until it ends by itself, and compares its output with the undisturbed one.
+    """Kills a command, runs it until it ends by itself, and compares its output with that of an undisturbed command.
 
     Args:
       name: key of `COMMANDS`.
-      choices: chooses the signal and the moment, as a share of the undisturbed command's duration.
+      choices: chooses the signal, and the moment as a share of the undisturbed command's duration.
       folder: empty folder of the case.
       products: results of undisturbed commands.
 
@@ -79,7 +79,7 @@ def _check_killed(name: str, number: signal.Signals, ended: Ended, folder: Folde
 
 
 def _is_published(name: str, command: Command, folder: Folder) -> bool:
-    """Returns whether a command that refuses an existing output had published it before the kill."""
+    """Returns True if a command that refuses an existing output published its output before the kill."""
     return command.starts_from is None and name not in ("train", "blend") and folder.output.exists()
 
 

@@ -61,7 +61,7 @@ def _remove_line(content: bytes, choices: random.Random) -> bytes:
 
 
 def _change_separators(content: bytes, choices: random.Random) -> bytes:
-    """Changes the separators of all lines, or of one."""
+    """Changes the separators of all lines, or of one line."""
     separator = choices.choice((b";", b"\t", b"|", b" ", b",,", b", "))
     if choices.random() < 0.5:
         return content.replace(b",", separator)
@@ -76,7 +76,7 @@ def _change_line_ends(content: bytes, choices: random.Random) -> bytes:
 
 
 def _change_number(content: bytes, choices: random.Random) -> bytes:
-    """Replaces a number with a huge one, one that is not finite, or a text that is no number."""
+    """Replaces a number with an unusual one (such as a huge or an infinite number), or with text that is no number."""
     found = list(re.finditer(rb"\d+(?:\.\d+)?", content))
     if not found:
         return content
@@ -97,7 +97,7 @@ def _mark(content: bytes, choices: random.Random) -> bytes:
 
 
 def _compress(content: bytes, choices: random.Random) -> bytes:
-    """Compresses with gzip: whole, truncated, flipped, zero-padded or in two members."""
+    """Compresses with gzip. The result may be truncated, have flipped bits, be zero-padded, or have two members."""
     packed = gzip.compress(content, mtime=0)
     middle = choices.randint(0, len(content))
     members = gzip.compress(content[:middle], mtime=0) + gzip.compress(content[middle:], mtime=0)

@@ -12,7 +12,7 @@ from tests.planted import SECRET, VARIABLES, files_with_the_secret
 from tests.warm_python import start_python
 
 LIMIT_SECONDS = 600
-"""Seconds after which a command counts as hanging; the slowest takes half a minute on a busy machine."""
+"""Seconds after which a command is considered to hang; the slowest command takes half a minute on a busy machine."""
 
 _PROGRAM = """
 import sys, tempfile
@@ -71,13 +71,13 @@ class Folder:
             path.mkdir(parents=True)
 
     def litter(self, *, was_killed: bool = False) -> list[str]:
-        """Lists what a command has left next to its output, or unfinished in it.
+        """Lists the files that a command left next to its output, and the unfinished files in the output.
 
-        A kill leaves the Python files that TensorFlow generates; these are not listed.
+        Skips Python files that TensorFlow generates, because a killed command leaves them.
 
         Args:
-          was_killed: whether no command has run since a SIGKILL; the next one removes the record of the killed owner
-            and its folder of temporary files.
+          was_killed: whether the last command was ended by SIGKILL. If so, skips its owner record and its folder of
+            temporary files, which the next command removes.
         """
         found = [path for path in [*self.work.iterdir(), *self.temporary.iterdir()] if path != self.output]
         ignored = ("__autograph_generated_file", *((f".{self.output.name}.owner", "cartwheel-scratch") * was_killed))
@@ -118,7 +118,7 @@ def start(arguments: Sequence[str | Path], folder: Folder, program: str = _PROGR
 
 
 def finish(process: subprocess.Popen, folder: Folder) -> Ended:
-    """Waits for the end of a command and searches all it wrote for the secrets.
+    """Waits for the end of a command, and searches everything that it wrote for the secrets.
 
     Raises:
       Fault: the command hangs, or a secret is in an output.
@@ -155,7 +155,7 @@ def find_reason(ended: Ended) -> str | None:
 
 
 def check_reason(words: str, *names: str) -> None:
-    """Checks that an error message is not just that of a library, and that it contains one of the names, if given.
+    """Checks that an error message is more than that of a library, and that it contains one of the names, if given.
 
     Raises:
       Fault: the message is not clear.

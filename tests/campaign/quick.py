@@ -1,6 +1,7 @@
-"""Gives mutated inputs to the readers, hundreds per second, in a separate process.
+"""Reads mutated inputs, hundreds per second, in a separate process.
 
-A case returns the error message of a refusal, or None after it has checked the values that were read.
+The function of a case returns the error message if the input is refused. Otherwise, it checks the values that were read
+and returns None.
 """
 
 import codecs
@@ -73,7 +74,7 @@ _VALUES = (
 
 
 def rows(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Reads a mutated event log: each line is counted once, however the file is split."""
+    """Reads a mutated event log. Each line must be counted once, and the rows must not depend on how it is split."""
     header, known = choices.choice(((HEADER, CSV_LINES), (b"", JSON_LINES)))
     content = mutate(header + b"\n".join([known[0], *choices.choices(known, k=choices.randint(0, 20))]), choices)
     path = folder / "events"
@@ -103,7 +104,7 @@ def count_lines(content: bytes) -> int:
 
 
 def setting(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Gives a setting an unusual value. An error must name the setting, and an accepted value must survive JSON."""
+    """Sets a setting to an unusual value. An error must name the setting, and an accepted value must survive JSON."""
     name, key = choices.choice(_SETTINGS)
     value = choices.choice(_VALUES)
     if choices.random() < 0.5:
@@ -134,7 +135,7 @@ def shop(choices: random.Random, folder: Path, products: Mapping[str, str]) -> s
 
 
 def manifest(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Reads a mutated manifest: it is refused, or has the same content."""
+    """Reads a mutated manifest, which must be refused or have unchanged content."""
     source, path = Path(products["data"], "manifest.json"), folder / "manifest.json"
     path.write_bytes(mutate(source.read_bytes(), choices))
     try:
@@ -148,7 +149,7 @@ def manifest(choices: random.Random, folder: Path, products: Mapping[str, str]) 
 
 
 def metadata(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Damages the metadata of the last checkpoint, or an array: the checkpoint is skipped, or has the same content."""
+    """Mutates a file of the last checkpoint, which must then be skipped or have unchanged metadata."""
     workdir = folder / "run"
     if not workdir.exists():
         shutil.copytree(products["train"], workdir)
@@ -176,11 +177,11 @@ KINDS: Mapping[str, Callable[[random.Random, Path, Mapping[str, str]], str | Non
     "manifest": manifest,
     "metadata": metadata,
 }
-"""Kinds of cases: a function of random choices, an empty folder and the paths of the products."""
+"""The function that runs a case, by kind. It takes random choices, an empty folder and the paths of the products."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Tries cases of a kind, and prints a JSON line for each case with its number, its reason and its fault."""
+    """Runs cases of a kind, and prints a JSON line for each case with its number, its error message and its fault."""
     kind, first, count, products = arguments[0], int(arguments[1]), int(arguments[2]), json.loads(arguments[3])
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + count):
