@@ -22,7 +22,10 @@ ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])
 
 
 def solved_by_ours():
-    """Solves the visitor vector of items 0 and 2 with `equal_settings`, in a rotated basis, and rotates it back."""
+    """Solves the vector of a visitor with items 0 and 2, with the settings of `equal_settings`.
+
+    The solution is computed in a rotated basis and rotated back.
+    """
     config = apply_settings(PRESETS["mf"], equal_settings(PEER))
     values, basis = np.linalg.eigh(ITEMS.T @ ITEMS)
     touched = tf.constant((ITEMS @ basis)[None, [0, 2]], tf.float32)
@@ -122,7 +125,7 @@ def test_peers_runs_and_baselines_are_measured_on_a_dataset_once(measured, monke
 
 
 def _tuning_blocks_only(ranked_blocks):
-    """Returns blocks that fail if a test loads a peer's scores into them."""
+    """Returns a function that builds blocks. They fail the test if a peer's scores are loaded into them."""
 
     def make(*given):
         blocks = ranked_blocks(*given)

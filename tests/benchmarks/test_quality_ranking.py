@@ -17,7 +17,7 @@ EVENTS = EventLog(np.array([0, DAY_MS, 2 * DAY_MS]), np.array([3, 4, 4]), NUM_IT
 
 
 class TablePeer:
-    """Returns row v of a table as the scores of visitor v; records the moments of the requests."""
+    """Returns row v of a table as the scores of visitor v, and records the times of the requests."""
 
     def __init__(self, table):
         self._table, self.moments = table, []
@@ -29,7 +29,7 @@ class TablePeer:
 
 @pytest.fixture(scope="module")
 def cases():
-    """Visitors 0 to 3 have seen items 0 and 1; visitors 1 and 3 choose one of these again, visitor 3 also item 5."""
+    """Visitors 0 to 3 have seen items 0 and 1. Visitor 1 chooses item 1 again; visitor 3 chooses both again."""
     found = cases_of([[0, 1]] * 4, [[2], [3], [4], [5]], NUM_ITEMS)
     return replace(found, secondary_relevant=lists_of([[2], [1, 3], [4], [0, 1, 5]]))
 

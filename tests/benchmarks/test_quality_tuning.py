@@ -18,7 +18,7 @@ def dataset(tmp_path_factory):
 
 
 class FakeBlock:
-    """A block with the metric `a` for the task new and -`a` for repeats, where `a` is a setting; a trend adds its β."""
+    """A fake block. With the setting `a`, the metric is a for the task new and -a for repeats; a trend adds its β."""
 
     tasks = ("new", "repeats")
 

@@ -1,4 +1,4 @@
-"""The scores of `implicit`'s models equal those of its own `recommend`. `make setup` installs the library."""
+"""Compares the scores of the `implicit` peers with those of the library's `recommend`. `make setup` installs it."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ALS = {"factors": 3, "alpha": 5.0, "regularization": 0.1, "iterations": 3}
 
 
 def own_scores(model, visitor, touched, **more):
-    """Returns the scores [I] of all items that `implicit` itself computes."""
+    """Returns the scores [I] that `implicit` itself computes for all items."""
     items, scores = model.recommend(visitor, touched, N=5, filter_already_liked_items=False, **more)
     found = np.zeros(5, np.float32)
     found[items] = scores
