@@ -26,7 +26,10 @@ PACKAGES = {
     "kueue": ("kubernetes", "sigs.k8s.io/kueue/cmd/kueue"),
     "jobset": ("jobset", "sigs.k8s.io/jobset"),
 }
-"""By program: its folder in `modules/`, and its package. JobSet needs an older controller-runtime than Kueue."""
+"""Folder in `modules/` and Go package of each program.
+
+JobSet has a separate folder, because it needs an older controller-runtime than Kueue.
+"""
 ADDONS = ("jobset", "kueue")
 BUILD_SECONDS = 3600
 
@@ -38,11 +41,11 @@ class Binaries:
     programs: dict[str, str]
     """Path of each program."""
     manifests: dict[str, Path]
-    """Manifests of JobSet and Kueue, as their modules publish them."""
+    """File of manifests of each addon, rendered from its Go module."""
 
 
 def find() -> Binaries:
-    """Finds all programs, building those that are missing; skips the tests where that is impossible."""
+    """Finds all programs and builds the missing ones; skips the tests if that is impossible."""
     if shutil.which("kubectl") is None or shutil.which("openssl") is None:
         pytest.skip("kubectl and openssl are needed for a cluster")
     folder = CACHE / _digest()
@@ -57,7 +60,7 @@ def find_program(name: str) -> str | None:
 
 
 def build_program(name: str, folder: Path) -> str:
-    """Builds a program, unless the folder has it; skips the test without Go."""
+    """Builds a program unless it is in the folder, and returns its path; skips the test if Go is not installed."""
     path = folder / name
     if not path.exists():
         module, package = PACKAGES[name]
@@ -83,7 +86,7 @@ def _module_of(package: str) -> str:
 
 
 def _version_flags() -> str:
-    """Returns the linker's flags that set the version of Kubernetes, without which its servers do not start."""
+    """Returns the linker flags that set the version of Kubernetes. Its servers do not start without them."""
     version = _go("list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes", module="kubernetes").strip()
     major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}

@@ -1,4 +1,4 @@
-"""Starts a Kubernetes control plane with JobSet, Kueue and fake nodes on loopback, and ends all of it."""
+"""Starts and ends a Kubernetes control plane with JobSet, Kueue and fake nodes, on the loopback interface."""
 
 import base64
 import ctypes
@@ -25,7 +25,7 @@ START_SECONDS = 180
 _PR_SET_PDEATHSIG = 1
 _WEBHOOKS = {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
 _IN_PODS = {"Deployment", "ConfigMap", "APIService", "PriorityLevelConfiguration", "FlowSchema"}
-"""Kinds of the addons' manifests that serve their pods; here, the addons are processes of this machine."""
+"""Kinds of objects that only the addons' pods need. They are not applied: the addons run as processes instead."""
 USERS = {
     "admin": "system:masters",
     "system:kube-controller-manager": "",
@@ -34,7 +34,7 @@ USERS = {
     "bob": "",
     **{f"system:serviceaccount:{name}-system:{name}-controller-manager": "system:serviceaccounts" for name in ADDONS},
 }
-"""Users and their group; the token of each is its name. Ada has the Role of k8s/namespace, Bob has none."""
+"""Group of each user. The token of a user is the user's name. Ada has the Role of k8s/namespace; Bob has no Role."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class ControlPlane:
     """A running cluster."""
 
     folder: Path
-    """Certificates, data and logs."""
+    """Directory of certificates, data and logs."""
     binaries: Binaries
-    """Its programs."""
+    """The programs of the cluster."""
     api_port: int = 0
     """Port of the API server."""
     kubelet: Kubelet | None = None
@@ -69,7 +69,10 @@ class ControlPlane:
         return path
 
     def kubectl(self, *arguments: str, objects: Any = None, user: str = "admin", is_checked: bool = True) -> str:
-        """Calls kubectl as a user, with objects on standard input; returns its output, and its errors if unchecked."""
+        """Calls kubectl as a user, with objects on standard input; returns its output.
+
+        If `is_checked`, the call must succeed; otherwise, the result also contains standard error.
+        """
         text = None if objects is None else json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig(user)), *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
@@ -77,7 +80,7 @@ class ControlPlane:
         return done.stdout if is_checked else done.stdout + done.stderr
 
     def launch(self, name: str, *arguments: str, **environment: str) -> None:
-        """Starts a program, which ends with this process, however that ends."""
+        """Starts a program. The kernel kills it when this process ends, even by SIGKILL."""
         libc = ctypes.CDLL(None)
 
         def prepare() -> None:
@@ -146,7 +149,7 @@ def _start(plane: ControlPlane) -> None:
 
 
 def _create_certificate(folder: Path) -> None:
-    """Creates the certificate of all servers, which is its own authority; its key also signs service accounts."""
+    """Creates a self-signed certificate for all servers. Its key also signs tokens of service accounts."""
     names = "subjectAltName=DNS:jobset-webhook-service.jobset-system.svc,DNS:localhost,IP:127.0.0.1"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cartwheel"]
     paths = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
@@ -216,7 +219,10 @@ def _start_nodes(plane: ControlPlane, port: int) -> None:
 
 
 def _start_addon(plane: ControlPlane, name: str, webhook: int, health: int) -> None:
-    """Applies an addon's own manifests, except its pods, and starts its controller; webhooks lead to the controller."""
+    """Starts an addon's controller as a process, and applies the addon's manifests except those for pods.
+
+    The webhooks in the manifests are directed to this process.
+    """
     text = plane.binaries.manifests[name].read_text()
     objects = [value for value in yaml.safe_load_all(text) if value and value["kind"] not in _IN_PODS]
     authority = base64.b64encode((plane.folder / "tls.crt").read_bytes()).decode()
@@ -235,7 +241,7 @@ def _start_addon(plane: ControlPlane, name: str, webhook: int, health: int) -> N
 
 
 def _mount_kueue_certificate(plane: ControlPlane) -> bool:
-    """Writes the certificate that Kueue creates in its Secret to its folder, as its pod's kubelet does."""
+    """Copies Kueue's certificate from its Secret to a folder, as a kubelet does; returns False if there is none yet."""
     folder = plane.folder / "kueue-certificates"
     folder.mkdir(exist_ok=True)
     text = plane.kubectl("get", "secret", "kueue-webhook-server-cert", "--namespace=kueue-system", "-o", "json")

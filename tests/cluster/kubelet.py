@@ -1,7 +1,7 @@
-"""Fake nodes: a kubelet without containers. Pods run until a test ends them; their logs are what a test sets.
+"""A fake kubelet for all nodes, without containers. Pods run until a test ends them, and log the lines that it sets.
 
-It takes the place of kwok, which does not build with the same release of Kubernetes' packages as the rest, and whose
-followed logs never end.
+This kubelet replaces kwok, which does not build with the release of Kubernetes' packages that the other programs need.
+Also, logs that are followed never end in kwok.
 """
 
 import json
@@ -26,15 +26,15 @@ class Kubelet:
     """The kubelet of all nodes."""
 
     folder: Path
-    """Has the certificate, tls.crt, and its key."""
+    """Directory with the certificate tls.crt and its key tls.key."""
     api: str
     """URL of the API server."""
     port: int
-    """Port of the logs."""
+    """Port on which logs are served."""
     log: list[str] = field(default_factory=list)
     """Log lines of every container."""
     exits: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Exit codes and reasons by the names of the pods to end."""
+    """Exit code and reason of each pod that is to end, by name."""
 
     def __post_init__(self) -> None:
         self._running: set[str] = set()
@@ -53,7 +53,7 @@ class Kubelet:
             thread.start()
 
     def end(self) -> None:
-        """Ends both threads."""
+        """Stops running pods and serving logs."""
         self._is_ended.set()
         self._server.shutdown()
         self._server.server_close()
@@ -97,7 +97,7 @@ class Kubelet:
     def _handler(kubelet) -> type[BaseHTTPRequestHandler]:  # noqa: N805 (the handler has a self of its own)
         class Logs(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                """Answers /containerLogs/NAMESPACE/POD/CONTAINER, and follows until the container ends."""
+                """Serves the log at /containerLogs/NAMESPACE/POD/CONTAINER. A followed log ends with the container."""
                 pod = self.path.split("/")[3]
                 self.send_response(200)
                 self.end_headers()
@@ -108,13 +108,13 @@ class Kubelet:
                     time.sleep(POLL_SECONDS)
 
             def log_message(self, *arguments: object) -> None:
-                """Keeps the tests' output free of requests."""
+                """Logs no requests, to keep the output of the tests short."""
 
         return Logs
 
 
 def nodes(port: int) -> list[Object]:
-    """Builds two nodes with 8 GPUs each, two spot ones, and one without, labelled and tainted as on GKE.
+    """Builds five nodes with the labels and taints of GKE: two with 8 GPUs, two spot nodes with 8, and one without.
 
     Args:
       port: port of the kubelet.

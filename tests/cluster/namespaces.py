@@ -1,4 +1,4 @@
-"""A namespace for one test, where Ada may submit, and submit.py as its users run it."""
+"""Creates a namespace for one test, in which Ada may submit, and runs submit.py as its users do."""
 
 import os
 import re
@@ -18,7 +18,7 @@ FAST = ["--poll", "0.2", "--patience", "0.05"]
 
 @dataclass
 class Namespace:
-    """A namespace that enforces Pod Security `restricted` and has what k8s/namespace brings."""
+    """A namespace that enforces Pod Security `restricted` and contains the objects of k8s/namespace."""
 
     plane: ControlPlane
     name: str
@@ -59,12 +59,12 @@ class Namespace:
         return {name for name, phase in (line.split() for line in lines) if phase == "Running"}
 
     def wait_for_pods(self, count: int = 1, known: frozenset[str] = frozenset()) -> set[str]:
-        """Waits until pods run that are not known yet; returns their names."""
+        """Waits until at least `count` pods run in addition to the known ones; returns the names of all new pods."""
         self.plane.wait("running pod", lambda: len(self.running_pods() - known) >= count, seconds=60)
         return self.running_pods() - known
 
     def end_pods(self, exit_code: int, reason: str = "Error", count: int = 1) -> frozenset[str]:
-        """Ends the running pods, at least `count`, with an exit code; returns their names."""
+        """Waits for at least `count` running pods, and ends all running pods with an exit code; returns their names."""
         names = self.wait_for_pods(count)
         self.plane.kubelet.exits |= dict.fromkeys(names, (exit_code, reason))
         return frozenset(names)
@@ -80,7 +80,7 @@ class Namespace:
         return {name for name in names if not re.search("kube-root-ca|serviceaccount/default", name)}
 
     def end(self) -> None:
-        """Ends what runs, and deletes the namespace without waiting."""
+        """Kills all processes of submit.py, and deletes the namespace without waiting."""
         for process in self.processes:
             process.kill()
             process.communicate()

@@ -1,4 +1,4 @@
-"""submit.py and Kueue: admission, a full queue, a queue that is missing, a quota that is too small."""
+"""Tests submit.py with Kueue: admission, a full queue, a missing queue, and a quota that is too small."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ QUEUED = ["--queue", "research"]
 
 @pytest.fixture
 def queue(namespace: Namespace) -> Namespace:
-    """A namespace with a queue of eight GPUs of its own."""
+    """A namespace with a queue, which no other namespace uses and which has eight GPUs."""
     quotas = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "8"}
     resources = [{"name": name, "nominalQuota": value} for name, value in quotas.items()]
     group = {"coveredResources": list(quotas), "flavors": [{"name": "default", "resources": resources}]}

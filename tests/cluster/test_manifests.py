@@ -20,7 +20,7 @@ STEPS = {
 
 
 def placements() -> list[Placement]:
-    """All numbers of GPUs and machines, on each cloud, on one of them with each set of other overlays."""
+    """Returns placements with all numbers of GPUs and machines on each cloud; on GKE, also with the other overlays."""
     found = []
     for gpus, nodes in itertools.product([0, 1, 8], [1, 2, 8]):
         last = ["spot", "jobset", "kueue"] if nodes > 1 else ["spot", "kueue"]
@@ -31,7 +31,7 @@ def placements() -> list[Placement]:
 
 
 def pods_of(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Builds the pods that the workloads create; the webhooks of JobSet and Kueue do not see them."""
+    """Builds the pods that the workloads in `objects` create."""
     pods = []
     for value in objects:
         if value["kind"] in ("Job", "JobSet", "Deployment"):
@@ -47,7 +47,10 @@ def pods_of(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check(objects: list[dict[str, Any]], namespace: Namespace) -> None:
-    """Asks the server for a strict check of all objects and of their pods; `restricted` refuses pods only."""
+    """Lets the server check all objects and their pods strictly, without creating them.
+
+    Pods are checked separately, because `restricted` refuses only pods.
+    """
     accounts = [value for value in objects if value["kind"] == "ServiceAccount"]
     namespace.kubectl("apply", "-f", "-", objects=accounts)  # without which no pod is accepted
     flags = ["--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-"]

@@ -1,4 +1,4 @@
-"""Programs of a cluster: where they come from, and that they end with the tests, however those end."""
+"""Tests where a cluster's programs are found, and that they end with the tests, even if the tests are killed."""
 
 import os
 import signal
