@@ -17,7 +17,7 @@ from trainer.config.run import RunConfig
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("cartwheel", "common", "contract", "k8s", "preprocessing", "trainer")
 NO_FILES = ("preprocessing/sources", "trainer/distributed")
-"""Packages that call `json.dumps` for the text of an input value or an environment variable, not for a file."""
+"""Packages that call `json.dumps` only for the text of an input value or of an environment variable."""
 CONFIGS = {"prepare": PrepareConfig(events="a.csv")} | PRESETS
 NUMBERS = [
     (name, key) for name, config in CONFIGS.items() for key in settings_of(config) if type_of(config, key) in (float,)

@@ -10,7 +10,7 @@ TREEMAP_STRENGTH = 0.4  # opacity of a cell over the card
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    """Parses the variables of each scheme."""
+    """Returns the CSS variables of each colour scheme."""
     style = resources.files("common.report").joinpath("report.css").read_text("utf-8")
     light, dark = (
         dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media screen", 1)

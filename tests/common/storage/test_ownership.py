@@ -1,4 +1,4 @@
-"""One owner per directory: two processes, two PID namespaces, a suspended owner, local and in a store."""
+"""Tests that a directory has one owner: with two processes, two PID namespaces and a suspended owner."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def namespace() -> list[str]:
-    """The start of a command to run in a new PID namespace."""
+    """Returns the first words of a command that runs in a new PID namespace."""
     if not shutil.which("unshare") or subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not allow new PID namespaces (`unshare --pid` fails)")
     return NAMESPACE
@@ -102,7 +102,7 @@ def in_thread(work: Callable[[], object]) -> None:
 
 
 def other_owner(token: str = "other", **process: object) -> bytes:
-    """The record of a process: on another machine, unless `process` has other values."""
+    """Returns the owner record of a process on another machine; `process` replaces its values."""
     there = {
         "host": "elsewhere",
         "pod": "train-0-x7k2p",
@@ -115,7 +115,7 @@ def other_owner(token: str = "other", **process: object) -> bytes:
 
 
 def names_in(folder: str) -> list[str]:
-    """All files of a directory in the in-memory store, also those that `list_files` hides."""
+    """Returns the names of all files of a directory in the in-memory store, even of those that `list_files` hides."""
     return sorted(Path(name).name for name in fsspec.filesystem("memory").find(folder))
 
 
@@ -393,7 +393,7 @@ def http_error(status: int) -> OSError:
 
 
 class ParamValidationError(Exception):
-    """Raised by an old botocore."""
+    """Named like the error that an old botocore raises."""
 
 
 REFUSED_CONDITIONS = {

@@ -21,10 +21,16 @@ TRANSIENT = [
 ]
 
 OUTAGE_REQUESTS = {"s3": 12, "gs": 3}
-"""Failed requests of an outage: more than S3's client tries by itself. Google's client would try for half a minute."""
+"""Number of failed requests in an outage.
+
+The client of S3 gives up earlier; the client of Google would itself retry for half a minute.
+"""
 LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
-"""Tests set it only during a fault: otherwise, a slow request on a busy machine would fail instead of being retried."""
+"""Environment variable that makes storage give up after a second. Tests set it only during a fault.
+
+Otherwise, a slow request on a busy machine would fail instead of being retried.
+"""
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
