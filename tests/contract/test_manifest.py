@@ -71,7 +71,7 @@ def test_a_missing_file_is_named(root, tmp_path):
 
 
 def test_a_shard_that_is_not_fetched_is_verified_up_front(root):
-    """TensorFlow opens ram:// itself, like gs://; memory:// is fetched, which verifies it."""
+    """TensorFlow opens ram:// itself, as it does gs://. Shards on memory:// are verified when they are fetched."""
     shard = {"timelines/a": hashlib.sha256(b"whole").hexdigest()}
     manifest = dataclasses.replace(read_manifest(root), files=shard)
     tf.io.gfile.makedirs("ram://verified/timelines")  # without it ram:// lists nothing
