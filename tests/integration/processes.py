@@ -20,7 +20,7 @@ from trainer.runs.layout import RunLayout, checkpoint_step
 from trainer.train import train
 
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "blend=false"]
-"""Settings of a run on a few rows, without a companion and a blend, which would double its time."""
+"""Settings of a run on a few rows. Without a companion and a blend, the run takes half the time."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
 """Settings of a run of 240 steps, or 200 steps for the towers."""
 PRESETS = ["notebook-nn", "mf", "nn"]
@@ -29,11 +29,11 @@ VARIANTS = {
     "nn-visitors": ("nn", ["model.visitor_min_events=6"]),
     "mf-als": ("mf", ["solver=als"]),
 }
-"""Variants of presets: one with a table of visitors, one with the other solver, where an epoch is one step."""
+"""Variants of presets: `nn` with a table of visitors, and `mf` with the solver ALS, whose epochs have one step."""
 EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "nn-visitors"]
 """All presets, with every table that a model can have."""
 END_SECONDS = 1800
-"""Time limit of a process that ends by itself; it takes a minute on an idle machine."""
+"""Time limit of a process that ends by itself. On an idle machine, such a process takes a minute."""
 
 _SLOW = """
 import sys, time
@@ -53,9 +53,9 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def slow_from(step: int) -> tuple[str, str]:
-    """Returns a trainer, as arguments of Python, that pauses for two seconds before each checkpoint from `step` on.
+    """Returns arguments of Python for a trainer that pauses for two seconds before each checkpoint from `step` on.
 
-    A signal at an earlier step then arrives before the run ends, even if the test gets no processor for seconds.
+    So a signal that is sent at an earlier step arrives before the run ends, even on a busy machine.
     """
     return "-c", _SLOW.format(step=step)
 
@@ -72,7 +72,7 @@ def environment(cluster: Cluster | None) -> dict[str, str]:
 
 
 def _small(preset: str) -> list[str]:
-    """`SMALL`, without the settings that the preset lacks."""
+    """Returns `SMALL` without the settings that the preset lacks."""
     return [
         setting for setting in SMALL if preset not in ("walk", "session_knn") or not setting.startswith("model.dim")
     ]
@@ -118,7 +118,7 @@ def start_workers(
 
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
-    """Trains in this process, which saves starting TensorFlow for runs that nothing interrupts."""
+    """Trains in this process, which has already started TensorFlow; for runs that nothing interrupts."""
     name, own = VARIANTS.get(preset, (preset, []))
     config = apply_settings(presets.PRESETS[name], [*own, *_small(preset), *settings])
     return train(config, data=dataset, workdir=str(workdir))
@@ -144,13 +144,13 @@ def wait_for(process: subprocess.Popen, *texts: str) -> str:
 
 
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Waits until the run of this chief has resumed and saved `step` or a later one."""
+    """Waits until the run of a chief has resumed and has saved `step` or a later step."""
     wait_for(process, "starting: ", "resuming from the checkpoint")
     wait_until_saved(process, workdir, step)
 
 
 def wait_until_saved(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Waits until a running process has saved `step` or a later one."""
+    """Waits until a running process has saved `step` or a later step."""
     while saved_step(workdir) < step:
         assert process.poll() is None, finish([process])
         time.sleep(0.001)
@@ -166,7 +166,7 @@ def saved_step(workdir: Path) -> int:
 
 
 def last_state(workdir: Path) -> checkpoint.CheckpointMetadata:
-    """Reads the metadata of the last checkpoint and verifies all files, also of accumulators and optimizer."""
+    """Reads the metadata of the last checkpoint, and verifies all its files, even those of the optimizer."""
     return checkpoint.read_state(str(workdir), checkpoint.choose_step(str(workdir), "last"))
 
 

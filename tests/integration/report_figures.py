@@ -1,4 +1,4 @@
-"""Computes the expected table of each picture of a report from the source files, by section and title."""
+"""Computes the table that each picture of a report should have, from the files that the report is drawn from."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -124,12 +124,12 @@ def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, 
 def training_pictures(
     metrics: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], times: Sequence[str]
 ) -> Pictures:
-    """Returns the expected tables of the Training page of a short `notebook-nn` run with D 4.
+    """Returns the expected tables of the Training page of a short `notebook-nn` run with `model.dim` 4.
 
     Args:
       metrics: lines of `metrics.jsonl`.
       history: lines of `history.jsonl`.
-      times: times of these events, as shown.
+      times: times of the events in `history`, as the page shows them.
     """
     steps = [line for line in metrics if "loss" in line]
     validations = [[line["step"], line["validation_mse"]] for line in metrics if "validation_mse" in line]

@@ -1,7 +1,7 @@
-"""Kills one of two workers again and again: chief or not, by SIGKILL or SIGTERM, between saves or while they save.
+"""Kills one of two workers repeatedly: the chief or the other, by SIGKILL or SIGTERM, during a save or between saves.
 
-The run must end with the same checkpoint as an undisturbed run, bit for bit, and no survivor may hang. Otherwise, or
-with fewer kills than requested, the soak prints the reason and exits with status 1.
+The run must end with the same checkpoint as an undisturbed run, bit for bit, and the other worker must not hang.
+Otherwise, or if fewer kills than requested happen, the soak prints the reason and exits with status 1.
 
 usage: python -m tests.integration.soak --data DATASET --output DIRECTORY [--kills 30] [--seed 0] [--set key=value …]
 """
@@ -51,7 +51,7 @@ class Soak:
     max_delay: float = 1
     """Maximum number of seconds between the due time of a kill and the kill."""
     end_seconds: float = 60
-    """Seconds in which all workers must end after a kill; more than 60 only on a machine with other load."""
+    """Seconds in which all workers must end after a kill. Only a machine with other load needs more than 60."""
     program: Sequence[str] = ("-m", "trainer")
     """The program of the killed workers, as arguments of Python."""
 
@@ -65,9 +65,9 @@ class Kill:
     signal: signal.Signals
     """SIGKILL or SIGTERM."""
     is_saving: bool
-    """Whether to kill while a checkpoint is being written, or between checkpoints."""
+    """Whether to kill while a checkpoint is being written; otherwise, between checkpoints."""
     step: int
-    """The kill is due once this step is saved; if a later step is already saved, as soon as the run has resumed."""
+    """Step at which the kill is due: as soon as the run has resumed and this step or a later one is saved."""
     delay: float
     """Seconds between due time and kill; halved until the kill hits the right moment."""
 
@@ -77,7 +77,7 @@ class Kill:
         return f"{who} {self.signal.name} {when}"
 
     def statuses(self) -> list[int]:
-        """Returns the expected exit statuses: preempted for the survivors, killed for the victim."""
+        """Returns the expected exit status of each worker: killed for the victim of SIGKILL, otherwise preempted."""
         ends = [75] * WORKERS
         if self.signal == signal.SIGKILL:
             ends[self.worker] = -signal.SIGKILL
@@ -87,8 +87,8 @@ class Kill:
 def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Random) -> list[Kill]:
     """Plans kills, each later in the run than the one before.
 
-    Any four consecutive kills combine each worker with each signal, and two of them are while saving. Any eight
-    consecutive kills contain every combination of worker, signal and moment.
+    Kills are planned in groups of four. A group combines each worker with each signal, and two of its kills happen
+    during a save. Two groups in sequence form a pair, which contains every combination of worker, signal and moment.
 
     Args:
       count: number of kills.
@@ -119,7 +119,7 @@ def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Ran
 
 
 def soak(data: str, output: Path, wanted: Soak) -> dict[str, Any]:
-    """Trains with and without kills; returns facts of the kills and whether the last checkpoints are equal.
+    """Trains with and without kills; returns figures of the kills, and whether the last checkpoints are equal.
 
     Raises:
       SoakFailed: a worker hung or exited with a wrong status, or the run ended before the last kill.
@@ -154,7 +154,7 @@ def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
 
 
 def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
-    """Starts the run, kills a worker when due, waits until all have ended, and returns the facts of the kill."""
+    """Starts the run, kills a worker when due, waits until all workers have ended, and returns figures of the kill."""
     start_time, first_step = time.time(), saved_step(workdir)
     # some kills come before a new checkpoint, and after three of them in a row the run would be refused
     Path(RunLayout(str(workdir)).starts).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Runs `prepare` on remote workers: Beam's job service, and worker processes with the project installed as a wheel.
 
-The workers run in an environment with the wheel and without this folder; they share only files with the program that
-starts the job. Other tests check what must hold for all runners: memory, uneven data, kills.
+The workers run in an environment with the wheel and without this folder. They share only files with the program that
+starts the job. Further tests check memory, uneven data and kills, which all runners must handle.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ with open("{peaks}/" + str(worker) + ".partial", "w") as file:
     file.write(str(usage.ru_maxrss))
 os.rename(file.name, "{peaks}/" + str(worker))
 """
-"""A program that runs Python and writes its peak memory when it ends; another process could miss the peak."""
+"""A wrapper of Python that writes its peak memory when it ends, because another process could miss the peak."""
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +169,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_log(path: Path, visitors: int, *more: str) -> None:
-    """Writes five events per visitor over 30 days, about 100 bytes each; long random ids compress to half at best.
+    """Writes five events per visitor over 30 days, about 100 bytes each.
 
-    Times are whole hours: the summary of a million distinct times would take a worker some 100 MiB.
+    Long random ids compress to half their size at best. Times are whole hours, because the summary of a million
+    distinct times would take some 100 MiB of a worker's memory.
     """
     generator = np.random.default_rng(visitors)
     ids = [generator.bytes(32).hex() for _ in range(visitors)]
@@ -325,7 +326,7 @@ def add_or_hang(self, amount):
 ProgressCounter.add = add_or_hang
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A program that hangs in its next graph once a file exists, so that it cannot end before it is killed."""
+"""A program that hangs in its next graph once a file exists. So it cannot end before it is killed."""
 
 
 @pytest.mark.parametrize("graph", ["timelines-*.arrow", "items-*.arrow"])

@@ -53,7 +53,7 @@ def store() -> Iterator[ObjectStore]:
 
 
 def events_csv() -> bytes:
-    """The checkerboard as an event log; validation starts one second after training, test two."""
+    """Returns the checkerboard as an event log. Validation starts one second after training, the test after two."""
     splits = checkerboard()
     rows = sorted(
         (row for name in ("train", "validation", "test") for row in splits[name]), key=lambda row: row.timestamp_ms

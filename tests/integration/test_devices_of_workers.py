@@ -47,7 +47,7 @@ from trainer import cli
 trainer.train.start_replicas = cache(trainer.train.start_replicas)
 sys.exit(max(cli.main(command) for command in json.loads(sys.argv[1])))
 """
-"""A program that trains several runs in sequence, so that TensorFlow starts only once."""
+"""A program that trains several runs in sequence, so that TensorFlow is started only once."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Path]:
-    """Returns the directory of the runs that W workers of L devices trained, one per preset; (1, L): this process."""
+    """Returns a function (W, L) that trains each preset on W workers of L devices; returns the directory of the runs.
+
+    If W is 1, the runs are trained in this process.
+    """
 
     @cache
     def train(workers: int, devices: int) -> Path:

@@ -1,4 +1,4 @@
-"""Workers that divide an evaluation or recommendations among them have the results of one process."""
+"""Workers that share an evaluation or recommendations get the same results as one process."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from trainer.recommend import SHARD_ENTRIES, recommend
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 VISITORS, ITEMS, CHUNK = 2100, 480, 1024
-"""Numbers that give three chunks of visitors and cases, so that each of two or three workers ranks something."""
+"""Sizes that give three chunks of visitors and cases, so that each of two or three workers ranks a chunk."""
 
 
 @pytest.fixture(scope="module")

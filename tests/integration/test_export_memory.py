@@ -1,4 +1,4 @@
-"""An export holds its tables in memory once: compares its peak memory with that of a run with few columns."""
+"""Tests that an export has one copy of its tables in memory, by comparing peaks for many and few columns."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ print(open("/proc/self/status").read())
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkerboard with events of few visitors of the vocabulary."""
+    """A checkerboard with a large vocabulary of visitors, of whom few have events."""
     root, board = str(tmp_path_factory.mktemp("dataset")), checkerboard()
     board |= {"visitors": [f"v{visitor}" for visitor in range(VISITORS)], "validation": (), "test": ()}
     build_dataset(root, **board)

@@ -15,7 +15,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS = 20_000
 SETTINGS = [*LONG, "epochs=10", "model.history_length=0", "model.dim=16"]
-"""Settings for 60 steps. A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more. A run keeps two and writes one."""
+"""Settings of a run of 60 steps.
+
+A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more. The run keeps two checkpoints while it writes another.
+"""
 
 FULL_FROM, FREE_FROM = 16, 36
 """Steps of the first checkpoint on the full disk, and of the first one after it."""

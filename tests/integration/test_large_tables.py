@@ -1,4 +1,7 @@
-"""Stops a full-size factorization: 1.4 million visitors and 235,000 items of 64, 0.84 GB with accumulators."""
+"""Stops a full-size factorization of 1.4 million visitors and 235,000 items with 64 columns.
+
+Its tables have 0.84 GB with accumulators.
+"""
 
 import signal
 from pathlib import Path
@@ -14,14 +17,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slo
 
 VISITORS, ITEMS = 1_400_000, 235_000
 SETTINGS = ["epochs=100000", "model.history_length=0", "model.dim=64", "input.batch_size=64", "steps_per_execution=20"]
-"""An epoch has 563 steps, takes seconds, and ends with a checkpoint."""
+"""Settings of a run whose epochs have 563 steps, take seconds, and end with a checkpoint."""
 GRACE_SECONDS = 120
 """Seconds between SIGTERM and SIGKILL in k8s/base; `benchmarks.scaling` measures the seconds of a save."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkerboard with events of few visitors and items of the vocabulary, and without validation."""
+    """A checkerboard with large vocabularies and without validation. Few visitors and items have events."""
     root, board = str(tmp_path_factory.mktemp("dataset")), checkerboard(num_visitors=6000, num_items=2000)
     vocabularies = {
         "visitors": [f"v{visitor}" for visitor in range(VISITORS)],

@@ -38,7 +38,7 @@ class Shell:
     said: str = ""
 
     def start(self, program: str, *arguments: str, code: Sequence[str] = ()) -> subprocess.Popen:
-        """Starts a program; `code` replaces its module as arguments of Python."""
+        """Starts a program. Runs `python -m PROGRAM` or, if `code` is given, Python with the arguments `code`."""
         (self.folder / "scratch").mkdir(exist_ok=True)
         key = self.folder / "key.json"
         key.write_text(json.dumps({"private_key": PLANTED[-1]}))
@@ -72,7 +72,7 @@ class Shell:
 
 
 def events_csv() -> bytes:
-    """The checkerboard as an event log; validation starts one second after training, test two."""
+    """Returns the checkerboard as an event log. Validation starts one second after training, the test after two."""
     splits = checkerboard()
     rows = [row for name in ("train", "validation", "test") for row in splits[name]]
     rows.sort(key=lambda row: row.timestamp_ms)

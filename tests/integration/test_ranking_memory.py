@@ -11,11 +11,14 @@ from tests.trainer.dataset_builder import build_dataset
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS, ITEMS = 3_000, 150_000
-"""Numbers that give 1.7 GiB of scores."""
+"""Sizes that give 1.7 GiB of scores."""
 
 BOUND_MIB = 400
-"""A chunk has 32 MiB of scores, held three times: plain, with seen items hidden, and in top-k. Measured: 130 to 150 MiB
-for evaluation, 50 for recommendation; 1,130 with chunks of 256 MiB, 1,300 with all scores."""
+"""Maximum memory that ranking may take.
+
+A chunk has 32 MiB of scores, which are in memory three times: plain, with seen items hidden, and in top-k. Measured:
+130 to 150 MiB for evaluation, 50 for recommendation; 1,130 with chunks of 256 MiB, 1,300 with all scores at once.
+"""
 
 # small jobs first, so that code and threads are loaded before the peak is measured
 PROGRAM = """

@@ -29,7 +29,7 @@ CheckpointWriter.begin = after_pause(CheckpointWriter.begin)
 CheckpointWriter.poll = after_pause(CheckpointWriter.poll)
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A trainer with slow steps and slow saving, so that a kill hits them on a busy machine, too."""
+"""A trainer with slow steps and slow saves, so that a kill hits the planned moment even on a busy machine."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Published outputs are complete although a bucket fails, and the same command resumes."""
+"""Tests that published outputs are complete although a bucket fails, and that the same command resumes."""
 
 import hashlib
 import json
@@ -33,7 +33,10 @@ CONFIG = apply_settings(
 )
 LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
-"""Tests set it only during a fault: otherwise, a slow request on a busy machine would fail instead of being retried."""
+"""Environment variable that makes storage give up after a second. Tests set it only during a fault.
+
+Otherwise, a slow request on a busy machine would fail instead of being retried.
+"""
 OUTAGE_REQUESTS = 40
 """Number of failed requests in an outage: more than a client sends before it raises an error."""
 FAULTS = [Fault.INTERNAL_ERROR, Fault.RESET, Fault.CUT_REQUEST, Fault.LOST_ANSWER, Fault.OVERLOADED, Fault.CUT_ANSWER]

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 VISITORS, DIM = 400_000, 128
 VECTORS_MIB = VISITORS * DIM * 4 / 2**20
 TABLES_MIB = 2 * VECTORS_MIB
-"""Numbers that give 390 MiB of vectors and Adagrad accumulators, almost all of visitors."""
+"""390 MiB of vectors and Adagrad accumulators. The few items are neglected."""
 SETTINGS = ("model.history_length=0", "epochs=3", "blend=false", "patience=none", "input.batch_size=64")
 
 TRAIN = """
@@ -38,7 +38,7 @@ def peak_mib(dataset: str, workdir: Path, dim: int) -> float:
 
 
 def test_training_holds_its_tables_a_copy_of_them_and_the_vectors_for_validation(tmp_path: Path) -> None:
-    """A checkpoint needs the copy. Three validations share the memory of the vectors."""
+    """Writing a checkpoint needs the copy. All three validations reuse the memory of the vectors."""
     board = checkerboard() | {"visitors": [f"v{visitor}" for visitor in range(VISITORS)]}
     dataset = build_dataset(str(tmp_path / "dataset"), **board).root
     more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)

@@ -27,7 +27,7 @@ TUTORIAL = "docs/tutorial.md"
 SET_UP = ["make setup grocer", ". .venv/bin/activate"]
 """Commands that are not run, because the environment of the tests is already set up."""
 SECONDS = 1200
-"""Time limit of a block of commands; the longest takes 40 s on two idle cores."""
+"""Time limit of a block of commands. The longest block takes 40 s on two idle cores."""
 
 
 @NEEDS_GROCER
@@ -84,7 +84,7 @@ def environment() -> dict[str, str]:
 
 
 def run_line(line: str, folder: Path) -> str:
-    """Runs a line of a shell and returns its output; `cartwheel` in a process that has imported TensorFlow."""
+    """Runs a shell line and returns its output. Commands of `cartwheel` run where TensorFlow is already imported."""
     program, *words = shlex.split(line)
     if program != "cartwheel":
         return run(["bash", "-euo", "pipefail", "-c", line], folder)

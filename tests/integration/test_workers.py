@@ -31,7 +31,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slo
 
 SETTINGS = [*LONG, "epochs=20"]  # workers take longer per step than a single process
 STEP_TIMEOUT = "step_timeout_seconds=30"
-"""Far above the time of a step, and above a fifth of the time of the first step, also on a busy machine."""
+"""A timeout that no healthy worker reaches, even on a busy machine.
+
+It is far above the time of a step, and above a fifth of the time of the first step.
+"""
 
 HANGING = """
 import sys, time
