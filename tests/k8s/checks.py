@@ -1,6 +1,6 @@
 """Checks manifests for rules of the API server that the published schemas lack, and for promises of this project.
 
-Each check takes the objects of one rendering and yields a sentence for each thing that is wrong.
+Each check takes the objects of one rendering and yields a sentence for each problem.
 """
 
 import re
@@ -32,7 +32,7 @@ _JOB_FAILURES = {
     ): "RestartJobSetAndIgnoreMaxRestarts",
     ("BackoffLimitExceeded", "Job has reached the specified backoff limit"): "RestartJobSet",
 }
-"""Reason and message of a failed Job, as the Job controller writes them, and the action that fits."""
+"""The action that the JobSet must take after a failed Job, by the Job's reason and message."""
 _VOLUME_KINDS = {
     "configMap",
     "csi",
@@ -54,7 +54,7 @@ def quantity(text: object) -> Fraction:
 
 
 def restart_policy(objects: list[Object]) -> Iterator[str]:
-    """The pods of a Job end. With a failure policy, failed pods must not be restarted in place."""
+    """Pods of Jobs are never restarted in place, as a failure policy requires; pods of Deployments always are."""
     for value in _workloads(objects):
         policy = pod_spec(value).get("restartPolicy", "Always")
         wanted = "Always" if value["kind"] == "Deployment" else "Never"
@@ -83,7 +83,7 @@ def quantities(objects: list[Object]) -> Iterator[str]:
 
 
 def mounts(objects: list[Object]) -> Iterator[str]:
-    """Every mount has a volume, every volume is mounted, and references of volumes exist."""
+    """Every mount has a volume, every volume is mounted, and objects that pods refer to exist."""
     known = {(value["kind"], value["metadata"]["name"]) for value in objects}
     for value in _workloads(objects):
         volumes = {volume["name"]: volume for volume in pod_spec(value).get("volumes", [])}
@@ -160,7 +160,7 @@ def no_secrets(objects: list[Object]) -> Iterator[str]:
 
 
 def failure_policy(objects: list[Object]) -> Iterator[str]:
-    """Permanent failures are not retried, others are retried a few times."""
+    """Permanent failures are not retried; other failures are retried a few times."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue
@@ -187,7 +187,7 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
 
 
 def interruptions(objects: list[Object]) -> Iterator[str]:
-    """A disruption, or a run that must be resumed, does not count as a failure."""
+    """The failure policy does not treat a disruption, or a run that must be resumed, as a failure."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue
@@ -205,7 +205,7 @@ def interruptions(objects: list[Object]) -> Iterator[str]:
 
 
 def job_set_rules(objects: list[Object]) -> Iterator[str]:
-    """JobSet's webhook accepts the names of the rules, and the first rule that matches a failure fits it."""
+    """JobSet's webhook accepts the names of the rules, and each failed Job leads to the right action."""
     for value in objects:
         if value["kind"] != "JobSet":
             continue

@@ -50,7 +50,7 @@ class Cluster:
         return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
 
     def hold(self, change: Callable[[dict], object]) -> None:
-        """Changes the objects of the cluster, by KIND/NAME, without submit.py."""
+        """Changes the objects of the cluster directly. `change` gets them by KIND/NAME."""
         path = self.folder / "cluster.json"
         cluster = json.loads(path.read_text())
         change(cluster["objects"])
@@ -61,7 +61,7 @@ class Cluster:
 
 
 def job_state(*pods: dict, **condition: str) -> dict:
-    """Builds a state of the cluster: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
+    """Builds a state of the cluster from its pods and a condition of the Job, such as Failed="BackoffLimitExceeded"."""
     conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
     return {"status": {"conditions": conditions}, "pods": list(pods)}
 

@@ -1,4 +1,4 @@
-"""The state of a step that waits names the reason that the cluster gives."""
+"""While a step waits, its state names the reason that the cluster gives."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ DENIED = 'Error creating: pods "train-x" is forbidden: exceeded quota: shop, req
 
 @dataclass
 class Answers:
-    """A cluster with fixed answers: lists by kind, events by uid, claims by name."""
+    """A fake cluster with given lists (by kind), events (by uid) and claims (by name)."""
 
     lists: dict[str, list[dict]] = field(default_factory=dict)
     event_lists: dict[str, list[dict]] = field(default_factory=dict)
