@@ -18,7 +18,7 @@ def event(day: float, visitor: str, item: str, kind: str = "view", transaction: 
 
 
 def small_shop(directory: Path) -> dict[str, str]:
-    """Writes ten days with one event per day and visitor: 32 events of four visitors.
+    """Writes a log of ten days: 32 events of four visitors, one event per visitor and day.
 
     Visitor d has events on the last two days only; item late-1 is first seen on day 8.
     """

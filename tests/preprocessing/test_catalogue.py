@@ -26,7 +26,7 @@ CUT = T + 1000
 
 
 def as_of_cut(tmp_path, *lines: str) -> dict[tuple[str, str], str]:
-    """Returns the value of each (item, property) before CUT; the lines alternate between two files."""
+    """Returns the value of each (item, property) before CUT; the lines are written alternately to two files."""
     for number in range(2):
         write_lines(tmp_path / f"p{number}.csv", "timestamp,itemid,property,value", *lines[number::2])
     files, _ = open_files(str(tmp_path / "p*.csv"), FormatConfig(), catalogue.PROPERTY_COLUMNS)

@@ -68,7 +68,10 @@ OWN = ("look", "like", "cart", "<b>buy</b>")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> str:
-    """Ten days with an event of each of two visitors. Kinds (look, like, cart, Kauf) and items (i0, i1, i2) rotate."""
+    """A dataset of ten days, with one event per day of each of two visitors.
+
+    The kinds (look, like, cart, Kauf) and the items (i0, i1, i2) rotate from event to event.
+    """
     folder = tmp_path_factory.mktemp("own")
     words = ("look", "like", "cart", "Kauf")
     lines = [event(n / 2, f"v{n % 2}", f"i{n % 3}", words[n % 4]).removesuffix(",") for n in range(20)]

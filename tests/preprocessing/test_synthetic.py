@@ -157,7 +157,7 @@ def test_the_log_is_unsorted_and_its_item_ids_have_gaps(events):
 
 
 def is_independent_of_size(name: str) -> bool:
-    """Returns True if a small shop has the same value of the figure: a mean or a share per visitor, item or session."""
+    """Returns True if a figure is the same in shops of all sizes, such as a mean per visitor, item or session."""
     # extremes and numbers of categories shrink, and a buyer soon knows all items of a small shelf
     if name.startswith("top 1") or name in ("events per visitor: max", "buyer: distinct items"):
         return False
@@ -345,7 +345,7 @@ def test_the_words_of_titles_combine_without_repeats():
 
 
 def split_at_last_tenth(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns distinct pairs before the cut, and the same visitors' new pairs after it; excludes robots."""
+    """Returns the distinct pairs before a cut, and the same visitors' new pairs after the cut; excludes robots."""
     counts = events.groupby("visitorid").size()
     events = events[events.visitorid.map(counts) <= 200]
     is_late = events.timestamp >= events.timestamp.quantile(0.9)

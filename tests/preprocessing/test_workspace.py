@@ -1,4 +1,4 @@
-"""Reads results of a pipeline, which may come from a bucket that others can write to."""
+"""Tests reading results of a pipeline from a bucket, to which others may be able to write."""
 
 import os
 import pickle

@@ -147,7 +147,7 @@ def test_markup_in_ids_is_shown_as_text_and_a_single_day_is_drawn(tmp_path):
 
 
 def one_busy_day(num_items: int, id_letters: int) -> dict:
-    """Returns the statistics of a shop with many items, long ids, and events on a single day."""
+    """Returns the statistics of a shop with many items, long ids, and all events on one day."""
     random = np.random.default_rng(0)
     num_visitors, num_rows = 50_000, 2 * num_items
     ids = pa.array([f"{'Ж<&' * (id_letters // 3)}{number:06d}"[-id_letters:] for number in range(num_items)])

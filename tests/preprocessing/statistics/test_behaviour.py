@@ -1,4 +1,4 @@
-"""Compares the statistics of a few visitors' behaviour with counts by hand."""
+"""Compares the statistics of a few visitors' behaviour with figures that were counted by hand."""
 
 import numpy as np
 import pyarrow as pa
