@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
     @property
     def is_write(self) -> bool:
-        """Returns True if it changes something."""
+        """Returns True if the request changes the store."""
         return self.method not in ("GET", "HEAD")
 
     def is_about(self, name: str) -> bool:
@@ -70,17 +70,18 @@ Plan = Callable[[Request], Fault | None]
 class FaultyProxy:
     """Forwards requests, except those that `plan` makes fail.
 
-    `plan` returns the fault of a request or None; it may be replaced while the proxy runs, and several threads call it.
+    `plan` takes a request and returns its fault or None. It is called by several threads, and may be replaced while the
+    proxy runs.
     """
 
     def __init__(self, port: int) -> None:
-        """Takes a free port of 127.0.0.1."""
+        """Takes the port of 127.0.0.1 on which the proxy listens."""
         self.port = port
         self.plan: Plan = lambda _: None
 
 
 def every(count: int, faults: Sequence[Fault]) -> Plan:
-    """Makes every `count`th request fail, cycling through the faults."""
+    """Returns a plan that makes every `count`th request fail, cycling through the faults."""
     numbers, lock = itertools.count(1), threading.Lock()
 
     def plan(_: Request) -> Fault | None:
@@ -92,7 +93,7 @@ def every(count: int, faults: Sequence[Fault]) -> Plan:
 
 
 def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
-    """Makes the first matching request and all later ones fail."""
+    """Returns a plan that makes the first matching request and all later requests fail."""
     is_begun = threading.Event()
 
     def plan(request: Request) -> Fault | None:
@@ -104,7 +105,7 @@ def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
 
 
 def for_a_while(count: int, matches: Callable[[Request], bool], fault: Fault) -> Plan:
-    """Makes the first matching request fail, and the `count` - 1 requests after it."""
+    """Returns a plan that makes the first matching request fail, and the next `count` - 1 requests."""
     num_failed, lock = 0, threading.Lock()
 
     def plan(request: Request) -> Fault | None:
@@ -220,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.endheaders(body[: len(body) // 2])
 
     def _error(self, fault: Fault) -> tuple[int, dict[str, str], bytes]:
-        """Builds an error for both: S3's clients read the body, Google's the status."""
+        """Builds an error response. Clients of S3 read its body, and clients of Google read its status."""
         status, code = _ERRORS[fault]
         body = f"<Error><Code>{code}</Code><Message>{fault}</Message></Error>"
         return status, {"Content-Type": "application/xml"}, b"" if self.command == "HEAD" else body.encode()

@@ -1,4 +1,4 @@
-"""Local ports."""
+"""Reserves local ports, and waits for servers on them."""
 
 import fcntl
 import random
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 _PORTS = range(20_000, 32_768)
-"""Ports below those that Linux gives to clients: otherwise, a client could take a port before its server starts."""
+"""Ports below those that Linux gives to clients. Otherwise, a client could take a port before its server starts."""
 _locks: list[IO[str]] = []
 """Open files that reserve the ports of this process until it ends, so that no other test process uses them."""
 

@@ -19,7 +19,7 @@ import fsspec
 from tests.stores.ports import free_port
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key", "planted-session-token"
-"""A secret, which must not appear in any log or file."""
+"""Credentials of the S3 store, which must not appear in any log or file."""
 
 _BUCKET = "shop"
 _START_SECONDS = 600
