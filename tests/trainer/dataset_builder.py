@@ -53,8 +53,8 @@ def build_dataset(
 
     Args:
       root: directory of the dataset.
-      train: events (visitor, item, kind, timestamp_ms, weight); those after the item are optional.
-      validation: likewise; if empty, the split is not written. A visitor's rows in earlier splits become context.
+      train: events (visitor, item, kind, timestamp_ms, weight); the values after the item are optional.
+      validation: events in the same form; if empty, the split is not written. Earlier rows of a visitor become context.
       test: as `validation`.
       visitors: vocabulary of visitors, in order.
       items: vocabulary of items, in order.
@@ -123,7 +123,7 @@ def _write_vocabularies(
 def checkerboard(num_visitors: int = 60, num_items: int = 20, per_visitor: int = 6, seed: int = 0) -> dict[str, Any]:
     """Returns arguments of `build_dataset`: visitors view only items of their own parity, in all three splits.
 
-    As in the test suite of `implicit`, a model that learns must rank the squares of the visitor's colour first.
+    A model that learns must rank the items of a visitor's parity first, as in the test suite of `implicit`.
     """
     generator = np.random.default_rng(seed)
     events: dict[str, list[Event]] = {"train": [], "validation": [], "test": []}

@@ -49,7 +49,7 @@ GIB = 2**30
 
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
-    """Kernel files of a machine with 20 GiB free and a container that uses 3 of at most 8 GiB."""
+    """Fake kernel files of a machine with 20 GiB of free memory, in a container that uses 3 of at most 8 GiB."""
     monkeypatch.setattr(doctor, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
     (tmp_path / "meminfo").write_text(f"MemTotal: {24 * 2**20} kB\nMemAvailable: {20 * 2**20} kB\n")

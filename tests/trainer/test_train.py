@@ -42,7 +42,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_a_finished_run_returns_its_result_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both starts ping the watchdog for each file and window of the dataset, and while they fill the tables."""
+    """The run is started twice.
+
+    Each start pings the watchdog for each file and window of the dataset, and while it fills the tables.
+    """
     pings: list[int] = []
     monkeypatch.setattr(Watchdog, "ping", lambda _: pings.append(1))
     config = make_config("mf")
@@ -119,7 +122,7 @@ def test_a_second_command_with_an_output_is_refused_before_any_work(
 
 
 def living_owner() -> bytes:
-    """The record of a process that is alive: this one, with another token."""
+    """Returns the owner record of a process that is alive: this process, with another token."""
     owner = Owner("other", current_process(), "2026-11-30 01:02:03 UTC")
     return json.dumps(asdict(owner)).encode()
 

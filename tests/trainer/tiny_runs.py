@@ -22,8 +22,10 @@ from trainer.runs.layout import RunLayout
 from trainer.train import train
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""The presets that are trained by gradient steps. The training split has 360 rows; the towers skip the first event of
-each of the 60 visitors, which has no history. Batches have 64 rows."""
+"""Steps per epoch of the presets that are trained by gradients, with batches of 64 rows.
+
+The training split has 360 rows. The towers skip the first row of each of the 60 visitors, which has no history.
+"""
 
 STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
 """Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
@@ -41,7 +43,7 @@ def make_config(preset: str, *settings: str) -> RunConfig:
 
 
 class StopAfter(StopRequest):
-    """Requests a stop at check number `calls`, not counting the check before the first step."""
+    """Requests a stop when it is checked for the `calls`th time, not counting the check before the first step."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class StopAfter(StopRequest):
 
     @is_requested.setter
     def is_requested(self, value: bool) -> None:
-        """Ignores the initial value of StopRequest."""
+        """Does nothing: StopRequest sets an initial value."""
 
 
 def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class FinishedRuns:
         self._results: dict[RunConfig, tuple[Path, dict[str, Any]]] = {}
 
     def __call__(self, config: RunConfig) -> tuple[Path, dict[str, Any]]:
-        """Returns the directory and the result of the run with these settings."""
+        """Returns the directory and the result of the run with this config; trains the run if it is new."""
         if config not in self._results:
             workdir = self._folder / str(len(self._results))
             self._results[config] = workdir, run(config, self._dataset, workdir)
@@ -95,7 +97,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of the last checkpoint, including the optimizer's, written by one replica."""
+    """Reads all arrays of the last checkpoint of a run with one replica, including those of the optimizer."""
     step = checkpoint.last_step(str(workdir))
     assert step is not None
     folder = Path(RunLayout(str(workdir)).checkpoint(step))

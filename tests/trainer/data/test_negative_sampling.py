@@ -62,7 +62,7 @@ def test_a_share_of_the_samples_is_uniform() -> None:
 def test_expected_counts_match_the_counts_of_many_steps(
     negative_power: float, uniform_share: float, in_batch_negatives: bool
 ) -> None:
-    """Compares with counts over 4,000 steps of a row, with 6 other rows and 10 samples."""
+    """Compares the expected counts of a row with means over 4,000 steps, with 6 other rows and 10 samples."""
     counts = np.array([0, 1, 3, 6])
     sampler = NegativeSampler(
         counts,
@@ -86,7 +86,7 @@ def test_expected_counts_match_the_counts_of_many_steps(
 def test_corrected_candidates_estimate_the_sum_over_all_other_items(
     negative_power: float, uniform_share: float, in_batch_negatives: bool
 ) -> None:
-    """Compares with the mean of Σ exp(score - log expected count) over 3,000 steps."""
+    """Compares the sum over all items with the mean of Σ exp(score - log expected count) over 3,000 steps."""
     counts, positive = np.array([2, 1, 3, 4]), 3
     scores = np.array([0.5, -1.0, 0.0, 2.0])
     sampler = NegativeSampler(

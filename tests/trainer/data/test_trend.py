@@ -1,4 +1,4 @@
-"""Trends are equal to figures by hand, do not see the future, and can be updated."""
+"""Trends equal figures that were computed by hand, do not see the future, and can be updated."""
 
 import numpy as np
 import pytest

@@ -41,12 +41,12 @@ def page(address):
 
 
 def expect_history(page, names):
-    """Waits until the page shows this history; the server answers first."""
+    """Waits until the page shows this history, which happens after the server's answer."""
     expect(page.locator("#history button")).to_have_text([f"{name} ×" for name in names])
 
 
 def wait_for_length(page, items, length):
-    """Waits until handlers of the page's events have filled a list; they run only while playwright waits."""
+    """Waits until a list is filled by handlers of the page's events, which run only while playwright waits."""
     for _ in range(3000):
         if len(items) >= length:
             return

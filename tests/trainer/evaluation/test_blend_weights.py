@@ -53,7 +53,7 @@ def cases() -> Cases:
 
 @pytest.fixture
 def events() -> ItemEvents:
-    """An event before the moment of the cases, which is 1000 ms."""
+    """One event before the time of the cases, 1000 ms."""
     return ItemEvents(np.array([1]), np.array([0]), NUM_ITEMS)
 
 
@@ -116,7 +116,10 @@ def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) 
 
 
 def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
-    """Returns values [5, 100] of 100 cases with these means; `noise`: standard error of differences from the second."""
+    """Returns values [5, 100] of 100 cases with these means.
+
+    The differences from the second row have a standard error of `noise`.
+    """
     sign = np.tile([1.0, -1.0], 50) * noise * 10
     return np.stack([mean + (number != 1) * sign for number, mean in enumerate(means)])
 

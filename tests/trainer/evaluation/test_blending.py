@@ -1,4 +1,4 @@
-"""Runs with a blend use several replicas, are interrupted and resumed, and are exported as they were measured."""
+"""Tests runs with a blend: on several replicas, interrupted and resumed, and exported as they were measured."""
 
 import json
 from dataclasses import replace

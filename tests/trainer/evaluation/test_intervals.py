@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_interval_also_in_blocks(monkeypatch):
 
 
 def test_a_visitor_is_drawn_with_all_of_their_cases():
-    """100 visitors with ten equal cases each: the interval is that of 100 values, not of 1,000."""
+    """100 visitors have ten equal cases each, so the interval must equal that of 100 values, not of 1,000."""
     by_visitor = np.random.default_rng(4).normal(size=(100, 1))
     cases = np.repeat(by_visitor, 10, axis=0)
     owner = np.repeat(np.arange(7, 107), 10)

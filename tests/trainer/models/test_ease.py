@@ -1,4 +1,4 @@
-"""Compares EASE with figures by hand and with a plain inverse."""
+"""Compares EASE with figures that were computed by hand and with a plain inverse."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def test_entries_are_rescaled_before_the_largest_are_kept():
 
 
 def test_blocks_of_the_product_are_bounded_although_the_whole_product_is_not(monkeypatch):
-    """One item is in every timeline, so its row of the product has all items, and all rows have it."""
+    """One item is in every timeline. So its row of the product has entries for all items, and so has its column."""
     dense = np.zeros((400, 400), np.float32)
     dense[np.arange(400), np.arange(400)] = dense[:, 0] = 1
     sizes = []

@@ -148,7 +148,7 @@ def test_dropout_drops_a_share_of_the_entries_and_scales_the_rest() -> None:
 
 @pytest.mark.parametrize("shape", [(12,), (12, 8), (12, 3, 5)])
 def test_the_mask_of_a_replica_is_its_part_of_the_whole_mask(shape: tuple[int, ...]) -> None:
-    """Rows of 1, 8 and 15 entries, because random numbers are generated four at a time."""
+    """Tests rows of 1, 8 and 15 entries, because random numbers are generated four at a time."""
     step = tf.constant(7, tf.int64)
     whole = keep_mask(shape, 0.4, 3, step, stream=2).numpy()
     assert whole.shape == shape
@@ -179,7 +179,7 @@ def test_without_in_batch_negatives_only_sampled_ones_compete() -> None:
 
 
 def test_a_large_batch_has_evenly_spaced_in_batch_candidates() -> None:
-    """Rows 0 and 2 of four compete: each of a row's 3 others is a candidate with probability 2/4, so 1.5 others are."""
+    """Rows 0 and 2 of four are candidates. Each of a row's 3 others is one with probability 2/4: 1.5 on average."""
     objective = make_softmax(max_in_batch_negatives=2, l2=0.5)
     visitor, item = [0, 1, 2, 2], [0, 2, 1, 0]
     losses = []

@@ -27,7 +27,8 @@ from trainer.runs.checkpoint import Weights
 NUM_ITEMS = 160
 CONFIG = TowersConfig(dim=4, history_length=3)
 HISTORIES = [[7], [1, 2, 1, 1, 3], list(range(20, 90)), [5, NUM_ITEMS, 6], [NUM_ITEMS], [*[9] * 60, 8]]
-"""One entry; repeated items; more entries than are read; an unknown item; only unknown items; one item many times."""
+"""In order: one entry, repeated items, more entries than are read, an unknown item, only unknown items, one item many
+times."""
 
 
 def make_layers(*, is_initial: bool = False) -> Layers:
@@ -91,7 +92,7 @@ def plain_ranks(scores: dict[int, float]) -> dict[int, int]:
 def plain_features(
     history: list[int], tower: np.ndarray, bonus: np.ndarray, walk: np.ndarray, facts: ItemFacts
 ) -> dict[int, list[float]]:
-    """Returns the features of each candidate; `bonus` [H] is that of the newest entries, newest first."""
+    """Returns the features of each candidate. `bonus` [H] is the bonus of the newest entries, newest first."""
     newest_first = history[::-1][:NUM_LATEST]
     ages = {item: [age for age, other in enumerate(newest_first) if other == item] for item in newest_first}
     ages.pop(NUM_ITEMS, None)

@@ -1,4 +1,4 @@
-"""Compares session kNN with figures by hand, with plain loops and with the peer of the benchmarks."""
+"""Compares session kNN with figures computed by hand, with plain loops, and with the peer of the benchmarks."""
 
 import numpy as np
 import pytest

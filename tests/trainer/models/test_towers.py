@@ -13,11 +13,14 @@ from trainer.runs.checkpoint import Weights
 CONFIG = TowersConfig(dim=2, history_length=2, return_bonus=3.0)
 COUNTS = np.array([100, 10, 0])
 ITEMS = np.array([[3, 4, 0.5], [1, 0, 0], [0, 2, -1]], np.float32)
-"""Item vectors, (0.6, 0.8), (1, 0), (0, 1) if normalised, and their biases 0.5, 0, -1."""
+"""Item vectors with biases in the last column. The normalised vectors are (0.6, 0.8), (1, 0) and (0, 1)."""
 
 
 def make_dense(**changed: object) -> list[np.ndarray]:
-    """Returns weights of uniform attention and zero layers: a visitor is attended + newest / 2, scaled to length 10."""
+    """Returns weights with uniform attention and zero layers.
+
+    So the visitor vector is attended + newest / 2, scaled to length 10.
+    """
     shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(CONFIG, 3, seed=0)))
     weights = DenseWeights(*(np.zeros(shape, np.float32) for shape in shapes))
     arrays = {name: np.array(value, np.float32) for name, value in changed.items()}

@@ -269,7 +269,10 @@ def test_a_share_of_the_rows_sees_the_history_as_a_request_without_kinds_and_tim
 
 
 def test_a_positive_that_is_no_candidate_has_the_same_loss() -> None:
-    """Rows 0 and 1 of three compete (0 · 3 / 2 and 1 · 3 / 2), so without row 2, the loss is that of a batch of two."""
+    """Rows 0 and 1 of three are candidates (0 · 3 / 2 and 1 · 3 / 2).
+
+    Row 2 has an unknown positive. So the loss is that of a batch of rows 0 and 1.
+    """
     table, dense = make_weights()
     histories, positives = [[1, 2], [3, 1, 0], [2]], [2, 4, NUM_ITEMS]  # the last item is not in the vocabulary
     capped = make_objective(table, num_negatives=4, max_in_batch_negatives=2)

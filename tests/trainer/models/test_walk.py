@@ -1,4 +1,4 @@
-"""Compares the walk with figures by hand and with plain loops."""
+"""Compares the walk with figures that were computed by hand and with plain loops."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def plain_ranks(scores: np.ndarray, hidden: set[int], relevant: set[int]) -> list[int]:
-    """Ranks of the relevant items; an irrelevant item with the same score is ranked before them."""
+    """Returns the ranks of the relevant items. Irrelevant items with the same score rank before them."""
     visible = [item for item in range(len(scores)) if item not in hidden]
     order = sorted(visible, key=lambda item: (-scores[item], item in relevant))
     return [rank for rank, item in enumerate(order) if item in relevant]

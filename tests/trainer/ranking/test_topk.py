@@ -16,7 +16,7 @@ def test_the_best_items_are_first_and_ties_are_in_catalogue_order():
 @pytest.mark.parametrize("num_items", [5 * 256, 2000, 2047])
 @pytest.mark.parametrize("k", [1, 5])
 def test_a_large_catalogue_is_ranked_like_a_simple_sort(num_items, k):
-    """Rows have many ties, mostly hidden items or equal scores; some catalogues end with an incomplete block."""
+    """Rows have many ties. Some rows are mostly hidden or have equal scores; some catalogues end within a block."""
     generator = np.random.default_rng(num_items)
     scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)
     scores[:10][generator.random((10, num_items)) < 0.999] = -np.inf

@@ -26,7 +26,7 @@ def make_writer(workdir: Path | str, *, fill: int) -> CheckpointWriter:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Writing waits until this event is set."""
+    """Returns an event. Writers of checkpoints wait until it is set."""
     opened, write = threading.Event(), checkpoint_writer._write_file
 
     def wait_and_write(path, pieces, is_aborted):
@@ -129,7 +129,7 @@ def in_store(tmp_path: Path) -> Iterator[str]:
 
 
 def take_over(workdir: str) -> None:
-    """Another process becomes the owner of a workdir in a store and starts a checkpoint."""
+    """Acts as another process that becomes the owner of a workdir in a store and starts a checkpoint."""
     record = storage.read_bytes(f"{workdir}/{storage.OWNER}").replace(b'"token": "', b'"token": "other')
     storage.write_bytes(f"{workdir}/{storage.OWNER}", record)
     storage.write_bytes(f"{RunLayout(workdir).checkpoint(4)}/theirs", b"")

@@ -22,7 +22,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def make_serving(model, tmp_path_factory):
-    """Builds a serving model with this mask of the items on offer."""
+    """Returns a function that builds a serving model with a given mask of the items on offer."""
     dataset = build_dataset(
         str(tmp_path_factory.mktemp("serving") / "dataset"),
         train=[("anna", "item-0"), ("bob", "item-1")],
@@ -53,12 +53,12 @@ def serving(make_serving):
 
 @pytest.fixture(scope="module")
 def partial(make_serving):
-    """Items 1 and 2 are not on offer."""
+    """A serving model in which items 1 and 2 are not on offer."""
     return make_serving([True, False, False, True, True])
 
 
 def recommend(serving, visitor_ids, history, k, exclude_seen=True):
-    """`k` and `exclude_seen` are values for all visitors, or lists with one for each."""
+    """Returns item ids and scores. `k` and `exclude_seen` are one value for all visitors, or a list of values."""
     each_k = np.broadcast_to(np.int32(k), len(visitor_ids))
     each_exclude_seen = np.broadcast_to(exclude_seen, len(visitor_ids))
     answer = serving.recommend(

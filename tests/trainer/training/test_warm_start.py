@@ -37,7 +37,10 @@ def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """Yesterday has items a and b. Today has another order, more items, and visitor x instead of w."""
+    """Returns the datasets of yesterday and today.
+
+    Yesterday has items a and b. Today has more items, in another order, and visitor x instead of w.
+    """
     root = tmp_path_factory.mktemp("days")
     yesterday = build_day(root / "yesterday", ["a", "b"], ["v", "w"])
     return yesterday, build_day(root / "today", ["c", "b", "a", "d", "e"], ["x", "v"])

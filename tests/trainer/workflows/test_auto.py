@@ -1,4 +1,4 @@
-"""`--preset auto` is never worse in validation than the best baseline, keeps its budget, and can be resumed."""
+"""`--preset auto` is never worse in validation than the best baseline, stays within its budget, and can be resumed."""
 
 import json
 from collections.abc import Callable

@@ -36,7 +36,7 @@ def peak(config: RunConfig) -> list[float]:
 
 
 class FakeTraining:
-    """Replaces `train`: validates as a curve says, and keeps the configs that it was called with."""
+    """Replaces `train`. Validates with the metrics of a curve, and records the configs that it is called with."""
 
     def __init__(self, curve: Curve = peak) -> None:
         self.curve, self.configs, self.stop_in = curve, list[RunConfig](), -1
