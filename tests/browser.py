@@ -1,4 +1,4 @@
-"""Opens pages in headless Chromium, and records their log, network requests and keyboard access."""
+"""Opens pages in headless Chromium, records their messages and requests, and operates them by keyboard."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 _LIMIT_MS = 300_000
-"""Time limit for a start or a step of the browser: long enough that only a hang reaches it."""
+"""Time limit for a start or a step of the browser, so long that only a hang reaches it."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
 

@@ -36,13 +36,13 @@ def blocks(document: str) -> list[Block]:
 
 
 def named_commands(document: str) -> list[str]:
-    """Commands in sentences, with all or some of their arguments."""
+    """Returns the commands in sentences, with all or some of their arguments."""
     prose = _BLOCK.sub("", (ROOT / document).read_text())
     found = [" ".join(command.split()) for command in _NAMED.findall(prose)]
     return [command for command in found if command not in _PROGRAMS and "VERB" not in command]
 
 
 def commands(block: Block) -> list[str]:
-    """The command lines of a block, one line each, without comments."""
+    """Returns the commands of a block, each as one line, without comments."""
     lines = _JOINED.sub(" ", block.text).splitlines()
     return [command for line in lines if (command := re.sub(r"(^|\s)#.*", "", line).strip())]

@@ -12,7 +12,7 @@ _NAMES = (
     "PGPASSWORD",
 )
 VARIABLES = {name: f"{SECRET}{number}" for number, name in enumerate(_NAMES)}
-"""Environment variables that hold credentials."""
+"""Environment variables for credentials. Their values contain the secret."""
 
 
 def files_with_the_secret(root: Path | str) -> list[str]:

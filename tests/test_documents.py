@@ -44,9 +44,9 @@ BY_OWN_TESTS = {
     "docs/tutorial.md": "run: tests/integration/test_tutorial.py",
 }
 SETTINGS = {"prepare": PrepareConfig(events=""), "train": PRESETS["mf"], "evaluate": EvaluationConfig()}
-"""The config that `--set` of a command changes."""
+"""The config that `--set` changes, by command."""
 PARSERS = {"tests.campaign": "tests.campaign.__main__", "tests.integration.soak": "tests.integration.soak"}
-"""Modules with the parsers of long tests."""
+"""The module with the parser of each long test."""
 FOREIGN = {
     ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
     ("docs/operations.md", "aws"): "needs an AWS account",
@@ -149,7 +149,7 @@ def examine(document: str, command: str) -> str:
     """Checks a command and returns the kind of the check.
 
     Raises:
-      AssertionError, SystemExit, ValueError: it is wrong.
+      AssertionError, SystemExit, ValueError: the command is wrong.
     """
     words = expand(shlex.split(command))
     for path in (word.lstrip("@") for word in words if re.match(r"@?k8s/", word)):
@@ -205,7 +205,7 @@ def look_up(command: str) -> None:
     """Looks up a command of a sentence, its flags and its settings.
 
     Raises:
-      AssertionError, SystemExit: one does not exist.
+      AssertionError, SystemExit: the command, a flag or a setting does not exist.
     """
     words = shlex.split(command)
     _, _, job, name, *arguments = expand(

@@ -24,7 +24,10 @@ def build(root, available):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A directory with a newer table of items, and an export that ranks the items in vocabulary order, without sock."""
+    """A directory with a newer table of items and an export.
+
+    The export ranks the items in vocabulary order. The item sock is not on offer.
+    """
     monkeypatch.chdir(tmp_path)
     model = DotModel(np.zeros((1, 1)), np.ones((4, 1)), np.array([4, 3, 2, 1]))
     export_model(model, build(tmp_path / "dataset", {"sock": False}), "export", name="dot")
