@@ -445,7 +445,7 @@ def _read_epoch(config: RunConfig, events: TrainingEvents) -> None:
 
 
 def _timelines() -> TimelineRows:
-    """Generates timelines. The popularity of their items is as skewed as in a shop."""
+    """Generates timelines. The popularity of items is as skewed as in a shop."""
     generator = np.random.default_rng(0)
     visitor = np.sort(generator.integers(0, _INPUT_ROWS // _EVENTS_PER_VISITOR, _INPUT_ROWS))
     return TimelineRows(

@@ -122,7 +122,7 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that the mean metrics agree. They may differ a little: rounding can swap two items with similar scores.
+    """Checks that the mean metrics agree. They may differ a little, as rounding can swap similar scores.
 
     Raises:
       ValueError: a metric differs by more than 0.001.

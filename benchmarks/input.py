@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _columns(rows: int, seed: int) -> TimelineRows:
-    """Generates rows sorted by visitor. The popularity of their items is as skewed as in a shop."""
+    """Generates rows sorted by visitor. The popularity of items is as skewed as in a shop."""
     generator = np.random.default_rng(seed)
     visitor = np.sort(generator.integers(0, VISITORS, rows))
     return TimelineRows(

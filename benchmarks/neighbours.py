@@ -62,9 +62,9 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores an item by the timelines that contain it and that are among the most similar to the history.
+    """Scores an item by the sum of the similarities of the nearest timelines that contain the item.
 
-    The score is the sum of the similarities of these timelines.
+    The nearest timelines are the training timelines that are most similar to the history.
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:

@@ -36,9 +36,9 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares both implementations on the dataset `matrix`, after `quality` has measured it in the folder `matrix`.
+    """Compares both implementations on the dataset `matrix`, which `quality` must have measured before.
 
-    The machine should be idle, because training is timed.
+    The argument is the folder of this dataset. The machine should be idle, because training is timed.
     """
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)

@@ -57,7 +57,7 @@ def tune_family(
 
     Returns:
       A dict for each task that the family can do. `grid` has all trials without a trend, in order. `trend_grid` has all
-      trials with a trend, which use the best settings; it is empty if the family takes no trend.
+      trials of the best settings with a trend; it is empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}

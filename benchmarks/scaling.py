@@ -118,8 +118,8 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
-      `least`: the lower bound. A row is sent once to every other replica that uses it, and each of these sends back the
-      sum of the row's gradients.
+      `least`: the lower bound. A row is sent once to every other replica that uses it, and each of these replicas
+      sends back the sum of the row's gradients.
       `sharded`: row-sharded tables, which send ids, rows and gradients in padded messages.
       `all_reduce`: whole batches of rows and gradients, by ring all-reduce.
       `mirrored`: each replica sends its ids and gradients to all others.

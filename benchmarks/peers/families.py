@@ -35,7 +35,10 @@ class Family:
     is_neighbour: bool = False
     """Whether the peer is a nearest-neighbour method, such as the item walk."""
     takes_trend: bool = True
-    """Whether the peer is also measured with a trend added to its scores; `popular` would then equal `trending`."""
+    """Whether the peer is also measured with a trend added to its scores.
+
+    `popular` is not, because it would equal `trending`.
+    """
     is_trend: bool = False
     """Whether the peer's scores already depend on the recent events of all visitors."""
 

@@ -1,4 +1,4 @@
-"""Session kNN: scores items by the nearest training timelines (V-SKNN; STAN: Garg et al., SIGIR 2019).
+"""Session kNN: scores items by the nearest training timelines (V-SKNN, and STAN by Garg et al., SIGIR 2019).
 
 Shapes: B requests, T training timelines, I items, E (request, timeline) pairs.
 """
@@ -88,7 +88,7 @@ class SessionNeighbours:
         """Returns a weight for each entry of `timeline` [K, I], which decays with the distance from the shared item.
 
         `age` [I] is the age of each item in the history; the age of all other items is infinite. The shared item of a
-        row is the item with the lowest age.
+        timeline (a row) is its item with the lowest age.
         """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]

@@ -60,7 +60,7 @@ class TrendSettings(NamedTuple):
     link: Literal["log", "linear"]
     """Whether the trend is added to the logarithm of the scores (`log`) or to the scores (`linear`).
 
-    Before that, the scores are divided by the 10th best score.
+    The scores are first divided by the 10th best score.
     """
     half_life_days: float
     """Half-life of the weight of an event."""
