@@ -74,7 +74,7 @@ _VALUES = (
 
 
 def rows(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Reads a mutated event log. Each line must be counted once, and the rows must not depend on how it is split."""
+    """Reads a mutated event log. Each line must be counted once, and splitting the file must not change the rows."""
     header, known = choices.choice(((HEADER, CSV_LINES), (b"", JSON_LINES)))
     content = mutate(header + b"\n".join([known[0], *choices.choices(known, k=choices.randint(0, 20))]), choices)
     path = folder / "events"

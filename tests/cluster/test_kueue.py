@@ -14,7 +14,7 @@ QUEUED = ["--queue", "research"]
 
 @pytest.fixture
 def queue(namespace: Namespace) -> Namespace:
-    """A namespace with a queue, which no other namespace uses and which has eight GPUs."""
+    """A namespace with a separate queue, which has eight GPUs."""
     quotas = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "8"}
     resources = [{"name": name, "nominalQuota": value} for name, value in quotas.items()]
     group = {"coveredResources": list(quotas), "flavors": [{"name": "default", "resources": resources}]}

@@ -118,7 +118,7 @@ def start_workers(
 
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
-    """Trains in this process, which has already started TensorFlow; for runs that nothing interrupts."""
+    """Trains a run that nothing interrupts. Uses this process, in which TensorFlow is already started."""
     name, own = VARIANTS.get(preset, (preset, []))
     config = apply_settings(presets.PRESETS[name], [*own, *_small(preset), *settings])
     return train(config, data=dataset, workdir=str(workdir))

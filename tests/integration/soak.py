@@ -88,7 +88,8 @@ def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Ran
     """Plans kills, each later in the run than the one before.
 
     Kills are planned in groups of four. A group combines each worker with each signal, and two of its kills happen
-    during a save. Two groups in sequence form a pair, which contains every combination of worker, signal and moment.
+    during a save. Each pair of groups (the first two, the next two, …) contains every combination of worker, signal and
+    moment.
 
     Args:
       count: number of kills.

@@ -59,9 +59,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Path]:
-    """Returns a function (W, L) that trains each preset on W workers of L devices; returns the directory of the runs.
+    """Returns a function that trains each preset on W workers with L devices, and returns the directory of the runs.
 
-    If W is 1, the runs are trained in this process.
+    If W is 1, the function trains in this process.
     """
 
     @cache

@@ -17,7 +17,7 @@ VISITORS = 20_000
 SETTINGS = [*LONG, "epochs=10", "model.history_length=0", "model.dim=16"]
 """Settings of a run of 60 steps.
 
-A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more. The run keeps two checkpoints while it writes another.
+A checkpoint has a few more than 2 × 20,001 × 16 × 4 bytes. The run keeps two checkpoints while it writes another.
 """
 
 FULL_FROM, FREE_FROM = 16, 36

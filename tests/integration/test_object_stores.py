@@ -72,7 +72,10 @@ class Shell:
 
 
 def events_csv() -> bytes:
-    """Returns the checkerboard as an event log. Validation starts one second after training, the test after two."""
+    """Returns the checkerboard as an event log.
+
+    Training starts at START_MS, validation one second later, and the test window another second later.
+    """
     splits = checkerboard()
     rows = [row for name in ("train", "validation", "test") for row in splits[name]]
     rows.sort(key=lambda row: row.timestamp_ms)

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 VISITORS, DIM = 400_000, 128
 VECTORS_MIB = VISITORS * DIM * 4 / 2**20
 TABLES_MIB = 2 * VECTORS_MIB
-"""390 MiB of vectors and Adagrad accumulators. The few items are neglected."""
+"""Size of the visitors' vectors and Adagrad accumulators, 390 MiB. The share of the items is negligible."""
 SETTINGS = ("model.history_length=0", "epochs=3", "blend=false", "patience=none", "input.batch_size=64")
 
 TRAIN = """

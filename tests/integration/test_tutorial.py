@@ -84,7 +84,7 @@ def environment() -> dict[str, str]:
 
 
 def run_line(line: str, folder: Path) -> str:
-    """Runs a shell line and returns its output. Commands of `cartwheel` run where TensorFlow is already imported."""
+    """Runs a shell line and returns its output. `cartwheel` runs in a process that has imported TensorFlow."""
     program, *words = shlex.split(line)
     if program != "cartwheel":
         return run(["bash", "-euo", "pipefail", "-c", line], folder)

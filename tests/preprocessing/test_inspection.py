@@ -26,7 +26,7 @@ OWN_WORDS = {
     "shop_de.csv": {"view": "Ansicht", "addtocart": "Warenkorb", "transaction": "Kauf"},
     "shop_de_utf16.csv": {"view": "Ansicht", "addtocart": "Warenkorb", "transaction": "Kauf"},
 }
-"""By log: its own word for each event kind in `expected.json`."""
+"""The word of each log for each event kind in `expected.json`."""
 needs_formats = pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats next to the checkout")
 
 

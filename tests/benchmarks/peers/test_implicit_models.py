@@ -1,4 +1,4 @@
-"""Compares the scores of the `implicit` peers with those of the library's `recommend`. `make setup` installs it."""
+"""Compares the scores of the `implicit` peers with the library's own `recommend`. `make setup` installs the library."""
 
 import numpy as np
 import pytest

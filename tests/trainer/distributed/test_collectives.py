@@ -20,7 +20,7 @@ DEVICES = ("CPU:0", "CPU:1")
 LOOKUP = ["all_gather", "all_to_all", "all_to_all"]
 """Collective operations of a lookup: of the counts, the ids and the rows."""
 UPDATE = ["all_to_all"]
-"""Collective operations of an update: of the gradients, which use the route of the lookup."""
+"""Collective operations of an update, which sends the gradients by the route of the lookup."""
 UPDATE_BY_ID = ["all_gather", "all_to_all", "all_to_all"]
 """Collective operations of an update without shared ids, which sends counts, ids and the gradient of each id."""
 Nodes = Mapping[str, Any]

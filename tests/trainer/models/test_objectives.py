@@ -179,7 +179,7 @@ def test_without_in_batch_negatives_only_sampled_ones_compete() -> None:
 
 
 def test_a_large_batch_has_evenly_spaced_in_batch_candidates() -> None:
-    """Rows 0 and 2 of four are candidates. Each of a row's 3 others is one with probability 2/4: 1.5 on average."""
+    """Rows 0 and 2 of four are candidates. So on average, 1.5 of the 3 other rows of a row are candidates."""
     objective = make_softmax(max_in_batch_negatives=2, l2=0.5)
     visitor, item = [0, 1, 2, 2], [0, 2, 1, 0]
     losses = []
