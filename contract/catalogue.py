@@ -1,6 +1,6 @@
-"""The catalogue: one row per item, as known at the first cut (the end of training), in Parquet shards.
+"""The catalogue in Parquet shards: one row per item, as known at the first cut (the end of training).
 
-Shapes: I items of the vocabulary.
+Shapes: I items.
 """
 
 import io
@@ -47,7 +47,7 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
     """Reads all shards as one table, sorted by `in_order`.
 
     Raises:
-      ContractError: a shard lacks a column of the catalogue, or its columns have other types or another order.
+      ContractError: a shard lacks a catalogue column, or its columns have wrong types or a wrong order.
     """
     parts = []
     for path in paths:
@@ -59,7 +59,7 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
 
 
 def _describe_difference(schema: pa.Schema) -> str:
-    """Describes how a schema differs from the catalogue's: by missing columns, by types, or by the order."""
+    """Describes how a schema differs from `CATALOGUE_SCHEMA` in its columns, their types or their order."""
     missing = [name for name in CATALOGUE_SCHEMA.names if name not in schema.names]
     if missing:
         return f"lacks the catalogue columns {', '.join(missing)}"
@@ -76,7 +76,7 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def total_events(rows: pa.Table) -> np.ndarray:
-    """Returns the number of training events of each item, all kinds together, [I] int64."""
+    """Returns each item's number of training events, summed over the event kinds, [I] int64."""
     counts = rows["event_counts"].combine_chunks()
     before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
     lengths = pc.list_value_length(counts).to_numpy()
@@ -86,7 +86,7 @@ def total_events(rows: pa.Table) -> np.ndarray:
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """Sorts the items of the vocabulary by item_index, and puts all other items, sorted by id, behind them."""
+    """Sorts vocabulary items by item_index. All other items follow, sorted by item_id."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

@@ -1,6 +1,6 @@
-"""The schema of the facts that decide which items may be recommended.
+"""Schema of the item facts: availability and category, which decide whether an item may be recommended.
 
-They are read from a catalogue or from a newer table of items.
+The facts come from the dataset's catalogue or from a newer item table.
 """
 
 import pyarrow as pa

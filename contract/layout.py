@@ -22,7 +22,7 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """The figures that later datasets of the same shop are compared with."""
+        """Reference figures, with which later datasets of the same shop are compared."""
         return join(self.root, "expectations.json")
 
     @property
@@ -32,7 +32,7 @@ class DatasetLayout:
 
     @property
     def report(self) -> str:
-        """The statistics as pictures. The manifest does not list this file."""
+        """The statistics as charts. The manifest does not list this file."""
         return join(self.root, "report.html")
 
     @property

@@ -17,12 +17,12 @@ from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Size of a vocabulary. The indices of its entries come first, then those of the out-of-vocabulary buckets."""
+    """Sizes of a vocabulary. The entries have the first indices, followed by the out-of-vocabulary buckets."""
 
     size: int
-    """Entries, with the indices 0 … size-1."""
+    """Number of entries. They have the indices 0 … size-1."""
     oov_buckets: int
-    """Out-of-vocabulary buckets, with the indices size … size+oov_buckets-1."""
+    """Number of out-of-vocabulary buckets. They have the indices size … size+oov_buckets-1."""
 
     @property
     def num_indices(self) -> int:
@@ -32,12 +32,12 @@ class VocabularyInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """Counts and files of one split's timelines."""
+    """Counts and files of one split's timelines. A timeline may start with earlier rows of the visitor as context."""
 
     rows: int
-    """Number of all rows, including the context."""
+    """Number of rows, including context rows."""
     target_rows: int
-    """Number of rows that belong to the split itself, without the context."""
+    """Number of rows that belong to the split, without context rows."""
     visitors: int
     """Number of timelines."""
     blocks: int
@@ -48,29 +48,29 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that a reader needs before it opens another file of the dataset."""
+    """Metadata that a reader needs before it opens the other files of a dataset."""
 
     event_kinds: tuple[str, ...]
-    """The shop's event kinds in the order of its funnel; the code of a kind is its index here."""
+    """The shop's event kinds, in funnel order. Timelines store the index of a kind in this tuple."""
     event_weights: tuple[float, ...] | None
     """Training weight of each event kind. None: the shop sets no weights, and each loss uses its own defaults."""
     split_method: SplitMethod
     """How events were divided into splits."""
     validation_from_ms: int | None
-    """First cut, in milliseconds since 1970 (UTC). An event at a cut belongs to the later split. None unless
-    `split_method` is time."""
+    """Time of the first cut, at which validation starts, in milliseconds since 1970 (UTC). An event at exactly this
+    time belongs to validation. None unless `split_method` is time."""
     test_from_ms: int | None
-    """Second cut, in milliseconds since 1970 (UTC). None unless `split_method` is time."""
+    """Time of the second cut, at which the test split starts, in the same unit. None unless `split_method` is time."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies."""
     splits: Mapping[Split, SplitInfo]
     """Counts and files of the splits."""
     config: Mapping[str, Any]
-    """Settings of `prepare`."""
+    """Settings with which `prepare` built the dataset."""
     files: Mapping[str, str]
     """SHA-256 of every other file, by path relative to the dataset's root."""
     schema_version: int = SCHEMA_VERSION
-    """Version of this contract."""
+    """Version of the dataset format."""
 
     @property
     def catalogue_files(self) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
 
 
 def dataset_checksum(root: str) -> str:
-    """Computes the SHA-256 that identifies a dataset: the same input and settings give the same checksum.
+    """Computes a SHA-256 that identifies a dataset. The same input and settings give the same checksum.
 
     The checksum excludes the transform graph, because TensorFlow serialises the same graph differently each time.
     """
@@ -160,7 +160,7 @@ def dataset_checksum(root: str) -> str:
 
 
 def _check_values(manifest: Manifest) -> None:
-    """Checks ranges and names, because another program may have written the file.
+    """Checks the numbers and file names in a manifest, because another program may have written it.
 
     Raises:
       ValueError: a value is invalid; the message names the first.

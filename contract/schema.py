@@ -5,10 +5,10 @@ from enum import StrEnum
 SCHEMA_VERSION = 1
 
 DEFAULT_KINDS: tuple[str, ...] = ("view", "addtocart", "transaction")
-"""Default event kinds, for a shop that does not name its own: those of Retailrocket, in the order of the funnel."""
+"""Event kinds of a shop that configures none: those of Retailrocket, in funnel order."""
 
 MAX_KINDS = 32
-"""Largest number of event kinds of a dataset."""
+"""Maximum number of event kinds in a dataset."""
 
 
 class Split(StrEnum):
@@ -28,7 +28,7 @@ class SplitMethod(StrEnum):
 
 
 class Vocabulary(StrEnum):
-    """The id vocabularies; each is a file with one id per line, most frequent first."""
+    """The id vocabularies. Each is a file with one id per line, the most frequent id first."""
 
     VISITORS = "visitors"
     ITEMS = "items"
@@ -37,20 +37,20 @@ class Vocabulary(StrEnum):
 
 
 TIMELINE_FEATURES: tuple[str, ...] = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
-"""The int64 lists of one timeline block, all of the same length.
+"""Names of the int64 features of a timeline block. Each feature has one value per row.
 
-visitor       vocabulary index, or the vocabulary's size plus the number of an out-of-vocabulary bucket
-position      number of the visitor's earlier rows in the block; 0 starts a timeline (a change of `visitor` does not
-              mark a start: neighbouring visitors may share an out-of-vocabulary bucket)
-item          as `visitor`, for items
+visitor       index in the visitor vocabulary; outside it, the vocabulary's size plus an out-of-vocabulary bucket
+position      number of earlier rows in the same timeline. Only a row with 0 starts a timeline: `visitor` may stay the
+              same, because neighbouring visitors may share an out-of-vocabulary bucket
+item          like `visitor`, for the item vocabulary
 event         index in the manifest's event_kinds
 timestamp_ms  UTC milliseconds since 1970
-is_target     1: the row belongs to the split; 0: an earlier row of the visitor, as context
+is_target     1: the row belongs to the split; 0: the row is context, an earlier row of the visitor
 """
 
 ROW_WEIGHT = "weight"
-"""The float32 list of a timeline block with the weight of each row, at least 0; all 1 if the log has no weights."""
+"""Name of the float32 feature with the weight of each row, at least 0. All weights are 1 if the log has none."""
 
 UNKNOWN_VISITOR_ID = "unknown_visitor_id"
-"""The string list of a timeline block with the ids of the visitors outside the vocabulary: one per timeline of such a
-visitor, in the order of the timelines. The ids are needed because these visitors share out-of-vocabulary buckets."""
+"""Name of the string feature with the ids of visitors outside the vocabulary, one per timeline of such a visitor, in
+timeline order. Readers need the ids because these visitors share out-of-vocabulary buckets."""

@@ -1,7 +1,7 @@
 """Timeline shards as a tf.data.Dataset, local or in an object store.
 
 TensorFlow reads shards directly if it supports their URI scheme. All other shards are prefetched into the bounded cache
-and verified. A local copy is kept until its last block is read.
+and verified by checksum. A local copy is kept until its last block is read.
 """
 
 import re
@@ -24,7 +24,7 @@ class Shard(NamedTuple):
     path: str
     """Local path or URI."""
     sha256: str
-    """Checksum that a fetched file must have."""
+    """Expected SHA-256; a fetched file is verified against it."""
 
 
 def compression_of(path: str) -> str:
@@ -33,12 +33,12 @@ def compression_of(path: str) -> str:
 
 
 def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -> tf.data.Dataset:
-    """Reads serialized blocks; takes one from each open file in turn.
+    """Reads serialized blocks, one at a time from each open file in turn.
 
     Args:
       order: [S] int32, indices into `shards` in reading order.
-      shards: all files.
-      open_files: files that are read concurrently.
+      shards: the files that `order` refers to.
+      open_files: number of files that are read concurrently.
     """
     if all(storage.is_served_by_tensorflow(shard.path) for shard in shards):
         opened = tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant([shard.path for shard in shards]), order))
@@ -84,7 +84,7 @@ def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
 
 @contextmanager
 def translate_read_errors(path: str) -> Iterator[None]:
-    """Translates tf.data's errors about unreadable files into an OSError of one sentence.
+    """Translates tf.data's errors about unreadable files into an OSError with a short message.
 
     Args:
       path: the file, folder or dataset that is read; TensorFlow's errors do not always name it.

@@ -1,6 +1,8 @@
-"""The codec of blocks: converts timeline rows to tf.train.Example and back. `contract.shards` reads the files.
+"""Encodes timeline rows as blocks (serialized tf.train.Examples) and parses blocks. `contract.shards` reads the files.
 
-Shapes: N rows. A block holds whole timelines: a visitor's rows are contiguous, time-ordered, never split.
+A block contains whole timelines. The rows of a timeline are contiguous and ordered by time.
+
+Shapes: N rows, V timelines.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ _ID_FEATURE = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Columns of timeline rows, each [N] int64, and their weights; see `schema.TIMELINE_FEATURES` for their meaning."""
+    """Timeline rows as columns, each [N] int64 except `weight`. `schema.TIMELINE_FEATURES` explains the columns."""
 
     visitor: np.ndarray
     position: np.ndarray
@@ -29,7 +31,7 @@ class TimelineRows:
     timestamp_ms: np.ndarray
     is_target: np.ndarray
     weight: np.ndarray = None  # type: ignore[assignment]  # replaced in __post_init__
-    """[N] float32, see `schema.ROW_WEIGHT`; by default, all weights are 1."""
+    """Weights of the rows, [N] float32. All are 1 by default. See `schema.ROW_WEIGHT`."""
 
     def __post_init__(self) -> None:
         if self.weight is None:
@@ -47,7 +49,7 @@ class TimelineRows:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Concatenates parts in order; returns no rows if there are no parts."""
+        """Concatenates parts in order. The result has no rows if there are no parts."""
         return cls(
             *(
                 np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, _TYPES[name].as_numpy_dtype)])
@@ -57,7 +59,7 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the indices [V] at which timelines start in a position column [N]."""
+    """Returns the indices of the rows that start a timeline, [V]; `position` is a column of `TimelineRows`."""
     return np.flatnonzero(position == 0)
 
 
@@ -66,9 +68,9 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
-      block_rows: a block ends with the timeline that fills it to at least this many rows.
-      unknown_ids: for each timeline, its visitor's id, or "" if the visitor is in the vocabulary. None: all visitors
-        are in the vocabulary.
+      block_rows: timelines are added to a block until it has at least this many rows.
+      unknown_ids: one id per timeline: that of its visitor, or "" if the visitor is in the vocabulary. None: all
+        visitors are in the vocabulary.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -83,17 +85,17 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one serialized block into columns, each [N] int64, and their weights, [N] float32."""
+    """Parses one serialized block into columns [N]. `weight` is float32, all other columns are int64."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses the ids of the visitors outside the vocabulary from a serialized block, one string per such visitor."""
+    """Parses the ids of visitors outside the vocabulary from a serialized block; see `schema.UNKNOWN_VISITOR_ID`."""
     return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
-    """Parses several serialized blocks and concatenates the named columns, each [N] int64; weights are float32."""
+    """Parses serialized blocks and concatenates their columns `names`, each [N] int64, or float32 for `weight`."""
     features = {name: tf.io.RaggedFeature(_TYPES[name]) for name in names}
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
 
