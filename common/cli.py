@@ -16,10 +16,10 @@ from common.text import decode_text, printable
 log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
-"""Exit statuses of every command; after `PREEMPTED`, the same command resumes the run."""
+"""Exit statuses of every command. After `PREEMPTED`, running the same command again resumes the run."""
 IN_USE = 73
-"""Exit status if another process owns the output (EX_CANTCREAT of sysexits.h). Unlike after `PREEMPTED`, Kubernetes
-counts the restarts."""
+"""Exit status if another process owns the output (EX_CANTCREAT of sysexits.h). Kubernetes limits the number of restarts
+after this status, but not after `PREEMPTED`."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -32,14 +32,14 @@ Commands = argparse._SubParsersAction
 class Parser(argparse.ArgumentParser):
     """Argument parser that prints help and errors in the encoding of the terminal, and escapes control characters.
 
-    A file of arguments may have any encoding that `decode_text` knows. Errors in a file name the file.
+    An @FILE may have any encoding that `decode_text` knows. An error in an @FILE names the file.
     """
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
         return self._expand(arg_strings, ())
 
     def _expand(self, arguments: Iterable[str], parents: tuple[str, ...]) -> list[str]:
-        """Replaces each @FILE by the lines of the file; `parents` are the files that led to these arguments."""
+        """Replaces each @FILE by the lines of the file. `parents` are the files that are being expanded."""
         expanded = []
         for argument in arguments:
             path = argument[1:]
@@ -64,14 +64,14 @@ class Parser(argparse.ArgumentParser):
 class ExitOnTermination:
     """Raises SystemExit at SIGTERM and SIGHUP, so that context managers and `finally` blocks clean up.
 
-    Without a handler, the first process of a container ignores SIGTERM, and is killed half a minute later.
+    Without handlers, the first process of a container would ignore SIGTERM and be killed half a minute later.
     """
 
     def __init__(self, status: int = TERMINATED) -> None:
         """Installs the handlers.
 
         Args:
-          status: exit status.
+          status: exit status after such a signal.
         """
         self._status = status
         self.has_come = False
@@ -92,7 +92,7 @@ def failure_status(error: Exception) -> int:
 
 
 def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[argparse.ArgumentParser, Commands]:
-    """Builds the parser of a program with subcommands.
+    """Returns the parser of a program, and the group to which `add_command` adds its subcommands.
 
     Args:
       program: command to type, such as `python -m trainer`.
@@ -155,15 +155,15 @@ def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as
 
 
 def to_json(result: Mapping[str, Any]) -> str:
-    """Formats a result as JSON; escapes all non-ASCII characters unless standard output is Unicode."""
+    """Formats a result as JSON; escapes all non-ASCII characters unless standard output has a Unicode encoding."""
     is_unicode = sys.stdout is not None and (sys.stdout.encoding or "").lower().startswith("utf")
     return json.dumps(result, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Prints to standard output. Does not raise errors, because the job itself has succeeded.
+    """Prints to standard output. Raises no OSError, because the job itself has succeeded.
 
-    Logs an error such as a full disk, but not a closed pipe, because `| head` closes it after reading enough.
+    An error such as a full disk is logged instead. A closed pipe is not logged, because it is normal after `| head`.
     """
     if sys.stdout is None:  # closed by the shell
         return

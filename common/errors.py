@@ -13,20 +13,20 @@ class OwnershipError(OSError):
 
 
 class InUseError(OwnershipError):
-    """The owner was there first; this process has changed nothing."""
+    """Another process already owned the directory, so this process has changed nothing in it."""
 
 
 class OwnershipLostError(OwnershipError):
-    """The owner took over when this process was suspended or cut off from the storage."""
+    """Another process took over the directory while this process was suspended or could not reach the storage."""
 
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Translates errors that occur while a file is decoded into a ValueError that names the file.
+    """Wraps errors raised while a file is decoded: raises a ValueError that names the file and gives advice.
 
     Args:
       path: the file.
-      advice: what to do.
+      advice: what the user should do.
 
     Raises:
       ValueError: the file is damaged.

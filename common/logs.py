@@ -14,7 +14,7 @@ from common.streams import open_missing_streams
 
 
 def start_log(*, verbose: bool) -> None:
-    """Logs to standard error, above progress bars; shows the libraries' notices only if `verbose`."""
+    """Starts logging to standard error, above progress bars. Debug messages are logged only if `verbose`."""
     open_missing_streams()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,

@@ -10,7 +10,7 @@ from common.text import printable
 
 
 def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 0, is_shown: bool = True) -> tqdm:
-    """Makes a progress bar, which is also a context manager; invisible unless standard error is a terminal.
+    """Makes a progress bar, which can be used as a context manager. It is drawn only if standard error is a terminal.
 
     Args:
       total: amount of work.

@@ -1,8 +1,11 @@
 """Converts configs, which are frozen dataclasses, to JSON and back, and applies settings of the form `key=value`.
 
-A field has a simple type (bool, int, float, str, string enumeration or Literal), a tuple of one simple type, a simple
-type or None, or another such dataclass. Its type may also be a union of such dataclasses; the value of their field
-`kind` then selects one.
+A field has one of these types:
+  - a simple type: bool, int, float, str, a string enumeration or a Literal;
+  - a simple type or None;
+  - a tuple with elements of one simple type;
+  - another config;
+  - a union of configs. Each of them has a field `kind`, and the value of `kind` selects the config.
 """
 
 import dataclasses
@@ -59,7 +62,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def type_of(config: Any, key: str) -> type:
-    """Returns the type of a setting's values other than None: bool, int, float, tuple, or str for text and names.
+    """Returns the type of a setting, ignoring None: bool, int, float, tuple, or str for text and enumerations.
 
     Raises:
       ValueError: the key is unknown.
@@ -105,7 +108,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the dotted names of all settings. Omits a `kind` that has only one value, because the preset sets it."""
+    """Lists the dotted names of all settings. Omits a `kind` with one allowed value, because the preset sets it."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -175,7 +178,7 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
 
 
 def _finite(value: float, key: str) -> float:
-    """Converts a number; rejects NaN and infinity, which JSON lacks and which pass checks such as `value > 0`."""
+    """Converts a number to float. Rejects NaN and infinity, which JSON lacks and range checks may accept."""
     try:
         number = float(value)
     except OverflowError:

@@ -7,9 +7,10 @@ from typing import TextIO
 
 
 def open_missing_streams() -> None:
-    """Opens the standard streams that the shell closed (`2>&-`) on the null device.
+    """Connects standard streams that the shell closed (`2>&-`) to the null device.
 
-    Otherwise, the next file that the job opens gets their file descriptor, and libraries write their messages into it.
+    Otherwise, the next file that the job opens would get the closed stream's file descriptor, and libraries would write
+    their messages into that file.
     """
     for descriptor in range(3):
         try:
@@ -29,6 +30,6 @@ def discard(stream: TextIO) -> None:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """Escapes the characters that the encoding of a stream lacks."""
+    """Escapes the characters of a text that the encoding of a stream cannot represent."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""Decodes small files that people write, and makes ids and names safe to print."""
+"""Decodes small hand-written files, and makes ids and names safe to print."""
 
 import codecs
 import gzip
@@ -13,11 +13,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decodes UTF-8, or UTF-16 with a byte order mark, which may be compressed with gzip. Drops the byte order mark.
+    """Decodes text in UTF-8, or in UTF-16 with a byte order mark. Decompresses gzip and drops the byte order mark.
 
     Args:
       content: bytes of the file.
-      name: the file, for errors.
+      name: name of the file, for errors.
 
     Raises:
       ValueError: the file is damaged or has another encoding.
@@ -35,8 +35,8 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escapes characters that would control the terminal. An id in an error may contain them.
+    """Escapes characters that would control the terminal, which an id in an error may contain.
 
-    Uses the escapes of JSON, so that JSON stays valid.
+    The escapes are those of JSON, so that JSON stays valid.
     """
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

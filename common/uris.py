@@ -1,4 +1,4 @@
-"""Refuses URIs that may contain credentials: those with a user part, a query or a fragment."""
+"""Refuses URIs that may contain credentials, which are those with a user part, a query or a fragment."""
 
 import argparse
 import re
@@ -13,14 +13,14 @@ _DATABASE_FLAG = "storage"  # its URL may name a user
 
 
 def refuse_credentials(uri: str) -> None:
-    """Refuses a URI that may contain a credential, which would end up in records, logs and manifests.
+    """Refuses a URI that may contain a credential, because records, logs and manifests would expose it.
 
-    Credentials have many names, so there is no list of them. Instead, a URI must not have a user part, a query or a
-    fragment, because no file needs them. In object stores, `?` can be part of a glob and `#` of a name, so only an `=`
-    after them is refused.
+    Credentials have many names, so no list of names would be complete. Instead, a URI must not have a user part, a
+    query or a fragment, because no file needs these parts. In object stores, `?` can be part of a glob and `#` can be
+    part of a name. There, a query or a fragment is refused only if it contains `=`.
 
     Raises:
-      ValueError: the URI has such a part; the message does not repeat the URI.
+      ValueError: the URI may contain a credential. The message does not repeat the URI.
     """
     for link in _CHAIN.split(uri):
         scheme = link.partition("://")[0]

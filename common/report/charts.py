@@ -1,4 +1,4 @@
-"""Draws the charts of the report: each function takes numbers and returns SVG."""
+"""Charts of the report. Each function takes numbers and returns SVG."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -36,7 +36,7 @@ _SCALE_STEPS = 20
 def bars(
     key: str, labels: Sequence[str], values: Sequence[float], *, notes: Sequence[str] = (), colour: int = 0
 ) -> str:
-    """Draws horizontal bars, the first on top, each with its value or a note at its end."""
+    """Draws horizontal bars, the first on top. Each bar shows its note, or its value if there are no notes."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -104,12 +104,12 @@ def days(
     marks: Sequence[tuple[str, float]] = (),
     height: float | None = None,
 ) -> str:
-    """Draws counts by date, in one panel per series; each panel has its own scale.
+    """Draws daily counts, in one panel per series. Each panel has its own scale.
 
     Args:
-      series: names and counts by ISO date; days without a count have 0.
-      marks: name and moment (days since 1970) of each line to draw through all panels.
-      height: height of the picture; None: enough for the panels.
+      series: name and counts by ISO date of each series; absent dates have a count of 0.
+      marks: name and time (days since 1970) of each vertical line to draw through all panels.
+      height: height of the picture; None: it grows with the number of panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
     first, size = dates[0], -(-((dates[-1] - dates[0]).days + 1) // _MAX_DAYS)
@@ -142,7 +142,7 @@ def days(
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
-    """Writes the names of the marks above their lines, all within the picture."""
+    """Writes the name of each mark above its line, and keeps all names within the picture."""
     for index, (name, moment) in enumerate(marks):
         is_last = index == len(marks) - 1
         x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
@@ -160,7 +160,7 @@ def heat_map(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """Draws a heat map with a colour scale; signed values get two colours and are written into the cells."""
+    """Draws a heat map. Unsigned values get a colour scale; signed values get two colours and a number in each cell."""
     greatest = max((abs(value) for row in matrix for value in row if value is not None), default=0) or 1
 
     def paint(figure: Figure) -> None:
@@ -191,7 +191,7 @@ def heat_map(
 
 
 def _with_scale(figure: Figure, greatest: float) -> Axes:
-    """Returns axes next to a colour scale."""
+    """Draws a colour scale and returns axes to its left."""
     axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
     for index in range(_SCALE_STEPS):
         strength = (index + 0.5) / _SCALE_STEPS
@@ -224,7 +224,7 @@ def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_l
 
 
 def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
-    """Draws a treemap: areas proportional to values, one colour per group, largest groups first.
+    """Draws a treemap. Areas are proportional to values, and each group has a colour.
 
     Args:
       groups: name and parts (name, value) of each group; groups and parts are in descending order of value.
@@ -254,7 +254,7 @@ _TREEMAP_HEIGHT = 420
 
 
 def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
-    """Draws a cell; writes its name at the bottom unless it would overlap `taken`, the heading of its group."""
+    """Draws a cell, and its name unless the name would overlap `taken`, the area of its group's heading."""
     style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
     text = fit(name, cell.width - 6, 9)
@@ -265,7 +265,7 @@ def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> 
 
 
 def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Draws stacked bars that add up to 100%, the first on top, with a legend above."""
+    """Draws a stacked horizontal bar per label, the first on top. Each bar shows shares that add up to 100%."""
     totals = np.maximum(np.sum([values for _, values in series], axis=0), 1)
 
     def paint(figure: Figure) -> None:

@@ -12,8 +12,8 @@ class DiagramBox:
     shape: str
     """Shape of the part's output or weights."""
     level: int
-    """Column of the box, from the left."""
+    """Column of the box; 0 is the leftmost."""
     reads: tuple[str, ...] = ()
-    """Names of the parts that are its inputs."""
+    """Names of the parts that are inputs of this part."""
     is_trained: bool = False
     """Whether the part has weights."""

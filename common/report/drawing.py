@@ -1,6 +1,7 @@
-"""Renders Matplotlib figures as SVG in the page's colours, so that one picture serves light, dark and print.
+"""Renders Matplotlib figures as SVG in the page's colours, so that one picture suits light mode, dark mode and print.
 
-Text remains text, so that it is small, searchable and in the page's font. Lengths are in pixels of the page.
+Text is stored as text, not as outlines. Thus files are small, and text is searchable and has the page's font. Lengths
+are in pixels of the page.
 """
 
 import io
@@ -17,7 +18,7 @@ from matplotlib.textpath import text_to_path
 
 INK, MUTED, LINE, SURFACE, WARNING, CARD = (f"#0a0b0{index}" for index in range(6))
 SERIES = tuple(f"#0a0c0{index}" for index in range(8))
-"""Placeholder colours, which `draw` replaces by the page's own."""
+"""Placeholder colours, which `draw` replaces by the colours of the page."""
 
 WIDTH, HEIGHT = 430, 280
 WIDE = 1000
@@ -58,11 +59,11 @@ _STYLE = {
 
 
 def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """Renders the figure that `paint` draws as SVG; the same `key` and figure give the same text.
+    """Renders a figure as SVG. The same figure and key always give the same text.
 
     Args:
       paint: adds axes and their contents to a figure.
-      key: unique in the page, so that the ids inside two pictures differ.
+      key: name of the picture. It must be unique in the page, so that the SVG ids of two pictures differ.
       width: in pixels.
       height: in pixels.
     """
@@ -92,7 +93,7 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def fit(text: str, room: float, size: float) -> str:
-    """Shortens a text to a width in pixels; returns '' if fewer than eight letters would fit."""
+    """Shortens a text to `room` pixels at a font size; returns '' if fewer than eight letters would fit."""
     longest = min(len(text), LONGEST_LABEL)
     while longest >= min(len(text), _SHORTEST_LABEL):
         shown = shorten(text, longest)
@@ -103,13 +104,13 @@ def fit(text: str, room: float, size: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """Measures the width of a text in pixels."""
+    """Returns the width of a text in pixels at a font size."""
     font = FontProperties(family="DejaVu Sans", size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def open_axes(axes: Axes, *, grid: str = "y") -> None:
-    """Styles axes lightly: a grid along one axis (`x`, `y` or none) and no tick marks."""
+    """Removes the tick marks of axes and adds a grid (`x`, `y`, `both`, or '' for none)."""
     axes.tick_params(length=0)
     if grid:
         axes.grid(axis=grid)

@@ -1,4 +1,4 @@
-"""Represents reports as values (pages, sections, parts); renders one HTML file without scripts or remote files."""
+"""Dataclasses for report pages, sections and parts, rendered as one HTML file without scripts or remote files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG with its description and its numbers."""
+    """An SVG with its description and a table of its numbers."""
 
     title: str
     """Heading above the picture."""
@@ -35,12 +35,12 @@ class Picture:
     table: Table
     """The numbers that were drawn."""
     is_wide: bool = False
-    """Takes the full width of the page."""
+    """Whether the picture takes the full width of the page."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Single figures, each with its name."""
+    """A list of named figures, such as counts."""
 
     values: Sequence[tuple[str, Cell]]
     """Pairs of name and figure."""
@@ -48,12 +48,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two, for example instead of a picture without data."""
+    """A short text, for example in place of a picture that has no data."""
 
     text: str
     """The sentence."""
     is_warning: bool = False
-    """Highlights the note."""
+    """Whether the note is highlighted."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Block:
     table: Table
     """The table."""
     is_folded: bool = False
-    """Hides the table until it is opened."""
+    """Whether the table is hidden until the reader opens it."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Blocks next to each other if there is room."""
+    """Blocks, side by side if the page is wide enough."""
 
     blocks: Sequence[Block]
     """The blocks, from left to right."""
@@ -98,7 +98,7 @@ class Page:
     key: str
     """Identifies the page within its file."""
     title: str
-    """Title, also of the tab."""
+    """Title of the page and of its tab."""
     subtitle: str
     """A line below the title."""
     sections: Sequence[Section]
@@ -107,7 +107,7 @@ class Page:
 
 @dataclass(frozen=True)
 class DrawnPage:
-    """A page as HTML, for embedding in another report."""
+    """A page rendered as HTML, for embedding in a report."""
 
     key: str
     """Identifies the page within its file, as `Page.key`."""
@@ -131,7 +131,7 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
       shown: key of the page that is open first.
 
     Raises:
-      ValueError: no page has this key.
+      ValueError: no page has the key `shown`.
     """
     if shown not in [page.key for page in pages]:
         raise ValueError(f"there is no page {shown}; the pages are {', '.join(page.key for page in pages)}")
@@ -164,7 +164,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Formats a share as `12.3%`; a dash if the whole is 0."""
+    """Formats a share as `12.3%`, or as a dash if the whole is 0."""
     return f"{part / whole:.1%}" if whole else "–"
 
 

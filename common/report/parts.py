@@ -1,4 +1,4 @@
-"""Kinds of pictures that several sections use, each with a summary and a table."""
+"""Pictures that several report sections use, each with a summary and a table."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ _SHOWN = 10
 def ranking(
     key: str, title: str, name: str, entries: Sequence[tuple[str, int]], unit: str, *, shown: int = _SHOWN
 ) -> Part:
-    """Shows the most frequent ids as bars and all given ids in the table; a note if there are none.
+    """Shows the most frequent ids as bars, and all entries in the table. Returns a note if there are no entries.
 
     Args:
       key: key of the picture.
       title: title of the picture.
-      name: `item` or `visitor`.
+      name: what an id identifies: `item` or `visitor`.
       entries: ids and counts, descending.
       unit: unit of the counts, in the plural.
       shown: number of bars.
@@ -54,7 +54,7 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows how many `of`, such as items, have how many `unit`, such as events, in bins that double in width.
+    """Shows a histogram in bins of doubling width, for example of events (`unit`) per item (`of`).
 
     The table lists the bins, then the mean, the quantiles and the maximum.
     """
@@ -85,12 +85,12 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: 
 
 
 def counted(count: int, unit: str) -> str:
-    """Formats a count with its unit, which is given in the plural: `1 view`, `2,000 views`."""
+    """Formats a count with its unit: `1 view`, `2,000 views`. `unit` is in the plural."""
     return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Sums counts by value into the bins 1, 2, 3–4, 5–8, …; a bin's label has its bounds."""
+    """Sums counts by value into bins; returns the labels 1, 2, 3–4, 5–8, … and their counts."""
     classes = [0] * max((value - 1).bit_length() + 1 for value in values)
     for value, count in values.items():
         classes[(value - 1).bit_length()] += count
@@ -103,13 +103,21 @@ def _class_name(index: int) -> str:
 
 
 def _median_bin(counts: Sequence[int]) -> int:
-    """Returns the index of the last bin with at most half of all counts before it."""
+    """Returns the index of the bin with the median: the last bin with at most half of all counts before it."""
     before = itertools.accumulate(counts[:-1], initial=0)
     return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows the durations of `of`, such as sessions; `buckets` has counts by the lower bound of each bin in seconds."""
+    """Shows a histogram of durations, for example of sessions (`of`).
+
+    Args:
+      key: key of the picture.
+      title: title of the picture.
+      buckets: count of each bin, by the lower bound of the bin in seconds.
+      of: what has the durations, in the plural.
+      colour: index of the colour in `SERIES`.
+    """
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

@@ -35,10 +35,10 @@ _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
 def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:
-    """Draws one panel per metric, with a dot and its interval for each system; the first system is highlighted.
+    """Draws one panel per metric. Each system has a dot with its interval. The first system is highlighted.
 
     Args:
-      systems: names, the first on top.
+      systems: names of the systems, from top to bottom.
       panels: title of each panel, and (value, low, high) of each system; without an interval, all three are equal.
     """
 
@@ -70,7 +70,7 @@ def lines(
     mark: tuple[float, float] | None = None,
     colour: int = 0,
 ) -> str:
-    """Draws named curves with one highlighted point; a curve with few points also gets a dot at each."""
+    """Draws named curves and highlights the point `mark`. A curve with few points shows a dot at each point."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -93,12 +93,12 @@ def lines(
 
 
 class Panel(NamedTuple):
-    """A panel of the chart `points`: its x axis is one property of the points."""
+    """A panel of the chart that `points` draws. Its x axis shows one property of the points."""
 
     title: str
     """Name of the property."""
     x: Sequence[float]
-    """Value of the property for each point; if the values have names, the index of the name."""
+    """Value of the property for each point. If the values have names, an index in `names`."""
     names: Sequence[str] = ()
     """Names of the values."""
     is_log: bool = False
@@ -114,12 +114,12 @@ def points(
     y_label: str,
     best: int | None,
 ) -> str:
-    """Draws the same points in panels with different x axes, up to four in a row.
+    """Draws the same points in several panels with different x axes, up to four panels per row.
 
     Args:
       panels: at least one.
       values: y of each point.
-      is_finished: points that are not finished are drawn as crosses.
+      is_finished: whether each point is drawn as a dot (finished) or as a cross.
       best: index of the point to highlight; None: no point.
     """
     rows, columns = -(-len(panels) // _PANELS_PER_ROW), min(len(panels), _PANELS_PER_ROW)
@@ -168,7 +168,7 @@ def progress(
     steps: Sequence[float],
     marks: Sequence[tuple[str, Sequence[tuple[float, float]]]],
 ) -> str:
-    """Draws the steps of a run over time, with its events.
+    """Draws the completed steps of a run over time, and marks its events.
 
     Args:
       seconds: times since the run started.
@@ -206,7 +206,7 @@ def progress(
 
 
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
-    """Draws boxes in levels from left to right; an arrow leads to each box from each of its inputs."""
+    """Draws boxes in columns by level, from left to right, with an arrow from each input to its box."""
     levels = max(box.level for box in boxes) + 1
     width = max(170 * levels, WIDTH)
     room = 0.84 * width / levels - 8

@@ -1,4 +1,4 @@
-"""Layout of a treemap: areas proportional to values, as square as possible."""
+"""Layout of a treemap. Areas are proportional to values and as square as possible."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Box(NamedTuple):
 
 
 def squarify(values: Sequence[float], box: Box) -> list[Box]:
-    """Returns a rectangle per value, in order (squarified treemap; Bruls, Huizing and van Wijk, 2000).
+    """Divides a box into one rectangle per value, in order (squarified treemap; Bruls, Huizing and van Wijk, 2000).
 
     Args:
       values: above 0, descending.
@@ -33,7 +33,7 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
 
 def _count_in_row(areas: Sequence[float], side: float) -> int:
-    """Counts the areas of the next row along a side; a further area would make the worst aspect ratio worse."""
+    """Returns how many areas the next row takes. One more area would make the row's worst aspect ratio worse."""
     for count in range(1, len(areas)):
         if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
             return count

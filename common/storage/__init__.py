@@ -1,7 +1,7 @@
-"""Operations on files, local or in an object store; directories are published whole or not at all.
+"""Operations on files, local or in an object store. Directories are published whole or not at all.
 
 The scheme of a URI selects the store. A plain path or `file://` is on the local disk. TensorFlow's file systems open
-gs://, and s3:// with tensorflow-io. An fsspec plugin (`s3fs`, `gcsfs` of the `storage` extra) opens all other URIs.
+gs:// and, with tensorflow-io, s3://. An fsspec plugin (`s3fs`, `gcsfs` of the `storage` extra) opens all other URIs.
 Network operations are retried within the limits of `limits.py`, and transfers are verified by SHA-256.
 """
 
@@ -78,7 +78,7 @@ __all__ = [
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exits with `status`, even if tensorflow-io would crash at exit (status 134)."""
+    """Exits with `status`. If tensorflow-io is loaded, skips the cleanup, in which it may crash (status 134)."""
     if "tensorflow_io" in sys.modules:
         sys.stdout.flush()
         sys.stderr.flush()

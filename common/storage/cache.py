@@ -1,4 +1,4 @@
-"""Keeps local copies of remote files: each is fetched once and verified, and their total size is bounded."""
+"""A cache of remote files on the local disk. Each file is fetched once and verified. The total size is bounded."""
 
 import hashlib
 import os
@@ -28,13 +28,13 @@ def hash_file(path: str) -> str:
 
 
 class Cache:
-    """Files by SHA-256: the same content is fetched once, whatever its name.
+    """A cache with SHA-256 keys: content that several files share is fetched once.
 
-    Files in use are kept; of the unused files, the least recently used are evicted first. Thread-safe.
+    Files in use are never evicted. Among the unused files, the least recently used is evicted first. Thread-safe.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Creates an empty cache in a folder that is removed with the process."""
+        """Creates an empty cache in a folder that is removed when the process ends."""
         self._max_bytes = max_bytes
         self._folder = make_scratch("cache")
         self._lock = threading.Lock()
@@ -43,10 +43,10 @@ class Cache:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def acquire(self, uri: str, sha256: str) -> str:
-        """Returns the local path of a file, fetched if necessary and kept until `release`.
+        """Returns the local path of a file, which is fetched if necessary and kept until `release`.
 
         Raises:
-          ContractError: the file does not have this checksum.
+          ContractError: the checksum of the file is not `sha256`.
           OSError: the file cannot be fetched.
         """
         with self._lock:

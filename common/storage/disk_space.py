@@ -1,4 +1,4 @@
-"""Translates errors about full disks, also those of libraries, into errors that name the disk and its free space."""
+"""Translates errors about full disks, including those of libraries, into errors that name the disk and its space."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 _CODES = (errno.ENOSPC, errno.EDQUOT)
 _TEXTS = tuple(os.strerror(code) for code in _CODES)
-"""Texts of these errors; TensorFlow, Arrow and Beam keep only the text."""
+"""Messages for `_CODES`. Errors of TensorFlow, Arrow and Beam contain the message, but not the code."""
 
 
 class DiskFullError(OSError):
@@ -21,7 +21,7 @@ class DiskFullError(OSError):
 def explain_full_disk(*paths: str | None) -> Iterator[None]:
     """Translates an error about a full disk into one that names the disk.
 
-    Leave this context before unfinished files are removed: their removal hides which disk was full.
+    Exit this context before you remove unfinished files. Otherwise, the freed space hides which disk was full.
 
     Args:
       paths: local paths that are written to, in addition to the folder of temporary files; URIs are ignored.
@@ -39,7 +39,7 @@ def explain_full_disk(*paths: str | None) -> Iterator[None]:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Returns True if an error, or one that caused it, is about a full disk."""
+    """Returns True if an error, or one of its causes, is about a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in _CODES or any(text in str(error) for text in _TEXTS):
             return True

@@ -1,4 +1,4 @@
-"""Operations on single files: read, write, list, checksum, copy; with retries."""
+"""Operations on single files, with retries: read, write, list, checksum, copy."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ _UPLOADS_AT_ONCE = 8
 
 
 def exists(uri: str) -> bool:
-    """Returns True if there is a file or a directory."""
+    """Returns True if `uri` is an existing file or directory."""
     return _call(uri, "looking for", lambda store: store.exists(uri))
 
 
@@ -65,7 +65,7 @@ def remove(uri: str) -> None:
 def list_files(uri: str) -> list[str]:
     """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist.
 
-    The files that name the owner of a directory are no part of its content, and are not listed.
+    Omits the files that record the owner of a directory, because they are not part of its content.
     """
     try:
         found = _call(uri, "listing", lambda store: store.list_files(uri))
@@ -112,12 +112,12 @@ def upload_all(
 
     Args:
       folder: local folder.
-      names: files in it.
-      destination: directory or URI that they are copied to.
-      before_each: called in each thread before it uploads a file; an error ends all uploads.
+      names: names of the files in `folder`.
+      destination: path or URI of the directory to copy to.
+      before_each: called before each upload, in its thread. An error cancels the remaining uploads.
 
     Raises:
-      OSError: see `upload`; files uploaded before the error stay.
+      OSError: see `upload`. Files that were uploaded before the error are not removed.
     """
 
     def upload_one(name: str) -> str:
@@ -134,7 +134,7 @@ def upload_all(
 
 
 def is_intact(uri: str, sha256_expected: str) -> bool:
-    """Returns True if a file has this checksum; a remote file is fetched into the cache."""
+    """Returns True if a file has the expected checksum. A remote file is fetched into the cache."""
     if is_local(uri):
         return sha256(uri) == sha256_expected
     try:
@@ -151,7 +151,7 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
     A remote file is fetched into the bounded cache and verified. A local file is neither copied nor verified.
 
     Raises:
-      ContractError: the fetched file does not have this checksum.
+      ContractError: the checksum of the fetched file is not `sha256`.
     """
     if is_local(uri):
         yield local_path(uri)

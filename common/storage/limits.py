@@ -1,4 +1,4 @@
-"""Limits of storage operations. They depend on the machine, so they are set in its environment."""
+"""Limits of storage operations. They depend on the machine, so environment variables set them."""
 
 import os
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Limits:
     """Limits of operations over a network."""
 
     patience_seconds: float = 180.0
-    """How long a failing operation is retried."""
+    """How long a failing operation is retried, in seconds."""
     cache_bytes: int = 16 << 30
-    """Total size of local copies of remote files; files in use are kept even beyond it."""
+    """Maximum total size of the cache of remote files. Files in use are kept even if they exceed this size."""
 
     def __post_init__(self) -> None:
         if self.patience_seconds < 0 or self.cache_bytes < 0:

@@ -1,18 +1,19 @@
-"""One owner per directory: the process that writes to it, shown by a record and kept by a heartbeat.
+"""Ownership of directories, which lets only one process at a time write to a directory.
 
-The record names its owner: host, process, pod, since when. It never changes; every `BEAT_SECONDS` the owner gives a
-sign of life. Another process that wants the directory decides:
+The owner writes a record with its host, process, pod and start of ownership. The record never changes. In addition, the
+owner writes a heartbeat every `BEAT_SECONDS`. A second process that wants the directory looks at the owner:
 
-    the owner runs on this machine, and its last heartbeat is recent    refused at once
-    it ran on this machine, in this PID namespace, and has ended        taken over at once
-    otherwise, as for an owner in another container                     refused at its next heartbeat; taken over if
-                                                                        there is none for `STALE_SECONDS`
+    the owner runs on this machine, and its last heartbeat is recent    the second process is refused at once
+    the owner ran on this machine in this PID namespace, and has ended  the second process takes over at once
+    any other case, such as an owner in another container               the second process waits: the next heartbeat
+                                                                        refuses it, and it takes over after
+                                                                        `STALE_SECONDS` without a heartbeat
 
-An owner that was suspended finds the record of its successor before it writes again, and stops.
+An owner that was suspended reads the record before it writes again. If it finds the record of a successor, it stops.
 
     _owner.json          the record
-    _owner.json.beat     the heartbeat, in stores; on a disk, it is the time at which the record was modified
-    _owner.json.TOKEN    claim: the one process that may remove the record with this token
+    _owner.json.beat     the heartbeat in an object store; on a disk, the heartbeat is the record's modification time
+    _owner.json.TOKEN    the claim, which names the only process that may remove the record with this token
 """
 
 import contextlib
@@ -44,38 +45,39 @@ Result = TypeVar("Result")
 BEAT_SECONDS = 10.0
 """Seconds between two heartbeats."""
 STALE_SECONDS = 60.0
-"""An owner without a heartbeat for this long loses its directory to the next process that wants it."""
+"""Seconds without a heartbeat after which another process may take over the directory."""
 _LOOKS_AT_NO_RECORD = 5
-"""How often a missing or damaged record is read again, every tenth of a heartbeat, before its directory is lost."""
+"""How often a missing or damaged record is read again, every `BEAT_SECONDS` / 10, before the ownership is lost."""
 _MOST_CREATIONS = 60
-"""How often the record is created before the storage is considered unable to do so, every tenth of a heartbeat."""
+"""How often creating a record is tried, every `BEAT_SECONDS` / 10, before the storage is reported as unable to."""
 _SHORT_PATIENCE_SECONDS = 5.0
-"""How long an operation is retried if nothing depends on its success; `limits.py` may allow less."""
+"""How long an operation is retried if its failure does no harm. A shorter limit in `limits.py` takes precedence."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The content of a record."""
+    """The content of an ownership record."""
 
     token: str
-    """Unique; empty if the record is damaged."""
+    """Unique id of the record; empty if the record is damaged."""
     process: Process | None
-    """The owner; None if the record is damaged."""
+    """The process that owns the directory; None if the record is damaged."""
     since: str
-    """When it became the owner, by its clock."""
+    """Time at which the process became the owner, by its own clock."""
 
     def __str__(self) -> str:
         return "a process with a damaged record" if self.process is None else f"{self.process}, since {self.since}"
 
 
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
-    """Makes this process the owner of a directory that it writes to, such as a workdir, inside the context.
+    """Makes this process the owner of a directory, such as a workdir, inside the context.
 
-    A thread that already owns the directory keeps it. A new local directory that is still empty at the end is removed.
+    Does nothing if the calling thread already owns the directory. A local directory that the context created is removed
+    at the end if it is empty.
 
     Raises:
-      InUseError: another process owns it.
-      OwnershipLostError: the context failed, and another process has taken over.
+      InUseError: another process owns the directory.
+      OwnershipLostError: the body of the context failed, and another process has taken over.
     """
     return _own(uri, join(uri, OWNER))
 
@@ -83,7 +85,7 @@ def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
 def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of an output that is published as a whole; see `own_directory`.
 
-    A local output must not exist, so its record is next to it.
+    The record of a local output is next to the output, which must not exist before publication.
     """
     if not is_local(uri):
         return own_directory(uri)
@@ -92,13 +94,14 @@ def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
 
 
 def check_ownership(uri: str, patience: float | None = None) -> None:
-    """Checks that this process has not lost a directory, or one above it; does nothing if it never owned it.
+    """Checks that no other process has taken over a directory, or a parent of it, that this process owns.
 
-    Call it before a write that others rely on, such as a publication.
+    Does nothing if this process owns none of these directories. Call this function before a write that other processes
+    rely on, such as a publication.
 
     Args:
       uri: the directory.
-      patience: how long to retry if the storage does not answer, in seconds; None: as long as every operation.
+      patience: how long to retry if the storage does not answer, in seconds; None: the limit in `limits.py`.
 
     Raises:
       OwnershipLostError: another process has taken over.
@@ -109,9 +112,9 @@ def check_ownership(uri: str, patience: float | None = None) -> None:
 
 
 def try_to_check_ownership(uri: str) -> None:
-    """Like `check_ownership`, but if the storage does not answer, continues as if nothing were lost.
+    """Like `check_ownership`, but does nothing if the storage does not answer.
 
-    Call it before a write that may fail without ending the job, such as a line of a log.
+    Call this function before a write that may fail without ending the job, such as a line of a log.
 
     Raises:
       OwnershipLostError: another process has taken over.
@@ -121,7 +124,7 @@ def try_to_check_ownership(uri: str) -> None:
 
 
 def stop_if_lost(uri: str) -> None:
-    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost; reads nothing."""
+    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost. Reads no files."""
     for ownership in _ownerships_above(uri):
         ownership.stop_if_lost()
 
@@ -141,10 +144,10 @@ class _Ownership:
         self._heartbeat.start()
 
     def check(self, patience: float | None = None) -> None:
-        """Reads the record; raises OwnershipLostError if it is another owner's, or if it stays missing or damaged.
+        """Reads the record. Raises OwnershipLostError if the record names another owner, or stays missing or damaged.
 
-        A record that is missing or damaged is read again, because a store that restarts, or a directory that is
-        mounted again, may show this for a moment.
+        A missing or damaged record is read again several times, because a record may look like this for a moment while
+        a store restarts or a directory is remounted.
         """
         self.stop_if_lost()
         found = _read_owner(self._record, patience)
@@ -158,7 +161,7 @@ class _Ownership:
         self.stop_if_lost()
 
     def try_to_check(self) -> None:
-        """Like `check`, but if the storage does not answer, does nothing."""
+        """Like `check`, but does nothing if the storage does not answer."""
         try:
             self.check(_short_patience())
         except OwnershipError:
@@ -167,7 +170,7 @@ class _Ownership:
             log.debug("the owner of %s could not be checked: %s", self._uri, error)
 
     def stop_if_lost(self) -> None:
-        """Raises OwnershipLostError if a check found another owner."""
+        """Raises OwnershipLostError if an earlier check found that the directory is lost."""
         if not self._is_lost:
             return
         advice = "this process stops and writes nothing more"
@@ -181,7 +184,7 @@ class _Ownership:
         )
 
     def release(self) -> None:
-        """Removes the record, unless it is another owner's."""
+        """Stops the heartbeat, and removes the record unless the directory is lost."""
         self._is_released.set()
         self._heartbeat.join(_short_patience())  # it would write its file again
         if self._is_lost:
@@ -247,7 +250,7 @@ def _remove_if(uri: str, *, is_new: bool) -> None:
 
 @cache
 def _owned() -> dict[str, _Ownership]:
-    """Returns the directories that this process owns."""
+    """Returns the directories that this process owns, by path or URI."""
     return {}
 
 
@@ -259,12 +262,12 @@ def _left_records() -> set[str]:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns a lock for the threads of this process, which have the same claims."""
+    """Returns a lock for removals by this process. Claims do not exclude its threads, because they are equal."""
     return threading.Lock()
 
 
 def _ownerships_above(uri: str) -> list[_Ownership]:
-    """Returns this process's ownerships of a directory and of those above it."""
+    """Returns this process's ownerships of a directory and of its parents."""
     key = _key(uri)
     return [ownership for ownership in list(_owned().values()) if f"{key}/".startswith(f"{ownership.key}/")]
 
@@ -275,7 +278,12 @@ def _key(uri: str) -> str:
 
 
 def _acquire(uri: str, record: str) -> Owner:
-    """Writes the record of this process, after that of an owner that has ended; raises InUseError otherwise."""
+    """Writes the record of this process and returns its content. First removes the record of an owner that has ended.
+
+    Raises:
+      InUseError: another process owns the directory.
+      OSError: the record cannot be read after it was written.
+    """
     owner = Owner(uuid.uuid4().hex, current_process(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     for _ in range(_MOST_CREATIONS):
         found = _read_owner(record)
@@ -297,7 +305,7 @@ def _acquire(uri: str, record: str) -> Owner:
 
 
 def _has_ended(found: Owner, uri: str, record: str) -> bool:
-    """Returns whether an owner has ended; waits for a heartbeat if this process cannot see it.
+    """Returns True if an owner has ended. If this is unclear, waits for a heartbeat; see `_is_silent`.
 
     Raises:
       InUseError: the owner is alive.
@@ -313,12 +321,12 @@ def _has_ended(found: Owner, uri: str, record: str) -> bool:
 
 
 def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
-    """Waits until an owner was silent for `STALE_SECONDS`; returns False if its record is removed.
+    """Returns True after `STALE_SECONDS` without a heartbeat, or False as soon as the owner's record is removed.
 
-    Only this process's clock counts, because that of the owner's machine may differ.
+    The time is measured by this process's clock, because the clock of the owner's machine may differ.
 
     Raises:
-      InUseError: there is a heartbeat, or another owner.
+      InUseError: the owner wrote a heartbeat, or another process became the owner.
     """
     last, silent = time.monotonic(), 0.0
     while silent < STALE_SECONDS:
@@ -340,10 +348,10 @@ def _describe_use(uri: str, owner: Owner, beat: float | None) -> str:
 
 
 def _remove(record: str, token: str, patience: float | None = None) -> None:
-    """Removes the record with a token, unless another process is doing so.
+    """Removes a record if it has this token, unless another process is removing it.
 
-    No other process removes this record while the claim exists, so the record cannot become that of the next
-    owner between the look at it and its removal.
+    While the claim of this process exists, no other process removes the record. Therefore, no new owner can write its
+    own record between the check of the token and the removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -359,7 +367,7 @@ def _remove(record: str, token: str, patience: float | None = None) -> None:
 
 
 def _await_removal(record: str, token: str) -> None:
-    """Waits for the process that removes a record; removes the claim of one that was killed while it did."""
+    """Waits until no process is removing a record. Deletes the claim of a process that was killed meanwhile."""
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
         if time.monotonic() > deadline or _is_of_ended_process(content):
@@ -376,7 +384,7 @@ def _is_of_ended_process(claim: bytes) -> bool:
 
 
 def _beat(record: str) -> None:
-    """Gives a sign of life."""
+    """Writes a heartbeat."""
     if not is_local(record):
         path, content = _beat_path(record), f"{time.time():.6f}".encode()
         _call(path, lambda store: store.write(path, content), 0.0)
@@ -387,7 +395,7 @@ def _beat(record: str) -> None:
 
 
 def _read_beat(record: str) -> float | None:
-    """Reads the time of the last heartbeat, in seconds since 1970; None if there was none yet."""
+    """Returns the time of the last heartbeat, in seconds since 1970. None: there is no heartbeat yet."""
     try:
         if is_local(record):
             # opened, because network file systems ask the server only then
@@ -407,7 +415,7 @@ def _claim_path(record: str, token: str) -> str:
 
 
 def _read_owner(record: str, patience: float | None = None) -> Owner | None:
-    """Reads a record; None if there is none. Retries for `patience` seconds; None: as long as every operation."""
+    """Reads a record; returns None if it does not exist. Retries for `patience` seconds (None: see `limits.py`)."""
     content = _read(record, patience)
     if content is None:
         return None

@@ -1,4 +1,4 @@
-"""Names processes so that another process can decide whether they still run, also across PID namespaces and reboots."""
+"""Identifies processes, so that others can check whether they still run, also across PID namespaces and reboots."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 _BOOT_ID, _NAMESPACE = "/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"
 _STATE, _START_TIME = 0, 19
-"""Fields of /proc/PID/stat after the name of the command, which may contain spaces (proc_pid_stat(5))."""
+"""Indices of fields in /proc/PID/stat, counted after the command name, which may contain spaces (proc_pid_stat(5))."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process. `boot`, `namespace` and `start` are empty where there is no /proc, as on macOS."""
+    """Identity of a process. `boot`, `namespace` and `start` are empty on systems without /proc, such as macOS."""
 
     host: str
     """Name of the machine or container."""
@@ -22,11 +22,11 @@ class Process:
     id: int
     """Process id in its namespace."""
     boot: str
-    """Identity of the running kernel: another one after a reboot and on another machine."""
+    """Id of the running kernel. It differs between machines and changes at a reboot."""
     namespace: str
-    """PID namespace: other containers of the machine have others."""
+    """PID namespace. Containers on the same machine usually have different ones."""
     start: str
-    """When the process started, in clock ticks since boot: another process with a reused id started later."""
+    """Start time, in clock ticks since boot. A later process that reuses the id has a later start time."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id <= 0:
@@ -38,7 +38,7 @@ class Process:
 
 
 def current_process() -> Process:
-    """Names this process."""
+    """Returns the identity of this process."""
     process = os.getpid()
     namespace, start = "", ""
     with contextlib.suppress(OSError):  # there is no /proc, or a sandbox hides parts of it
@@ -56,7 +56,7 @@ def current_process() -> Process:
 
 
 def boot_id() -> str:
-    """Returns the identity of the running kernel; empty if it has none."""
+    """Returns the id of the running kernel, or an empty string if the system has no such id."""
     try:
         return Path(_BOOT_ID).read_text().strip()
     except OSError:
@@ -64,7 +64,7 @@ def boot_id() -> str:
 
 
 def is_running(process: Process) -> bool | None:
-    """Returns whether a process still runs; None if this process cannot see it, as in another container."""
+    """Returns whether a process still runs. None: this process cannot see it, for example in another container."""
     here = current_process()
     # the host, too: copies of a virtual machine have one boot id
     if not here.namespace or (here.host, here.boot, here.namespace) != (process.host, process.boot, process.namespace):
@@ -78,7 +78,7 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id; None if one has, which /proc may hide from other users (`hidepid`)."""
+    """Returns False if no process has this id, else None: the process exists, but /proc hides it (`hidepid`)."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

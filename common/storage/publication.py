@@ -1,9 +1,9 @@
 """Publishes directories whole or not at all.
 
-A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
-and readers treat a directory without its marker as unfinished. During an upload the directory also contains a file, the
-claim, which lets a later process recognise the files of a killed one. The publisher owns the destination meanwhile, see
-`ownership.py`.
+A local directory is renamed into place. Object stores have no rename. There, the files are uploaded one by one, and a
+marker file is uploaded last. Readers treat a directory without its marker as unfinished. During the upload, the
+directory also contains the file `CLAIM`. It shows a later process that the other files are left over from a killed one.
+The publisher owns the destination during the publication; see `ownership.py`.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
     Raises:
       FileExistsError: `destination` exists and is not empty; it is left unchanged.
-      OwnershipError: another process is publishing to `destination`, or took over when this process was suspended.
+      OwnershipError: another process is publishing to `destination`, or took over while this process was suspended.
       OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
@@ -42,7 +42,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Refuses a destination that is not a new or empty directory, or that cannot be created.
+    """Raises an error unless a destination is new, empty, or left over from a killed upload, and can be created.
 
     Raises:
       FileExistsError: `destination` is not empty, or one of its parents is a file.
@@ -147,7 +147,7 @@ def _withdraw(destination: str, marker: str | None) -> None:
 
 
 def _clear(store: Store, destination: str) -> None:
-    """Removes all files except those that name the owner."""
+    """Removes all files except the ownership files."""
     for name in store.list_files(destination):
         if not is_owner_file(name):
             store.remove(f"{destination.rstrip('/')}/{name}")

@@ -1,4 +1,4 @@
-"""Retries failing store operations, and raises errors with advice."""
+"""Retries failing store operations. Errors that remain are raised with advice for the user."""
 
 import errno
 import logging
@@ -67,7 +67,7 @@ def call_with_retries(action: Callable[[], Result], doing: str, uri: str, patien
       action: the operation.
       doing: a verb for the log and for errors, such as `reading`.
       uri: URI of the file, for the log and for errors.
-      patience: how long to retry, in seconds; None: as long as `limits.py` says.
+      patience: how long to retry, in seconds; None: the limit in `limits.py`.
 
     Raises:
       FileNotFoundError: there is no such object.
@@ -122,7 +122,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def http_status(error: BaseException) -> int | None:
-    """Returns the HTTP status of an error of a plugin or of its client library; None if it has none."""
+    """Returns the HTTP status of an error that a plugin or its client library raised; None if there is no status."""
     return _status(error)[0]
 
 

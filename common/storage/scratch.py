@@ -1,8 +1,8 @@
-"""Temporary local folders; those that killed processes left are removed.
+"""Temporary local folders. Folders that killed processes left behind are removed by later processes.
 
-All folders of a process are in one folder that the process keeps locked. The kernel releases the lock when the process
-ends, even if it is killed. So a folder that can be locked is abandoned. One of a living process cannot be locked, also
-from another container with the same host name.
+Each process keeps its temporary folders in one parent folder, and keeps this parent locked. The kernel releases the
+lock when the process ends, even if it is killed. Therefore, a parent folder that another process can lock is abandoned.
+This also works between containers that have the same host name.
 """
 
 import atexit
@@ -20,7 +20,7 @@ _PREFIX = "cartwheel-scratch"
 
 
 def make_scratch(name: str) -> str:
-    """Creates a private folder for temporary files, which is removed with the process at the latest."""
+    """Creates a private folder for temporary files, which is removed when the process ends."""
     return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
 
 
@@ -36,7 +36,7 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 @cache
 def _process_folder(parent: str, process: int) -> str:
-    """Creates the folder of this process; `process` is a key of the cache, because a forked child gets another one."""
+    """Creates the parent folder of this process. `process` is a cache key, so that a forked child creates its own."""
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)

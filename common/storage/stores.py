@@ -20,23 +20,23 @@ from common.uris import refuse_credentials
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{32}$")  # names of `_replacing`
 OWNER = "_owner.json"
-"""Name of the record of a directory's owner, and how the names of the other files of `ownership.py` begin."""
+"""Name of an ownership record, and prefix of the names of the other ownership files; see `ownership.py`."""
 _EXISTS = (409, 412)
-"""HTTP statuses of a conditional write: another one is being made, or the file exists."""
+"""HTTP statuses of a conditional write that fails because the file exists, or another process is writing it."""
 _UNSUPPORTED = (400, 501)
-"""HTTP statuses with which stores refuse the condition of a write."""
+"""HTTP statuses of stores that do not support conditional writes."""
 _UNSUPPORTED_NAMES = ("TypeError", "NotImplementedError", "ParamValidationError")
-"""Errors of plugins and client libraries that do not know the condition."""
+"""Errors of plugins and client libraries that do not support conditional writes."""
 _SETTLE_SECONDS = 1.0
-"""How long a file is left alone that was created without a condition: longer than others take to do the same."""
+"""Pause after a file is created without a conditional write, in which concurrent writers finish."""
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
 
 
 class Store(Protocol):
-    """Files by URI. The methods raise the errors of the underlying library."""
+    """Operations on files by URI. The methods raise the errors of the underlying library."""
 
     def exists(self, uri: str) -> bool:
-        """Returns True if there is a file, or a directory with a file in it."""
+        """Returns True if `uri` is a file, or a directory that contains a file."""
         ...
 
     def size(self, uri: str) -> int:
@@ -44,7 +44,7 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Reads the bytes [begin, end) of a file; stops at the end of the file, also if `end` is None."""
+        """Reads the bytes [begin, end) of a file, or fewer if the file ends earlier. None: to the end of the file."""
         ...
 
     def write(self, uri: str, content: bytes) -> None:
@@ -54,8 +54,8 @@ class Store(Protocol):
     def create(self, uri: str, content: bytes) -> None:
         """Writes a file unless it exists.
 
-        Read the file to learn who created it. Where a store cannot do this in one step, the last of several writers
-        wins, and each returns when the others are likely to have written.
+        The caller must read the file to learn which writer created it. In a store without conditional writes, the last
+        of several concurrent writers wins. Each call then waits until the other writers have probably finished.
         """
         ...
 
@@ -93,7 +93,7 @@ def local_path(uri: str) -> str:
 
 
 def is_served_by_tensorflow(uri: str) -> bool:
-    """Returns True if TensorFlow itself opens this scheme: local files, gs://, and s3:// with tensorflow-io."""
+    """Returns True if TensorFlow can open the URI: a local file, gs://, or, with tensorflow-io, s3://."""
     if is_local(uri):
         return True
     scheme = uri.partition("://")[0]
@@ -103,15 +103,15 @@ def is_served_by_tensorflow(uri: str) -> bool:
 
 
 def is_owner_file(name: str) -> bool:
-    """Returns True for the relative names of files that name the owner of a directory."""
+    """Returns True if a relative name is that of an ownership file; see `ownership.py`."""
     return name.rpartition("/")[2].startswith(OWNER)
 
 
 def open_store(uri: str) -> Store:
-    """Opens the store of a URI: TensorFlow's file system if it serves the scheme, else an fsspec plugin.
+    """Opens the store of a URI: the local disk, TensorFlow's file system for the scheme, or else an fsspec plugin.
 
     Raises:
-      ValueError: nothing serves the scheme, or the URI contains a credential.
+      ValueError: no store supports the scheme, or the URI may contain a credential.
     """
     if is_local(uri):
         return LocalStore()
@@ -131,7 +131,7 @@ def open_store(uri: str) -> Store:
 
 
 class LocalStore:
-    """The local disk, or a file system mounted there."""
+    """The local disk and file systems mounted on this machine."""
 
     def exists(self, uri: str) -> bool:
         return os.path.exists(local_path(uri))
@@ -172,7 +172,7 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        """Lists complete files only; skips those that are still being written or were left half written."""
+        """Lists complete files only. Skips files that are still being written or were left unfinished."""
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
@@ -190,7 +190,7 @@ class LocalStore:
 
 
 def _link(partial: str, path: str) -> None:
-    """Gives a written file the name `path`, unless it exists: a process that is killed leaves no half-written file."""
+    """Gives a complete file the name `path`; raises FileExistsError if `path` exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -206,7 +206,7 @@ def _link(partial: str, path: str) -> None:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes half-written files of killed processes below a local directory; does nothing in other stores."""
+    """Removes the unfinished files that killed processes left below a local directory. Ignores other stores."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
             with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
@@ -217,7 +217,7 @@ class FsspecStore:
     """A store behind an fsspec plugin."""
 
     def __init__(self, file_system: Any, *, has_directories: bool) -> None:
-        """Wraps an fsspec file system, which is untyped."""
+        """Wraps an untyped fsspec file system."""
         self._files, self._has_directories = file_system, has_directories
 
     def exists(self, uri: str) -> bool:
@@ -285,7 +285,7 @@ class TensorFlowStore:
     """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow, which takes seconds and is therefore not done when this module is imported."""
+        """Imports TensorFlow here rather than with this module, because the import takes seconds."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -343,7 +343,7 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises if S3 does not answer; otherwise, tensorflow-io would report the file as missing."""
+        """Raises an error if S3 does not answer. Otherwise, tensorflow-io would report the file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
@@ -363,7 +363,7 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Yields a temporary path. On success, the file at this path replaces `path`; on failure, it is removed."""
+    """Yields a temporary path. On success, the file written there replaces `path`; on failure, that file is removed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
@@ -379,7 +379,7 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """Returns the schemes registered with TensorFlow; importing tensorflow-io does not always register its own."""
+    """Imports tensorflow-io and returns the schemes that TensorFlow can open. The import may fail to register s3://."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
     with contextlib.suppress(Exception):  # it fails in several ways if it was built for another TensorFlow
@@ -389,14 +389,14 @@ def _tensorflow_schemes() -> frozenset[str]:
 
 @cache
 def _quiet_plugins() -> None:
-    """Raises the log level of all plugins: at DEBUG they log requests with credentials."""
+    """Raises the log level of all plugins, because at DEBUG they log requests with credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options to pass to a scheme's fsspec plugin, which reads its other options from the environment."""
+    """Returns the options for the fsspec plugin of a scheme. The plugin reads other options from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}
