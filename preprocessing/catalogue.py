@@ -1,4 +1,4 @@
-"""The catalogue: one row per item, from the item properties and the category tree as known at the first cut.
+"""Assembles the catalogue, one row per item, from the item properties and the category tree at the first cut.
 
 Shapes: N property rows, I items.
 """
@@ -28,28 +28,28 @@ PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 MAX_LEVELS = 100
-"""Maximum depth of a category tree. Each category stores its whole path, so a deep tree needs quadratic space."""
+"""Maximum depth of a category tree. Each category stores its whole path, so a deep tree needs much memory."""
 
 CATEGORY_SEPARATOR = " > "
-"""Separates the names in category ids from an item table, such as `Clothing > Shoes`."""
+"""Separator in the category ids of an item table, such as `Clothing > Shoes`."""
 
 
 @dataclass(frozen=True)
 class CategoryTree:
-    """The path of each category, and counts of irregular rows."""
+    """The paths of all categories, and counts of irregular rows."""
 
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Number of categories that are their own ancestors; the path of such a category ends before a category repeats."""
+    """Number of categories that are their own ancestors. Their paths are cut where a category would repeat."""
     num_orphans: int
-    """Number of categories with a parent that is not in the tree; they are treated as roots."""
+    """Number of categories with a parent that is not in the tree. Such categories are treated as roots."""
     num_repeated: int
-    """Number of rows that a later row of the same category replaces."""
+    """Number of rows that are ignored, because a later row has the same category."""
 
 
 class TreeReading(NamedTuple):
-    """The category tree and the summary of reading it."""
+    """The category tree, with a summary of its input rows."""
 
     tree: CategoryTree
     """The tree."""
@@ -60,7 +60,7 @@ class TreeReading(NamedTuple):
 
 
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
-    """Builds the tree from (category, parent) rows.
+    """Builds the category tree from (category, parent) rows.
 
     An empty parent marks a root. If a category has several rows, the last one is used.
 
@@ -87,9 +87,9 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category to the first parent that has a known path, was already visited, or is not in the tree.
+    """Climbs from a category to the first ancestor that has a known path, was already visited, or is not in the tree.
 
-    Returns the visited categories and this parent.
+    Returns the visited categories and this ancestor.
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -137,9 +137,9 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses property rows; for each (item, property), keeps only the last row before `until_ms`.
+    """Parses property rows. For each (item, property), keeps only the latest row before `until_ms`.
 
-    The table has the columns timestamp_ms, item, property and value.
+    The returned table has the columns timestamp_ms, item, property and value.
     """
     columns = {name: batch.columns[name].combine_chunks() for name in PROPERTY_COLUMNS}
     flaws = Flaws.none(len(batch.columns))
@@ -154,30 +154,30 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Returns the index of the latest of `rows` for each (item, property). If times are equal, the last row is used."""
+    """Returns the index of the latest row of each (item, property) among `rows`. Of equal times, the last row wins."""
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
 
 
 def merge_properties(table: pa.Table) -> pa.Table:
-    """Keeps the latest value of each (item, property) of a partition, in columns item, property and value."""
+    """Selects the latest value of each (item, property). Returns the columns item, property and value."""
     return table.take(find_latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
 def empty_properties() -> pa.Table:
-    """Makes the table that `merge_properties` returns for a partition without properties."""
+    """Returns the result of `merge_properties` for a partition without properties."""
     return pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
 
 
 def count_properties(properties: pa.Table) -> pa.Table:
-    """Counts the items that have each property, in columns id and count."""
+    """Counts the items that have each property. Returns the columns id and count."""
     counted = pc.value_counts(properties["property"])
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the `most_frequent` properties with the most items; excludes those with a role (category, price, …)."""
+    """Returns the `config.most_frequent` properties that most items have, without those with a role, such as price."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}
@@ -188,19 +188,20 @@ def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> t
 def assemble_items(
     properties: pa.Table | None, items: pa.Table, config: PropertyConfig, frequent: tuple[str, ...], tree: CategoryTree
 ) -> pa.Table:
-    """Assembles the catalogue rows of a partition: one per item, with the item's properties as text.
+    """Assembles the catalogue rows of a partition, one per item, with properties as text.
 
     Args:
       properties: table from `merge_properties`; None if the shop has no item properties.
-      items: all items of the partition, with their index and the columns of `vocabularies.count_items`; the items of
-        the vocabulary are first, in the order of their index.
+      items: all items of the partition, with their index and the columns of `vocabularies.count_items`. The items of
+        the vocabulary come first, in index order.
       config: names of the properties with a role.
-      frequent: the other properties to keep.
+      frequent: other properties to keep, from `choose_properties`.
       tree: the category tree.
 
     Returns:
-      item_id, item_index, title, category_id, category_path (list of ids, root first), is_available, price,
-      property_values (list of `property=word`), event_counts (list, by kind), first_seen_ms and last_seen_ms.
+      A table with the columns item_id, item_index, title, category_id, category_path (list of ids, root first),
+      is_available, price, property_values (list of `property=word`), event_counts (list, by kind), first_seen_ms and
+      last_seen_ms.
     """
     if properties is None:
         properties = empty_properties()
@@ -233,14 +234,14 @@ def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
 
 
 def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
-    """Selects the known prices of the items with training events, float32."""
+    """Returns the known prices of the items with training events, float32."""
     return catalogue.filter(is_trained(catalogue))["price"].drop_null().to_numpy()
 
 
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts a partition's items and invalid property values. The statistics have the sums over all partitions."""
+    """Counts a partition's items and invalid property values. `merge_descriptions` adds up all partitions."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths
@@ -268,7 +269,7 @@ def describe_partition(
 
 
 def count_category_events(catalogue: pa.Table) -> pa.Table:
-    """Sums the training events of the items in each category; returns the columns id and count."""
+    """Sums the training events of the items in each category. Returns the columns id and count."""
     events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
     categorized = events.filter(events["id"].is_valid())
     summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])
@@ -284,7 +285,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """Returns [I] lists with the number of training events of each kind."""
+    """Returns each item's number of training events by kind, as [I] lists."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -301,20 +302,20 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns the index in `ids` [I] of each property row's item, [N]."""
+    """Returns the item of each property row, as indices [N] into `ids` [I]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
 
 def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    """Finds the rows of the named properties."""
+    """Returns the indices of the rows with the named properties."""
     property_code, found = encode_strings(properties["property"])
     is_named = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_named[property_code]) if len(found) else np.empty(0, np.int64)
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Selects each item's value of one property, [I] strings; null if the value is missing or empty."""
+    """Returns each item's value of one property, [I] strings. Missing and empty values are null."""
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)
     source[owner[rows]] = rows
@@ -323,9 +324,9 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """Returns the paths of categories: [I] lists of category ids, root first; empty for null.
+    """Returns the paths of categories, as [I] lists of category ids, root first. The path of null is empty.
 
-    An id that is not in the tree is read as a path: `Clothing > Shoes` is below `Clothing`.
+    An id that is not in the tree is read as a path. For example, `Clothing > Shoes` is below `Clothing`.
     """
     encoded = category.dictionary_encode()
     paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]
@@ -339,14 +340,14 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses prices such as `n15360.000` or `15360.0`, [I] float32; other texts and negative prices become null."""
+    """Parses prices such as `n15360.000` or `15360.0`, [I] float32. Other texts and negative prices become null."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Returns the words in each item's values of the named properties, as [I] lists of distinct `property=word`."""
+    """Splits each item's values of the named properties into words. Returns [I] lists of distinct `property=word`."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

@@ -21,7 +21,7 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Groups of settings that the help of `prepare` only names, so that it fits on a screen; most belong in shop.toml."""
+"""Groups of settings that the help of `prepare` does not list one by one, so that the help fits on a screen."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
       program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over when this
-      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only with 0.
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over while this
+      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only if the status is 0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -196,10 +196,10 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _check_events(given: argparse.Namespace) -> None:
-    """Refuses a second event log, because argparse would keep only the last one.
+    """Refuses an input that is given twice, because argparse would keep only the last value.
 
     Raises:
-      ValueError: two flags name files of the same input, or `--events` has a list with commas.
+      ValueError: a flag and `--set` name files of the same input, or the event log is a list with commas.
     """
     advice = "give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):

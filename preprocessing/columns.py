@@ -1,4 +1,4 @@
-"""Arrow tables: encoding, hashing into partitions, sorting."""
+"""Encodes Arrow tables, assigns rows to partitions by hash, and sorts rows."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EncodedTable = bytes
-"""An Arrow IPC stream, as `encode_columns` writes it; b"" for no rows."""
+"""An Arrow IPC stream from `encode_columns`, or b"" if there are no rows."""
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -14,7 +14,7 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 def encode_columns(table: pa.Table) -> EncodedTable:
     """Encodes a table as a compressed Arrow IPC stream.
 
-    Beam encodes bytes faster than all other elements. They are compressed because an in-process runner keeps all
+    Beam encodes bytes faster than other elements. The bytes are compressed, because an in-process runner keeps all
     elements in memory. Text columns are not dictionary-encoded, because a slice would contain the whole dictionary.
     """
     sink = pa.BufferOutputStream()
@@ -29,19 +29,19 @@ def decode_columns(encoded: EncodedTable) -> pa.Table:
 
 
 def hash_ids(ids: pa.Array) -> np.ndarray:
-    """Hashes strings [N] to [N] uint64; the hashes are the same on every machine and in every run."""
+    """Hashes strings [N] to [N] uint64. The hashes are the same on all machines and in all runs."""
     return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def assign_partitions(ids: pa.Array, num_partitions: int) -> np.ndarray:
-    """Assigns strings [N] to partitions, [N] int64; each distinct string is hashed once."""
+    """Assigns ids [N] to partitions by their hashes, [N] int64."""
     encoded = ids.dictionary_encode()
     partitions = (hash_ids(encoded.dictionary) % np.uint64(num_partitions)).astype(np.int64)
     return partitions[encoded.indices.to_numpy()]
 
 
 def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[int, pa.Table]]:
-    """Splits rows by partition [N]; rows keep their order, and empty partitions are omitted."""
+    """Groups rows by `partitions` [N] into (partition, rows). Rows keep their order; empty partitions are omitted."""
     order = np.argsort(partitions, kind="stable")
     found, starts = np.unique(partitions[order], return_index=True)
     ends = np.append(starts[1:], len(order))
@@ -51,7 +51,7 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 
 
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
-    """Returns the ascending indices of the last row with each distinct combination of values in the columns [N]."""
+    """Returns the ascending indices of the last row of each distinct key. A key is a row of the columns `keys` [N]."""
     order = np.lexsort(keys[::-1])  # stable: equal keys stay in row order
     is_last = np.ones(len(order), bool)
     if len(order) > 1:
@@ -61,12 +61,12 @@ def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Encodes a string column [N]. Returns indices [N] into the distinct strings, and these strings."""
+    """Encodes a string column [N] as indices [N] into its distinct strings. Returns the indices and these strings."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
 
 
 def sort_by_count(table: pa.Table, column: str = "count") -> pa.Table:
-    """Sorts rows by count descending, then by id ascending: the order of a vocabulary."""
+    """Sorts rows in the order of a vocabulary: by descending count, then by ascending id."""
     return table.take(pc.sort_indices(table, sort_keys=[(column, "descending"), ("id", "ascending")]))

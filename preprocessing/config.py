@@ -15,10 +15,10 @@ PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
 
 @dataclass(frozen=True, kw_only=True)
 class FormatConfig:
-    """How the files of an input are read. By default, this is detected from the files."""
+    """How the files of an input are read. By default, the format is detected from the files."""
 
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
-    """`csv`, `parquet` or `jsonl`; `auto`: detected from the content of each file."""
+    """`csv`, `parquet` or `jsonl`. `auto`: detected from the content of each file."""
 
     separator: str | None = None
     """Separator of CSV fields. None: detected from the header among comma, semicolon, tab and bar."""
@@ -50,7 +50,7 @@ class TimeConfig:
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
 
     zone: str = "UTC"
-    """Time zone of times without one, such as `Europe/Berlin`."""
+    """Time zone of times that do not name a zone, such as `Europe/Berlin`."""
 
     def __post_init__(self) -> None:
         try:
@@ -73,14 +73,14 @@ class EventColumns:
     """Time of the event."""
 
     kind: str = "event"
-    """Event kind, such as `view`. For a log of only one kind, give its name as a constant: `'transaction'`."""
+    """Event kind, such as `view`. If the log has only one kind, give the kind as a constant: `'transaction'`."""
 
     transaction: str | None = None
-    """Id of the purchase; rows that differ only in this id are two events. None: `transactionid`, if the log has it."""
+    """Id of the purchase. Rows that differ only in this id are separate events. None: `transactionid`, if it exists."""
 
     weight: str | None = None
     """Weight of the event in training, such as a quantity or a rating: a number from 0 to 1e9. It is multiplied by the
-    weight of the event's kind. A missing value counts as 1. None: all weights are 1."""
+    weight of the event's kind. A missing weight is 1. None: all weights are 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +103,23 @@ class ItemTableConfig:
     """Column with the item's name, as people read it."""
 
     category: tuple[str, ...] = ()
-    """Columns of the category path, from the root down; or one column that contains whole paths, see `separator`."""
+    """Columns of the category path, from the root down, or one column with whole paths; see `separator`."""
 
     separator: str = ">"
-    """Separates the categories in a column that contains whole paths."""
+    """Separator of categories in a column with whole paths."""
 
     price: str | None = None
     """Column with the price."""
 
     availability: str | None = None
-    """Column that says whether an item can be bought: 1 or 0, true or false, yes or no, in stock or out of stock."""
+    """Column with the availability of an item: 1 or 0, true or false, yes or no, in stock or out of stock."""
 
     attributes: tuple[str, ...] = ()
     """Other columns that describe the item, which become features of `nn`. A number becomes a bucket (five per power of
     ten), a text of at most `max_words` words becomes one value, and a longer text becomes one value per word."""
 
     max_words: int = 4
-    """If one of the first rows has more words in an attribute, each word of that attribute becomes a value."""
+    """An attribute gets one value per word if a text in the first rows has more words than this, else one value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +131,10 @@ class VocabularyConfig:
     properties get an index too, after all others, so that they can be recommended."""
 
     max_size: int | None = None
-    """Maximum number of ids; the most frequent are kept. None: no limit."""
+    """Maximum number of ids. The most frequent ids are kept. None: no limit."""
 
     oov_buckets: int = 1
-    """Number of indices, after those of the vocabulary, that all other ids share. A hash selects the index of an id."""
+    """Number of extra indices for ids outside the vocabulary. A hash assigns each id to one of these indices."""
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
@@ -150,14 +150,14 @@ class SplitConfig:
     """How events are divided into training, validation and test."""
 
     method: SplitMethod = SplitMethod.TIME
-    """`time`, `random`, or `none`: all events are for training."""
+    """`time`, `random`, or `none` (all events are for training)."""
 
     validation_from_ms: int | None = None
-    """First cut of a split by time, in milliseconds since 1970 (UTC). None: a quantile of the event times, from
-    `validation_share` and `test_share`."""
+    """Time at which validation starts in a split by time, in milliseconds since 1970 (UTC). None: a quantile of the
+    event times, which `validation_share` and `test_share` determine."""
 
     test_from_ms: int | None = None
-    """Second cut of a split by time, like `validation_from_ms`."""
+    """Time at which the test split starts, like `validation_from_ms`."""
 
     validation_share: float = 0.1
     """Share of the events for validation, if no cuts are given."""
@@ -194,7 +194,7 @@ class PropertyConfig:
     """Property with an item's category, an id of the category tree."""
 
     availability: str = "available"
-    """Property that says whether an item is available: 1 or 0."""
+    """Property with an item's availability: 1 or 0."""
 
     price: str = "790"
     """Property with an item's price, such as `n15360.000` or `15360.0`."""
@@ -203,7 +203,7 @@ class PropertyConfig:
     """Property with an item's name, as people read it. The shop may lack this property."""
 
     most_frequent: int = 8
-    """Number of other properties to keep, as sets of values: those with the most items."""
+    """Number of other properties to keep. The properties that most items have are kept, as sets of values."""
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
@@ -212,7 +212,7 @@ class PropertyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """Limits for the distance between a figure and the baseline's."""
+    """Limits for the distance between a figure of this dataset and the same figure of the baseline."""
 
     warn: float | None
     """Distance above which a warning is logged. None: never."""
@@ -234,10 +234,10 @@ class ExpectationConfig:
     """Relative change of the number of event rows."""
 
     event_shares: Limit = Limit(warn=0.02, fail=0.1)
-    """Largest change of an event kind's share."""
+    """Largest change of the share of an event kind."""
 
     popularity: Limit = Limit(warn=0.5, fail=None)
-    """Total variation distance between the items' shares of the training events in the two datasets, from 0 to 1."""
+    """Total variation distance, from 0 to 1, between the popularity distributions of items in the two datasets."""
 
     rejects: Limit = Limit(warn=0.001, fail=0.01)
     """Increase of the share of invalid event rows."""
@@ -252,12 +252,12 @@ class ExpectationConfig:
     """Share of the priced items outside the baseline's price range."""
 
     days_behind: Limit = Limit(warn=0, fail=None)
-    """Number of days by which the last event of this dataset is earlier than the baseline's."""
+    """Number of days from the last event of this dataset to the last event of the baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Input and settings of `prepare`; the same input and settings give the same dataset."""
+    """Input and settings of `prepare`. The same input and settings give the same dataset."""
 
     events: str
     """Glob of the event log: CSV (perhaps compressed), Parquet or JSON Lines files, or a directory of them."""
@@ -269,7 +269,7 @@ class PrepareConfig:
     """Which columns of the event log contain the visitor, the item, the time and the kind."""
 
     where: tuple[str, ...] = ()
-    """Conditions that all events must meet, such as `Quantity > 0`; other rows are counted and dropped."""
+    """Conditions that all events must meet, such as `Quantity > 0`. Other rows are counted and dropped."""
 
     time: TimeConfig = field(default_factory=TimeConfig)
     """How times of events are read."""
@@ -282,10 +282,10 @@ class PrepareConfig:
     where two equal rows are two purchases."""
 
     item_properties: str | None = None
-    """Glob of the item properties: .csv and .csv.gz files."""
+    """Glob of the item properties: files with the columns timestamp (in ms), itemid, property and value."""
 
     category_tree: str | None = None
-    """Path of the category tree, one file."""
+    """Glob of the category tree: files with the columns categoryid and parentid."""
 
     item_table: ItemTableConfig = field(default_factory=ItemTableConfig)
     """A table with one row per item, instead of item properties and a category tree."""
@@ -307,10 +307,10 @@ class PrepareConfig:
     """The item vocabulary."""
 
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
-    """The category vocabulary; the frequency of an id is its number of items, not its number of events."""
+    """The category vocabulary. The frequency of a category is its number of items, not of events."""
 
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
-    """The vocabulary of property values; the frequency of a value is its number of items."""
+    """The vocabulary of property values. The frequency of a value is the number of items that have it."""
 
     properties: PropertyConfig = field(default_factory=PropertyConfig)
     """Names of the item properties that have a role."""
@@ -322,8 +322,8 @@ class PrepareConfig:
     """Approximate number of rows in a block of timelines."""
 
     partition_bytes: int = 16 << 20
-    """Approximate number of input bytes per partition, with .gz files counted at three times their size. A partition
-    becomes one shard per split."""
+    """Approximate number of input bytes per partition. Compressed files and Parquet files count as three
+    times their size. Each partition becomes one shard per split."""
 
     num_buckets: int = 16
     """Number of quantile buckets of prices, and of the gaps between a visitor's events."""
@@ -344,7 +344,7 @@ class PrepareConfig:
 
 
 def parse_when(text: str) -> int:
-    """Parses `2015-09-01`, `2015-09-01T12:00+02:00` (UTC unless it has a zone) or `1441065600000` to ms since 1970."""
+    """Converts ISO 8601 (UTC by default), such as `2015-09-01T12:00+02:00`, or a number of ms to ms since 1970."""
     if text.isdigit():
         when = int(text)
     else:
@@ -365,5 +365,5 @@ def parse_when(text: str) -> int:
 
 
 def format_when(timestamp_ms: int) -> str:
-    """Formats milliseconds since 1970 as ISO 8601 (UTC); `parse_when` is its exact inverse."""
+    """Formats milliseconds since 1970 as ISO 8601 (UTC). `parse_when` is the exact inverse."""
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Descriptions of a finished dataset: statistics, manifest, summary and log."""
+"""Describes a finished dataset: statistics, manifest, summary and log."""
 
 import logging
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from preprocessing.statistics import correlation, popularity, summaries
 log = logging.getLogger(__name__)
 
 _WARN_SHARE = 0.01
-"""A reason that excludes more than this share of the rows is logged as a warning."""
+"""Share of the rows above which a reason to exclude rows is logged as a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class DatasetResults:
     tree: catalogue.TreeReading
     """The category tree."""
     cuts: Cuts | None
-    """Cuts of a split by time."""
+    """Cuts of a split by time; None for other methods."""
     counts: IdCounts
     """Statistics of events and items."""
     properties: PropertyCounts | None
     """Results of reading the item properties; None if the shop has none."""
     kept_properties: tuple[str, ...]
-    """Properties without a role that become property values."""
+    """Names of the properties without a role that become property values."""
     items: CatalogueCounts
     """Counts of the catalogue."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
@@ -52,7 +52,7 @@ class DatasetResults:
 
 
 def describe_statistics(results: DatasetResults) -> dict[str, Any]:
-    """Describes a dataset for `statistics.json`."""
+    """Returns the content of `statistics.json`."""
     reading, events, tree, kinds = results.reading, results.counts.events, results.tree, results.kinds.names
     return {
         "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning, kinds),
@@ -69,7 +69,7 @@ def describe_statistics(results: DatasetResults) -> dict[str, Any]:
 
 
 def make_manifest(job: Job, results: DatasetResults) -> Manifest:
-    """Makes the manifest of all files below the dataset's root, with their checksums."""
+    """Makes the manifest, with the checksums of all files below the dataset's root."""
     names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
     checksums = {shard.name: shard.sha256 for shard in results.shards}
     return Manifest(
@@ -102,7 +102,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows by reason. A reason is a clause, such as `their list of events is empty`."""
+    """Returns the number of excluded rows by reason. A reason completes the log message '… rows are excluded: …'."""
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

@@ -21,10 +21,12 @@ _HELP = (
 
 
 def download(output: str) -> dict[str, Any]:
-    """Downloads the four files into the local directory `output`, all or none.
+    """Downloads the four files into the directory `output`, all or none.
 
     Raises:
-      ConnectionError: Kaggle cannot be reached or denies access; the message says what to do.
+      FileExistsError: `output` is not empty.
+      ModuleNotFoundError: the package kagglehub is not installed.
+      ConnectionError: Kaggle cannot be reached or denies access. The message says what to do.
     """
     storage.refuse_existing(output)
     try:

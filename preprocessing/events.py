@@ -1,4 +1,4 @@
-"""Parses the columns of the log to the visitor, time, kind, item, transaction and weight of each event.
+"""Parses the visitor, time, kind, item, transaction and weight of each event from the columns of the log.
 
 Shapes: N events of a batch.
 """
@@ -34,27 +34,27 @@ from preprocessing.validation import Flaws
 
 TRANSACTION = "transactionid"
 MAX_WEIGHT = 1e9
-"""Largest weight of an event; larger ones are probably ids or times."""
+"""Maximum weight of an event. Larger numbers are probably ids or times."""
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 NOT_MET, DROPPED_KIND = "not met: ", "kind "
-"""Prefixes of the reasons in `ParsedEvents.filtered`: before a condition, and before the log's word for a kind."""
+"""Prefixes of reasons in `ParsedEvents.filtered`. A condition follows `NOT_MET`; a dropped word, `DROPPED_KIND`."""
 
 
 class ParsedEvents(NamedTuple):
     """The events of a batch."""
 
     table: pa.Table
-    """visitor, timestamp_ms, event (index in the kinds' names), item, transaction ('': none) and weight (float32)."""
+    """Columns visitor, timestamp_ms, event (index of the kind), item, transaction ('' if none) and weight (float32)."""
     rejects: Rejects
     """The invalid rows."""
     filtered: Counter[str]
-    """Number of rows that were dropped on purpose, by reason, such as a condition."""
+    """Number of rows that the settings drop, by reason, such as a condition."""
 
 
 @dataclass(frozen=True)
 class EventMapping:
-    """How the columns of a log become events. Values that the settings do not give are detected."""
+    """The mapping from the columns of a log to events. Values that the settings do not give are detected."""
 
     columns: EventColumns
     """The path or constant of each field of an event."""
@@ -74,7 +74,7 @@ class EventMapping:
 
 
 def make_mapping(config: PrepareConfig) -> EventMapping:
-    """Makes the mapping from the settings; the unit or format of times may still have to be detected.
+    """Makes the mapping from the settings. `inputs.resolve_mapping` then detects the unit or format of times.
 
     Raises:
       ValueError: a condition is invalid, or a constant kind is not among the kinds.
@@ -84,14 +84,14 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the event kinds of a log. If the settings name no kinds, a constant kind is the only kind.
+    """Returns the event kinds of a log. If the settings name no kinds and the kind is constant, it is the only kind.
 
     Args:
-      config: the kinds of the settings.
-      path: column or constant of the event kind.
+      config: the kinds in the settings.
+      path: column of the event kind, or the quoted constant.
 
     Raises:
-      ValueError: the constant is neither a kind of the settings nor mapped to one, or cannot name a kind.
+      ValueError: the constant is not a kind in the settings and not mapped to one, or is not a valid name.
     """
     constant = constant_of(path)
     if constant is None:
@@ -118,7 +118,7 @@ def keeps_repeats(config: PrepareConfig) -> bool:
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the rows of a batch; each row is one event, or has a list of events.
+    """Parses the events in the rows of a batch. A row is one event, or contains a list of events.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.
@@ -172,7 +172,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words for event kinds to indices in `config.names`, [N] int8. Marks unknown words, which become -1."""
+    """Converts words for event kinds to indices in `config.names`, [N] int8. Unknown words become -1 and are marked."""
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
@@ -181,10 +181,10 @@ def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray
 
 
 def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share: float) -> None:
-    """Checks that most words [N] of a sample are kinds, so that a wrong mapping fails before all rows are read.
+    """Checks that most words [N] of a sample are known, so that a wrong mapping fails before all rows are read.
 
     Raises:
-      ValueError: more than `max_reject_share` of the words are unknown; the message lists them.
+      ValueError: more than `max_reject_share` of the words are unknown. The message lists the unknown words.
     """
     counts = count_words(to_text(texts).fill_null(""))
     unknown = {word: count for word, count in counts.items() if word not in {*_codes_of_words(config), *config.dropped}}
@@ -198,7 +198,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the kind for each known word: the names of the kinds, and the words in the settings."""
+    """Returns the index of the kind by word. Known words are the names of the kinds and the words in `config.words`."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
@@ -210,7 +210,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the events that meet all conditions and have a kind that is kept; None: all events."""
+    """Returns the indices of the events to keep, by condition and kind. None: all events are kept."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

@@ -1,4 +1,4 @@
-"""Compares a dataset with an earlier dataset of the same shop, its baseline.
+"""Compares a dataset with its baseline, an earlier dataset of the same shop.
 
 Shapes: K event kinds, R reasons.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Expectations:
-    """The figures of a dataset that later datasets are compared with."""
+    """Figures of a dataset, with which later datasets are compared."""
 
     rows: int
     """Number of event rows."""
@@ -37,7 +37,7 @@ class Expectations:
     reject_reasons: tuple[str, ...]
     """[R] reasons why event rows were invalid."""
     reject_shares: tuple[float, ...]
-    """[R] share of the event rows that were invalid for each reason."""
+    """[R] share of invalid event rows for each reason."""
     event_kinds: tuple[str, ...]
     """[K] names of the event kinds."""
     event_shares: tuple[float, ...]
@@ -63,13 +63,13 @@ class Check:
     """The comparison of one figure with the baseline's figure."""
 
     name: str
-    """Name of the figure's limit in `ExpectationConfig`."""
+    """Name of the figure, as in `ExpectationConfig`."""
     baseline: str
     """The baseline's figure, formatted."""
     found: str
     """This dataset's figure, formatted."""
     distance: float
-    """Distance between the two figures."""
+    """Distance between the two figures, as `ExpectationConfig` defines it."""
     warn: float | None
     """The distance above which a warning is logged."""
     fail: float | None
@@ -122,14 +122,12 @@ def read_expectations(root: str) -> Expectations:
 
 
 def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
-    """Compares the dataset at `root`, which may still lack a manifest, with the one at `baseline`.
-
-    Logs warnings and writes `comparison.json`.
+    """Compares a new dataset with its baseline. Logs warnings and writes `comparison.json`.
 
     Args:
       baseline: root of the earlier dataset.
       after: expectations of the new dataset.
-      root: root of the new dataset.
+      root: root of the new dataset, which may still lack a manifest.
       config: limits.
 
     Raises:
@@ -157,7 +155,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks the number of rows, shares of event kinds, rejects, presence of item properties, and the last day."""
+    """Checks the number of rows, the shares of event kinds, the rejects, the known item properties and the last day."""
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [
@@ -183,7 +181,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of invalid rows for each reason; reports the reason with the largest increase."""
+    """Checks the share of invalid rows of the reason with the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )
@@ -199,7 +197,7 @@ def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> C
 
 
 def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of items with each property; reports the property with the largest decrease."""
+    """Checks the share of items with a category, price or availability. Reports the one with the largest decrease."""
     names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
     decreases = {name: getattr(before, name) - getattr(after, name) for name in names}
     worst = max(decreases, key=lambda name: decreases[name])
@@ -213,7 +211,7 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks popularity and prices; the catalogues have the columns item_id, price and event_counts."""
+    """Checks popularity and prices. `before` and `after` are catalogues with item_id, price and event_counts."""
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
     if expected.min_price is not None and expected.max_price is not None:
@@ -229,7 +227,7 @@ def check_items(expected: Expectations, before: pa.Table, after: pa.Table, confi
 
 
 def popularity_distance(before: pa.Table, after: pa.Table) -> float:
-    """Computes the total variation distance, in [0, 1], between two catalogues' distributions of training events."""
+    """Computes the total variation distance, in [0, 1], between the popularity distributions in two catalogues."""
     ids = pa.concat_arrays([before["item_id"].combine_chunks(), after["item_id"].combine_chunks()]).dictionary_encode()
     code, size = ids.indices.to_numpy(), len(ids.dictionary)
     shares = []
@@ -270,7 +268,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest change of a share; a kind that a dataset lacks has a share of 0."""
+    """Returns the largest change of an event kind's share. A kind that a dataset lacks has a share of 0."""
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

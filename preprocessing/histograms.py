@@ -1,6 +1,6 @@
-"""Mergeable histograms of bounded size, and samples of them.
+"""Mergeable histograms of bounded size, and samples from them.
 
-Cuts are chosen from the histogram of event times; TF-Transform analyses samples of gaps and prices.
+Split cuts are quantiles of the histogram of event times. TF-Transform analyses samples of gaps and prices.
 
 Shapes: N values, T bins.
 """
@@ -11,29 +11,29 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_FLOATS = 1 << 16
-"""Most bins of a histogram of floats, and most values of a sample of it."""
+"""Maximum number of bins in a histogram of floats, and of values in a sample from it."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of integers, or of the bits of floats."""
+    """Counts of integers. Floats are counted by their bits, read as integers."""
 
     values: np.ndarray
-    """[T] int64, distinct and ascending: the starts of bins of width 2**resolution."""
+    """[T] int64, start of each bin, ascending. The width of a bin is 2**resolution."""
     counts: np.ndarray
-    """[T] int64, the values of each bin."""
+    """[T] int64, number of values in each bin."""
     resolution: int = 0
-    """While there are few distinct values, it is 0, so that they are exact."""
+    """Binary logarithm of the bin width. With 0, each bin is one exact value."""
 
 
 def count_values(values: np.ndarray, max_bins: int) -> Histogram:
-    """Counts integers [N]; the resolution is the finest with at most `max_bins` bins."""
+    """Counts integers [N], with the finest resolution that needs at most `max_bins` bins."""
     distinct, counts = np.unique(values.astype(np.int64), return_counts=True)
     return _coarsen(Histogram(distinct, counts), max_bins)
 
 
 def merge_histograms(parts: Iterable[Histogram], max_bins: int) -> Histogram:
-    """Merges histograms of at most `max_bins` bins; the result does not depend on their order or grouping."""
+    """Merges histograms into one with at most `max_bins` bins. The order of merges does not change the result."""
     listed = list(parts)
     resolution = max((part.resolution for part in listed), default=0)
     empty = np.empty(0, np.int64)
@@ -51,12 +51,12 @@ def count_floats(values: np.ndarray) -> Histogram:
 
 
 def merge_floats(parts: Iterable[Histogram]) -> Histogram:
-    """Merges results of `count_floats`; the result does not depend on their order or grouping."""
+    """Merges results of `count_floats`. The order of merges does not change the result."""
     return merge_histograms(parts, MAX_FLOATS)
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
-    """Returns at most `MAX_FLOATS` float32 values, ascending: all of them, or evenly spaced quantiles."""
+    """Returns all values, or `MAX_FLOATS` evenly spaced quantiles if there are more, as ascending float32."""
     total = int(histogram.counts.sum())
     size = min(total, MAX_FLOATS)
     ranks = (2 * np.arange(size) + 1) * total // (2 * size or 1)  # in the middles of `size` equal parts
@@ -72,7 +72,7 @@ def _coarsen(histogram: Histogram, max_bins: int) -> Histogram:
 
 
 def _add_up(values: np.ndarray, counts: np.ndarray, resolution: int) -> Histogram:
-    """Adds the counts of equal values, which are ascending."""
+    """Merges bins that have the same start; `values` is ascending."""
     if len(values) == 0:
         return Histogram(values, counts, resolution)
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])

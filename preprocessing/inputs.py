@@ -36,7 +36,7 @@ class Input(NamedTuple):
     parts: list[Part]
     """Parts that cover the files; empty if there are no files."""
     num_partitions: int
-    """Number of partitions for the rows."""
+    """Number of partitions into which the rows are divided."""
 
 
 class Inputs(NamedTuple):
@@ -45,17 +45,17 @@ class Inputs(NamedTuple):
     events: Input
     """The event log."""
     mapping: EventMapping
-    """The columns of the event log."""
+    """How to read events from the columns of the event log."""
     properties: Input
-    """Item properties or a table of items; empty if the shop has neither."""
+    """Item properties or an item table; empty if the shop has neither."""
     table: ItemTableMapping | None
-    """The columns of the table of items; None if there is no such table."""
+    """How to read the columns of the item table; None if there is no item table."""
     tree: Input
     """The category tree; empty if the shop has none."""
 
 
 def list_inputs(config: PrepareConfig) -> Inputs:
-    """Finds all input files, checks their columns, and detects the unit of the events' times.
+    """Finds all input files, checks their columns, and detects the unit or format of event times.
 
     Raises:
       FileNotFoundError: a glob matches no file.
@@ -74,10 +74,10 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Detects the unit or format of times from the first rows, and checks the event kinds of these rows.
+    """Detects the unit or format of times from the first rows, and checks the event kinds in these rows.
 
     Args:
-      mapping: the mapping of the settings.
+      mapping: the mapping from the settings.
       parts: parts of the event log.
       max_reject_share: share of unknown event kinds above which the mapping is refused.
 
@@ -104,7 +104,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
 
 
 def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
-    """Finds the item properties, or the table of items and the types of its columns."""
+    """Finds the item properties, or the item table and the types of its columns."""
     if config.item_table.files is None:
         columns = catalogue.PROPERTY_COLUMNS
         return _find(config, config.item_properties, FormatConfig(), columns, advice=FIXED_ADVICE), None

@@ -1,4 +1,4 @@
-"""Reads the availability and categories of items from a newer table, to decide which items an export may recommend."""
+"""Reads the availability and categories of items from an item table, for exports, which recommend only some items."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from preprocessing.statistics.summaries import ReadingSummary, merge_readings, s
 log = logging.getLogger(__name__)
 
 COLUMNS = ("id", "availability", "category")
-"""The columns of the table that are read."""
+"""The roles of the columns that are read from the item table."""
 
 _MAX_REJECT_SHARE = 0.01
 _EXAMPLES = 3
@@ -27,16 +27,16 @@ _EXAMPLES = 3
 def read_item_facts(
     items: str | None = None, shop: str | None = None, columns: Mapping[str, str] | None = None
 ) -> pa.Table:
-    """Reads a table with one row per item. If an item has several rows, the last one is used.
+    """Reads an item table. If an item has several rows, the last one is used.
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
-      shop: path of a shop.toml; its `item_table` has the columns and the format.
-      columns: the table's column for each of `COLUMNS`, instead of the one in the shop.toml. A category path has
+      shop: path of a shop.toml with the columns and the format in its section `item_table`.
+      columns: column names by role (see `COLUMNS`), which replace those in the shop.toml. For a category path, give
         several columns, separated by commas.
 
     Returns:
-      A table of `ITEM_FACTS_SCHEMA`.
+      A table with the schema `ITEM_FACTS_SCHEMA`, one row per item.
 
     Raises:
       ValueError: there is no table or no such column, the table has neither availability nor categories, more than 1%
@@ -59,7 +59,7 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the table and its settings, without the columns that this command does not need."""
+    """Returns the glob of the item table and its settings, with only the columns that the facts need."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
@@ -93,7 +93,7 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
 
 
 def _check_rejects(files: str, reading: ReadingSummary) -> None:
-    """Warns about invalid rows; fails if there are many."""
+    """Warns about invalid rows; raises ValueError if there are many."""
     reasons = reading.reject_reasons()
     num_invalid = sum(reason.count for reason in reasons.values())
     if not num_invalid:
@@ -106,7 +106,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about unknown words in the availability column; fails if no row has a known word."""
+    """Warns about unknown words in the availability column; raises ValueError if no row has a known word."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

@@ -1,4 +1,4 @@
-"""Converts a table with one row per item to item properties, the input of the catalogue.
+"""Converts an item table, which has one row per item, to the item properties from which the catalogue is built.
 
 Shapes: N rows of a batch, P property rows.
 """
@@ -28,16 +28,16 @@ _BUCKETS_PER_DECADE = 5
 
 @dataclass(frozen=True)
 class ItemTableMapping:
-    """The mapping of a table's columns, with the types of its attributes."""
+    """The mapping from an item table's columns to properties, with the types of the attributes."""
 
     config: ItemTableConfig
-    """The columns."""
+    """The columns of the item table."""
     properties: PropertyConfig
     """Names of the properties with a role."""
     numbers: frozenset[str] = frozenset()
     """Attributes that are numbers."""
     texts: frozenset[str] = frozenset()
-    """Attributes that are texts: each of their words becomes a value."""
+    """Attributes that are texts. Each word of a text becomes a value."""
 
     @property
     def paths(self) -> list[str]:
@@ -53,10 +53,10 @@ class ItemTableMapping:
 
 
 class ParsedFacts(NamedTuple):
-    """The facts that decide which items may be recommended, parsed from the rows of a batch."""
+    """Availability and categories of items, parsed from the rows of a batch."""
 
     facts: pa.Table
-    """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""
+    """The valid rows, with the schema `ITEM_FACTS_SCHEMA`. Item ids may repeat."""
     unclear: pa.Array
     """Unknown words in the availability column."""
     rejects: Rejects
@@ -64,7 +64,7 @@ class ParsedFacts(NamedTuple):
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
-    """Detects the attributes that are numbers or texts, from the first rows."""
+    """Detects from the first rows which attributes are numbers or texts, and adds them to the mapping."""
     values = _select(sample, mapping)
     numbers, texts = set(), set()
     for name in mapping.config.attributes:
@@ -77,9 +77,9 @@ def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMappi
 
 
 def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses the rows of a batch to property rows; keeps the last known value of each (item, property).
+    """Converts the rows of a batch to property rows. Keeps the last known value of each (item, property).
 
-    The table has the columns timestamp_ms (0: known from the start), item, property and value.
+    The returned table has the columns timestamp_ms (0: known from the start), item, property and value.
     """
     values = _select(batch.columns, mapping)
     item = to_ids(values[mapping.config.id])
@@ -103,7 +103,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses the availability and the category in each row of a batch."""
+    """Parses the availability and the category of the item in each row of a batch."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))
@@ -142,7 +142,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the values [N] of each property as text; '' if a value is unknown."""
+    """Returns the values [N] of each property as text. Unknown values are ''."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:
@@ -168,7 +168,7 @@ def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Arr
 
 
 def _bucket(numbers: pa.Array) -> pa.Array:
-    """Returns the name of each number's bucket; buckets are logarithmic and keep the sign."""
+    """Returns the name of each number's bucket. Buckets are logarithmic and separate negative from positive numbers."""
     values = numbers.to_numpy(zero_copy_only=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)
@@ -180,7 +180,7 @@ def _bucket(numbers: pa.Array) -> pa.Array:
 
 
 def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
-    """Joins the categories of each item, root first; an empty part ends the path."""
+    """Joins the categories of each item to a path, root first. The path ends before an empty category."""
     if len(parts) == 1 and separator.strip():
         names = pc.split_pattern(parts[0], separator.strip())
         paths = [[name.strip() for name in path if name.strip()] for path in names.to_pylist()]
@@ -203,7 +203,7 @@ def _read_availability(values: pa.Array) -> pa.Array:
 
 
 def _clean(values: pa.Array) -> pa.Array:
-    """Returns values as text in one line; '' if missing."""
+    """Returns values as text on one line. Missing values are ''."""
     text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
 

@@ -9,20 +9,20 @@ from contract.schema import DEFAULT_KINDS, MAX_KINDS
 
 @dataclass(frozen=True, kw_only=True)
 class KindConfig:
-    """The event kinds of the shop, and the words of the log for them."""
+    """The event kinds of the shop, and the words that the log uses for these kinds."""
 
     names: tuple[str, ...] = DEFAULT_KINDS
-    """The shop's names for its 1 to 32 event kinds, in the order of its funnel, for example from view to purchase.
-    If `columns.kind` is a constant, the default is that kind alone."""
+    """Names of the shop's 1 to 32 event kinds, in funnel order, for example from view to purchase. If `columns.kind` is
+    a constant, the default is that kind alone."""
 
     weights: tuple[float, ...] | None = None
     """Training weight of each event kind, in the order of `names`. None: each loss uses its own defaults."""
 
     words: tuple[str, ...] = ()
-    """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
+    """`WORD=KIND` for each word of the log that differs from the name of its kind, such as `Kauf=transaction`."""
 
     dropped: tuple[str, ...] = ()
-    """Words of the log for events that are dropped, such as `page_view`."""
+    """Words of the log for kinds of events to drop, such as `page_view`."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_KINDS:
@@ -58,5 +58,5 @@ class KindConfig:
 
 
 def is_kind_name(text: str) -> bool:
-    """Returns whether a text can name an event kind; `=` is not allowed, because `kinds.words` uses it."""
+    """Returns whether a text is a valid name of an event kind. `=` is invalid, because `kinds.words` uses it."""
     return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)

@@ -1,9 +1,10 @@
-"""Maps the columns of a shop's own files to the columns of events: paths, constants, lists and row filters.
+"""Maps the columns of a shop's files to the fields of events, by paths, constants and conditions.
 
 A path names a column (`CustomerID`), a field of a nested column (`user.id`), or a field of each element of a list
-(`items[].item_id`). With a list, each element is an event. A constant is quoted: `'transaction'`.
+(`items[].item_id`). If a path contains a list, each element of the list is an event. A constant is quoted:
+`'transaction'`.
 
-Shapes: R rows of a batch, N events in them.
+Shapes: N events in the rows of a batch.
 """
 
 import re
@@ -36,12 +37,12 @@ _COMPARE: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
 
 
 class Elements(NamedTuple):
-    """The events in the rows of a batch."""
+    """Values of the events in the rows of a batch."""
 
     columns: dict[str, pa.Array]
     """[N] values by path."""
     owners: np.ndarray | None
-    """[N] the row of each event; None: each row is an event."""
+    """[N] index of the row that contains each event. None: each row is an event."""
     num_empty: int
     """Number of rows with an empty list."""
 
@@ -51,7 +52,7 @@ class Condition:
     """A condition that rows must meet, such as `Quantity > 0`."""
 
     text: str
-    """The condition as given."""
+    """The condition as the user wrote it."""
     path: str
     """The path of the column."""
     compare: str
@@ -62,7 +63,8 @@ class Condition:
     def is_met(self, values: pa.Array) -> np.ndarray:
         """Returns a mask [N] of the values that meet the condition.
 
-        Null meets no comparison such as `>` or `!=`. Text that is not a number meets no comparison with a number.
+        Null values do not meet comparisons such as `>` and `!=`. Text that is not a number does not meet a comparison
+        with a number.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -114,13 +116,13 @@ def constant_of(path: str) -> str | None:
 
 
 def root_of(path: str, columns: Collection[str] = ()) -> str:
-    """Returns the top-level column of a path: the longest prefix in `columns`, because names may contain dots."""
+    """Returns the top-level column of a path: the longest prefix in `columns`. Names of columns may contain dots."""
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list that contains the events; None: each row is one event.
+    """Returns the path of the list that contains the events. None: each row is one event.
 
     Raises:
       ValueError: the paths contain different lists, or a list in a list.
@@ -135,7 +137,7 @@ def list_of(paths: Sequence[str]) -> str | None:
 
 
 def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
-    """Selects the values at paths, one for each event.
+    """Selects the values at the given paths, one value per event.
 
     Raises:
       ValueError: a path has no values, its values are bytes that are not text, or `[]` follows the name of a column
@@ -198,7 +200,7 @@ def to_plain(values: pa.Array) -> pa.Array:
 
 
 def to_ids(values: pa.Array) -> pa.Array:
-    """Converts ids to text: `12003` for 12003.0, '' for null."""
+    """Converts ids to text. 12003.0 becomes `12003`, and null becomes ''."""
     if pa.types.is_floating(values.type):
         is_whole = pc.fill_null(pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53)), False)
         whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())
@@ -216,10 +218,10 @@ def to_text(values: pa.Array) -> pa.Array:
 
 
 def to_numbers(values: pa.Array) -> pa.Array:
-    """Converts values to float64; null for times and for text that is not a number.
+    """Converts values to float64. Times, and texts that are not numbers, become null.
 
-    In texts, a comma may be the decimal point: 1,234 is read as 1.234. A separator of thousands is removed where it is
-    unambiguous, as in 1,234.50, 1.234,50 and 1,234,567.
+    In texts, a single comma is read as the decimal point: 1,234 becomes 1.234. Thousands separators are removed where
+    they are unambiguous, as in 1,234.50, 1.234,50 and 1,234,567.
     """
     if pa.types.is_string(values.type):
         texts = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
@@ -235,7 +237,7 @@ def to_numbers(values: pa.Array) -> pa.Array:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Returns True for Arrow's types of lists."""
+    """Returns True for the list types of Arrow."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
@@ -284,6 +286,6 @@ def _unquote(text: str) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parses a number, which may have a decimal comma; None for other text."""
+    """Parses a number, which may have a decimal comma. Returns None for other text."""
     number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
     return number

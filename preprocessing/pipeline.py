@@ -1,4 +1,4 @@
-"""The pipeline of `prepare`: raw data in, prepared dataset out.
+"""The pipeline of `prepare`, from the input files to the prepared dataset.
 
 events ──────▶ timelines by partition ─▶ cuts ─▶ counts ─▶ vocabularies ─▶ timeline shards
 properties ──▶ values as of the first cut ───────────────┘      │
@@ -32,19 +32,20 @@ _INTERMEDIATE = "intermediate"
 def prepare(
     config: PrepareConfig, output: str, options: PipelineOptions | None = None, *, baseline: str | None = None
 ) -> dict[str, Any]:
-    """Prepares a dataset at `output`, whole or not at all, and returns its summary.
+    """Prepares a dataset, publishes it whole or not at all at `output`, and returns its summary.
 
     Args:
       config: input and settings.
-      output: path or URI of the new dataset, which must not exist.
+      output: path or URI of the new dataset. It must not exist, or must be empty.
       options: Beam options.
-      baseline: an earlier dataset of the same shop; a dataset that differs too much from it is not published.
+      baseline: path or URI of an earlier dataset of the same shop. If the new dataset differs too much from it, the
+        new dataset is not published.
 
     Raises:
       ContractError: the baseline is not a prepared dataset.
       ValueError: a setting or an input is invalid, or the dataset differs too much from the baseline.
       FileNotFoundError: an input glob matches no file.
-      FileExistsError: `output` exists.
+      FileExistsError: `output` is not empty.
     """
     inputs = list_inputs(config)
     config = replace(config, kinds=inputs.mapping.kinds)
@@ -79,7 +80,7 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all Beam graphs and returns their results; does not write the descriptions and the manifest."""
+    """Runs all Beam graphs and returns their results. The caller writes the statistics and the manifest."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

@@ -1,4 +1,4 @@
-"""Reads the events, the category tree and the item properties (or item table); too many invalid rows are an error."""
+"""Reads the events, the category tree and the item properties or item table. Fails if too many rows are invalid."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ _MOST_NAMES = 10  # in a message
 
 
 def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummary:
-    """Reads the event log into timelines by partition.
+    """Reads the event log and writes the timelines of each partition.
 
     Raises:
       ValueError: too many rows are invalid, or there is no usable event.
@@ -42,7 +42,7 @@ def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummar
 
 
 def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
-    """Reads the category tree, which is small, in this process.
+    """Reads the category tree in this process, because the tree is small.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -58,9 +58,9 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
 def read_properties(
     job: Job, properties: Input, cuts: Cuts | None, table: ItemTableMapping | None
 ) -> PropertyCounts | None:
-    """Reads the item properties as of the first cut, or a table of items, into partitions.
+    """Reads the item properties before the first cut, or the item table, into partitions.
 
-    Returns None if there are no such files.
+    Returns None if the shop has neither.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -94,15 +94,15 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
-    """Checks that each property named in the settings is a property of at least one item.
+    """Checks that at least one item has each property that the settings name.
 
     Args:
-      counts: number of items by property, in columns id and count.
-      config: names of the properties with a role. If no item has a property with a default name, only a warning is
-        logged, because some shops lack such a property.
+      counts: number of items that have each property, in the columns id and count.
+      config: names of the properties with a role. A missing property with a default name only causes a warning,
+        because some shops lack such properties.
 
     Raises:
-      ValueError: no item has a property that the settings name explicitly; the message lists the names found.
+      ValueError: no item has a property whose name was changed from the default. The message lists the names found.
     """
     found = sort_by_count(decode_columns(counts))["id"].to_pylist()
     names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}
@@ -118,15 +118,15 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
 
 
 def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:
-    """Checks that the events are about items that have properties.
+    """Checks that training events are about items that have properties.
 
     Args:
-      events: number of training events by item, in columns id and count.
-      items: items with properties, in column id.
-      warn_share: a warning is logged if less than this share of the events is about items with properties.
+      events: number of training events of each item, in the columns id and count.
+      items: items with properties, in the column id.
+      warn_share: share of events about items with properties, below which a warning is logged.
 
     Raises:
-      ValueError: no event is about an item with properties; the message has examples of ids from both.
+      ValueError: no event is about an item with properties. The message has examples of both kinds of ids.
     """
     if not events or not items:
         return

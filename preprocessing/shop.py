@@ -1,4 +1,4 @@
-"""Reads and writes shop.toml: the files of a shop and the meaning of their columns, as keys of `PrepareConfig`."""
+"""Reads and writes shop.toml, which names the files of a shop and their columns, with the keys of `PrepareConfig`."""
 
 import json
 import os
@@ -17,10 +17,10 @@ _PATHS = ("events", "item_properties", "category_tree")
 
 
 def read_shop(path: str) -> dict[str, Any]:
-    """Reads the settings of a shop.toml as JSON values; relative paths start at its directory.
+    """Reads the settings of a shop.toml as JSON values. Relative paths are resolved against its directory.
 
     Raises:
-      ValueError: there is no such file, it is not valid TOML, or a setting that takes a list has a text.
+      ValueError: the file does not exist or is not valid TOML, or a setting is a text where it must be a list.
     """
     try:
         values = tomllib.loads(decode_text(storage.read_bytes(path), path))
@@ -45,12 +45,12 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Returns the settings of a shop.toml, or the defaults, with the given settings changed.
+    """Makes the settings of `prepare` from a shop.toml, if any, and from given settings, which take precedence.
 
     Args:
-      shop: path of the shop.toml.
-      given: JSON values by key; None: not given. The values of `columns`, `kinds` and `split` are objects and change
-          only the keys that they contain.
+      shop: path of the shop.toml; None: all other settings have their defaults.
+      given: JSON values by key. None means that a value is not given. An object, such as that of `columns`, changes
+        only the keys that it contains.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -69,7 +69,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Returns the settings with file paths made relative to the folder of the shop.toml at `path`."""
+    """Makes the file paths in settings relative to the folder of a shop.toml at `path`."""
     folder = os.path.dirname(path)
 
     def move(name: str) -> str:
@@ -83,7 +83,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings that describe a shop as TOML; omits settings with default values, except columns."""
+    """Formats the settings that describe a shop as TOML. Omits settings with default values, except columns."""
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
     sections = [
@@ -100,7 +100,7 @@ def format_shop(config: PrepareConfig) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Formats a table of TOML and omits empty values; returns '' if none are left."""
+    """Formats a TOML table without empty values. Returns '' if all values are empty."""
     lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
     return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
 

@@ -18,12 +18,12 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """The starts of validation and test in a split by time; an event at a cut belongs to the later split."""
+    """Starts of validation and test in a split by time. An event exactly at a cut belongs to the later split."""
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""
     test_from_ms: int
-    """Start of test, not before `validation_from_ms`."""
+    """Start of the test split, in milliseconds since 1970; not before `validation_from_ms`."""
 
 
 # a summary with more distinct times halves its resolution; 2.8 M events over 4.5 months have one of two seconds
@@ -31,17 +31,17 @@ _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
-    """Summarizes a column of timestamps [N]."""
+    """Summarizes timestamps [N] as a histogram of bounded size."""
     return count_values(timestamps_ms, _MAX_TIMES)
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges summaries; the result does not depend on their order or grouping."""
+    """Merges results of `summarize_times`. The order of merges does not change the result."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
 def choose_cuts(summary: Histogram, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time: from the settings, or quantiles of event times. None for other methods."""
+    """Returns the cuts of a split by time, from the settings or from quantiles of event times. None: another method."""
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:
@@ -57,10 +57,10 @@ def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, c
       counts: number of events in each split, in the order of SPLITS.
       summary: times of all events, used to suggest better cuts.
       cuts: cuts of a split by time.
-      config: the method; with `none`, all events are for training.
+      config: settings of the split. With method `none`, validation and test may be empty.
 
     Raises:
-      ValueError: a split is empty; the message names it and says what to do.
+      ValueError: a split is empty. The message names the split and says what to do.
     """
     by_split = {str(split): int(count) for split, count in zip(SPLITS, counts, strict=True)}
     empty = ", ".join(name for name, count in by_split.items() if count == 0)
@@ -85,11 +85,11 @@ def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
 def assign_splits(
     timestamps_ms: np.ndarray, row_hashes: np.ndarray, cuts: Cuts | None, config: SplitConfig
 ) -> np.ndarray:
-    """Assigns each row to a split, [N] int8 indices in SPLITS.
+    """Assigns each row to a split. Returns indices in SPLITS, [N] int8.
 
     Args:
-      timestamps_ms: [N].
-      row_hashes: [N] uint64, uniformly distributed and a function of the row; only a random split uses them.
+      timestamps_ms: [N] times of the rows.
+      row_hashes: [N] uint64, uniformly distributed hashes of the rows. Only a random split uses them.
       cuts: cuts of a split by time.
       config: method and shares.
     """
@@ -106,14 +106,14 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the first time with at least this share of the events before it."""
+    """Returns the first time before which there is at least this share of the events."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three times."""
+    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty. None: there are fewer than three times."""
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

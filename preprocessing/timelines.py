@@ -1,4 +1,4 @@
-"""Cleans the events of a partition and splits the timelines of its visitors, on whole columns.
+"""Cleans the events of a partition, and assigns the timelines of its visitors to splits. Works on whole columns.
 
 Shapes: N rows and V visitors of a partition.
 """
@@ -23,24 +23,24 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Timelines:
-    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then by their order in the files."""
+    """Rows of a partition. A visitor's rows are contiguous and sorted by time. Rows of equal time are in file order."""
 
     visitors: pa.Array
-    """[V] distinct ids, ordered by hash, which is independent of time and activity."""
+    """[V] distinct visitor ids, sorted by hash. This order does not depend on time or activity."""
     visitor_code: np.ndarray
-    """[N] indices in `visitors`."""
+    """[N] index of the visitor in `visitors`."""
     timestamp_ms: np.ndarray
     """[N] milliseconds since 1970."""
     event: np.ndarray
-    """[N] indices in the names of the kinds."""
+    """[N] index of the event kind."""
     items: pa.Array
     """Distinct item ids."""
     item_code: np.ndarray
-    """[N] indices in `items`."""
+    """[N] index of the item in `items`."""
     weight: np.ndarray
-    """[N] float32 weights of the events, at least 0."""
+    """[N] float32 weight of the event, at least 0."""
     robot_from_ms: np.ndarray
-    """[V] the time of the visitor's first event above the daily limit; NEVER for humans."""
+    """[V] time of the visitor's first event above the daily limit, or NEVER if the visitor is not a robot."""
 
     def __len__(self) -> int:
         return len(self.timestamp_ms)
@@ -50,9 +50,9 @@ class SplitTimelines(NamedTuple):
     """The rows of a partition, without robots, and the split of each row."""
 
     timelines: Timelines
-    """The rows, as timelines."""
+    """The rows that are not excluded."""
     splits: np.ndarray
-    """[N] int8 indices in SPLITS."""
+    """[N] int8 index of each row's split in SPLITS."""
     robot_events: int
     """Number of rows that were excluded because their visitors are robots."""
 
@@ -64,13 +64,13 @@ class Cleaning:
     duplicates: int
     """Number of exact duplicates, which are dropped."""
     robot_visitors: int
-    """Number of visitors who are robots, each from some time on."""
+    """Number of visitors who exceed the daily limit of events on some day."""
 
 
 def assemble_timelines(
     table: pa.Table, max_events_per_day: int, *, keep_repeats: bool = False
 ) -> tuple[Timelines, Cleaning]:
-    """Sorts a partition's rows into timelines, drops exact duplicates unless `keep_repeats`, and detects robots."""
+    """Sorts a partition's rows into timelines and detects robots. Drops exact duplicates unless `keep_repeats`."""
     visitor_code, visitors = encode_strings(table["visitor"])
     item_code, items = encode_strings(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))
@@ -103,7 +103,7 @@ def assemble_timelines(
 
 
 def find_human_rows(timelines: Timelines) -> np.ndarray:
-    """Returns a mask [N] of the rows of visitors who are not robots at any time."""
+    """Returns a mask [N] of the rows of visitors who are never robots."""
     return (timelines.robot_from_ms == NEVER)[timelines.visitor_code]
 
 
@@ -136,7 +136,7 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
 
 
 def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
-    """Assigns each row to a split, [N] int8 indices in SPLITS."""
+    """Assigns each row to a split. Returns indices in SPLITS, [N] int8."""
     if config.method != SplitMethod.RANDOM:
         return assign_splits(timelines.timestamp_ms, np.empty(0, np.uint64), cuts, config)
     row = pd.DataFrame(
@@ -155,9 +155,9 @@ def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> 
 def select_split(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, item_index: np.ndarray
 ) -> TimelineRows:
-    """Selects the rows of one split and, as context, its visitors' rows of earlier splits.
+    """Selects the rows of a split and, as context, the rows of the same visitors in earlier splits.
 
-    In a random split, context rows may be later than target rows. This leaks information.
+    In a random split, context rows may be later than target rows, which leaks information.
 
     Args:
       timelines: timelines of a partition.
@@ -188,11 +188,11 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the id of each timeline of a split, in the order of `select_split`; "" for visitors in the vocabulary.
+    """Returns the visitor id of each timeline in the result of `select_split`, or "" if the vocabulary has the visitor.
 
     Args:
       timelines, splits, split, visitor_index: as for `select_split`.
-      num_known: size of the vocabulary.
+      num_known: size of the visitor vocabulary.
     """
     selected = np.unique(timelines.visitor_code[splits == SPLITS.index(split)])
     ids = timelines.visitors.take(pa.array(selected))
@@ -200,13 +200,13 @@ def select_unknown_ids(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> np.ndarray:
-    """Returns the seconds, float32, between a visitor's consecutive events among the rows of a mask [N]."""
+    """Returns the seconds between consecutive events of a visitor, float32. `rows` is a mask [N] of the events."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     return (np.diff(times)[code[1:] == code[:-1]] / 1000).astype(np.float32)
 
 
 def encode_timelines(timelines: Timelines) -> EncodedTable:
-    """Encodes a partition for the intermediate files between two pipelines."""
+    """Encodes the timelines of a partition for an intermediate file."""
     table = pa.table(
         {
             "visitor": pa.DictionaryArray.from_arrays(pa.array(timelines.visitor_code, pa.int32()), timelines.visitors),
@@ -221,7 +221,7 @@ def encode_timelines(timelines: Timelines) -> EncodedTable:
 
 
 def decode_timelines(encoded: EncodedTable) -> Timelines:
-    """Decodes a partition that `encode_timelines` encoded."""
+    """Decodes the output of `encode_timelines`."""
     table = decode_columns(encoded)
     visitor, item = (table[name].combine_chunks() for name in ("visitor", "item"))
     visitor_code = visitor.indices.to_numpy().astype(np.int64)
@@ -240,13 +240,13 @@ def decode_timelines(encoded: EncodedTable) -> Timelines:
 
 
 def empty_timelines() -> Timelines:
-    """Makes a partition without visitors."""
+    """Returns the timelines of a partition without visitors."""
     none, no_ids = np.empty(0, np.int64), pa.array([], pa.string())
     return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none.astype(np.float32), none)
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns a mask [N] of the rows that equal an earlier row in every column."""
+    """Returns a mask [N] of the rows that are equal to an earlier row in all columns."""
     # only rows of the same visitor and time, which are adjacent, can be equal
     same = np.ones(len(columns["visitor"]), bool)
     for name in ("visitor", "timestamp_ms"):
@@ -263,10 +263,10 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Returns the time of each visitor's first event above the limit per day (UTC), [V] int64; NEVER if there is none.
+    """Returns the time of each visitor's first event above the limit per UTC day, [V] int64, or NEVER.
 
     Args:
-      visitor, timestamp_ms: [N] of rows in the order of timelines.
+      visitor, timestamp_ms: [N] columns of rows that are sorted by visitor and time.
     """
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY

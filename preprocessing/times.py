@@ -36,10 +36,10 @@ _COMMON_FORMATS = (
 
 
 def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
-    """Replaces `unit=auto` by the unit or format that fits the values of a sample.
+    """Replaces `unit=auto` by the unit or format that fits most values of a sample.
 
     Raises:
-      ValueError: no unit or format fits, or several do; the message lists them.
+      ValueError: no unit or format fits, or several fit. The message lists those that fit.
     """
     if config.unit != "auto" or config.format is not None or is_time_type(sample.type):
         return config
@@ -91,11 +91,11 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to UTC milliseconds, [N] int64. Marks implausible and unreadable times; the latter become 0.
+    """Parses times to UTC milliseconds, [N] int64. Marks times that are unreadable or implausible in `flaws`.
 
-    Times without a zone are in `config.zone`. If a local time occurs twice, because clocks are set back, the first
-    occurrence is used. The unit is `auto` if the first rows of the log have Arrow's time types, so that no unit was
-    guessed; in other files, texts are then read as ISO 8601, and numbers as milliseconds.
+    Unreadable times become 0. Times without a zone are in `config.zone`. If a local time occurs twice, because clocks
+    are set back, the first occurrence is used. The unit may still be `auto` if the first rows of the log have one of
+    Arrow's time types. Then texts in other files are read as ISO 8601, and numbers as milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -111,7 +111,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
 
 
 def is_time_type(kind: pa.DataType) -> bool:
-    """Returns True for Arrow's types of times and dates."""
+    """Returns True for the time and date types of Arrow."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 
@@ -156,7 +156,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Reads timestamps, which were parsed as UTC, as local times of the zone."""
+    """Reinterprets timestamps that were parsed as UTC as local times of a zone."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
@@ -168,7 +168,7 @@ def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
-    """Parses ISO 8601, also with BigQuery's `UTC` instead of `Z`; times without a zone are read as UTC."""
+    """Parses ISO 8601, also with `UTC` instead of `Z`, as BigQuery writes it. Times without a zone are read as UTC."""
     return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 
@@ -177,7 +177,7 @@ def _without_decimals(values: pa.Array) -> pa.Array:
 
 
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
-    """Returns values as float64, or None if most of them are not numbers."""
+    """Returns the values that are numbers, as float64, or None if fewer than 90% are numbers."""
     values = _without_decimals(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)

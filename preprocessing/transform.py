@@ -1,7 +1,7 @@
-"""The TF-Transform preprocessing function: converts raw ids and features to model inputs, in training and serving.
+"""The TF-Transform preprocessing function, which converts raw ids and features to model inputs.
 
-Vocabularies are built on whole columns (see `vocabularies`) and only applied here. TF-Transform's analyzers compute
-quantile buckets and moments.
+Training and serving use the same function. It applies vocabularies that `vocabularies` has built. TF-Transform's
+analyzers compute quantile buckets and moments.
 """
 
 import tempfile
@@ -47,11 +47,11 @@ class TransformConfig:
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies, by name."""
     event_kinds: tuple[str, ...]
-    """The event kinds of the dataset; the graph maps each to its index."""
+    """The event kinds of the dataset. The graph maps each kind to its index."""
     has_prices: bool
-    """Whether there are prices to analyze; without prices, the feature is constant."""
+    """Whether there are prices to analyze. Otherwise, the price features are constant."""
     has_gaps: bool
-    """Whether there are gaps to analyze; without gaps, the feature is constant."""
+    """Whether there are gaps to analyze. Otherwise, the gap feature is constant."""
     num_buckets: int
     """Number of quantile buckets of prices and of gaps."""
 
@@ -59,9 +59,9 @@ class TransformConfig:
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """Makes the function that TF-Transform traces; the graph contains copies of the vocabulary files, as assets.
+    """Makes the function that TF-Transform traces. The graph contains the vocabulary files as assets.
 
-    The outputs are sparse, like the inputs. They are `visitor`, `item`, `event`, `category_path` and `property_values`
+    The outputs are sparse, like the inputs: `visitor`, `item`, `event`, `category_path` and `property_values`
     (int64 indices), `price_bucket` and `gap_bucket` (int64 quantile buckets from 1, because 0 means no value) and
     `price_scaled` (float32, log1p with mean 0 and variance 1).
     """
@@ -93,9 +93,9 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
 
 
 def make_analysis_batch(gaps: np.ndarray, prices: np.ndarray) -> pa.RecordBatch:
-    """Makes the batch that is analysed: one row with all gaps (seconds) and prices, float32.
+    """Makes the batch to analyse. Its single row contains all gaps (in seconds) and all prices, float32.
 
-    In several batches, the order of summation and so the catalogue would depend on the number of threads.
+    With several batches, the order of summation would depend on the number of threads, and so would the catalogue.
     """
     columns = {"gap_seconds": gaps, "price": prices}
     return _make_batch({name: _list_of_all(values) for name, values in columns.items()}, 1)
@@ -106,7 +106,7 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 
 
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
-    """Makes a batch with the features of `columns` (lists, [num_rows]); all other features are absent."""
+    """Makes a batch from `columns`, lists [num_rows] by feature. All other features are absent."""
     arrays = []
     for field in _batch_schema():
         lists = columns.get(field.name)
@@ -115,13 +115,16 @@ def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatc
 
 
 def wrap_in_lists(column: pa.Array) -> pa.Array:
-    """Wraps each value of a column in a list; a null becomes an empty list."""
+    """Wraps each value of a column in a list. A null becomes an empty list."""
     offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
 
 
 def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array]:
-    """Applies the saved graph to catalogue rows [I]: category_path, property_values, price_bucket and price_scaled."""
+    """Applies the saved graph to catalogue rows [I].
+
+    Returns the columns category_path, property_values, price_bucket and price_scaled.
+    """
     raw = {
         "category_path": items["category_path"].combine_chunks(),
         "property_values": items["property_values"].combine_chunks(),
@@ -138,7 +141,7 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 
 
 def load_transform(directory: str) -> tf.Module:
-    """Loads the saved graph; `.transform_fn({name: SparseTensor})` applies it."""
+    """Loads the saved graph. `.transform_fn({name: SparseTensor})` of the result applies the graph."""
     with tempfile.TemporaryDirectory() as copy:  # TensorFlow cannot open files of every store
         for name in storage.list_files(join(directory, _SAVED_MODEL)):
             storage.write_bytes(join(copy, name), storage.read_bytes(join(directory, _SAVED_MODEL, name)))
@@ -146,7 +149,7 @@ def load_transform(directory: str) -> tf.Module:
 
 
 def asset_path(vocabulary: Vocabulary) -> str:
-    """Returns the path of a vocabulary's ids below the transform directory."""
+    """Returns the path of a vocabulary file, relative to the transform directory."""
     return f"{_SAVED_MODEL}/assets/{vocabulary}.txt"
 
 
@@ -163,8 +166,8 @@ def _apply_vocabulary(
 ) -> tf.SparseTensor:
     """Replaces ids by their indices, with a lookup table that TF-Transform tracks.
 
-    A tracked table saves its file as an asset. `tft.apply_vocabulary` does so only for files that an analyzer wrote.
-    With other files, its saved graph would break once the original path is gone.
+    A tracked table saves its file as an asset of the graph. `tft.apply_vocabulary` saves only files that an analyzer
+    wrote. With other files, the saved graph would fail once the original file is removed.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
@@ -215,7 +218,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the value of each row, [num_rows]; 0 for a row without a value."""
+    """Returns the value of each row, [num_rows], or 0 for a row without a value."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

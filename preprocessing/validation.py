@@ -1,6 +1,6 @@
-"""Validation of rows, column by column, and of whole inputs.
+"""Validates rows, column by column, and whole inputs.
 
-Every check takes columns [N] and marks the invalid rows; the valid rows are unaffected.
+A check of rows takes columns [N] and marks the invalid rows.
 """
 
 from collections.abc import Mapping
@@ -35,18 +35,18 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """The invalid rows and the reason of each. A row that is marked twice keeps its first reason."""
+    """Invalid rows and their reasons. A row that is marked twice keeps its first reason."""
 
     codes: np.ndarray
-    """[N] int8: 0 for a valid row, else 1 + an index in REASONS."""
+    """[N] int8: 0 for a valid row, else 1 + the index of the reason in REASONS."""
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns the flaws of rows that are all valid."""
+        """Returns flaws in which all rows are valid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
-        """Marks the rows of a mask [N] as invalid."""
+        """Marks the rows that a mask [N] selects as invalid for a reason."""
         self.codes[rows & self.is_valid] = 1 + REASONS.index(reason)
 
     @property
@@ -66,7 +66,7 @@ class Flaws:
 
 
 def check_ids(texts: pa.Array, flaws: Flaws) -> None:
-    """Marks empty ids; any other text is an id."""
+    """Marks rows with an empty id. Any other text is a valid id."""
     flaws.mark(pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False), EMPTY_ID)
 
 
@@ -84,7 +84,7 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
     """Raises an error if too many rows of an input are invalid.
 
     Raises:
-      ValueError: the share exceeds `max_share`; the message has the most frequent reasons, with an example of each.
+      ValueError: the share of invalid rows exceeds `max_share`. The message has the most frequent reasons.
     """
     num_rejected = sum(reason.count for reason in rejects.values())
     if num_rows == 0 or num_rejected <= max_share * num_rows:
@@ -98,10 +98,10 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
 
 
 def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: str) -> None:
-    """Raises an error if an input has no event of a human visitor.
+    """Raises an error if all events of an input are invalid or belong to robots.
 
     Raises:
-      ValueError: there is no such event; the message has the probable cause.
+      ValueError: there is no usable event. The message has the probable cause.
     """
     if num_events:
         return

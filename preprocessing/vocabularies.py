@@ -1,6 +1,6 @@
-"""Builds vocabularies, with the most frequent ids first, and assigns their indices to ids, on whole columns.
+"""Builds vocabularies, most frequent ids first, and converts columns of ids to vocabulary indices.
 
-The TF-Transform graph assigns the same indices (a test compares them).
+The TF-Transform graph assigns the same indices. A test compares them.
 
 Shapes: N ids, V vocabulary entries.
 """
@@ -30,20 +30,20 @@ from preprocessing.workspace import Workspace, read_table, write_table
 
 
 def kind_columns(num_kinds: int) -> list[str]:
-    """Returns the names of the per-kind event count columns: `kind_0`, `kind_1` and so on."""
+    """Returns the names of the columns with event counts by kind: `kind_0`, `kind_1` and so on."""
     return [f"kind_{code}" for code in range(num_kinds)]
 
 
 def stack_kinds(counts: pa.Table) -> np.ndarray:
-    """Stacks the per-kind event count columns of a table: [N, kinds] int64."""
+    """Stacks the columns of a table with event counts by kind, [N, kinds] int64."""
     num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
     return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
 
 
 def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events of each item in the rows of a mask [N]; omits items without events.
+    """Counts the events of each item, in the rows that the mask `rows` [N] selects. Omits items without events.
 
-    The columns are id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
+    The table has the columns id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
     """
     item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
     size = len(timelines.items)
@@ -57,7 +57,7 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
 
 
 def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
-    """Makes rows with the columns of `count_items`, but without events, for the distinct ids [N]."""
+    """Makes a table with the columns of `count_items` in which each distinct id has 0 events."""
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
     counts = dict.fromkeys(("count", *kind_columns(num_kinds)), zeros)
@@ -65,22 +65,25 @@ def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Counts the events of each visitor in the rows of a mask [N], in columns id and count; omits zeros."""
+    """Counts the events of each visitor, in the rows that the mask `rows` [N] selects. Omits visitors without events.
+
+    The table has the columns id and count.
+    """
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
     return table.filter(pc.greater(table["count"], 0))
 
 
 def count_values(lists: pa.Array) -> pa.Table:
-    """Counts the lists that contain each value, in columns id and count. A list must not contain a value twice."""
+    """Counts the lists that contain each value. Returns the columns id and count. A list must not repeat a value."""
     counted = pc.value_counts(lists.flatten())
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
-    """Merges count tables (id, count, …): adds up the counts of each id, and keeps its first and last time.
+    """Merges tables with the columns id, count, …. Adds up the counts of each id, and keeps its first and last time.
 
-    An empty `EncodedTable`, b"", is ignored; if there are no tables, the result is b"".
+    Ignores empty tables, b"". Returns b"" if there are no other tables.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
@@ -94,7 +97,7 @@ def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """Chooses the rows of a count table that enter the vocabulary, in order: by count descending, then by id."""
+    """Returns the rows of a count table that enter the vocabulary, sorted by descending count, then by id."""
     frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
     return sort_by_count(frequent).slice(0, config.max_size)
 
@@ -102,7 +105,7 @@ def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the visitor vocabulary and, for each partition, its visitors' ids and indices."""
+    """Writes the visitor vocabulary and, to one file per partition, the ids and indices of its visitors."""
     counts = [read_table(work.visitor_counts(partition)) for partition in range(num_partitions)]
     owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
     entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)
@@ -120,9 +123,9 @@ def index_visitors(
 def index_items(
     work: Workspace, num_partitions: int, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary and, for each partition, its items with their training counts.
+    """Writes the item vocabulary and, to one file per partition, its items with their indices and training counts.
 
-    The index of items that are not in the vocabulary is -1.
+    Items that are not in the vocabulary have the index -1.
     """
     counts = decode_columns(encoded_counts)
     entries = choose_entries(counts, config)
@@ -152,7 +155,7 @@ def index_words(
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Returns the index of each id in the vocabulary [V]; V + a bucket's number for unknown ids. [N] int64."""
+    """Returns the vocabulary index of each id, [N] int64. Ids outside the vocabulary get V + their bucket number."""
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
         return found.to_numpy().astype(np.int64)
@@ -163,7 +166,7 @@ def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.
 
 
 def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Assigns buckets to unknown ids as `tf.lookup.StaticVocabularyTable` does, [N] int64 in [0, oov_buckets)."""
+    """Assigns unknown ids to buckets, [N] int64 in [0, oov_buckets), like `tf.lookup.StaticVocabularyTable`."""
     if oov_buckets == 1:
         return np.zeros(len(ids), np.int64)
     texts = tf.constant(ids.to_numpy(zero_copy_only=False).astype(object), tf.string)
@@ -180,5 +183,5 @@ def _number(entries: pa.Table) -> pa.Table:
 
 
 def _write_ids(path: str, entries: pa.Table) -> None:
-    """Writes one id per line."""
+    """Writes a vocabulary file with one id per line."""
     storage.write_bytes(path, "".join(f"{entry}\n" for entry in entries["id"].to_pylist()).encode())

@@ -1,4 +1,4 @@
-"""Intermediate files that one Beam pipeline leaves for the next, below the dataset that is being built."""
+"""Intermediate files, through which one Beam pipeline passes data to the next. They are in the unfinished dataset."""
 
 import enum
 import io
@@ -21,7 +21,7 @@ _OTHER_NAMES = {
     ("numpy", "ndarray"),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 }
-"""Types and functions that results may contain, in addition to the records of `_OWN_PACKAGES`."""
+"""Types and functions that results may contain, in addition to records from `_OWN_PACKAGES`."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Workspace:
 
     @property
     def chunks(self) -> str:
-        """Directory of the input's rows before they are grouped by partition; removed afterwards."""
+        """Directory of the input rows until they are grouped by partition."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """File with the rows of one chunk of an input; the chunk's position is (input file, byte)."""
+        """File with the rows of one chunk of an input. The position of the chunk is (index of the input file, byte)."""
         return join(self.chunks, f"{name}-{position[0]:05d}-{position[1]:012d}.arrow")
 
     def timelines(self, partition: int) -> str:
@@ -56,12 +56,12 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with all items of a partition and their training counts, the items of the vocabulary first."""
+        """File with all items of a partition and their training counts. The items of the vocabulary come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
     def item_vocabulary(self) -> str:
-        """File with the ids of the item vocabulary, in its order."""
+        """File with the ids of the item vocabulary, in index order."""
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
@@ -80,7 +80,7 @@ def read_table(path: str) -> pa.Table:
 
 
 def write_result(path: str, result: Any) -> None:
-    """Pickles a value; the file is removed at the end of the job."""
+    """Writes a value as a pickle, for `read_result`."""
     storage.write_bytes(path, pickle.dumps(result))
 
 
@@ -94,14 +94,14 @@ def read_result(path: str) -> Any:
 
 
 class _ResultReader(pickle.Unpickler):
-    """Loads only records, arrays and counters, because others may be able to write to the bucket of remote workers."""
+    """Loads only records, arrays and counters, because other programs may be able to write to the workers' bucket."""
 
     def __init__(self, content: bytes, path: str) -> None:
         super().__init__(io.BytesIO(content))
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns the class or function of this name if results may contain it."""
+        """Returns a class or function by name; raises ValueError if results may not contain it."""
         if (module, name) == ("builtins", "getattr"):
             return _member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
         is_known = (module, name) in _OTHER_NAMES
@@ -116,7 +116,7 @@ class _ResultReader(pickle.Unpickler):
 
 
 def _member(kind: Any, name: str) -> enum.Enum:
-    """Returns a member of an enumeration. Replaces `getattr`, which would give access to every function of Python."""
+    """Returns a member of an enumeration. Replaces `getattr`, with which a pickle could call any Python function."""
     if isinstance(kind, enum.EnumType) and name in kind.__members__:
         return kind[name]
     raise ValueError(f"{name} of {kind!r} is not a member of an enumeration")

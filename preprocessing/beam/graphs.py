@@ -1,7 +1,7 @@
-"""Beam graphs of `prepare`; each writes files to the workspace and returns its results.
+"""Beam graphs of `prepare`. Each graph writes files to the workspace and returns its results.
 
-Each graph finishes before the next one starts. Thus cuts, vocabularies and the TF-Transform graph are known when they
-are needed, and an invalid input is refused between two graphs.
+Most graphs run in sequence. Thus cuts, vocabularies and the TF-Transform graph are known before later graphs need them,
+and `prepare` can refuse an invalid input between two graphs.
 """
 
 import tempfile
@@ -42,9 +42,9 @@ class IdCounts(NamedTuple):
     events: summaries.EventStatistics
     """Statistics of all events."""
     trained_items: EncodedTable
-    """Number of training events by item, from `vocabularies.count_items`."""
+    """Training events of each item, from `vocabularies.count_items`."""
     all_items: EncodedTable
-    """Number of events of all splits by item, from `popularity.count_items_by_split`."""
+    """Events of each item in each split, from `popularity.count_items_by_split`."""
 
 
 class PropertyCounts(NamedTuple):
@@ -53,7 +53,7 @@ class PropertyCounts(NamedTuple):
     reading: summaries.ReadingSummary
     """Counts of rows and rejects."""
     properties: EncodedTable
-    """Number of items by property, in columns id and count."""
+    """Number of items that have each property, in the columns id and count."""
     items: EncodedTable
     """Items with properties, each with an event count of 0, from `vocabularies.count_no_events`."""
 
@@ -64,19 +64,19 @@ class CatalogueCounts(NamedTuple):
     description: dict[str, int]
     """Counts of items, from `catalogue.describe_partition`."""
     categories: EncodedTable
-    """Number of items by category, in columns id and count."""
+    """Number of items in each category, in the columns id and count."""
     property_values: EncodedTable
-    """Number of items by property value, in columns id and count."""
+    """Number of items that have each property value, in the columns id and count."""
     category_events: EncodedTable
-    """Number of training events by category, in columns id and count."""
+    """Number of training events in each category, in the columns id and count."""
     prices: Histogram
-    """Prices of the items with training events."""
+    """Histogram of the prices of the items with training events."""
 
 
 def read_events(
     job: Job, parts: Sequence[Part], num_partitions: int, mapping: EventMapping
 ) -> summaries.ReadingSummary:
-    """Reads the event log and writes clean timelines, one file per visitor partition; also writes the rejects."""
+    """Reads the event log, writes cleaned timelines to one file per visitor partition, and writes the rejects."""
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
     with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteEvents(job.work, num_partitions, mapping), progress)
@@ -90,7 +90,7 @@ def read_events(
 
 
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
-    """Counts the events of each visitor and item, in training and in total; computes the statistics of all events."""
+    """Counts events by visitor and by item, and computes the statistics of all events."""
     count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):
         counted = _partitions(pipeline, num_partitions) | beam.ParDo(count).with_outputs(
@@ -106,7 +106,10 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Writes properties before `until_ms`, or a table of items, to one file per item partition; writes the rejects."""
+    """Reads item properties before `until_ms`, or an item table, and writes them to one file per item partition.
+
+    Also writes the rejects.
+    """
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)
@@ -138,7 +141,7 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Writes the catalogue with properties as text: a row per item, and a file per item partition."""
+    """Writes the catalogue rows with properties as text, to one file per item partition."""
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
@@ -153,7 +156,7 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph to samples of gaps and prices; `complete_transform` must follow.
+    """Fits the TF-Transform graph to samples of gaps and prices. `complete_transform` must be called afterwards.
 
     The fit always runs in this process, because TensorFlow and all workers must be able to open TF-Transform's files
     (decision 9). The samples have a bounded size, so the time and memory of the fit do not grow with the input.
@@ -194,7 +197,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Reads parts of files with the DoFn `route` and writes the rejects; returns all outputs of `route`."""
+    """Applies the DoFn `route` to parts of files and writes the rejects. Returns all outputs of `route`."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

@@ -1,4 +1,4 @@
-"""A run of `prepare`; its Beam pipelines run in this process or on remote workers."""
+"""A run of `prepare`. Its Beam pipelines run in this process or on remote workers."""
 
 import contextlib
 import io
@@ -39,7 +39,7 @@ class Job:
 
     @contextmanager
     def pipeline(self, *phases: Phase) -> Iterator[tuple[beam.Pipeline, ProgressCounter]]:
-        """Yields a pipeline and its progress counter; the pipeline runs when the context closes."""
+        """Yields a pipeline and its progress counter. The pipeline runs when the context exits."""
         # instead of Beam's DirectRunner, which would first try to download another runner
         runner = FnApiRunner() if is_in_process(self.options) else None
         has_processes = self.options.view_as(DirectOptions).direct_running_mode == "multi_processing"
@@ -51,11 +51,12 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs `function`, which runs a pipeline, in a thread while the context is open; yields its future result.
+        """Runs a function that runs a pipeline, in a thread while the context is open. Yields the future result.
 
         With remote workers, the function finishes before the context opens. This costs no time, because a single
-        pipeline uses all workers anyway. Beam cannot start a job server outside the main thread. It cannot construct
-        two pipelines concurrently either: copying the options of one removes the runner from the options of the other.
+        pipeline uses all workers anyway. Threads would not work there: Beam can start a job server only in the main
+        thread, and it cannot construct two pipelines concurrently, because copying the options of one pipeline removes
+        the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -76,7 +77,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
     Raises:
       ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. With a job
-        server, unknown flags are accepted, because the server may define flags of its own.
+        server, unknown flags are accepted, because the server may define further flags.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()

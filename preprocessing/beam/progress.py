@@ -1,4 +1,4 @@
-"""Progress bars of Beam pipelines, advanced by the code that processes the elements."""
+"""Progress bars of Beam pipelines. The code that processes the elements advances the bars."""
 
 import functools
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a pipeline; phases run in sequence."""
+    """A part of a pipeline with its own progress bar. Phases run in sequence."""
 
     title: str
     """Title of the phase's progress bar."""
@@ -27,7 +27,7 @@ class Phase:
 
 
 class _Bars:
-    """The bars of a pipeline's phases; one is open at a time."""
+    """The progress bars of a pipeline's phases. One bar is open at a time."""
 
     def __init__(self, phases: Sequence[Phase], *, is_shown: bool) -> None:
         self._remaining, self._is_shown = list(phases), is_shown
@@ -36,7 +36,7 @@ class _Bars:
         self._open_next()
 
     def advance(self, amount: int) -> None:
-        """Advances the current bar and, when it is full, opens the next."""
+        """Advances the current bar, and opens the next one when the current bar is full."""
         if self.is_stopped:
             raise InterruptedError("cancelled, because another part of the job has stopped")
         with self._lock:
@@ -59,17 +59,16 @@ class _Bars:
 def _running_pipelines() -> dict[str, _Bars]:
     """Returns the bars of the pipelines that this process runs, by key.
 
-    Beam pickles everything that a pipeline runs, even within one process, and neither a bar nor a lock can be pickled.
-    Pipelines therefore carry a key, and the code that runs in them finds the bars here, where the process that
-    started the pipeline registered them. Another process has no bars. `dict` operations are atomic, so concurrent
-    pipelines need no lock.
+    Beam pickles all code of a pipeline, even within one process, but bars and locks cannot be pickled. Therefore, the
+    process that starts a pipeline registers the bars here, and the code in the pipeline has only the key. In another
+    process, the key has no bars. `dict` operations are atomic, so concurrent pipelines need no lock.
     """
     return {}
 
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's bars from within the pipeline; does nothing in a process without the bars."""
+    """Advances a pipeline's bars from within the pipeline. Does nothing in other processes, which have no bars."""
 
     key: str
     """Key of the pipeline in `_running_pipelines`."""
@@ -89,14 +88,14 @@ class ProgressCounter:
 
 
 def cancel_pipelines() -> None:
-    """Cancels this process's running pipelines: each fails at its next progress update."""
+    """Cancels this process's running pipelines. Each fails at its next progress update."""
     for bars in list(_running_pipelines().values()):
         bars.is_stopped = True
 
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields the progress counter of a pipeline that runs within this context, and logs its duration at the end."""
+    """Yields the progress counter of a pipeline that runs in this context. Logs the duration when the context exits."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

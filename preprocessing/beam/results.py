@@ -1,4 +1,4 @@
-"""Merges a collection of a pipeline into one value, which the program that started the pipeline reads.
+"""Merges a Beam collection into one value, which the program that started the pipeline can read.
 
 A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """
@@ -31,7 +31,7 @@ class Result(Generic[Value]):
 def merge_result(
     work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
 ) -> Result[Value]:
-    """Merges the elements of a collection to one value.
+    """Merges the elements of a collection into one value.
 
     Args:
       work: the workspace that stores the value.
@@ -60,7 +60,7 @@ class WriteResult:
 class Merge(beam.CombineFn):
     """A Beam combiner that merges parts a few at a time.
 
-    With a plain function, Beam would first collect a hundred parts, each of many MiB in a large shop.
+    With a plain function, Beam would first collect a hundred parts, and each part has many MiB in a large shop.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

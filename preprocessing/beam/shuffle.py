@@ -1,7 +1,7 @@
 """Regroups the rows of input chunks into partitions, through files.
 
-A GroupByKey of rows would do the same, but some runners keep all rows in memory. Therefore each chunk writes a file,
-grouped by partition, and Beam only moves the positions of these groups.
+A GroupByKey of rows would do the same, but some Beam runners keep all rows in memory. Therefore, the rows of each chunk
+are written to a file, grouped by partition, and Beam moves only the positions of these groups.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ _CONCURRENT_READS = 8  # reads from an object store mostly wait
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """The rows of one chunk for one partition: the bytes [begin, end) of a file."""
+    """The rows of one chunk that belong to one partition. They are the bytes [begin, end) of a file."""
 
     position: tuple[int, int]
-    """Position of the chunk (input file, byte); pieces sorted by it are in the order of the input."""
+    """Position of the chunk in the input: (index of the file, byte). Pieces are sorted by position."""
     path: str
     """The file."""
     begin: int
@@ -33,7 +33,7 @@ class Piece:
 def send_rows(
     table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes a chunk's rows to a file, grouped by partition of the id `column`; yields (partition, piece)."""
+    """Writes a chunk's rows to a file and yields (partition, piece). The ids in `column` determine the partitions."""
     if len(table) == 0:
         return
     partitions = assign_partitions(table[column].combine_chunks(), num_partitions)

@@ -1,6 +1,7 @@
-"""Beam transforms: each reads columns, calls pure functions and writes the result.
+"""Beam transforms. Each reads columns, calls pure functions and writes the result.
 
-Elements are parts of files, partition numbers, positions of rows in files, and summaries, never rows.
+The elements that Beam moves are parts of files, partition numbers, positions of rows in files, and summaries. They are
+never rows.
 """
 
 import hashlib
@@ -53,9 +54,9 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICE
 
 
 class RouteEvents(beam.DoFn):
-    """Writes the events of a Part to a file, grouped by their visitors' partitions; outputs (partition, Piece).
+    """Writes the events of each chunk to a file, grouped by visitor partition, and outputs (partition, Piece).
 
-    Rejects, summaries and bytes read are separate outputs.
+    Rejects, summaries and the number of bytes read are separate outputs.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -73,7 +74,7 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Writes the item properties before `until_ms`, grouped by their items' partitions; outputs as in RouteEvents."""
+    """Writes item properties before `until_ms`, grouped by item partition. The outputs are those of `RouteEvents`."""
 
     def __init__(
         self, work: Workspace, num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
@@ -95,7 +96,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Writes the clean timelines of a partition, from (partition, pieces); outputs their summary."""
+    """Takes (partition, pieces), writes the cleaned timelines of the partition, and outputs a summary of them."""
 
     work: Workspace
     max_events_per_day: int
@@ -113,8 +114,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the events of a partition by visitor and item, and outputs its EventStatistics.
 
-    Writes each visitor's number of training events to a file. Two separate outputs are the item counts over training
-    rows and over all rows.
+    Writes each visitor's number of training events to a file. Separate outputs are the item counts of the training rows
+    and the item counts of all rows.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -142,15 +143,15 @@ class WrittenShard:
     sha256: str
     """Checksum of the file."""
     rows: int
-    """Number of all rows, including the context."""
+    """Number of rows, including context rows."""
     target_rows: int
-    """Number of rows that belong to the split itself, without the context."""
+    """Number of rows that belong to the split, without context rows."""
     visitors: int
     """Number of timelines."""
     blocks: int
     """Number of tf.train.Examples."""
     moments: Moments
-    """Moments of the target rows, for correlations."""
+    """Moments of the target rows' columns, for correlations."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,9 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Writes the latest properties of a partition, from (partition, pieces); outputs the number of items per property.
+    """Takes (partition, pieces), writes the latest properties, and outputs the number of items per property.
 
-    Two separate outputs are the items and a summary that contains the partition number.
+    Separate outputs are the items and a summary that contains the partition number.
     """
 
     work: Workspace
@@ -229,9 +230,9 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """Writes the catalogue rows of a partition, with properties as text; outputs counts that describe the rows.
+    """Writes the catalogue rows of a partition, with properties as text, and outputs counts that describe the rows.
 
-    Counts of categories, of property values, of events by category and of prices are separate outputs.
+    Separate outputs are the counts of categories, property values, events per category, and prices.
     """
 
     def __init__(
@@ -279,7 +280,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines, in file order, from (name, rejects)."""
+    """Takes (name, rejects) of an input file and writes its invalid rows as JSON Lines, in file order."""
 
     directory: str
 
@@ -319,7 +320,7 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Names the file for the invalid rows of an input file, such as `events-00000-events.csv`."""
+    """Returns the name of the file for the invalid rows of an input file, such as `events-00000-events.csv`."""
     return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 

@@ -1,4 +1,4 @@
-"""Describes the columns of a sample and the fields of its nested columns."""
+"""Describes the columns of a sample, including the fields of nested columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Column:
     path: str
     """Path of the column, such as `user.id`."""
     type: str
-    """Type in words, such as `whole number`."""
+    """Type of the values, in words such as `whole number`."""
     examples: tuple[str, ...]
     """The first distinct values."""
     missing: float
@@ -76,12 +76,12 @@ def _name_type(kind: pa.DataType) -> str:
 
 
 def has_times(values: pa.Array) -> bool:
-    """Returns True if values are times, or can be read as times."""
+    """Returns True if values are times, or can be parsed as times."""
     if is_time_type(values.type):
         return True
     return is_single(values.type) and bool(guess_times(values.drop_null()[:_TIMES]))
 
 
 def is_single(kind: pa.DataType) -> bool:
-    """Returns False for types of lists, of objects and of bytes that are not text; True for all others."""
+    """Returns True if values of a type are neither lists, objects nor bytes."""
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

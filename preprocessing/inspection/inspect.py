@@ -1,4 +1,4 @@
-"""`inspect`: reads the first rows of a log or an item table, describes its columns, and proposes a shop.toml."""
+"""The command `inspect`, which describes the columns of a log or an item table and proposes a shop.toml."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Inspection:
     """Findings of `inspect` about a log or an item table."""
 
     files: tuple[str, ...]
-    """The files; only the first non-empty file was read."""
+    """The matching files. Only the first non-empty file is read."""
     layout: Layout
     """Format and columns of the first file."""
     columns: tuple[Column, ...]
@@ -39,21 +39,21 @@ class Inspection:
     config: PrepareConfig
     """The proposed settings."""
     events: tuple[dict[str, str], ...] = ()
-    """The first events, as read with these settings."""
+    """The first events, as read with the proposed settings."""
     rejected: int = 0
-    """Number of rows of the sample that the settings reject."""
+    """Number of sample rows that are invalid with the proposed settings."""
     filtered: int = 0
-    """Number of rows of the sample that the settings drop on purpose."""
+    """Number of sample rows that the proposed settings drop, for example by a condition."""
     sample_rows: int = 0
     """Number of rows in the sample."""
     warnings: tuple[str, ...] = field(default=())
     """Possible problems, as sentences."""
     is_item_table: bool = False
-    """Whether the file is a table of items: it has no column of times."""
+    """Whether the file is an item table. A file without a column of times is one."""
 
 
 def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
-    """Inspects the first rows of a log.
+    """Inspects the first rows of a log or an item table.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -115,7 +115,7 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if one of a header's names looks like a value: it has no letter, or is a time."""
+    """Returns True if a name in a header looks like a value, that is, has no letter or starts with a date."""
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 
 

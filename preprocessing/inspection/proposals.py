@@ -1,4 +1,4 @@
-"""Proposes settings for a log or an item table; recognises the role of a column by its name and its values."""
+"""Proposes settings for a log or an item table. Recognises the role of a column by its name and its values."""
 
 import re
 from collections import Counter
@@ -74,7 +74,7 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
 
 
 def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
-    """Proposes how to read a table of items, from its first rows."""
+    """Proposes how to read an item table, from its first rows."""
     values = dict(walk_columns(table))
     named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
     item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
@@ -96,13 +96,13 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
 
 
 def looks_like_weight(column: Column) -> bool:
-    """Returns whether a column contains numbers and has a usual name for the weight of an event."""
+    """Returns whether a column contains numbers and has a common name for event weights, such as `quantity`."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
     return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column with the name that comes first in `pattern`; None if no column has one of these names."""
+    """Returns the column whose name is earliest in `pattern`, or None if `pattern` has no name of a column."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -115,7 +115,7 @@ def _plain(path: str) -> str:
 
 
 def _is_kind(values: pa.Array) -> bool:
-    """Returns True if most values are usual words for event kinds."""
+    """Returns True if most values are common words for event kinds."""
     if not pa.types.is_string(values.type) or not len(values):
         return False
     known = sum(count for word, count in count_words(values.drop_null()).items() if _step_of(word) is not None)
@@ -123,15 +123,15 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the funnel step of a usual word for an event kind, such as 0 for a view; None for other words."""
+    """Returns the funnel step of a common word for an event kind, such as 0 for `view`, or None for other words."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes event kinds: words whose events mostly have an item, in the usual order of the funnel.
+    """Proposes event kinds, in the usual order of the funnel.
 
-    At least half of a word's rows must be events with an item.
+    A word in the column of event kinds is proposed if at least half of its rows are events with an item.
     """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
@@ -146,7 +146,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts, for each word in the column of event kinds, its rows and its events that have an item."""
+    """Counts rows, and events that have an item, by the word in the column of event kinds."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -157,7 +157,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Returns the sort key of a word for an event kind: funnel step, unknown words last; then descending frequency."""
+    """Returns a sort key for event kinds: by funnel step, with unknown words last, then by descending frequency."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

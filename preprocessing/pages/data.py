@@ -20,12 +20,12 @@ _MS_PER_DAY = 86_400_000
 
 
 def read_data_page(root: str) -> Page:
-    """Draws the page of the dataset at `root`.
+    """Draws the Data page of the dataset at `root`.
 
     Raises:
       ContractError: there is no dataset.
       FileNotFoundError: the dataset has no statistics.
-      KeyError: an earlier version wrote the statistics.
+      KeyError: the statistics lack a figure, because an earlier version wrote them.
     """
     layout, manifest = DatasetLayout(root), read_manifest(root)
     statistics = json.loads(storage.read_bytes(layout.statistics))
@@ -36,7 +36,7 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Draws the page of the dataset `name`; `comparison` compares it with its baseline, if it has one."""
+    """Draws the Data page. `name` is the dataset's name; `comparison` is the content of `comparison.json`, if any."""
     return Page(
         key="data",
         title="Data",
@@ -65,6 +65,6 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """Returns the cuts of a split by time as (name of the split that starts, days since 1970)."""
+    """Returns the cuts of a split by time, as (name of the split that starts there, days since 1970)."""
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
     return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

@@ -14,7 +14,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
     Args:
       statistics: statistics of the dataset.
-      marks: the cuts, as in `charts.days`.
+      marks: name and time (days since 1970) of each cut.
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(
@@ -30,7 +30,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent, because its bar would make the others too short to see."""
+    """Charts all kinds except the most frequent one, which would make the other bars too short to see."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

@@ -85,7 +85,7 @@ def _categories(categories: Sequence[dict[str, Any]]) -> Part:
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Groups events by root category and the level below it, largest first; combines small groups at the end."""
+    """Groups events by root category and by the level below the root, largest first. Small groups become `others`."""
     events: dict[tuple[str, str], int] = {}
     for entry in categories:
         key = entry["path"][0], entry["path"][1] if len(entry["path"]) > 1 else entry["path"][0]

@@ -1,4 +1,4 @@
-"""The Input section: rows, rejects and the catalogue; and the comparison with a baseline."""
+"""The Input section, with rows, rejects and the catalogue, and the section that compares with a baseline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Shows figures of the event log, filtered and rejected rows (with examples), the inputs, and the catalogue."""
+    """Shows figures of the event log, filtered rows, rejected rows with examples, the inputs and the catalogue."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -40,7 +40,7 @@ def reading_section(statistics: Statistics) -> Section:
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """Tabulates the checks of `comparison.json` and marks those outside their limits."""
+    """Shows the checks of `comparison.json` in a table, and marks checks outside their limits."""
     checks = comparison["checks"]
     outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]
@@ -54,7 +54,7 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
 
 
 def format_sparsity(pairs: int, possible: int) -> str:
-    """Formats the share of possible pairs without events with two digits after the nines, as in `99.978%`."""
+    """Formats the share of pairs that have no events, with two digits after the leading nines, as in `99.978%`."""
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 

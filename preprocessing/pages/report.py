@@ -1,4 +1,4 @@
-"""Writes `report.html` of a dataset."""
+"""Writes the report of a dataset, `report.html`."""
 
 import logging
 
@@ -24,7 +24,7 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """Draws the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
+    """Like `write_report`, but logs an error and returns None, because the dataset itself is complete."""
     try:
         return write_report(root)
     except Exception:

@@ -14,7 +14,7 @@ _LEAKING = (
 
 
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
-    """Charts the events of each split, and the events of visitors and items without training events."""
+    """Charts the events of each split, and the held-out events of visitors and items without training events."""
     if method == SplitMethod.NONE:
         return Section("Splits", [Note("There is no held-out data: all events are for training the deployed model.")])
     visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]

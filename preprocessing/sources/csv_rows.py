@@ -1,6 +1,6 @@
-"""CSV files: text columns of the well-formed rows, and the malformed rows as rejects.
+"""Reads CSV files. Well-formed rows become text columns, and malformed rows become rejects.
 
-Shapes: L lines of a chunk that are not blank, N of them well-formed.
+Shapes: L non-blank lines of a chunk, N well-formed lines.
 """
 
 import codecs
@@ -30,17 +30,17 @@ class CsvFiles:
     text_format: TextFormat
     """Compression and encoding."""
     separator: str
-    """Separates fields; one character."""
+    """Character that separates fields."""
     header: tuple[str, ...]
     """All column names, in order."""
     first_byte: int
-    """The byte at which the rows start, after the byte order mark and the header line, if there are any."""
+    """The byte at which the rows start, after any byte order mark and header line."""
     columns: tuple[str, ...]
     """The columns to read."""
 
 
 class CsvSource(CsvFiles):
-    """Reads event logs in byte ranges, in parallel; each row is one line."""
+    """Reads byte ranges of CSV files in parallel. Each row must be one line."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into byte ranges."""
@@ -86,7 +86,10 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong number of fields, encoding or line end; returns a mask [L] of the lines with quotes."""
+    """Marks lines with a wrong encoding, line end or number of fields. Returns a mask [L] of the lines with quotes.
+
+    The number of fields is checked only in lines without quotes.
+    """
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:
@@ -107,7 +110,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines that a mask [L] selects, which must have the right number of fields."""
+    """Parses the lines that the mask `is_used` [L] selects. These lines must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
@@ -129,7 +132,7 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines with quotes, and returns the valid rows with their indices.
+    """Parses the lines `rows`, which have quotes. Returns the valid rows and their indices.
 
     Marks lines with an unbalanced quote or a wrong number of fields.
     """

@@ -1,4 +1,4 @@
-"""CSV tables with line breaks in quoted fields: each file is read from its start, by one worker."""
+"""Reads CSV files that may have line breaks in quoted fields. One worker reads a whole file from its start."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from preprocessing.sources.text_files import DAMAGE, open_text
 
 
 class CsvTableSource(CsvFiles):
-    """Reads tables of items, a whole file at a time, because a row may have several lines."""
+    """Reads item tables. A file is not divided, because a row may have several lines."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Returns the whole file as one part."""
@@ -78,15 +78,15 @@ class CsvTableBatch:
     part: Part
     """The file."""
     position: int
-    """Number of the batch's first row in the file."""
+    """Row number, in the file, of the batch's first row."""
     columns: pa.Table
-    """[N] rows: a string column for each column to read."""
+    """The well-formed rows, [N], as string columns."""
     invalid: tuple[str, ...]
     """Rows with a wrong number of fields."""
 
     @property
     def malformed(self) -> Rejects:
-        """Rows with a wrong number of fields, all with the position of the batch."""
+        """Rows with a wrong number of fields. Their position is that of the batch."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
@@ -96,5 +96,5 @@ class CsvTableBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the numbers of rows in the file, and their values as JSON."""
+        """Returns the row numbers in the file and the values as JSON, of rows given by index."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)

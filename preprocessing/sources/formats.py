@@ -1,4 +1,4 @@
-"""Opens the files of an input; detects the format, compression, encoding, separator and columns of each file."""
+"""Opens the files of an input. Detects the format, compression, encoding, separator and columns of each file."""
 
 import codecs
 import json
@@ -85,7 +85,7 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory; skips hidden files, such as `_SUCCESS`, unless the glob names them.
+    """Lists the files of a glob or a directory. Skips hidden files, such as `_SUCCESS`, unless the glob names them.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -136,15 +136,15 @@ def open_files(
     advice: ColumnAdvice = EVENTS_ADVICE,
     has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
-    """Divides all files of a glob into parts; returns them and the total size of their text, estimated if compressed.
+    """Divides all files of a glob into parts. Returns the parts and the (estimated) uncompressed size of the files.
 
     Args:
-      glob: the files, or a directory; empty files are skipped unless all are empty.
+      glob: glob or directory of the files. Empty files are skipped unless all files are empty.
       config: how to read the files.
-      required: columns that every file must have, or paths in them.
+      required: columns that every file must have, or paths whose top-level columns it must have.
       optional: columns to read if a file has them.
       advice: what to do about missing columns.
-      has_line_breaks: whether quoted fields of CSV may have line breaks; such a file is read by one worker.
+      has_line_breaks: whether quoted fields of CSV files may have line breaks. If so, one worker reads a whole file.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -163,12 +163,12 @@ def open_files(
 
 
 def first_file(files: Sequence[str]) -> str:
-    """Returns the first file that is not empty; if all are empty, the first."""
+    """Returns the first file that is not empty, or the first file if all are empty."""
     return next((path for path in files if storage.size(path)), files[0])
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns the sizes of a glob's files; omits empty files, unless all are empty."""
+    """Returns the sizes of a glob's files. Omits empty files unless all files are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):
@@ -178,7 +178,7 @@ def _sizes_of_files(glob: str) -> dict[str, int]:
 
 
 def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:
-    """Makes the source that reads the columns of files with a layout."""
+    """Makes the source that reads columns from files with this layout."""
     if layout.format == "parquet":
         return ParquetSource(columns)
     if layout.format == "jsonl":
@@ -190,9 +190,9 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 def _choose_columns(
     path: str, layout: Layout, required: Sequence[str], optional: Sequence[str], advice: ColumnAdvice
 ) -> tuple[str, ...]:
-    """Returns the columns to read: the columns of the `required` paths, and the `optional` columns that the file has.
+    """Returns the columns to read: those of the `required` paths, and those of `optional` that the file has.
 
-    In JSON Lines, only the first lines are known, so columns that these lack are read too.
+    For JSON Lines, columns that the first lines lack are also returned, because later lines may have them.
 
     Raises:
       ValueError: a required column is missing, or a column occurs twice.
@@ -249,12 +249,12 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Returns the byte order of UTF-16, from the zero bytes: most characters of a header have a zero high byte."""
+    """Guesses the byte order of UTF-16 text, because most characters of a header have a zero high byte."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
-    """Returns the fields of the objects in the first lines, in order of occurrence."""
+    """Returns the fields of the JSON objects in the first lines, in order of occurrence."""
     lines = [line for line in (start.rpartition(b"\n")[0] or start).splitlines() if line.strip()]
     fields: dict[str, None] = {}
     problem = ""
@@ -298,7 +298,7 @@ def _detect_csv(
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator that divides the header into the most columns; a comma if none divides it."""
+    """Returns the separator that divides the header into the most columns, or a comma if none divides it."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

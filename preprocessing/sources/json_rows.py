@@ -1,4 +1,4 @@
-"""JSON Lines files: each line is an object, which may be nested."""
+"""Reads JSON Lines files. Each line is an object, which may be nested."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class JsonSource:
 
 
 def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch:
-    """Parses lines to columns."""
+    """Parses lines of JSON objects to columns."""
     data = lines.data
     begins, ends, num_blank = find_lines(data)
     malformed = Rejects(part.path, [], [], [])
@@ -66,7 +66,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines of JSON objects to a table of the fields `columns`; texts that look like times stay texts.
+    """Parses lines of JSON objects to a table with the fields `columns`. Texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types or numbers that Arrow would round.
@@ -85,7 +85,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one; returns the objects, and a mask [L] of the lines that contain an object."""
+    """Parses lines one by one. Returns the objects, and a mask [L] of the lines that contain an object."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -101,7 +101,7 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
-    """Converts fields of objects to columns; `place` names the lines in error messages.
+    """Converts fields of objects to columns. `place` names the lines in error messages.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -137,7 +137,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces times in a type by text, because Arrow reads some texts as times."""
+    """Replaces time types by text types in a type, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -146,7 +146,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if the values contain floating-point numbers that Arrow may have rounded from whole numbers."""
+    """Returns True if values contain floats that Arrow may have rounded from large whole numbers."""
     if pa.types.is_struct(values.type):
         return any(_has_rounded(part) for part in values.flatten())
     if pa.types.is_list(values.type):
@@ -157,10 +157,10 @@ def _has_rounded(values: pa.Array) -> bool:
 
 
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """Selects columns; a column that no object of the chunk has is null.
+    """Selects columns. A column that no object of the chunk has becomes null.
 
     Raises:
-      pa.ArrowInvalid: a column is inconsistent; Arrow's reader produces such columns from lists with null elements.
+      pa.ArrowInvalid: a column is inconsistent. Arrow's reader may return such a column for lists with null elements.
     """
     absent = pa.nulls(len(table))
     selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})

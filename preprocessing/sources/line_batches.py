@@ -1,6 +1,6 @@
-"""Batches of rows that are lines of text, as in CSV and JSON Lines.
+"""Batches of rows from text files in which each row is a line (CSV and JSON Lines).
 
-Shapes: L lines of a chunk that are not blank, N of them well-formed.
+Shapes: L non-blank lines of a chunk, N well-formed lines.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class LineBatch:
     """The rows of a chunk of lines."""
 
     part: Part
-    """The byte range that the lines belong to."""
+    """The part of the file that contains the lines."""
     lines: Lines
     """The lines that were parsed."""
     columns: pa.Table
-    """[N] well-formed rows: a column for each column to read."""
+    """The well-formed rows, [N], with the columns to read."""
     begins: np.ndarray
     """[N] index in `lines.data` at which each row of `columns` starts."""
     ends: np.ndarray
@@ -37,11 +37,11 @@ class LineBatch:
 
     @property
     def position(self) -> int:
-        """The byte at which the lines start."""
+        """The byte of the text at which the lines start."""
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the bytes at which rows start, and their text."""
+        """Returns the start bytes in the file and the texts of rows, by their indices in `columns`."""
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 
@@ -56,13 +56,13 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns the byte of the file at which each line starts, and the start of its text."""
+    """Returns the start byte of each line in the file, and the first 200 bytes of each line as text."""
     texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
     return (begins + lines.position).tolist(), texts
 
 
 def reject_lines(part: Part, lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]) -> Rejects:
-    """Returns lines as rejects, each with its reason."""
+    """Returns the given lines as rejects with the given reasons."""
     positions, texts = locate_lines(lines, begins, ends)
     return Rejects(part.path, positions, reasons, texts)
 

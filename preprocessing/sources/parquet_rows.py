@@ -1,4 +1,4 @@
-"""Parquet files: row groups are read in parallel; a file in a folder `date=2024-03-01/` has a column `date`."""
+"""Reads row groups of Parquet files in parallel. Files in a folder `date=2024-03-01/` also have a column `date`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ class ParquetSource:
         ]
 
     def read(self, part: Part) -> Iterator["ParquetBatch"]:
-        """Reads row groups, a few MiB at a time."""
+        """Reads the row groups of a part, a few MiB at a time."""
         with open_parquet(part.path) as file:
             partitions = partition_columns(part.path, file.schema_arrow.names)
             first = sum(file.metadata.row_group(group).num_rows for group in range(part.begin))
@@ -63,15 +63,15 @@ class ParquetBatch:
     """Consecutive rows of a file."""
 
     part: Part
-    """The row group that the rows belong to."""
+    """The part (row group) that contains the rows."""
     position: int
-    """Number of the batch's first row in the file."""
+    """Row number, in the file, of the batch's first row."""
     columns: pa.Table
-    """[N] rows: the columns to read."""
+    """The rows, [N], with the columns to read."""
 
     @property
     def malformed(self) -> Rejects:
-        """Always empty, because a Parquet file is valid or damaged as a whole."""
+        """Always empty, because a Parquet file is either valid or damaged as a whole."""
         return Rejects(self.part.path, [], [], [])
 
     @property
@@ -80,12 +80,12 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the numbers of rows in the file, and their values as JSON."""
+        """Returns the row numbers in the file and the values as JSON, of rows given by index."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 
 def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
-    """Returns the first characters of each row, as JSON."""
+    """Returns the given rows as JSON, cut to 200 bytes each."""
     values = table.take(pa.array(rows)).to_pylist()
     return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 
@@ -103,7 +103,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
-    """Returns the columns in the folder names of a path, such as `date=2024-03-01`, except `stored` columns."""
+    """Returns the columns that folder names such as `date=2024-03-01` define, except those stored in the file."""
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {
         name: None if value == _NULL_PARTITION else unquote(value)

@@ -16,11 +16,11 @@ class Rejects:
     path: str
     """The file."""
     positions: Sequence[int]
-    """[N] positions at which the rows start: a byte of the uncompressed text, or a row number."""
+    """[N] position of each row: the first byte in the uncompressed text, or the row number."""
     reasons: Sequence[str]
-    """[N] reasons, each one of `validation.REASONS`."""
+    """[N] reason of each row, from `validation.REASONS`."""
     texts: Sequence[str]
-    """[N] the rows, cut to 200 bytes."""
+    """[N] text of each row, cut to 200 bytes."""
 
     def extend(self, others: "Rejects") -> "Rejects":
         """Appends other rows of the same file."""
@@ -48,5 +48,5 @@ class Rejects:
 
 
 def shorten(row: bytes) -> str:
-    """Returns the start of a row as text."""
+    """Returns the first 200 bytes of a row, as text."""
     return row[:_TEXT_BYTES].decode(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""The protocol of input formats: a file is divided into parts, which workers read in parallel as batches of rows.
+"""The protocol of input formats. A file is divided into parts, and workers read the parts in parallel as batches.
 
-A new format is one file with a class of this protocol, and an entry in `formats.py`.
+To add a format, write a module with a class that follows `Source`, and add the class to `formats.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,17 @@ class Part:
     """A part of an input file."""
 
     source: "Source"
-    """Reads the part."""
+    """The source that reads the part."""
     path: str
     """The file."""
     ordinal: int
-    """Index of the file among the inputs; it orders rows that have the same time."""
+    """Index of the file in the input. Rows with the same time are sorted by it."""
     begin: int
-    """First byte of a text file, first row group of a Parquet file."""
+    """First byte of the part in a text file, or first row group in a Parquet file."""
     end: int | None
-    """One past the last byte or row group; None: the end of the file."""
+    """One past the last byte or row group of the part. None: the end of the file."""
     size: int
-    """Size in bytes as stored, which may be compressed."""
+    """Size in bytes as stored, for example compressed."""
 
 
 class Batch(Protocol):
@@ -37,11 +37,11 @@ class Batch(Protocol):
 
     @property
     def part(self) -> Part:
-        """The part."""
+        """The part that contains the rows."""
 
     @property
     def position(self) -> int:
-        """Position at which the batch starts, a byte or a row; it orders the batches of a file."""
+        """Position of the batch in the file, as a byte or a row number. Batches of a file are sorted by it."""
 
     @property
     def columns(self) -> pa.Table:
@@ -60,7 +60,7 @@ class Batch(Protocol):
 
 
 class Source(Protocol):
-    """The files of one format and layout."""
+    """Reads files of one format and layout."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into parts."""
@@ -74,18 +74,18 @@ class Source(Protocol):
 
 
 def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
-    """Reads parts in sequence."""
+    """Yields the batches of all parts, in sequence."""
     for part in parts:
         yield from part.source.read(part)
 
 
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
-    """Returns the malformed rows of a batch, then the rows that `flaws` marks.
+    """Returns the malformed rows of a batch, followed by the rows that are marked in `flaws`.
 
     Args:
       batch: the batch.
-      flaws: invalid rows of the batch, or invalid list elements in these rows.
-      owners: [N] the row in `batch.columns` of each element; None: the elements are the rows.
+      flaws: the invalid events of the batch. An event is a row, or an element of a list in a row.
+      owners: [N] index of the row in `batch.columns` that contains each event. None: each row is an event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

@@ -1,6 +1,6 @@
-"""Text files: decompression, decoding to UTF-8, and division into byte ranges that workers read in parallel.
+"""Reads text files: decompresses them, converts them to UTF-8, and divides them into byte ranges for parallel workers.
 
-A line feed always ends a row, also within quotes; otherwise, reading could not start in mid-file.
+A line feed always ends a row, even within quotes. Otherwise, a worker could not start to read in mid-file.
 """
 
 import bz2
@@ -26,20 +26,20 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
 ENCODING_SETTINGS = "events_format.encoding, item_table.format.encoding, or --encoding of inspect"
-"""Settings of a file's encoding, for error messages. Item properties and the category tree are always UTF-8."""
+"""Settings for the encoding of a file, for error messages. Item properties and the category tree are always UTF-8."""
 
 COMPRESSION_RATIO = 3
-"""Assumed ratio of the size of a text to the size of its compressed file, typical of event logs with gzip -6."""
+"""Assumed ratio of uncompressed to compressed size, which is typical of event logs with gzip -6."""
 
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How the bytes of a file become UTF-8 text."""
+    """Compression and encoding of a text file."""
 
     compression: str | None = None
     """`gzip`, `zstd`, `bz2`, `zip`, or None."""
     encoding: str = "utf-8"
-    """A codec of Python."""
+    """Name of a Python codec."""
 
     @property
     def is_seekable(self) -> bool:
@@ -49,10 +49,10 @@ class TextFormat:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines of a file."""
+    """Consecutive whole lines of a file."""
 
     position: int
-    """The byte of the text in UTF-8 at which the lines start."""
+    """The byte at which the lines start, in the uncompressed UTF-8 text."""
     data: bytes
     """The lines, each with its line feed."""
 
@@ -67,7 +67,7 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 
 
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
-    """Returns the first bytes of a file's text, at least up to the end of its first line.
+    """Returns the first bytes of a file's text, which contain at least the first line.
 
     Args:
       path: the file.
@@ -95,8 +95,8 @@ def open_text(
     Args:
       path: the file.
       text_format: compression and encoding.
-      request_bytes: bytes of a request to a store.
-      validate: whether reading raises UnicodeDecodeError at bytes that are not UTF-8, as for other encodings.
+      request_bytes: number of bytes per request to a store.
+      validate: whether reading invalid UTF-8 raises UnicodeDecodeError. Other encodings are always validated.
     """
     file = _decompress(storage.open_binary(path, request_bytes), path, text_format.compression)
     if text_format.encoding == "utf-8" and not validate:
@@ -105,7 +105,7 @@ def open_text(
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides a file, from byte `begin` on, into ranges (first byte, end, stored size); None is the end of the file."""
+    """Divides a file, from byte `begin` on, into ranges (begin, end, stored size). None is the end of the file."""
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)
@@ -113,7 +113,7 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
 
 
 def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
-    """Reads the lines that start in the byte range [begin, end), a few MiB at a time; each chunk ends with a line feed.
+    """Reads the lines that start in the byte range [begin, end), a few MiB at a time. Each chunk ends with a line feed.
 
     Raises:
       ValueError: the file is damaged.
@@ -156,7 +156,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
-    """Reads the rest of a line that starts with the bytes `line` at `position`, and returns the whole line."""
+    """Reads the rest of a line and returns the whole line. `line` has its first bytes, and `position` is its start."""
     line += file.readline(MAX_LINE_BYTES + 2 - len(line))
     if len(line.removesuffix(b"\n")) > MAX_LINE_BYTES:
         raise ValueError(_describe_long_line(path, position))
@@ -169,7 +169,7 @@ def _describe_long_line(path: str, position: int) -> str:
 
 
 def _seek_line(file: BinaryIO, path: str, begin: int, *, is_seekable: bool) -> int:
-    """Moves to the first line that starts at or after `begin`; returns its position."""
+    """Moves to the first line that starts at or after `begin`, and returns its position."""
     if begin == 0:
         return 0
     if not is_seekable:
@@ -209,7 +209,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
 
 
 class _Raw(io.RawIOBase):
-    """Adapts an Arrow stream, which lacks `readinto`, to Python's streams."""
+    """Adds `readinto` to an Arrow stream, as Python's streams require."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Visitor behaviour: the funnel from the first to the last event kind, sessions and pauses.
+"""Measures visitor behaviour: the funnel of event kinds, sessions and pauses.
 
 Shapes: N rows of a partition, P (visitor, item) pairs, K event kinds, B buckets of seconds.
 """
@@ -21,28 +21,29 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts over one or more partitions. Partitions share no visitors, so they share no pairs and no sessions."""
+    """Counts over one or more partitions. A visitor is in one partition, so counts of partitions can be added."""
 
     pairs: int
-    """Distinct (visitor, item) pairs."""
+    """Number of distinct (visitor, item) pairs."""
     pairs_by_kind: np.ndarray
-    """[K] pairs with at least one event of the kind."""
+    """[K] number of pairs with at least one event of the kind."""
     after_previous: np.ndarray
-    """[K-1] for each kind after the first, the pairs that have the previous kind before their first event of this
-    kind."""
+    """[K-1] for each kind after the first, the number of pairs whose first event of the previous kind is before their
+    first event of this kind."""
     after_first: np.ndarray
-    """[K-1] for each kind after the first, the pairs that have the first kind before their first event of this kind."""
+    """[K-1] for each kind after the first, the number of pairs whose first event of the first kind is before their
+    first event of this kind."""
     after_all: np.ndarray
-    """[K-1] for each kind after the first, the pairs that have all kinds up to this kind, in funnel order by the first
-    event of each kind."""
+    """[K-1] for each kind after the first, the number of pairs with all kinds up to this kind, if the first events of
+    these kinds are in funnel order."""
     events_per_session: Counter[int]
-    """Number of sessions by their number of events."""
+    """Number of sessions with each number of events."""
     session_seconds: np.ndarray
-    """[B] sessions by duration; bucket 0 is [0, 1) seconds, and bucket b is [2**(b-1), 2**b)."""
+    """[B] number of sessions by duration. Bucket 0 is [0, 1) seconds, and bucket b is [2**(b-1), 2**b) seconds."""
     gap_seconds: np.ndarray
-    """[B] pauses between consecutive events of a visitor, in the same buckets."""
+    """[B] number of pauses between consecutive events of a visitor, in the same buckets."""
     new_visitors_by_day: Counter[int]
-    """Number of visitors by the day of their first event, counted from 1970."""
+    """Number of visitors by the day of their first event. Day 0 is 1970-01-01."""
 
 
 def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
@@ -88,7 +89,7 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
 
 
 def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, Any]:
-    """Describes funnel, sessions, pauses and new visitors, as JSON; the funnel of a single kind has no steps."""
+    """Describes funnel, sessions, pauses and new visitors, as JSON. With a single kind, the funnel has no steps."""
     steps = zip(kinds[1:], behaviour.after_previous, behaviour.after_first, behaviour.after_all, strict=True)
     return {
         "funnel": {
@@ -116,7 +117,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns the index of the first row of each pair with each event kind, [P, K]; NEVER if there is no such row."""
+    """Returns the index of each pair's first row of each event kind, [P, K], or NEVER if it has no such row."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -135,6 +136,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts by the lower bound of their bucket in seconds; omits empty buckets at the end."""
+    """Returns the counts by the lower bound of each bucket in seconds. Omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

@@ -1,4 +1,4 @@
-"""Pearson correlations of the event log's columns, from sums that are exact in any order.
+"""Pearson correlations between columns of the event log, from integer sums that do not depend on the order.
 
 Shapes: N rows, C columns.
 """
@@ -12,9 +12,10 @@ import numpy as np
 from contract.timelines import TimelineRows
 
 COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
-"""The columns: time in hours; weekday from Monday; event kind as its index in the funnel; ranks by frequency, from 0.
+"""Names of the columns. Time is in hours. Weekday 0 is Monday. The event kind is its index in the funnel. Rank 0 is the
+most frequent id.
 
-The original notebook correlated raw ids, but the order of ids has no meaning. The order of ranks has one.
+The original notebook correlated raw ids, whose order has no meaning. The order of ranks has a meaning.
 """
 
 _MS_PER_HOUR = 3_600_000
@@ -24,18 +25,18 @@ _RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, as Python integers of any size, so that merging is exact."""
+    """Sums over rows, as Python integers, so that sums of any size are exact."""
 
     rows: int
     """Number of rows, N."""
     sums: np.ndarray
-    """[C] sum of each column."""
+    """[C] sum of the values of each column."""
     products: np.ndarray
-    """[C, C] sum of the products of each pair of columns."""
+    """[C, C] sum, over the rows, of the product of each pair of columns."""
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Computes the moments of the target rows; ids outside the vocabulary share the last rank."""
+    """Computes the moments of the target rows. All ids outside the vocabulary have the last rank."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(
@@ -53,7 +54,7 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
 
 def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
-    """Describes the correlations of all pairs of columns, as JSON; null if a column has a single value."""
+    """Describes the correlations of all pairs of columns, as JSON. A correlation with a constant column is null."""
     listed = list(parts)
     rows = sum(part.rows for part in listed)
     sums = sum((part.sums for part in listed), np.zeros(len(COLUMNS), object))

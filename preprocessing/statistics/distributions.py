@@ -1,4 +1,4 @@
-"""Counts and histograms, and their description as JSON."""
+"""Computes counts and histograms, and describes them as JSON."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ _QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
 def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
-    """Counts how often each pair of indices ([N], [N]) occurs: [num_rows, num_columns] int64."""
+    """Counts how often each pair of indices `rows` [N] and `columns` [N] occurs, [num_rows, num_columns] int64."""
     counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
     return counts.reshape(num_rows, num_columns)
 
 
 def count_values(values: np.ndarray) -> Counter[int]:
-    """Counts how often each value occurs in integers [N] from 0 to some thousands."""
+    """Counts how often each value occurs in non-negative, small integers [N]."""
     counts = np.bincount(values)
     found = np.flatnonzero(counts)
     return Counter(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
 
 
 def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
-    """Returns counts [K] by the name of the event kind."""
+    """Returns the counts [K] of event kinds as a dictionary by name."""
     return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:
-    """Returns counts by date, in order, from counts by day since 1970."""
+    """Replaces days since 1970 by ISO dates, in chronological order."""
     return {format_day(day): int(count) for day, count in sorted(counts.items())}
 
 
@@ -41,7 +41,10 @@ def format_day(day: int) -> str:
 
 
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
-    """Describes a histogram: mean, maximum, quantiles (lowest value with this share at or below it), and all counts."""
+    """Describes a histogram by its mean, maximum, quantiles and counts, as JSON.
+
+    A quantile is the lowest value with at least this share of all values at or below it.
+    """
     if not histogram:
         return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}
     values = np.array(sorted(histogram))

@@ -1,4 +1,4 @@
-"""Item popularity: most frequent items, concentration, new items, and items without training events in each split.
+"""Item popularity: most frequent items, concentration, new items by day, and items without training events by split.
 
 Shapes: I items.
 """
@@ -28,7 +28,7 @@ _LORENZ_POINTS = 100
 
 
 def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events of each item over all rows, as `count_items` does, with one more column per split."""
+    """Counts all events of each item, as `count_items` does, and adds a column with the count of each split."""
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)
     has_events = counts.sum(1) > 0
@@ -57,7 +57,7 @@ def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any
 
 
 def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Describes each category by its number of training events and its path, most frequent first, as JSON."""
+    """Describes the path and the number of training events of each category, most frequent first, as JSON."""
     if not encoded:
         return []
     ordered = sort_by_count(decode_columns(encoded))
@@ -70,10 +70,10 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
     """Computes the Lorenz curve and the Gini coefficient of the items' popularity.
 
-    The curve has the shares of events that belong to the least popular 0%, 1% … 100% of the items.
+    The curve is the share of the events of the least popular 0%, 1% … 100% of the items.
 
     Args:
-      counts: [I] events of each item, all above 0; I > 0.
+      counts: [I] number of events of each item, above 0. There must be at least one item.
     """
     ascending = np.sort(counts).astype(np.int64)
     below = np.append(0, np.cumsum(ascending))

@@ -1,4 +1,4 @@
-"""Mergeable summaries of the rows read and of the events, computed partition by partition.
+"""Mergeable summaries of the rows that were read, and of the events of each partition.
 
 Shapes: S splits, K event kinds.
 """
@@ -32,7 +32,7 @@ _THURSDAY = 3  # the weekday of 1970-01-01; Monday is 0
 _EXAMPLES = 3  # invalid rows per reason
 
 Example = tuple[str, int, str]
-"""An invalid row: file, position (a byte of a text file, a row of a Parquet file), text."""
+"""An invalid row: file, position (byte of a text file or row number), and text."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class ReadingSummary:
     rejects: Counter[str] = field(default_factory=Counter)
     """Number of invalid rows by reason."""
     filtered: Counter[str] = field(default_factory=Counter)
-    """Number of rows dropped on purpose, by reason, such as a condition."""
+    """Number of rows that the settings drop, by reason, such as a condition."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     """The first few invalid rows by reason, ordered by file and position."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
-    """For events only: counts of duplicates and robots."""
+    """Counts of duplicates and robots, for events only."""
     partitions: frozenset[int] = frozenset()
     """Numbers of the partitions that have rows."""
     times: Histogram = field(default_factory=lambda: merge_times([]))
-    """For events only: times of the events of humans."""
+    """Times of the events of visitors who are not robots, for events only."""
 
     @property
     def num_events(self) -> int:
-        """Number of events of humans, without duplicates."""
+        """Number of events of visitors who are not robots, without duplicates."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Returns the number of invalid rows and the first example for each reason."""
+        """Returns, for each reason, the number of invalid rows and the first of them."""
         firsts = {
             reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }
@@ -88,13 +88,13 @@ def summarize_reading(
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
-    """Summarizes one assembled partition."""
+    """Summarizes the assembled timelines of a partition."""
     times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Merges summaries in any order; for each reason, keeps the examples that come first by file and position."""
+    """Merges summaries, in any order. For each reason, keeps the first examples by file and position."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -118,7 +118,7 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Counts over the events of one or more partitions, which have no visitors in common."""
+    """Statistics of the events of one or more partitions. A visitor is in one partition only."""
 
     by_split: np.ndarray
     """[S, K] number of events by split and kind."""
@@ -129,23 +129,23 @@ class EventStatistics:
     visitors: int
     """Number of visitors."""
     visitors_by_kind: np.ndarray
-    """[K] visitors with at least one event of the kind."""
+    """[K] number of visitors with at least one event of the kind."""
     events_per_visitor: Counter
-    """Number of visitors by their number of events."""
+    """Number of visitors with each number of events."""
     top_visitors: tuple[tuple[tuple[int, str], ...], ...]
-    """(events, id) of the most active visitors: by all events, then by each kind."""
+    """Rankings of the most active visitors as (events, id): one for all events, then one per event kind."""
     visitors_by_split: np.ndarray
-    """[S] visitors with a row in the split."""
+    """[S] number of visitors with an event in the split."""
     new_visitors: np.ndarray
-    """[S] visitors with a row in the split but no training row."""
+    """[S] number of visitors with an event in the split and no training event."""
     events_of_new: np.ndarray
-    """[S] number of events of the new visitors."""
+    """[S] number of events in the split by visitors without training events."""
     training_gaps: Histogram
-    """Seconds between consecutive training events of a visitor."""
+    """Histogram of the seconds between consecutive training events of a visitor."""
     robot_events: int
-    """Number of events that were excluded because their visitors are robots."""
+    """Number of events of robots, which are excluded from all other counts."""
     weight_thousandths: int
-    """Sum of all event weights, in thousandths. Each weight is rounded, so that the sum is exact in any order."""
+    """Sum of all event weights in thousandths. Each weight is rounded, so that the order does not change the sum."""
     behaviour: Behaviour
     """Funnel, sessions and pauses."""
 
@@ -207,7 +207,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
 
 
 def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
-    """Describes rows and rejects, as JSON."""
+    """Describes the rows and rejects of an input, as JSON."""
     return {
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,

@@ -1,7 +1,7 @@
-"""Generates a shop of any size that resembles Retailrocket's; the same size and seed give the same shop.
+"""Generates a shop of any size that resembles Retailrocket's. The same size and seed give the same shop.
 
-Visitors have hidden tastes. A shelf is a category with items; an interest is one item of one visitor; a wish is the
-shelf and the style that the item of an interest should have.
+The events follow hidden tastes of the visitors. A shelf is a category with items. An interest is a pair of a visitor
+and an item. A wish is the shelf and the style of the item that an interest looks for.
 
 The data flow, which `shop` runs: `tree` and `visitors` (how active each visitor is) → `journeys` (the order of their
 events) → `clock` (the times) → `tastes` (the category and style of each interest) → `assortment` (the items) →

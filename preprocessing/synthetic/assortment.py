@@ -1,6 +1,7 @@
-"""The items that visitors interact with: popularity, shelf (a category), style, and when they are in fashion.
+"""Draws the items that visitors interact with: popularity, shelf (a category), style and time in fashion.
 
-Items are drawn after the visitors' wishes, so that the quotas of a shelf's items sum to the number of wishes for it.
+Items are drawn after the visitors' wishes, so that the quotas of the items on a shelf sum to the number of wishes for
+that shelf.
 
 Shapes: I items, S shelves.
 """
@@ -36,21 +37,21 @@ class Assortment:
     """Style of each item, in [0, 1]; visitors with a similar style choose the item."""
 
     born: np.ndarray
-    """In [0, 1): share of the shelf's traffic before the item appears."""
+    """Share of the shelf's traffic that is earlier than the item, in [0, 1)."""
 
     ended: np.ndarray
-    """In (0, 1]: share of the shelf's traffic before the item disappears."""
+    """Share of the shelf's traffic that is earlier than the end of the item, in (0, 1]."""
 
     quota: np.ndarray
-    """[3, I] numbers of visitors who only view the item (LOOK), put it into the cart but do not buy it (CART), and buy
-    it (BUY)."""
+    """[3, I] number of visitors who only view the item (LOOK), who put it into the cart without buying it (CART), and
+    who buy it (BUY)."""
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
     """Draws items with quotas that sum to the demand on each shelf.
 
     Args:
-      wanted: [3, S] the demand, which is the number of interests on each shelf that end with LOOK, CART and BUY.
+      wanted: [3, S] demand: the number of interests that end with LOOK, CART and BUY on each shelf.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -68,7 +69,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the number of distinct visitors of each item, [I] descending, at least 1, with a sum of about `total`."""
+    """Draws the number of distinct visitors of each item, [I], descending, at least 1. The sum is about `total`."""
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
     # popular items get the interests that the limit cut off: the long tail keeps its shape in a small shop
@@ -79,10 +80,10 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws a shelf for each item, [I] indices, so that the interests on each shelf sum to about the shelf's demand.
+    """Draws the shelf of each item, [I], so that the interests on each shelf sum to about the demand on the shelf.
 
-    Items are assigned in levels, the most popular first; each level is half as popular as the one before. Each item
-    gets a random shelf that still has room for it.
+    Items are assigned in levels of popularity, from the most to the least popular. A level has half the popularity of
+    the level before. Each item gets a random shelf with enough remaining demand.
     """
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
@@ -103,7 +104,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws how many looks, carts and purchases each item gets, [3, I]; on each shelf, they sum to `wanted`."""
+    """Draws the numbers of looks, carts and purchases of each item, [3, I]. On each shelf, they sum to `wanted`."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))
@@ -117,7 +118,7 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """Returns [I] counts, as `apportion` does, but with smaller weights for items that would exceed `largest`."""
+    """Like `apportion`, but first lowers the weights of items with a count above `largest`. Returns [I] counts."""
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))
         weights = np.minimum(weights, (largest * sums / np.maximum(totals, 1))[shelf])

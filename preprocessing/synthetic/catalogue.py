@@ -1,4 +1,6 @@
-"""The items in the shop's property files, and when they appear there: most items of the event log, and many others.
+"""Draws the items that the property files list, and the snapshot that first lists each item.
+
+The files list most items of the event log, and many items without events.
 
 Shapes: I items of the assortment, L listed items.
 """
@@ -26,10 +28,10 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The ids of the items with events, and the listed items (those in the property files) in random order."""
+    """Ids of the items with events, and, in random order, the listed items, which are those in the property files."""
 
     item_id: np.ndarray
-    """[I] ids of the items in `Assortment`; -1 for an item without events."""
+    """[I] id of each item in `Assortment`, or -1 if the item has no events."""
 
     listed_id: np.ndarray
     """[L] ids of the listed items."""
@@ -47,7 +49,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns the catalogue with a selection of the listed items."""
+        """Returns the catalogue with only a slice of the listed items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 
@@ -90,13 +92,13 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the items with events that are in the property files; returns ascending indices.
+    """Draws the items with events that the property files list. Returns their indices, ascending.
 
-    The most popular item of each shelf is always among them.
+    The most popular item of each shelf is always listed.
 
     Args:
-      shelf: [N] ascending.
-      popularity: [N] at least 1.
+      shelf: [N] shelf of each item, ascending.
+      popularity: [N] number of interests in each item, at least 1.
     """
     lasting = _UNLISTED_POPULARITY * np.log(popularity) + random.gumbel(size=len(shelf))
     best = np.lexsort([-popularity, shelf])[np.flatnonzero(np.diff(shelf, prepend=-1))]
@@ -106,7 +108,7 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the snapshot that first lists each item, [N]: 0 for old items, else shortly before the first event."""
+    """Draws the snapshot that first lists each item, [N]: 0 for old items, or one shortly before the first event."""
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
     return np.where(born == 0, 0, np.maximum(at_first_event - lead, 0))
@@ -118,7 +120,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws a mask [L] of the items available at the end: a fixed share of all items, preferably items in fashion."""
+    """Draws a mask [L] of the items available at the end. Items in fashion are more likely to be available."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

@@ -1,4 +1,4 @@
-"""The time of each event: sessions, gaps within and between them, hours of the day and days of the week.
+"""Draws the time of each event, with realistic sessions, gaps, hours of the day and days of the week.
 
 A session ends after 30 minutes without an event.
 
@@ -59,12 +59,12 @@ class Times:
     """[E] milliseconds since 1970 (UTC)."""
 
     session: np.ndarray
-    """[E] ascending session numbers over all visitors."""
+    """[E] number of the session, ascending, counted over all visitors."""
 
 
 @dataclass(frozen=True)
 class _Calendar:
-    """A clock that runs faster at busy times. At the real time `edges_ms[i]`, it shows `hours[i]`."""
+    """A clock that runs faster at busy times. It shows `hours[i]` at the real time `edges_ms[i]`."""
 
     edges_ms: np.ndarray
     hours: np.ndarray
@@ -78,12 +78,12 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times of all events; each visitor's events keep their order.
+    """Draws the times of all events. The events of each visitor keep their order.
 
     Args:
       interests: the interests of all visitors.
       events: the events of these interests.
-      is_robot: [V]; robots act fast, in long sessions at equal intervals.
+      is_robot: [V] whether each visitor is a robot. Robots act fast, in long sessions at equal intervals.
       random: source of all draws.
     """
     visitor = interests.visitor[events.interest]
@@ -104,7 +104,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the time and the session of the first event of each interest, [D] each."""
+    """Returns the time [D] and the session [D] of each interest's first event."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -132,7 +132,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of the purchases in the same order as the previous event."""
+    """Returns a mask [E] of the purchases that belong to the same order as the previous event, also a purchase."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -140,7 +140,7 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds since the previous event of the session, [E], at least 1; 0 at the start of a session."""
+    """Draws the milliseconds since the previous event, [E]: 0 at the start of a session, else at least 1."""
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():
@@ -155,7 +155,7 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the start [S] of each session, given the sessions' visitors [S] and durations [S]."""
+    """Draws the start time of each session, [S] ms, from its visitor [S] and its duration [S]."""
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
     wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)
@@ -173,7 +173,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Moves session starts [S], so that a visitor's sessions are over 30 minutes apart and end within the period."""
+    """Moves session starts [S], so that sessions of a visitor are over 30 minutes apart and within the period."""
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]

@@ -1,4 +1,4 @@
-"""The words that product titles are built from: departments, their types of product, and how these vary."""
+"""The words of product titles: departments, with their product types, variants, materials and looks."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,23 @@ class Department:
     """The words of a department."""
 
     types: tuple[str, ...]
-    """Types of product; neighbours in the list are related."""
+    """Product types. Neighbours in the list are related."""
 
     variants: tuple[str, ...]
-    """Variants of each type, in addition to the plain one."""
+    """Variants of each product type, in addition to the plain type."""
 
     materials: tuple[str, ...]
-    """`NUM_MATERIALS` materials, or other properties."""
+    """`NUM_MATERIALS` materials or similar properties."""
 
     looks: tuple[str, ...]
-    """`NUM_LOOKS` looks, such as colours; neighbours in the list are alike."""
+    """`NUM_LOOKS` looks, such as colours. Neighbours in the list are alike."""
 
     @property
     def num_products(self) -> int:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of product `number`; plain types have lower numbers than their variants."""
+        """Returns the name of product `number`. Plain product types have the lowest numbers; variants follow."""
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

@@ -64,7 +64,7 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 
 def _event_table(shop: Shop) -> pa.Table:
-    """Builds the event log day by day. The days and the rows of each day are shuffled; a few rows are duplicates."""
+    """Builds the event log. Days are in random order, rows are shuffled within a day, and a few rows are duplicated."""
     interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms
     rows = np.arange(len(timestamp_ms))
@@ -100,7 +100,7 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files, a fixed share of them to the first; returns the number of rows."""
+    """Writes all property rows to two files. Returns the number of rows."""
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
     bar = make_bar(len(shop.catalogue.listed_id), "items", title="properties")
@@ -115,7 +115,7 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
 
 
 def _append(file: BinaryIO, table: pa.Table) -> None:
-    """Appends rows to a CSV file, with a header if the file is empty; a null is an empty field."""
+    """Appends rows to a CSV file. Writes a header if the file is empty. A null becomes an empty field."""
     if not file.tell():  # not by pyarrow, which would quote the names
         file.write((",".join(table.column_names) + "\n").encode())
     pa_csv.write_csv(table, file, _WRITE_OPTIONS)

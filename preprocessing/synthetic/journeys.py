@@ -1,6 +1,6 @@
-"""The sequence of each visitor's actions: views of new items, repeated views, additions to the cart, and purchases.
+"""Draws the sequence of each visitor's events: views of new items, repeated views, additions to the cart, purchases.
 
-An interest is one distinct item of a visitor; `matching` selects the item later.
+An interest is a pair of a visitor and an item. `matching` selects the item later.
 
 Shapes: V visitors, D interests, E events.
 """
@@ -14,7 +14,7 @@ from preprocessing.synthetic.draws import group_starts, position_in_group
 from preprocessing.synthetic.visitors import Visitors
 
 VIEW, ADD_TO_CART, TRANSACTION = range(len(DEFAULT_KINDS))
-"""Event kinds: indices in DEFAULT_KINDS."""
+"""Event kinds, as indices in `DEFAULT_KINDS`."""
 
 LOOK, CART, BUY = range(3)
 """How far an interest goes: the item is only viewed, is put into the cart but not bought, or is bought."""
@@ -39,13 +39,13 @@ class Interests:
     """Visitor id, ascending."""
 
     is_viewed: np.ndarray
-    """Whether the first event is a view."""
+    """Whether the first event of the interest is a view."""
 
     is_carted: np.ndarray
     """Whether the item is put into the cart."""
 
     order: np.ndarray
-    """Index of the purchase order that contains the item; -1: not bought."""
+    """Index of the purchase order with the item, or -1 if the item is not bought."""
 
     @property
     def reach(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class Events:
     """The events of all visitors, as columns [E], sorted by visitor and time."""
 
     interest: np.ndarray
-    """Index into `Interests`."""
+    """Index of the event's interest in `Interests`."""
 
     kind: np.ndarray
     """VIEW, ADD_TO_CART or TRANSACTION."""
@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase, [N]. All purchases of an order have one position, after their starts."""
+    """Returns the position of each purchase, [N]. Purchases of one order share a position, after all their views."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

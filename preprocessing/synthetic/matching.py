@@ -1,8 +1,8 @@
-"""Matches each wish with an item of the same shelf and time: wishes and items are paired in the order of their style.
+"""Matches each wish with an item that has the same shelf and a similar time and style.
 
-A wish is the shelf (a category) and the style that a visitor looks for. The quotas of the items on a shelf sum to the
-number of wishes for the shelf. Thus every item is matched as often as its quota says, and tastes don't change
-popularity.
+A wish is the shelf (a category) and the style that a visitor looks for. The wishes and the items of a shelf and time
+are sorted by style and then paired. The quotas of the items on a shelf sum to the number of wishes for the shelf. Thus
+every item is matched as often as its quota requires, and tastes do not change popularity.
 
 Shapes: D interests, N rows.
 """
@@ -24,7 +24,7 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Returns the item index of each interest, [D]; a visitor seldom gets the same item twice."""
+    """Returns the index of the item of each interest, [D]. A visitor seldom gets the same item twice."""
     queues, groups, matches = [], [], []
     for reach in _TOGETHER:
         queue, group = _queue_interests(wishes, reach)
@@ -40,7 +40,7 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the interests that end with `reach`, in the order of matching, and their groups."""
+    """Returns the interests that end with `reach`, in the order of the pairing with items, and their groups."""
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
     order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], _TOGETHER[reach])
@@ -48,7 +48,7 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Returns each item as often as its quota for `reach` says, in the order of matching."""
+    """Repeats each item according to its quota for `reach`. Returns the items in the order of the pairing."""
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
     style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))
@@ -62,10 +62,10 @@ def _group_by_style(
     """Sorts rows by shelf and time, divides each shelf into groups of `together` rows, and sorts each group by style.
 
     Args:
-      shelf: [N].
-      time: [N] in [0, 1].
-      style: [N].
-      together: size of a group.
+      shelf: [N] shelf of each row.
+      time: [N] time of each row, in [0, 1].
+      style: [N] style of each row.
+      together: number of rows per group.
 
     Returns:
       The order of the rows [N], and the group [N] of each row in this order.
@@ -77,7 +77,7 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Swaps each item that a visitor gets again with the item `distance` positions away in its group; [N] items."""
+    """Swaps items that a visitor gets twice with items `distance` positions away in their group. Returns [N] items."""
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)
     pair = visitor[several] * (item.max() + 1) + item[several]

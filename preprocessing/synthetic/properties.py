@@ -1,6 +1,6 @@
-"""The rows of the item properties: for each item and property, a row with the first value and a row per change.
+"""Draws the rows of the item properties. Each property of an item has a row for its first value and one per change.
 
-The values reveal the hidden tastes: an item's words include one for its shelf and one for its style.
+The values reveal the shelf and the style of an item, because some words depend on them.
 
 Shapes: C items of a chunk, R rows.
 """
@@ -42,10 +42,10 @@ class _Changes:
     """[R] index of the item in the chunk."""
 
     snapshot: np.ndarray
-    """[R] index of the weekly snapshot that changes the value."""
+    """[R] index of the weekly snapshot that sets the value."""
 
     left: np.ndarray
-    """[R] number of later changes of the same item. Values depend on it, so that consecutive values differ."""
+    """[R] number of later changes of the item's property. Values depend on it, so that consecutive values differ."""
 
 
 def property_tables(
@@ -57,8 +57,8 @@ def property_tables(
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed of all rows except titles, and of the order of these rows.
-      title_random: source of the titles and of the positions of their rows among the others.
+      seed: seed for all rows except titles, and for the order of these rows.
+      title_random: random generator for the titles and for the positions of their rows among the others.
     """
     titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
@@ -75,7 +75,7 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability of a change per snapshot that gives `rows_per_item` rows per item on average."""
+    """Returns the probability of a change per snapshot with which items have `rows_per_item` rows on average."""
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
     return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
 
@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns each row's category: the item's own in the last row, alternating with a parent or neighbour before it."""
+    """Returns the category in each row. The rows of an item alternate between its own category (last) and another."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws values of a word that changes and, for some properties, words for the shelf, the style and the item."""
+    """Draws values with a word that changes and, for some properties, words for the shelf, the style and the item."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)
@@ -138,12 +138,12 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
 
 
 def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
-    """Makes one row per item, at its first snapshot, because titles never change."""
+    """Makes one row per item, at the item's first snapshot. Titles never change."""
     return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers N … N + count - 1 at random positions into an order [N]; all others keep their order."""
+    """Inserts the numbers N … N + count - 1 at random positions into `order` [N]. Other numbers keep their order."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

@@ -1,6 +1,6 @@
-"""The many properties that only some items have. A few occur on all shelves, and most only on some shelves.
+"""Draws the many properties that only some items have. A few occur on all shelves, and most only on some shelves.
 
-Shapes: S shelves, P properties, K properties that an item of a shelf may have, R rows.
+Shapes: S shelves, P properties, K possible properties per shelf, R rows.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The properties that the items of each shelf may have."""
+    """Rare properties, and the shelves whose items may have them."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -40,14 +40,14 @@ class RareProperties:
     """[P] whether the values are numbers."""
 
     of_shelf: np.ndarray
-    """[S, K] indices of the properties that the items of each shelf may have."""
+    """[S, K] indices of the possible properties of each shelf's items."""
 
     chance: np.ndarray
-    """[S, K] probability that an item of the shelf has the property in `of_shelf`."""
+    """[S, K] probability that an item has the property at the same position in `of_shelf`."""
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the properties, with probabilities that give Retailrocket's number of rows."""
+    """Draws the properties. Their probabilities give as many rows per item as Retailrocket has."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
@@ -67,7 +67,7 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
 
 
 def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """Draws the rows of a chunk's items."""
+    """Draws the property rows of a chunk's items."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)
@@ -86,7 +86,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
     """Draws K' properties for each shelf, [S, K'] ascending indices below `size`.
 
-    If S K' ≥ `size`, each property is drawn at least once.
+    Each property is drawn at least once if S * K' is at least `size`.
     """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
@@ -96,7 +96,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws [R] values as integers. Each depends on the item's style and shelf, on its shelf alone, or on neither."""
+    """Draws values [R] as integers. A value depends on the item's style and shelf, only on its shelf, or on neither."""
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
     of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)

@@ -1,9 +1,9 @@
-"""The size of each part of a shop, from its number of visitors.
+"""Computes the sizes of all parts of a shop from its number of visitors.
 
-The full size is Retailrocket's. The counts of events and items are in proportion to the visitors, so that rates per
-visitor and per item don't depend on the size. The numbers of categories and properties shrink more slowly, because a
-small shop has several categories, too. The counts of the most popular items also shrink more slowly, but fast enough to
-leave events for the other items of a small shop.
+A full-size shop is as large as Retailrocket. The counts of events and items are proportional to the number of visitors,
+so that rates per visitor and per item do not depend on the size. The numbers of categories and properties shrink more
+slowly, because a small shop also has several categories. The counts of the most popular items shrink more slowly, too,
+but fast enough to leave events for the other items of a small shop.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class SynthesisConfig:
     """The settings of a synthetic shop."""
 
     visitors: int
-    """Number of visitors in the event log; 1,407,580 gives a shop of Retailrocket's size."""
+    """Number of visitors in the event log. 1,407,580 gives a shop of Retailrocket's size."""
 
     seed: int = 0
-    """Another seed gives another shop with the same statistics."""
+    """Random seed. Another seed gives another shop with the same statistics."""
 
     def __post_init__(self) -> None:
         if self.visitors < MIN_VISITORS:
@@ -43,19 +43,19 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class Scale:
-    """Counts for a shop of a given number of visitors."""
+    """Scales the counts of a full-size shop to a number of visitors."""
 
     visitors: int
     """Number of visitors."""
 
     def count(self, at_full_size: float) -> int:
-        """Scales a count of the full-size shop in proportion to the number of visitors; returns at least 1."""
+        """Scales a count in proportion to the number of visitors. Returns at least 1."""
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Returns a number of categories or properties; it grows more slowly than the number of visitors."""
+        """Scales a number of categories or properties, which grows more slowly than the number of visitors."""
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Returns the maximum of a heavy-tailed count per item; it grows more slowly than the number of visitors."""
+        """Scales the maximum of a heavy-tailed count per item, which grows more slowly than the number of visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

@@ -1,4 +1,4 @@
-"""Generates a shop in memory: all steps in order.
+"""Generates a shop in memory, by running all steps in order.
 
 Shapes: D interests.
 """
@@ -26,7 +26,7 @@ _TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PR
 
 @dataclass(frozen=True)
 class Shop:
-    """All events and items of a synthetic shop, and their hidden causes: the visitors' wishes and the items' styles."""
+    """A synthetic shop: events and items, and their hidden causes, which are the wishes of visitors and item styles."""
 
     config: SynthesisConfig
     """The settings."""
@@ -50,7 +50,7 @@ class Shop:
     """The items that occur in events."""
 
     item: np.ndarray
-    """[D] the item of each interest, as an index in `items`."""
+    """[D] item of each interest, as an index into `items`."""
 
     catalogue: Catalogue
     """The ids of all items, and the items in the property files."""
@@ -67,7 +67,7 @@ class Shop:
 
 
 def generate_shop(config: SynthesisConfig) -> Shop:
-    """Generates a shop; the same config gives the same shop."""
+    """Generates a shop. The same config gives the same shop."""
     scale = Scale(config.visitors)
     tree = grow_tree(scale, _stream(config, _TREE))
     visitors = draw_visitors(scale, _stream(config, _VISITORS))

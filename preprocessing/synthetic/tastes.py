@@ -1,8 +1,8 @@
-"""The tastes of each visitor, which the event log doesn't contain: a few favourite categories, and a style for each.
+"""Draws the tastes of each visitor, which are hidden: a few favourite categories, and a style for each of them.
 
 A shelf is a category with items.
 
-Shapes: V visitors, D interests, S shelves, F favourites of a visitor.
+Shapes: V visitors, D interests, S shelves, F favourites per visitor.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """Favourite shelves of each visitor [V, F], the most liked first, and the visitor's style [V, F] on each."""
+    """Favourite shelves of each visitor, [V, F], most liked first, and the preferred style on each shelf, [V, F]."""
 
     shelf: np.ndarray
     style: np.ndarray
@@ -57,8 +57,8 @@ def draw_wishes(
     Args:
       tree: the shelves.
       interests: the interests of all visitors.
-      begin: [D] time and session of each interest's first event; a session is mostly on one shelf.
-      is_robot: [V]; robots have no taste.
+      begin: [D] time and session of each interest's first event. A session is mostly on one shelf.
+      is_robot: [V] whether each visitor is a robot. Robots have no taste.
       random: source of all draws.
     """
     visitor = interests.visitor
@@ -78,16 +78,16 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Counts the wishes on each shelf by how far they go: [3, S] for LOOK, CART and BUY."""
+    """Counts the wishes that end with LOOK, CART and BUY on each shelf, [3, S]."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Draws each visitor's favourite shelves by their number of views.
+    """Draws the favourite shelves of each visitor, in proportion to the views of the shelves.
 
-    The first favourite of a visitor who puts items into the cart is drawn by the shelves' number of carts instead. The
-    second favourite is often a sibling of the first.
+    The first favourite of a buyer is drawn in proportion to purchases, and that of a visitor who only puts items into
+    the cart, to carts. The second favourite is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -101,7 +101,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws a shelf with the same parent for each shelf, [N], by popularity; it may be the shelf itself."""
+    """For each shelf [N], draws a shelf with the same parent, by popularity. The result may be the shelf itself."""
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")
@@ -112,7 +112,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Chooses one of the visitor's F favourites for each interest, [D] in [0, F); mostly the same in a session."""
+    """Draws one of the F favourites for each interest, [D] in [0, F). A session mostly has the same favourite."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
@@ -120,5 +120,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """Returns styles [N] in [0, 1]: values outside are mirrored at the nearer end."""
+    """Moves styles [N] into [0, 1]. Values outside are mirrored at the nearer end."""
     return 1 - np.abs(1 - np.abs(style))

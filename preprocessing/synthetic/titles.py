@@ -1,7 +1,7 @@
-"""A product title for each listed item, such as `Blue canvas sneakers`, so that a person can judge recommendations.
+"""Draws a title for each listed item, such as `Blue canvas sneakers`, so that people can judge recommendations.
 
-A root of the category tree is a department, and a shelf (a category with items) sells one product of its department.
-The look follows the item's style: a visitor who likes one style sees one colour, and the colours next to it.
+A root of the category tree is a department. A shelf (a category with items) sells one product of its department. The
+look in the title follows the item's style. Thus a visitor who likes one style sees one colour and its neighbours.
 
 Shapes: S shelves, L listed items.
 """
@@ -30,11 +30,11 @@ class _Products:
     """[S] index in `DEPARTMENTS`."""
 
     name: pa.Array
-    """[S] name of the product, such as `sneakers`; several shelves may share it."""
+    """[S] name of the product, such as `sneakers`. Several shelves may sell the same product."""
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L]; titles repeat only if a product has more than 38,000 items."""
+    """Draws a title for each listed item, [L]. Titles repeat only if a product has over 3,200 items with one look."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
@@ -53,7 +53,7 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
 
 
 def _assign_products(tree: Tree, random: np.random.Generator) -> _Products:
-    """Gives each shelf a product of its root's department; shelves close to each other get related products."""
+    """Assigns each shelf a product of its root's department. Neighbouring shelves get related products."""
     departments = random.permutation(len(DEPARTMENTS))
     paths = [_path_from_root(tree.parent, node) for node in tree.shelf_node.tolist()]
     department = departments[np.array([path[0] for path in paths]) % len(departments)]
@@ -76,14 +76,14 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws materials and series, [N] each. The first items of a group differ in material, others also in series."""
+    """Draws materials [N] and series [N]. The first items of a group differ in material, later ones also in series."""
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
     material = (first_material[group] + number) % NUM_MATERIALS
     return material, (first_series[group] + number // NUM_MATERIALS) % len(_SERIES)
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """Returns the number of each member within its group, [N], from 0, in the order of the members."""
+    """Numbers the members of each group from 0, in their order. Returns the number of each member, [N]."""
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

@@ -1,4 +1,4 @@
-"""The category tree, and the popularity of each category for views, carts and purchases.
+"""Draws the category tree, and the popularity of each category for views, carts and purchases.
 
 A shelf is a category with items.
 
@@ -32,22 +32,23 @@ class Tree:
     """[C] category ids, which are not consecutive."""
 
     parent: np.ndarray
-    """[C] parent node, -1 for a root; parents come before their children."""
+    """[C] parent of each node, or -1 for a root. Parents precede their children."""
 
     shelf_node: np.ndarray
-    """[S] node of each shelf; shelves with the same parent are next to each other."""
+    """[S] node of each shelf. Shelves with the same parent are next to each other."""
 
     family: np.ndarray
-    """[S] number of each shelf's family, ascending; a family has the shelves with the same parent."""
+    """[S] number of each shelf's family, ascending. Shelves with the same parent are a family."""
 
     view_weight: np.ndarray
-    """[S] popularity for views; sums to 1."""
+    """[S] share of each shelf in the views."""
 
     cart_weight: np.ndarray
-    """[S] popularity for carts; 0: no item is ever put into a cart."""
+    """[S] relative popularity of each shelf for carts. 0: no item is ever put into a cart."""
 
     buy_weight: np.ndarray
-    """[S] popularity for purchases; 0: no item is ever bought. Shelves with purchases have carts too."""
+    """[S] relative popularity of each shelf for purchases. 0: no item is ever bought. Shelves with purchases also have
+    carts."""
 
     @property
     def num_shelves(self) -> int:
@@ -56,7 +57,7 @@ class Tree:
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a category tree of the same shape as Retailrocket's; a smaller shop gets a smaller tree."""
+    """Draws a category tree with the shape of Retailrocket's tree. A smaller shop gets a smaller tree."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
@@ -91,7 +92,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the nodes with items, [S]: leaves, and a few inner nodes."""
+    """Draws the nodes that have items, [S]. Most are leaves, and a few are inner nodes."""
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -100,9 +101,10 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws cart and buy weights, [S] each.
+    """Draws the popularity of each shelf for carts [S] and for purchases [S].
 
-    A weight is the view weight times a random conversion rate. Only the best-selling shelves have weights above 0.
+    The popularity for carts is that for views times a random factor, and that for purchases has another factor. Only
+    the best-selling shelves have values above 0.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))

@@ -15,7 +15,7 @@ _STYLE_WORDS = 12  # per shelf
 
 @dataclass(frozen=True)
 class PropertyRows:
-    """Rows of the property files, columns [R]."""
+    """Rows of the property files, as columns [R]."""
 
     item: np.ndarray
     """Index of the item in its chunk."""
@@ -41,7 +41,7 @@ def format_numbers(numbers: np.ndarray) -> pa.Array:
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """Hashes a salt and several arrays [N] of integers to [N] integers below `NUM_WORDS`, which serve as words."""
+    """Hashes a salt and arrays of integers [N] to integers [N] below `NUM_WORDS`, which serve as words."""
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
         word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS
@@ -49,5 +49,5 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def style_word(salt: int | np.ndarray, shelf: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Returns the words [N] of styles in [0, 1] on shelves; similar styles on a shelf share a word."""
+    """Returns a word for each style [N] in [0, 1] on its shelf [N]. Similar styles on a shelf have the same word."""
     return mix(salt, shelf, (style * _STYLE_WORDS).astype(np.int64))

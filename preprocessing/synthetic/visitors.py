@@ -1,4 +1,4 @@
-"""The visitors and their activity: numbers of views, carts and orders per visitor.
+"""Draws the activity of each visitor: the numbers of views, carts and orders.
 
 Shapes: V visitors, O orders.
 """
@@ -44,19 +44,19 @@ _ACTIVITY_NOISE = 1.0  # noise between the rank by carts and orders and the rank
 
 @dataclass(frozen=True)
 class Visitors:
-    """The total activity of each visitor, by visitor id."""
+    """Total activity of the visitors. The index of a visitor is the visitor id."""
 
     views: np.ndarray
     """[V] number of views."""
 
     loose_carts: np.ndarray
-    """[V] number of items that are put into the cart and not bought."""
+    """[V] number of items that the visitor puts into the cart without buying them."""
 
     orders: np.ndarray
     """[V] number of orders."""
 
     order_lines: np.ndarray
-    """[O] number of items of each order, sorted by visitor."""
+    """[O] number of items in each order. Orders are sorted by visitor."""
 
     is_robot: np.ndarray
     """[V] whether the visitor is a robot."""
@@ -93,7 +93,7 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws correlated numbers of carts [count] and views [count], for visitors with carts and without purchases."""
+    """Draws correlated numbers of carts [count] and views [count] for visitors who have carts but no purchases."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
@@ -102,7 +102,7 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draws correlated numbers for buyers: orders, items per order, items put into the cart but not bought, and views.
 
-    All are [count], except the items per order, which are [total number of orders].
+    The items per order have the shape [total number of orders], and all others have the shape [count].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -116,7 +116,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns [N] probabilities, one in each of N equal intervals of (0, 1), that rise with the activity plus noise."""
+    """Ranks visitors by activity plus noise. Returns the ranks [N] as evenly spaced probabilities in (0, 1)."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -124,9 +124,12 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """Returns the number of views, [N] int64, at each quantile `probability`, [N].
+    """Returns the numbers of views [N] at the quantiles `probability` [N].
 
-    The share `without` of the visitors has no views. The views of the others are log-normal.
+    Args:
+      probability: quantiles in (0, 1).
+      without: share of visitors without views.
+      shape: median and sigma of the log-normal number of views of all other visitors.
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
