@@ -32,7 +32,7 @@ class VocabularyInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """Counts and files of one split's timelines. A timeline may start with earlier rows of the visitor as context."""
+    """Counts and files of one split's timelines. A timeline may contain rows of earlier splits as context."""
 
     rows: int
     """Number of rows, including context rows."""
@@ -60,7 +60,8 @@ class Manifest:
     """Time of the first cut, at which validation starts, in milliseconds since 1970 (UTC). An event at exactly this
     time belongs to validation. None unless `split_method` is time."""
     test_from_ms: int | None
-    """Time of the second cut, at which the test split starts, in the same unit. None unless `split_method` is time."""
+    """Time of the second cut, at which the test split starts, in milliseconds since 1970 (UTC). None unless
+    `split_method` is time."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies."""
     splits: Mapping[Split, SplitInfo]

@@ -39,13 +39,13 @@ class Vocabulary(StrEnum):
 TIMELINE_FEATURES: tuple[str, ...] = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
 """Names of the int64 features of a timeline block. Each feature has one value per row.
 
-visitor       index in the visitor vocabulary; outside it, the vocabulary's size plus an out-of-vocabulary bucket
-position      number of earlier rows in the same timeline. Only a row with 0 starts a timeline: `visitor` may stay the
-              same, because neighbouring visitors may share an out-of-vocabulary bucket
+visitor       index in the visitor vocabulary, or the vocabulary's size plus the number of an out-of-vocabulary bucket
+position      number of earlier rows in the same timeline, so 0 starts a timeline. Do not detect starts by changes of
+              `visitor`, because neighbouring visitors may share an out-of-vocabulary bucket
 item          like `visitor`, for the item vocabulary
 event         index in the manifest's event_kinds
 timestamp_ms  UTC milliseconds since 1970
-is_target     1: the row belongs to the split; 0: the row is context, an earlier row of the visitor
+is_target     1: the row belongs to the split; 0: the row is context from an earlier split
 """
 
 ROW_WEIGHT = "weight"

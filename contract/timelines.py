@@ -59,7 +59,7 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the indices of the rows that start a timeline, [V]; `position` is a column of `TimelineRows`."""
+    """Returns the indices of the rows that start a timeline, [V], from the column `position` [N]."""
     return np.flatnonzero(position == 0)
 
 
@@ -69,8 +69,8 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
     Args:
       rows: whole timelines, each contiguous and ordered by time.
       block_rows: timelines are added to a block until it has at least this many rows.
-      unknown_ids: one id per timeline: that of its visitor, or "" if the visitor is in the vocabulary. None: all
-        visitors are in the vocabulary.
+      unknown_ids: id of the visitor of each timeline, or "" if the visitor is in the vocabulary. None: all visitors
+        are in the vocabulary.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
