@@ -22,7 +22,7 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Wraps errors raised while a file is decoded: raises a ValueError that names the file and gives advice.
+    """Replaces decoding errors inside the context by a ValueError that names the file and gives advice.
 
     Args:
       path: the file.

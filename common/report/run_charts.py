@@ -119,7 +119,7 @@ def points(
     Args:
       panels: at least one.
       values: y of each point.
-      is_finished: whether each point is drawn as a dot (finished) or as a cross.
+      is_finished: whether each point is finished. Finished points are drawn as dots, all others as crosses.
       best: index of the point to highlight; None: no point.
     """
     rows, columns = -(-len(panels) // _PANELS_PER_ROW), min(len(panels), _PANELS_PER_ROW)

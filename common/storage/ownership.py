@@ -49,7 +49,7 @@ STALE_SECONDS = 60.0
 _LOOKS_AT_NO_RECORD = 5
 """How often a missing or damaged record is read again, every `BEAT_SECONDS` / 10, before the ownership is lost."""
 _MOST_CREATIONS = 60
-"""How often creating a record is tried, every `BEAT_SECONDS` / 10, before the storage is reported as unable to."""
+"""How often creating a record is tried, every `BEAT_SECONDS` / 10, before an error is raised."""
 _SHORT_PATIENCE_SECONDS = 5.0
 """How long an operation is retried if its failure does no harm. A shorter limit in `limits.py` takes precedence."""
 
@@ -94,10 +94,9 @@ def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
 
 
 def check_ownership(uri: str, patience: float | None = None) -> None:
-    """Checks that no other process has taken over a directory, or a parent of it, that this process owns.
+    """Checks that this process has not lost its ownership of a directory or of one of its parents.
 
-    Does nothing if this process owns none of these directories. Call this function before a write that other processes
-    rely on, such as a publication.
+    Call this function before a write that other processes rely on, such as a publication.
 
     Args:
       uri: the directory.
@@ -262,7 +261,7 @@ def _left_records() -> set[str]:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns a lock for removals by this process. Claims do not exclude its threads, because they are equal."""
+    """Returns a lock for removals of records. Claims cannot exclude threads of the same process."""
     return threading.Lock()
 
 

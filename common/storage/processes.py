@@ -1,4 +1,4 @@
-"""Identifies processes, so that others can check whether they still run, also across PID namespaces and reboots."""
+"""Identifies processes, so that another process can check whether they still run, even after a reboot."""
 
 import contextlib
 import os

@@ -1,9 +1,9 @@
 """Publishes directories whole or not at all.
 
-A local directory is renamed into place. Object stores have no rename. There, the files are uploaded one by one, and a
-marker file is uploaded last. Readers treat a directory without its marker as unfinished. During the upload, the
-directory also contains the file `CLAIM`. It shows a later process that the other files are left over from a killed one.
-The publisher owns the destination during the publication; see `ownership.py`.
+A local directory is renamed into place. In an object store, which has no rename, the files are uploaded, and a marker
+file is uploaded last. Readers treat a directory without its marker as unfinished. During the upload, the directory also
+contains the file `CLAIM`. If the process is killed, this file shows a later process that the upload is unfinished. The
+publisher owns the destination during the publication; see `ownership.py`.
 """
 
 import contextlib

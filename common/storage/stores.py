@@ -379,7 +379,7 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """Imports tensorflow-io and returns the schemes that TensorFlow can open. The import may fail to register s3://."""
+    """Returns the schemes that TensorFlow can open. First imports tensorflow-io, which may register s3://."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
     with contextlib.suppress(Exception):  # it fails in several ways if it was built for another TensorFlow
