@@ -21,7 +21,7 @@ _HELP = (
 
 
 def download(output: str) -> dict[str, Any]:
-    """Downloads the four files into the directory `output`, all or none.
+    """Downloads the four files into the local directory `output`, all or none.
 
     Raises:
       FileExistsError: `output` is not empty.

@@ -84,7 +84,7 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the event kinds of a log. If the settings name no kinds and the kind is constant, it is the only kind.
+    """Returns the event kinds of a log. If the settings name no kinds, a constant kind is the only kind.
 
     Args:
       config: the kinds in the settings.

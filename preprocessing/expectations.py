@@ -181,7 +181,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of invalid rows of the reason with the largest increase."""
+    """Checks the shares of invalid rows by reason. Reports only the reason with the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )

@@ -81,8 +81,8 @@ def write_grocer(output: str) -> dict[str, Any]:
 def add_titles(products: pa.Table) -> pa.Table:
     """Appends the column `title`, such as `Apple sauce 50 oz (own brand)`, because products have no names.
 
-    A title consists of the product's type (or its category, if the type is unknown), the package size and a remark if
-    the brand is the grocer's own. The title is null if both type and category are unknown.
+    A title consists of the product's type (or its category, if the type is unknown), the package size if known, and a
+    remark if the brand is the grocer's own. The title is null if both type and category are unknown.
 
     Args:
       products: the columns `product_type`, `product_category`, `package_size` and `brand`.

@@ -1,4 +1,4 @@
-"""Reads the availability and categories of items from an item table, for exports, which recommend only some items."""
+"""Reads the availability and categories of items from an item table, to select the items that an export recommends."""
 
 import logging
 from collections.abc import Mapping

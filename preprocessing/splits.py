@@ -106,7 +106,7 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the first time before which there is at least this share of the events."""
+    """Returns the earliest time with at least this share of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])

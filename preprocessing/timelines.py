@@ -188,7 +188,7 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the visitor id of each timeline in the result of `select_split`, or "" if the vocabulary has the visitor.
+    """Returns the visitor id of each timeline from `select_split`, or "" if the visitor is in the vocabulary.
 
     Args:
       timelines, splits, split, visitor_index: as for `select_split`.
@@ -200,7 +200,7 @@ def select_unknown_ids(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> np.ndarray:
-    """Returns the seconds between consecutive events of a visitor, float32. `rows` is a mask [N] of the events."""
+    """Returns the seconds (float32) between consecutive events of a visitor. `rows` is a mask [N] of rows to use."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     return (np.diff(times)[code[1:] == code[:-1]] / 1000).astype(np.float32)
 

@@ -91,7 +91,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to UTC milliseconds, [N] int64. Marks times that are unreadable or implausible in `flaws`.
+    """Parses times to UTC milliseconds, [N] int64. Marks unreadable and implausible times in `flaws`.
 
     Unreadable times become 0. Times without a zone are in `config.zone`. If a local time occurs twice, because clocks
     are set back, the first occurrence is used. The unit may still be `auto` if the first rows of the log have one of

@@ -84,7 +84,8 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
     """Raises an error if too many rows of an input are invalid.
 
     Raises:
-      ValueError: the share of invalid rows exceeds `max_share`. The message has the most frequent reasons.
+      ValueError: the share of invalid rows exceeds `max_share`. The message has the most frequent reasons and an
+        example of each.
     """
     num_rejected = sum(reason.count for reason in rejects.values())
     if num_rows == 0 or num_rejected <= max_share * num_rows:

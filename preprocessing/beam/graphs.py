@@ -1,7 +1,8 @@
 """Beam graphs of `prepare`. Each graph writes files to the workspace and returns its results.
 
-Most graphs run in sequence. Thus cuts, vocabularies and the TF-Transform graph are known before later graphs need them,
-and `prepare` can refuse an invalid input between two graphs.
+The graphs run in sequence, except that `write_timelines` may run concurrently with those of the catalogue. Thus cuts,
+vocabularies and the TF-Transform graph are known before later graphs need them, and `prepare` can refuse an invalid
+input between two graphs.
 """
 
 import tempfile

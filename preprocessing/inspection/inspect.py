@@ -49,7 +49,7 @@ class Inspection:
     warnings: tuple[str, ...] = field(default=())
     """Possible problems, as sentences."""
     is_item_table: bool = False
-    """Whether the file is an item table. A file without a column of times is one."""
+    """Whether the file is treated as an item table, because no column has times."""
 
 
 def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:

@@ -102,7 +102,7 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column whose name is earliest in `pattern`, or None if `pattern` has no name of a column."""
+    """Returns the column whose name is earliest in `pattern`, or None if no column has a name in `pattern`."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -146,7 +146,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts rows, and events that have an item, by the word in the column of event kinds."""
+    """Counts the rows, and the events that have an item, for each word in the column of event kinds."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns

@@ -136,12 +136,12 @@ def open_files(
     advice: ColumnAdvice = EVENTS_ADVICE,
     has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
-    """Divides all files of a glob into parts. Returns the parts and the (estimated) uncompressed size of the files.
+    """Divides all files of a glob into parts. Returns the parts and the total uncompressed size, partly estimated.
 
     Args:
       glob: glob or directory of the files. Empty files are skipped unless all files are empty.
       config: how to read the files.
-      required: columns that every file must have, or paths whose top-level columns it must have.
+      required: paths whose top-level columns every file must have.
       optional: columns to read if a file has them.
       advice: what to do about missing columns.
       has_line_breaks: whether quoted fields of CSV files may have line breaks. If so, one worker reads a whole file.

@@ -137,7 +137,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces time types by text types in a type, because Arrow reads some texts as times."""
+    """Replaces times by text in an Arrow type, also in nested types, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):

@@ -41,7 +41,7 @@ class LineBatch:
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the start bytes in the file and the texts of rows, by their indices in `columns`."""
+        """Returns the start bytes in the file and the texts, for the indices `rows` in `columns`."""
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 

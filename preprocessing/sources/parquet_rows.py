@@ -80,7 +80,7 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row numbers in the file and the values as JSON, of rows given by index."""
+        """Returns the row numbers in the file and the values as JSON, for the indices `rows` in `columns`."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 

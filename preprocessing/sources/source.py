@@ -56,7 +56,7 @@ class Batch(Protocol):
         """Number of empty lines, which are skipped."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the positions in the file and the texts of rows, by their indices in `columns`."""
+        """Returns the positions in the file and the texts, for the indices `rows` in `columns`."""
 
 
 class Source(Protocol):

@@ -37,10 +37,10 @@ class Assortment:
     """Style of each item, in [0, 1]; visitors with a similar style choose the item."""
 
     born: np.ndarray
-    """Share of the shelf's traffic that is earlier than the item, in [0, 1)."""
+    """Time at which the item appears, as the share of the shelf's traffic before this time, in [0, 1)."""
 
     ended: np.ndarray
-    """Share of the shelf's traffic that is earlier than the end of the item, in (0, 1]."""
+    """Time at which the item disappears, as the share of the shelf's traffic before this time, in (0, 1]."""
 
     quota: np.ndarray
     """[3, I] number of visitors who only view the item (LOOK), who put it into the cart without buying it (CART), and

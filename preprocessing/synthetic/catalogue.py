@@ -28,7 +28,10 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of the items with events, and, in random order, the listed items, which are those in the property files."""
+    """Ids of the items with events, and the listed items in random order.
+
+    The listed items are those in the property files.
+    """
 
     item_id: np.ndarray
     """[I] id of each item in `Assortment`, or -1 if the item has no events."""
@@ -120,7 +123,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws a mask [L] of the items available at the end. Items in fashion are more likely to be available."""
+    """Draws a mask [L] of the items available at the end, a fixed share of all items. Prefers items in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

@@ -132,7 +132,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of the purchases that belong to the same order as the previous event, also a purchase."""
+    """Returns a mask [E] of the purchases in the same order as the purchase directly before them."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 

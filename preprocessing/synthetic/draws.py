@@ -31,7 +31,7 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
 
 
 def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns the quantiles [N] for probabilities [N], interpolated between (probability, log(value)) of the knots."""
+    """Returns the quantiles [N] for probabilities [N], log-interpolated between knots (probability, value)."""
     probabilities, values = np.array(knots).T
     return np.exp(np.interp(probability, probabilities, np.log(values)))
 

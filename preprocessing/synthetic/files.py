@@ -100,7 +100,10 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files. Returns the number of rows."""
+    """Writes all property rows to two files and returns their number.
+
+    The maximum number of rows in the first file is proportional to the number of listed items.
+    """
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
     bar = make_bar(len(shop.catalogue.listed_id), "items", title="properties")

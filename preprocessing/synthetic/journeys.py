@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase, [N]. Purchases of one order share a position, after all their views."""
+    """Returns the position of each purchase, [N]. Purchases of an order share one, after their interests start."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

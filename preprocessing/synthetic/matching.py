@@ -1,8 +1,8 @@
 """Matches each wish with an item that has the same shelf and a similar time and style.
 
-A wish is the shelf (a category) and the style that a visitor looks for. The wishes and the items of a shelf and time
-are sorted by style and then paired. The quotas of the items on a shelf sum to the number of wishes for the shelf. Thus
-every item is matched as often as its quota requires, and tastes do not change popularity.
+A wish is the shelf (a category) and the style that a visitor looks for. Wishes and items of the same shelf and a
+similar time are sorted by style and then paired. The quotas of the items on a shelf sum to the number of wishes for the
+shelf. Thus every item is matched as often as its quota requires, and tastes do not change popularity.
 
 Shapes: D interests, N rows.
 """

@@ -86,8 +86,8 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
     """Draws the favourite shelves of each visitor, in proportion to the views of the shelves.
 
-    The first favourite of a buyer is drawn in proportion to purchases, and that of a visitor who only puts items into
-    the cart, to carts. The second favourite is often a sibling of the first.
+    The first favourite of a visitor with carts is drawn in proportion to carts instead, and that of a buyer in
+    proportion to purchases. The second favourite is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)

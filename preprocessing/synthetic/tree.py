@@ -103,8 +103,8 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws the popularity of each shelf for carts [S] and for purchases [S].
 
-    The popularity for carts is that for views times a random factor, and that for purchases has another factor. Only
-    the best-selling shelves have values above 0.
+    The popularity for carts is the popularity for views times a random factor. The popularity for purchases is the
+    popularity for carts times another random factor. Only the best-selling shelves have values above 0.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
