@@ -35,12 +35,12 @@ _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event"
 
 
 class ColumnAdvice(NamedTuple):
-    """What users of an input can do about its columns, for messages."""
+    """Advice for error messages about the columns of an input."""
 
     mapping: str
-    """How to name a column that is missing: a sentence, with {role} for its role and {first} for the first column."""
+    """Template of a sentence that says how to name a missing column, with the fields {role} and {first} (column)."""
     setting: str = ""
-    """The setting that names the columns of files without a header; empty: such files cannot be read."""
+    """The setting that names the columns of files without a header. Empty: such files cannot be read."""
 
 
 EVENTS_ADVICE = ColumnAdvice(
@@ -48,7 +48,7 @@ EVENTS_ADVICE = ColumnAdvice(
     "events_format.columns",
 )
 FIXED_ADVICE = ColumnAdvice("Rename the columns, or check the path")
-"""For the item properties and the category tree, whose columns have fixed names."""
+"""Advice for item properties and the category tree. The names of their columns are fixed."""
 ITEM_TABLE_ADVICE = ColumnAdvice(
     "Name the right column in item_table.id, item_table.title, …", "item_table.format.columns"
 )
