@@ -55,10 +55,11 @@ def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
+    kinds = get_args(hints.get("kind"))  # of a config that others can replace; `columns.kind` is a setting
     if prefixes != [""]:
-        yield f"\n### {_heading(prefixes, get_args(hints.get('kind')))}\n"
+        yield f"\n### {_heading(prefixes, kinds)}\n"
     yield f"{_summary(config)}\n"
-    own = [field for field in fields(config) if not nested[field.name] and field.name != "kind"]
+    own = [field for field in fields(config) if not nested[field.name] and not (field.name == "kind" and kinds)]
     if own:
         yield _TABLE
     for field in own:

@@ -37,6 +37,13 @@ def test_the_docstring_under_a_field_describes_it():
     assert field_descriptions(Config) == {"inherited": "Of the base.", "one": r"First line and second \| line."}
 
 
+def test_the_column_of_event_kinds_is_a_setting_and_the_kind_of_a_model_is_a_heading():
+    page = SETTINGS.read_text()
+    assert "| `columns.kind` | `event` |" in page
+    assert "| `model.kind` |" not in page
+    assert "with `model.kind=" in page
+
+
 def test_every_setting_has_a_description():
     assert [line for line in render().splitlines() if line.startswith("| `") and line.endswith("|  |")] == []
     assert set(field_descriptions(RunConfig)) <= {field.name for field in fields(RunConfig)}
