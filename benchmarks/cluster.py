@@ -103,9 +103,9 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on the operations of a graph, by bottleneck.
+    """Seconds that a GPU spends on the operations of a graph: moving bytes, matrix products and kernel launches.
 
-    The time of an operation is added only to the field of its slowest part.
+    An operation takes as long as the slowest of these three, and its whole time is added to that field.
     """
 
     memory: float = 0.0

@@ -64,7 +64,10 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """A clock that runs faster at busy times. It shows `hours[i]` at the real time `edges_ms[i]`."""
+    """Converts hours of average activity to real times: such an hour is shorter when the shop is busy.
+
+    `hours[i]` is the hour at the time `edges_ms[i]`, in milliseconds since 1970.
+    """
 
     edges_ms: np.ndarray
     hours: np.ndarray

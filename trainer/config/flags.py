@@ -192,7 +192,7 @@ def _add_demo(commands: cli.Commands) -> None:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen on, without access control (default: 127.0.0.1, this machine only)",
+        help="address to listen on (default: 127.0.0.1, this machine only); there is no access control",
     )
     demo.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
 

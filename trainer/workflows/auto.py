@@ -175,7 +175,7 @@ class _LinkedRequest(StopRequest):
 
     @property
     def is_requested(self) -> bool:  # type: ignore[override]  # an attribute there
-        """Whether this request or the other one is set."""
+        """Whether a stop was requested of this request, or of the one that it is linked to."""
         return self._is_own or self._other.is_requested
 
     def request(self) -> None:
