@@ -177,7 +177,10 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Returns the `config.most_frequent` properties that most items have, without those with a role, such as price."""
+    """Returns the most frequent properties, at most `config.most_frequent`.
+
+    Properties with a role, such as the price, are skipped.
+    """
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}

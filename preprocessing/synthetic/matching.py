@@ -77,7 +77,10 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Swaps items that a visitor gets twice with items `distance` positions away in their group. Returns [N] items."""
+    """Exchanges an item that a visitor gets again for the item `distance` positions away in the same group.
+
+    Returns the new items, [N].
+    """
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)
     pair = visitor[several] * (item.max() + 1) + item[several]

@@ -77,7 +77,7 @@ def _parse(text: str, config: RunConfig) -> Dimension:
         return _make_range(key, kind(low), kind(high.removesuffix(":log")), is_log=is_log)
     except ValueError as error:
         whole = "whole " if kind is int else ""
-        rule = f"two {whole}numbers, the first one lower{' and above 0' if is_log else ''}"
+        rule = f"two {whole}numbers, the lower one first{', both above 0' if is_log else ''}"
         raise ValueError(f"the range of {key} must have {rule}, got {values}") from error
 
 

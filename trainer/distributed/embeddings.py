@@ -41,7 +41,7 @@ class RowShards:
 
     @property
     def replicas(self) -> int:
-        """R, over all processes."""
+        """Number of replicas of all processes, R."""
         return self._replicas.count
 
     def assign(self, start: int, values: np.ndarray) -> None:

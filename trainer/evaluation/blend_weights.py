@@ -275,10 +275,11 @@ def longest_of_the_best(values: np.ndarray) -> int:
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Gives a ranking without cases the weights of the most similar ranking with cases, or equal weights.
+    """Fills in the weights of rankings without validation cases.
 
-    The two rankings that show seen items are most similar to each other. `new_items` has no weights of return features;
-    if it has no other weights either, all its parts have weight 1.
+    Such a ranking gets the weights of the most similar ranking with cases; if there is none, all parts have weight 1.
+    `returning` and `in_session`, which show seen items, are most similar to each other. `new_items` gets no weights of
+    return features; if all its other weights are 0, its parts have weight 1.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class CountTrainer:
-    """Computes the tables of a model; each step starts from scratch with another combination of powers."""
+    """Computes the tables of a model by counting, without gradients.
+
+    Each step computes all tables, with the next combination of the settings in `model.combinations`.
+    """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
         """Builds tables of zeros and reads the training timelines.

@@ -29,9 +29,9 @@ def test_choices_and_ranges_are_read(text: str, dimension: Choices | Range) -> N
         (["model.dims=1,2"], r"Unknown setting `model.dims`; did you mean `model.dim`\?"),
         (["model.dim=64,many"], "model.dim must be a whole number, got many"),
         (["model.dim=0..8"], "model.dim must be at least 1, got 0"),
-        (["model.dim=1.5..8"], "the range of model.dim must have two whole numbers, the first one lower, got 1.5..8"),
-        (["model.dim=8..4"], "the range of model.dim must have two whole numbers, the first one lower, got 8..4"),
-        (["optimizer.learning_rate=0..1:log"], "the first one lower and above 0, got 0..1:log"),
+        (["model.dim=1.5..8"], "the range of model.dim must have two whole numbers, the lower one first, got 1.5..8"),
+        (["model.dim=8..4"], "the range of model.dim must have two whole numbers, the lower one first, got 8..4"),
+        (["optimizer.learning_rate=0..1:log"], "the lower one first, both above 0, got 0..1:log"),
         (
             ["model.similarity=cosine..dot"],
             "model.similarity is not a number, so it cannot have a range; list its values",
