@@ -59,7 +59,10 @@ def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[
 def _refuse_password(database: str) -> None:
     parts = _split(database)
     if parts.password is not None or parts.query:
-        raise ValueError(f"a {parts.scheme}:// URL contains a password or a query; set the password in the environment")
+        raise ValueError(
+            f"a {parts.scheme}:// URL contains a password or a query, which may be a credential; remove it, and set "
+            "the password in the variable of the database's driver, such as PGPASSWORD for PostgreSQL"
+        )
 
 
 def _split(uri: str) -> SplitResult:

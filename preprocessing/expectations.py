@@ -58,6 +58,19 @@ class Expectations:
     """Highest price."""
 
 
+_MEASURES = {
+    "rows": "relative change of the number of event rows",
+    "event_shares": "largest change of the share of an event kind",
+    "popularity": "distance, from 0 to 1, between the items' shares of the events",
+    "rejects": "increase of the share of invalid event rows",
+    "domains": "largest increase of the share of event rows that are invalid for one reason",
+    "presence": "largest decrease of the share of items with a known category, price or availability",
+    "prices": "share of the priced items outside the baseline's price range",
+    "days_behind": "number of days from the last event to that of the baseline",
+}
+"""The distance of each figure, for messages; see `ExpectationConfig`."""
+
+
 @dataclass(frozen=True)
 class Check:
     """The comparison of one figure with the baseline's figure."""
@@ -139,7 +152,11 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
     checks = [*check_figures(before, after, config), *check_items(before, items[0], items[1], config)]
     for check in checks:
         if check.verdict == "warn":
-            log.warning("the dataset differs from the baseline: %s", _format_check(check, check.warn))
+            log.warning(
+                "the dataset differs from the baseline in %s; check the input, or raise expectations.%s.warn",
+                _format_check(check, check.warn),
+                check.name,
+            )
     content = {"baseline": baseline, "checks": [asdict(check) for check in checks]}
     storage.write_bytes(
         DatasetLayout(root).comparison, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
@@ -148,7 +165,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
     if failed:
         found = "; ".join(_format_check(check, check.fail) for check in failed)
         raise ValueError(
-            f"the dataset differs too much from {baseline}: {found}. "
+            f"the dataset differs too much from {baseline} in {found}. "
             f"Check the input; to publish the dataset anyway, raise {_settings(failed)} or omit --baseline"
         )
     return checks
@@ -252,7 +269,10 @@ def _check(name: str, limit: Limit, distance: float, baseline: str, found: str) 
 
 
 def _format_check(check: Check, limit: float | None) -> str:
-    return f"{check.name} is {check.found}, was {check.baseline} (distance {check.distance:.4g}, limit {limit:g})"
+    return (
+        f"{check.name}: the {_MEASURES[check.name]} is {check.distance:.4g}, above the limit of {limit:g} "
+        f"(now {check.found}, before {check.baseline})"
+    )
 
 
 def _settings(checks: list[Check]) -> str:

@@ -175,7 +175,10 @@ class _Ownership:
         advice = "this process stops and writes nothing more"
         if self._successor is None or self._successor.process is None:
             state = "was removed" if self._successor is None else "is damaged"
-            raise OwnershipLostError(f"{self._record} {state}, so {self._uri} may have another owner; {advice}")
+            raise OwnershipLostError(
+                f"{self._record} {state}, so {self._uri} may have another owner; {advice}. "
+                f"If another process uses {self._uri}, let it finish; otherwise, run the same command again"
+            )
         raise OwnershipLostError(
             f"{self._uri} was taken over by {self._successor}, because the heartbeat of this process had stopped for "
             f"more than {STALE_SECONDS:g} s (it was suspended, or the storage did not answer); {advice}. Let the other "

@@ -151,11 +151,16 @@ def test_prepare_warns_or_fails_according_to_the_limits(tmp_path, caplog):
     fewer = PrepareConfig(events=write_lines(tmp_path / "fewer.csv", header, *lines[:40]))
     summary = prepare(fewer, str(tmp_path / "fewer"), baseline=root)
     assert (summary["compared"]["rows"], summary["compared"]["days_behind"]) == ("warn", "warn")
-    assert "differs from the baseline: rows is 40, was 60 (distance 0.3333, limit 0.25)" in caplog.text
+    expected = (
+        "is 0.3333, above the limit of 0.25 (now 40, before 60); check the input, or raise expectations.rows.warn"
+    )
+    assert f"from the baseline in rows: the relative change of the number of event rows {expected}" in caplog.text
     assert "Outside the limits: rows, days_behind" in Path(write_report(str(tmp_path / "fewer"))).read_text()
 
     # above `fail`, nothing is published
     strict = replace(fewer, expectations=ExpectationConfig(rows=Limit(warn=0.1, fail=0.3)))
-    with pytest.raises(ValueError, match=r"rows is 40, was 60 .*raise expectations.rows.fail or omit --baseline"):
+    with pytest.raises(
+        ValueError, match=r"in rows: .*now 40, before 60.*raise expectations.rows.fail or omit --baseline"
+    ):
         prepare(strict, str(tmp_path / "strict"), baseline=root)
     assert not (tmp_path / "strict").exists()

@@ -103,8 +103,8 @@ class TrainingCallbacks:
         """
         if not self.writer.finish(self.watchdog.progress):
             raise OSError(
-                f"the last checkpoint could not be written to {self.workdir}; free some space, then "
-                f"{self._how_to_resume()}"
+                f"the last checkpoint could not be written to {self.workdir}, see the error above; fix its cause (if "
+                f"the disk is full, free some space), then {self._how_to_resume()}"
             )
         self.replicas.wait_for_all()
 
