@@ -63,7 +63,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "common.report": ["*.html", "*.css"],
-        "k8s": ["**/*.yaml", "base/run/*"],
+        "k8s": ["**/*.yaml", "**/*.properties", "base/run/*"],
         "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
     entry_points={"console_scripts": ["cartwheel = cartwheel.__main__:run"]},
