@@ -389,8 +389,7 @@ def _add_following(command: argparse.ArgumentParser) -> None:
         type=_duration,
         default=15.0,
         metavar="MINUTES",
-        help="minutes to wait for a machine, which an autoscaler may add, a queue, a quota, a volume or a deletion "
-        "(default: 15)",
+        help="minutes to wait for a queue, a quota, a volume, a deletion or a machine (default: 15)",
     )
 
 

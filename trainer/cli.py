@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     Returns:
       0: done. 1: failed. 2: wrong arguments.
       73: another process owns the workdir or the output.
-      75: `train` or `tune` was preempted, or lost another worker; the same command resumes it. Or another process has
-      taken over.
+      75: `train` or `tune` was preempted or lost another worker, and the same command resumes it; or, for any command,
+      another process has taken over the workdir or the output.
       130: stopped with Ctrl-C, except `demo`, which returns 0 then.
       143: ended by SIGTERM or SIGHUP; nothing was published.
     """

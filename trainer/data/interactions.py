@@ -35,7 +35,7 @@ def read_interactions(
     """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events; no entry is 0.
 
     Args:
-      event_weights: the weight of each event kind, by which the weights of its events are multiplied.
+      event_weights: a factor for each event kind. An event counts with its own weight times the factor of its kind.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
       power: power to which the sums are raised; with 0, each pair with events has the value 1.
 

@@ -39,7 +39,9 @@ def training_model(
 ) -> TrainingModel:
     """Builds the network, with the squared-error objective."""
     if not isinstance(config.loss, SquaredErrorConfig):
-        raise ValueError("the neural model only predicts event weights; set loss.kind=squared_error")
+        raise ValueError(
+            "the neural model predicts event weights, so it needs the squared-error loss; set loss.kind=squared_error"
+        )
     with replicas.strategy.scope():
         dense = make_dense_variables(model, config.seed)
 

@@ -57,7 +57,12 @@ class TimelineLists(tf.Module):
         self._block_queries = max(_MAX_PAIRS // largest, 1)
 
     def fill(self, baskets: sp.csr_matrix, factors: np.ndarray) -> None:
-        """Sets the timelines, `baskets` [T, I], latest first, and the `factors` [T] of their similarities."""
+        """Replaces the timelines.
+
+        Args:
+          baskets: [T, I], the items of each timeline, latest timeline first.
+          factors: [T]; the similarity of a history to timeline t is multiplied by `factors[t]`.
+        """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
         self._item_splits.assign(baskets.indptr.astype(np.int32))
