@@ -90,7 +90,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the trends by `values` [L, M, I] of each half-life at the new moments `moment_ms` [M]; M may change."""
+        """Replaces the trends by `values` [L, M, I] at the new moments `moment_ms` [M]; M may change."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
