@@ -43,8 +43,11 @@ def test_the_java_example_recommends_as_python_does(tmp_path: Path) -> None:
     maven = ["mvn", "--quiet", "--batch-mode", "compile", "exec:java", f"-Dexec.args={export} 9 item-2 item-3"]
     environment = os.environ | {"LC_ALL": "C.UTF-8", "MAVEN_OPTS": "-Dfile.encoding=UTF-8"}
     found = subprocess.run(
-        maven, cwd=project, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT_SECONDS
+        maven, cwd=project, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=LIMIT_SECONDS
     )
+    if "Could not transfer" in found.stdout:
+        pytest.skip(f"Maven cannot download the packages of the example: {found.stdout[-300:]}")
+    assert not found.returncode, found.stdout
     printed = found.stdout.replace("\x1b[0m", "")  # Maven resets colours even if it uses none
     rows = [line.split("\t") for line in printed.splitlines() if "\t" in line]
     # seven of nine items are left; the last two entries of the list are empty

@@ -30,9 +30,13 @@ def program() -> Path:
     if built.exists():
         return built
     go = shutil.which("go") or pytest.skip("needs Go to build Prism")
-    command = ["nice", "-n", "19", go, "install", MODULE]
     done = subprocess.run(
-        command, env=os.environ | {"GOBIN": str(CACHE)}, capture_output=True, text=True, check=False, timeout=3600
+        [go, "install", MODULE],
+        env=os.environ | {"GOBIN": str(CACHE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3600,
     )
     if done.returncode:
         pytest.skip(f"Prism cannot be built here: {done.stderr[-300:]}")
