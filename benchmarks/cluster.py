@@ -79,7 +79,7 @@ GIB = 2**30
 
 
 class Layout(NamedTuple):
-    """Machines with GPUs, and their network."""
+    """A cluster: machines with GPUs, and the network between the machines."""
 
     hosts: int
     gpus: int
@@ -103,9 +103,10 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on the operations of a graph: moving bytes, matrix products and kernel launches.
+    """Seconds that a GPU spends on the operations of a graph, divided by bottleneck.
 
-    An operation takes as long as the slowest of these three, and its whole time is added to that field.
+    An operation has three costs: it moves bytes (`memory`), multiplies matrices (`products`) and is launched
+    (`launches`). It takes as long as the slowest of the three, and its time is added to the field of the slowest one.
     """
 
     memory: float = 0.0
@@ -119,10 +120,7 @@ class Compute(NamedTuple):
 
 
 def compute_seconds(operations: Sequence[Operation]) -> Compute:
-    """Returns the seconds that a GPU needs to run operations in sequence, by bottleneck.
-
-    An operation takes as long as its slowest part: moving bytes, matrix products, or the kernel launch.
-    """
+    """Returns the seconds that a GPU needs to run `operations` in sequence, divided by bottleneck."""
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
         limits = {
@@ -138,11 +136,13 @@ def compute_seconds(operations: Sequence[Operation]) -> Compute:
 def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row: the id, the vector and the gradient.
 
-    The messages of all lookups come first: a gather of counts and two all-to-alls per lookup. The messages of the
-    updates follow: one all-to-all per update.
+    Args:
+      messages: the messages of the step, in order. A lookup sends a gather of counts and two all-to-alls; an update
+        sends one all-to-all. All lookups come before all updates.
+      tables: number of tables. A step looks up and updates each table once.
 
     Raises:
-      ValueError: the number of messages does not fit `tables` lookups and updates.
+      ValueError: the messages are not those of `tables` lookups and `tables` updates.
     """
     found = [0] * tables
     sent = [message for message in messages if message.kind == "all_to_all"]
@@ -166,12 +166,12 @@ class Traffic(NamedTuple):
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
     """Counts the bytes that a GPU sends in a step.
 
-    Gathers and reductions use rings, in which each GPU sends to the next one. So only one GPU of a machine sends to
-    another machine. The rings are distributed over the network cards.
+    Gathers and reductions use rings: each GPU sends only to the next GPU of the ring. So in each ring, only one GPU of
+    a machine sends to another machine. The rings are distributed over the network cards.
 
     Args:
       messages: messages of the step.
-      capacities: number of rows per message, by table.
+      capacities: for each table, the number of rows in a message; see `capacity_of`.
       layout: machines and their network.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
@@ -191,21 +191,32 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
     """Returns the minimum number of bytes that a replica must send in a step, averaged over the replicas.
 
-    The owner of a row sends the row once to every other replica that uses it. That replica sends back the sum of the
-    row's gradients. `requests` [R, R] is a result of `count_requests`.
+    The owner of a row sends the row once to every other replica that uses it. Each of these replicas sends back the sum
+    of its gradients of the row.
+
+    Args:
+      requests: [R, R], the requests for the rows of a table, from `count_requests`.
+      row_size: bytes of a row.
     """
     return float(2 * (requests.sum() - requests.trace()) * row_size / len(requests))
 
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
-    """Returns the seconds that a step's messages take: their latencies plus the transfer time on the slower link."""
+    """Returns the seconds that the messages of a step take: the latency of each message, plus the transfer time.
+
+    Bytes within a machine and bytes to other machines are transferred at the same time, so only the slower of the two
+    transfers is added.
+    """
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
     return len(messages) * latency + max(traffic.near / HARDWARE["NVLink"].value, far)
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
-    """Returns the memory in GiB that a machine (`host`, see docs/operations.md) and a GPU (`gpu`) need."""
+    """Returns the GiB of memory that training `preset` needs on each machine (`host`) and on each GPU (`gpu`).
+
+    docs/operations.md explains the memory of a machine.
+    """
     columns = table_columns(PRESETS[preset])
     rows = ITEMS if preset == "mf" else ITEMS + FEATURES
     ranked = VISITORS + ITEMS if preset == "mf" else ITEMS
@@ -220,8 +231,19 @@ def project(
 ) -> dict[str, Any]:
     """Projects the milliseconds of a step on GPUs, and names its bottleneck.
 
-    A GPU receives the global batch, computes and communicates in sequence. Meanwhile, the host reads the next batch.
-    The bottleneck, `limit`, is the host's input or the longest part of the GPU's time.
+    A GPU receives the global batch, computes and communicates in sequence. Meanwhile, the host reads the next batch. So
+    a step takes as long as the slower of the two.
+
+    Args:
+      step: the traced step, including its routing.
+      routing: the traced routing alone; its time is a separate part of the step.
+      capacities: for each table, the number of rows in a message.
+      layout: machines and their network.
+      input_cpu_ms: CPU milliseconds in which the host reads a global batch, see `measure_input`.
+
+    Returns:
+      `ms` of each part, `gpu_ms` of all parts on the GPU, `step_ms`, `examples_per_second`, and the bottleneck `limit`:
+      "host input" if the host is slower, otherwise the longest part on the GPU.
     """
     whole, routes = compute_seconds(step.operations), compute_seconds(routing.operations)
     rest = Compute(*(max(0.0, of_step - of_routes) for of_step, of_routes in zip(whole, routes, strict=True)))
@@ -247,7 +269,10 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces and measures a step of `preset`, and projects its time for the layouts with this number of replicas."""
+    """Traces and measures a step of `preset`, and projects its time for the layouts with this number of replicas.
+
+    `input_cpu_ms` is the CPU time of reading a global batch, see `measure_input`.
+    """
     config = make_config(preset, replicas)
     requests = [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]
     capacities = [capacity_of(table) for table in requests] if replicas > 1 else []
@@ -293,7 +318,7 @@ def print_table(figures: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures `mf` and `nn`, and records the figures."""
+    """Measures the presets `mf` and `nn`, and records the figures."""
     load = Load()
     start_replicas(GPUS_PER_HOST, None)  # before TensorFlow starts with fewer logical devices
     figures: dict[str, Any] = {}

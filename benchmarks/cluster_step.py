@@ -79,7 +79,7 @@ class IdCounts(NamedTuple):
 
 
 def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
-    """Counts the ids that a replica looks up in each table; see `Candidates.entries`."""
+    """Counts the ids that a replica looks up per step, by table. Its own ids are those of `Candidates.entries`."""
     assert isinstance(config.loss, SampledSoftmaxConfig)
     batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
     own = batch // replicas * (config.history_length + (batch > most))
@@ -103,7 +103,7 @@ def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
 
 
 def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarray:
-    """Draws ids [count]; the most popular one has 0.13% of the draws, as in Retailrocket's log."""
+    """Draws ids [count] below `rows`. The most popular id has 0.13% of the draws, as in Retailrocket's log."""
     return np.minimum((generator.pareto(0.8, count) * 600).astype(np.int64), rows - 1)
 
 
@@ -118,14 +118,14 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in each message, including padding, given the requests [R, R]."""
+    """Returns the number of rows in each message for a table, including padding. `requests` [R, R] are its requests."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
 class Loopback(Collectives):
     """Simulates the other replicas: each of them returns the messages that this replica sends to it.
 
-    With it, one replica can run the routing of any number of replicas without communication.
+    So a single replica can run the routing of any number of replicas without communication.
     """
 
     def __init__(self, count: int) -> None:
@@ -159,7 +159,7 @@ def first_worker(count: int) -> Replicas:
 
 
 def _alone(count: int) -> Replicas:
-    """Returns one replica of `count`; `Loopback` simulates the others."""
+    """Returns the first of `count` replicas; `Loopback` simulates the others."""
     if count == 1:
         return start_replicas(1, None)
     return Replicas(_mirrored(("CPU:0",)), count, ("CPU:0",), 0, count, Loopback(count))
@@ -207,12 +207,12 @@ class Traced(NamedTuple):
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces one training step of `mf` or `nn`, which is the body of the loop in a compiled call.
+    """Traces the compiled training loop of `mf` or `nn`, and describes one step: the body of the loop.
 
     Args:
       config: a preset, see `make_config`.
       replicas: replicas of one worker, see `first_worker`.
-      received_rows: M, the assumed size of dimensions that are unknown until the step runs.
+      received_rows: M. A dimension that is unknown until the step runs is assumed to have this size.
     """
     begin = time.process_time()
     model = _training_model(config, replicas)
@@ -232,7 +232,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
 
 
 def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces only the routing of a step; see `trace_step`."""
+    """Traces only the routing of a step. The arguments are those of `trace_step`."""
     begin = time.process_time()
     counts = count_ids(config, replicas.count).values()
     specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]
@@ -269,7 +269,7 @@ def _is_on(node: tf.Operation, device: str) -> bool:
 
 
 def _is_constant(node: tf.Operation) -> bool:
-    """Whether TensorFlow computes the outputs before the step runs."""
+    """Whether all outputs of a node are constants, which TensorFlow computes before the step runs."""
     return bool(node.outputs) and all(tf.get_static_value(output) is not None for output in node.outputs)
 
 
@@ -294,9 +294,9 @@ def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
 
 
 def _flops(node: tf.Operation) -> int:
-    """Returns the multiplications and additions of a matrix product: 2 × elements of the output × summed dimension.
+    """Returns the number of multiplications and additions of a matrix product, and 0 for other nodes.
 
-    Returns 0 for other nodes and for unknown shapes.
+    The number is 2 × elements of the output × size of the summed dimension; it is 0 if a shape is unknown.
     """
     if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
         return 0
@@ -403,7 +403,8 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
     """Returns the replicas on which routing is measured, by name.
 
-    `alone` is one replica, with all others simulated. `logical`, for 2 to 4 replicas, has all of them on logical CPUs.
+    `alone`: one of `count` replicas; the others are simulated. `logical`, only if `count` is 2 to 4: all replicas, each
+    on its own logical CPU.
     """
     ways = {"alone": _alone(count)}
     if 1 < count <= 4:
@@ -413,7 +414,7 @@ def routing_replicas(count: int) -> Mapping[str, Replicas]:
 
 
 def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
-    """Returns the CPU milliseconds in which a worker reads a global batch, by number of replicas."""
+    """Returns the CPU milliseconds that a worker needs to read a global batch, for each number of replicas."""
     config = PRESETS[preset]
     columns = _timelines()
     lengths = np.bincount(columns.visitor)[columns.visitor]

@@ -12,7 +12,9 @@ from cartwheel.demo.tables import merge_systems
 def main() -> None:
     """Runs the demo in a new directory and writes `results/demo.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
-    parser.add_argument("--output", required=True, help="a new directory, so that all stages run")
+    parser.add_argument(
+        "--output", required=True, help="new directory for the results; stages with existing results would be skipped"
+    )
     root = Path(parser.parse_args().output)
     if root.exists():
         sys.exit(f"{root}/ exists, so some stages might not run; give a new directory")

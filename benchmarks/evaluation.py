@@ -44,7 +44,7 @@ class _Products:
 
 
 def main() -> None:
-    """Measures both implementations in interleaved runs, so that load of other programs affects both."""
+    """Measures the evaluator and the textbook loop in interleaved runs, so that other programs slow down both."""
     generator, load = np.random.default_rng(0), Load()
     systems = {
         f"system {number}": _Products(
@@ -96,7 +96,7 @@ def _cases(generator: np.random.Generator) -> Cases:
 
 
 def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Returns the ranks [I] of the items by score, from 0. Hidden items rank last."""
+    """Returns the ranks [I] of the items by score; the best item has rank 0. Hidden items rank last."""
     visible = scores.copy()
     visible[hidden] = -np.inf
     ranks = np.empty(ITEMS, np.int64)
@@ -105,7 +105,11 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns the metrics of each case, by system: first with seen items hidden, then with seen items shown."""
+    """Computes the metrics with the textbook loop.
+
+    Returns:
+      For each system, two dicts of metrics by case: with seen items hidden, and with seen items shown.
+    """
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)
@@ -122,7 +126,9 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that the mean metrics agree. They may differ a little, as rounding can swap similar scores.
+    """Checks that both implementations have the same mean metrics.
+
+    Small differences are allowed, because rounding can swap two items with similar scores.
 
     Raises:
       ValueError: a metric differs by more than 0.001.
@@ -133,8 +139,8 @@ def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dic
         for found, expected in ((ours[name].by_case, hidden), (metric_values(secondary, LIST_LENGTHS), shown)):
             for metric, values in expected.items():
                 if abs(found[metric].mean() - values.mean()) > 1e-3:
-                    pair = f"{found[metric].mean()}, but {values.mean()} in the textbook loop"
-                    raise ValueError(f"{name}: the mean {metric} of the evaluator is {pair}")
+                    means = f"{found[metric].mean()} in the evaluator, but {values.mean()} in the textbook loop"
+                    raise ValueError(f"the two implementations differ: the mean {metric} of {name} is {means}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> int:
     """Measures an export and writes the record; returns 1 if the first call after the warm-up is too slow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call", description=__doc__)
     parser.add_argument("export")
-    parser.add_argument("history", nargs="*", help="ids of items")
+    parser.add_argument("history", nargs="*", help="ids of the items in the history of the calls")
     given = parser.parse_args()
     load = Load()
     figures = {start: measure(given.export, start, given.history) for start in ("cold", "warm")}
@@ -40,7 +40,16 @@ def main() -> int:
 
 
 def measure(export: str, start: str, history: list[str]) -> dict[str, float]:
-    """Returns the milliseconds of loading and of two calls; each is the minimum over several new processes."""
+    """Measures loading an export and two calls. Each figure is the minimum over several new processes.
+
+    Args:
+      export: directory of the export.
+      start: `warm` loads the export with `cartwheel.load`, which warms it up; `cold` loads it without a warm-up.
+      history: item ids of the calls.
+
+    Returns:
+      The milliseconds `load_ms`, `first_ms` and `second_ms`.
+    """
     command = [sys.executable, "-c", PROGRAM, export, start, *history]
     processes = [json.loads(run_command(command).stdout) for _ in range(PROCESSES)]
     fastest = (round(min(times), 1) for times in zip(*processes, strict=True))

@@ -30,7 +30,7 @@ NESTED = {"visitor": "session", "item": "events[].aid", "time": "events[].ts", "
 
 
 def main() -> None:
-    """Measures the formats in interleaved runs, and records the rates of the fastest runs."""
+    """Measures the file formats in interleaved runs, and records the rate of the fastest run of each format."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         events = shop / "events.csv"
@@ -76,7 +76,7 @@ def _prepare(events: Path, output: str) -> Timing:
 
 
 def _read(events: Path) -> float:
-    """Reads and parses all events in this process; returns the seconds."""
+    """Reads and parses all events in this process; returns the seconds that this takes."""
     columns = NESTED if events.suffix == ".jsonl" else {}
     inputs = list_inputs(make_config(None, {"events": str(events), "columns": columns}))
     return timed(lambda: [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)])

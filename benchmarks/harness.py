@@ -57,9 +57,9 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since this object was created, in [0, 1]; None if it is unknown.
+        """Returns the share since this object was created, in [0, 1]; None if the share is unknown.
 
-        Includes the share of child processes that are still running.
+        Child processes that are still running are treated as other programs.
         """
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
@@ -70,7 +70,10 @@ class Load:
 
 
 def refuse_load(share: float | None, *, is_allowed: bool) -> None:
-    """Exits if other programs used more than `QUIET_SHARE` of the cores, unless `is_allowed`."""
+    """Exits if other programs used more than `QUIET_SHARE` of the cores.
+
+    Does not exit if `is_allowed`, or if the share is unknown (None).
+    """
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(
             f"nothing was recorded: other programs used {share:.0%} of the cores, so the timings are not reliable "
@@ -108,9 +111,9 @@ def report(
     Args:
       name: name of the benchmark.
       figures: JSON values.
-      module: module that was run; None: the module of the benchmark.
-      quiet: don't print the record.
-      load: share of the cores that other programs used, see `Load.share`; None: unknown.
+      module: module that was run, for the recorded command; None: `benchmarks.NAME`.
+      quiet: whether to write the record without printing it.
+      load: share of the cores that other programs used, see `Load.share`; None: not recorded.
     """
     record = {
         "benchmark": name,
@@ -133,7 +136,7 @@ def _portable(word: str) -> str:
 
 
 def format_reached(reached: float | None) -> str:
-    """Formats a measured value for the table of targets; None means that the goal was never reached."""
+    """Formats a reached value for the table of targets. None becomes "never": the target was never reached."""
     return "never" if reached is None else f"{reached:.3f}"
 
 
@@ -150,7 +153,7 @@ def peak_mib() -> float:
 def read_commit() -> str:
     """Returns the current commit, with `-dirty` if a tracked file has changed.
 
-    Ignores changes of benchmark results and of README.md, which benchmarks cause.
+    Ignores changes of README.md and of the results of benchmarks, because running benchmarks changes these files.
     """
 
     def git(*arguments: str) -> str:

@@ -86,15 +86,16 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """Returns cosines [I, I] between the columns of `baskets`; each row has only the nearest items and the item itself.
+    """Returns the cosines [I, I] between the columns of `baskets`.
 
-    Needs memory for the result (8 bytes per entry) and for one block of the product.
+    Each row keeps only its `num_neighbours` largest cosines, including the cosine of the item with itself. Needs memory
+    for the result, 8 bytes per entry, and for one block of rows before the selection.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: whether a timeline of n items has the weight log(1 + I / n) instead of 1, because long timelines say
-        little about an item.
-      config: the settings; `num_neighbours` and `shrinkage` are used.
+      is_tfidf: whether a timeline of n items has the weight log(1 + I / n) instead of 1. Long timelines then weigh
+        less, because they say little about an item.
+      config: the settings; only `num_neighbours` and `shrinkage` are used.
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:
@@ -111,7 +112,11 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """Returns float32 weights [B, I] of the items in histories [B, H]. The weights of a repeated item add up."""
+    """Returns float32 weights [B, I] of the items in the histories `items` [B, H].
+
+    A row of a history weighs less, the more rows follow it; see `NeighboursConfig.half_life_rows`. If an item is
+    repeated, the weights of its rows add up.
+    """
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
     rows_after = age[query, column]
@@ -121,12 +126,12 @@ def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, con
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [I] by popularity, in [-1, 0). All scores of neighbours are higher."""
+    """Returns float32 scores [I] by popularity, in [-1, 0). They are lower than all sums of similarities."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """Returns float32 [B, I]: the scores in `near` [B, I], and `fallback` [I] for items without a score."""
+    """Returns float32 scores [B, I]: the entries of `near` [B, I], and for all other items those of `fallback` [I]."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data

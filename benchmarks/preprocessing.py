@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """Seconds of a job without imports, and of the whole command."""
+    """Seconds of a job, without imports, and seconds of the whole command, with imports."""
 
     job_seconds: float
     command_seconds: float
@@ -94,7 +94,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
 
 
 def ours(source: str, output: str) -> float:
-    """Runs `prepare` as its command does; returns the seconds without imports."""
+    """Runs `prepare` in this process, like the command `prepare`; returns the seconds, without imports."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -105,7 +105,7 @@ def ours(source: str, output: str) -> float:
 
 
 def textbook(source: str, output: str) -> float:
-    """Runs the textbook job on the same events; returns the seconds without imports."""
+    """Runs the textbook job on the events in `source`; returns the seconds, without imports."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft

@@ -62,7 +62,7 @@ _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures the requested parts that are not measured yet, and records the figures of all measured parts."""
+    """Measures the requested `PARTS` that are not measured yet, and records the figures of all measured parts."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)
@@ -115,12 +115,15 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
       name: name of the dataset.
       quality_data: how to prepare the dataset, and the presets to train on it.
       source: folder of the Retailrocket data.
-      folder: folder for the dataset, the runs, trials and measures.
+      folder: folder for the dataset, and for the runs, tuning trials and measures on it.
 
     Returns:
-      A dict with `seconds` of training by preset; the number of `items`; `tasks`, the result of `_compare_task` for
-      each task; `tuned`, the best settings of each family by task; `grids`, all trials of each family by task; and
-      `targets`.
+      `seconds`: training time of each preset.
+      `items`: number of items.
+      `tasks`: by task, the result of `_compare_task`.
+      `tuned`: by family of peers and task, the summary of the trials with the best settings.
+      `grids`: by family of peers and task, all trials.
+      `targets`: rows of the table of targets.
     """
     path = quality_data.prepare(source, folder)
     dataset = open_dataset(str(path))
@@ -157,7 +160,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes the peers that can do a task of the protocol; returns the results of `tune_family` by family."""
+    """Tunes the families of peers that can do a task of the protocol; returns the result of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {
@@ -170,9 +173,16 @@ def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) ->
 def _measure_own(
     models: Mapping[str, Scorer], dataset: Dataset, cases: Mapping[str, Cases], files: MeasureFiles
 ) -> list[str]:
-    """Measures the trained runs and the baselines; returns the names of all measured systems.
+    """Measures the trained models and the baselines; returns the names of all measured systems.
 
-    Each run is also measured on histories with item ids alone, because requests to `recommend` have no kinds and times.
+    Each model is measured twice: on whole histories, and on histories without the kinds and times of events, because
+    requests to an export contain no kinds and times.
+
+    Args:
+      models: the trained models by preset.
+      dataset: the dataset.
+      cases: cases by task.
+      files: stored measures; they are not measured again.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
@@ -183,7 +193,7 @@ def _measure_own(
 
 
 class _Baselines:
-    """The baselines of a run's report. They are built only if a measure of one is missing."""
+    """The baselines of a run's report. They are built only if the measure of a baseline is not stored yet."""
 
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events
@@ -206,8 +216,11 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
     """Compares the systems that were measured on a task.
 
     Returns:
-      The numbers of `cases` and `visitors`; the `best_peers`; the `best_baseline`; the `ranking` of all systems; and
-      each system's `difference_from_baseline` in NDCG@20.
+      `cases`, `visitors`: the number of cases and of their visitors.
+      `best_peers`: see `best_peers`.
+      `best_baseline`: name of the baseline with the best NDCG@20.
+      `ranking`: see `compare`; the reference is the best peer.
+      `difference_from_baseline`: for each system, the difference of its NDCG@20 from that of the best baseline.
     """
     best = best_peers(measures)
     baseline = max(

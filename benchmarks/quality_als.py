@@ -36,9 +36,12 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares both implementations on the dataset `matrix`, which `quality` must have measured before.
+    """Compares our ALS with that of `implicit` on the dataset "matrix".
 
-    The argument is the folder of this dataset. The machine should be idle, because training is timed.
+    The machine should be idle, because training is timed.
+
+    Args:
+      matrix: folder of the dataset "matrix". `quality` must have measured this dataset before.
     """
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)
@@ -49,7 +52,10 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 
 
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Compares the quality of both implementations after the same number of sweeps over the same objective."""
+    """Compares the NDCG@20 of both implementations, with the same objective and the same number of sweeps.
+
+    `peer` are the settings of `implicit`'s ALS; see `equal_settings` for ours.
+    """
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
     run = train("mf", matrix / "dataset", matrix, *equal_settings(peer), name="mf_als", which="last")
@@ -81,11 +87,11 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 
 
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Times the solvers of `mf` until they reach the validation NDCG@20 of the tuned ALS peer.
+    """Times two runs of `mf`, with the default solver and with ALS, until they reach the NDCG@20 of the tuned ALS peer.
 
-    The time of a solver is that of the training loop up to the end of the epoch that reaches the value, including
-    checkpoints and one validation. The peer is fitted before and after each of our runs, and its shortest time is used.
-    No time includes reading the data.
+    NDCG@20 is measured on the validation window. The time of a run is that of its training loop, up to the end of the
+    epoch that reaches the value, including checkpoints and one validation. The peer is fitted before and after each
+    run, and its shortest time is used. No time includes reading the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing
@@ -125,12 +131,20 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """Trains a finished run again, up to the epoch that reached NDCG@20 `value`; returns the seconds and the epochs.
+    """Trains a finished run again, up to the epoch in which it reached the NDCG@20 `value`.
 
-    Returns None for both if the run never reached the value.
+    Args:
+      matrix: folder of the dataset.
+      name: name of the finished run.
+      settings: changes to the preset `mf` in the finished run.
+      value: the NDCG@20 to reach on the validation window.
+
+    Returns:
+      The seconds of the second training and its number of epochs; None and None if the finished run never reached the
+      value.
 
     Raises:
-      ValueError: the second training does not reach the value.
+      ValueError: the finished run reached the value, but the second training does not.
     """
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
@@ -146,9 +160,10 @@ def _seconds_to_reach(
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Returns settings that give `solver=als` the objective of `implicit`.
+    """Returns settings of `mf` that give `solver=als` the objective, the size and the sweeps of `implicit`'s ALS.
 
-    In this objective, unobserved pairs have weight 1, and observed pairs have weight `alpha`.
+    `peer` are the settings of `implicit`'s ALS. In its objective, unobserved pairs have weight 1, and observed pairs
+    have weight `alpha`.
     """
     weight = peer["alpha"] - 1
     return [

@@ -57,7 +57,7 @@ def _grocer(_: Path, folder: Path) -> Path:
 
 
 def _demo_shop(_: Path, folder: Path) -> Path:
-    """Prepares the shop of `make demo`; returns the dataset's path."""
+    """Writes the synthetic shop of `make demo` and prepares its dataset; returns the dataset's path."""
     return synthetic_shop(folder, VISITORS)
 
 

@@ -40,13 +40,16 @@ _SEED = 0
 
 
 class MeasureFiles:
-    """The measures of systems on the test window, one file per task and system."""
+    """Stores the measures of systems on the test window, one file per task and system.
+
+    A measure has the metrics of a system for each case of a task.
+    """
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self._folder, self._checksum = folder, checksum
 
     def find(self, task: str, system: str, settings: str = "") -> ByCase | None:
-        """Returns the stored measure of a system with these settings, if there is one.
+        """Returns the stored measure of a system with these settings; None if there is no such measure.
 
         Raises:
           ValueError: the stored measure was made on another dataset.
@@ -61,7 +64,7 @@ class MeasureFiles:
             return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
     def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
-        """Stores a measure; replaces a stored measure with other settings."""
+        """Stores a measure. A stored measure of the same task and system is overwritten."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
@@ -72,7 +75,7 @@ class MeasureFiles:
 
 
 class ByIds:
-    """A scorer that gets only the items of a history, without kinds and times, as in requests to `recommend`."""
+    """Passes only the items of a history to a scorer, without the kinds and times, as in requests to an export."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -82,7 +85,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that takes `is_seen_hidden` and returns float32 scores [B, I]."""
+        """Returns a function from `is_seen_hidden` to float32 scores [B, I]; see `topk.scores_for`."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -94,10 +97,12 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures the best settings of each family for each task, without and with the best trend; skips stored measures.
+    """Measures each family of peers on each task, with its best settings: first without, then with the best trend.
+
+    Skips stored measures.
 
     Args:
-      tuned: by family, the results of `tune_family`.
+      tuned: by family, the result of `tune_family`.
       data: the training events.
       make_blocks: returns the blocks of cases of the test window; called only if a measure is missing.
       files: stored measures.
@@ -132,7 +137,10 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the tuned peer of a family, without a trend and, if the family takes one, with the best trend."""
+    """Returns the tuned peer of a family: alone and, if the family takes a trend, also with the best trend.
+
+    `result` is the result of `tune_family` for a task.
+    """
     settings = best_of(result["grid"])["settings"]
     rankings = [PeerRanking(name, None, json.dumps(settings))]
     if result["trend_grid"]:
@@ -196,13 +204,16 @@ def measure_scorers(
 
 
 def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns `value`, `low`, `high` and `p` for each system and metric; the system with the best NDCG@20 comes first.
+    """Compares systems by the means of their metrics.
 
     Args:
-      measures: the systems' values by case.
+      measures: by system, its metrics for each case.
       cases: the cases; all cases of a visitor are resampled together.
-      reference: the system that the others are compared with. `p` is the p-value of the difference from this system,
-        which has no `p` itself.
+      reference: name of the system that all others are compared with.
+
+    Returns:
+      For each system and metric: the mean `value`; its 95% interval from `low` to `high`; and `p`, the p-value of the
+      difference from the reference. The reference itself has no `p`. The system with the best NDCG@20 comes first.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -222,7 +233,12 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 
 
 def difference(ours: ByCase, theirs: ByCase, cases: Cases) -> dict[str, float]:
-    """Returns `value`, `low` and `high` of the difference `ours` − `theirs` in NDCG@20, paired by visitor."""
+    """Compares two systems by NDCG@20.
+
+    Returns:
+      `value`: the mean difference `ours` − `theirs`; `low` and `high`: its 95% interval. Both systems use the same
+      resamples of the visitors.
+    """
     column = METRICS.index(TUNED_BY)
     low, high = percentile_interval(_resampled(ours, cases) - _resampled(theirs, cases))
     value = float((ours[TUNED_BY] - theirs[TUNED_BY]).mean())
@@ -235,7 +251,9 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Returns the names of the best peers by each metric on the test window. This choice favours the peers.
+    """Returns the names of the best peers by each metric on the test window.
+
+    Choosing on the test window favours the peers over our models.
 
     Returns:
       For each metric, the name of the best peer of each kind: `without_trend`; `any`, with or without a trend; and

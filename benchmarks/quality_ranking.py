@@ -38,14 +38,16 @@ _SEED = 0
 
 
 def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int, max_scores: int) -> dict[str, Cases]:
-    """Returns the cases of each task of a protocol, sampled at random if there are too many; skips tasks without cases.
+    """Returns the cases of each task of a protocol; skips tasks without cases.
+
+    If there are more cases than allowed, returns a random sample of them.
 
     Args:
       dataset: the dataset.
       split: validation or test.
       protocol: a name of `TASKS`.
       max_cases: maximum number of cases.
-      max_scores: maximum of cases × items.
+      max_scores: maximum number of scores, which is the number of cases × the number of items.
     """
     cases = build_cases(dataset, split, PROTOCOLS[protocol])
     cases = cases.sample_cases(min(max_cases, max(max_scores // dataset.num_items, 1)), seed=_SEED)
@@ -54,9 +56,9 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Returns the cases of visitors who chose items of their history again.
+    """Returns the cases of visitors who chose an item of their history again.
 
-    Only these items are relevant, and seen items are shown.
+    In the new cases, only the items that were chosen again are relevant, and seen items are shown.
     """
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
@@ -76,7 +78,10 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Returns stored scores [B, I] plus the trend at the time of each row. `queries.visitor` has the row numbers."""
+    """Returns stored scores plus the trend at the time of each case.
+
+    `queries.visitor` contains the rows of `scores` [B, I] to return, instead of visitors.
+    """
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -95,7 +100,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some cases of a protocol. `load` computes a peer's scores for the cases, and `rank` measures these scores."""
+    """A block of the cases of a protocol: `load` computes a peer's scores for the cases, and `rank` measures them."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.
@@ -137,7 +142,10 @@ class RankedBlock:
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Ranks by the loaded scores, plus the trend if given; returns the values of `METRICS` for each case, by name.
+        """Ranks by the loaded scores, to which `trend` is added unless it is None.
+
+        Returns:
+          The values [V] of each metric in `METRICS`, by name; V is the number of cases of the task.
 
         Raises:
           ValueError: no scores are loaded.
@@ -168,9 +176,9 @@ class RankedBlock:
 
 
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
-    """Splits the cases of a protocol into blocks that fit into memory, in order.
+    """Splits the cases of a protocol into blocks that fit into memory; keeps the order of the cases.
 
-    A case gets the trend at the start of its day. Each day starts at the time of day of the earliest case.
+    A case gets the trend at the start of its day. Days start at the time of day of the earliest case, not at midnight.
     """
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()

@@ -29,11 +29,11 @@ def train(
     Args:
       preset: name of the preset.
       data: prepared dataset.
-      folder: folder of all runs.
-      settings: changes to the preset.
-      name: name of the run; by default the name of the preset.
-      which: checkpoint to load.
-      flags: further flags of the command.
+      folder: folder of the benchmark's dataset; the run is written to `runs/NAME` below it.
+      settings: settings of the preset to change, as `KEY=VALUE`.
+      name: name of the run; empty: the name of the preset.
+      which: the checkpoint that the scorer is loaded from.
+      flags: further flags of the command `train`.
     """
     workdir = folder / "runs" / (name or preset)
     result = workdir / "result.json"
@@ -68,8 +68,8 @@ def target(
     Args:
       what: the measured quantity.
       bound: lower bound if `is_least`, else upper bound.
-      reached: measured value; None does not meet the target.
-      compared_with: the other system, or a remark.
+      reached: measured value; None: the value was never reached, so the target is not met.
+      compared_with: text about the comparison, such as the name of the other system.
       is_least: whether the bound is a lower bound.
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)

@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks the items in the category of the visitor's latest item before all others, by training events."""
+    """Ranks items by popularity, but the items in the category of the visitor's latest item before all others."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()
@@ -46,7 +46,11 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures the recall of items without training events, and of visitors with and without training events."""
+    """Measures how well `nn` recommends items without training events, and to visitors without training events.
+
+    For items, compares the recall of `nn` with that of `PopularWithinCategory`. For visitors, compares the recall of
+    `nn` with its recall for visitors with training events.
+    """
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
     cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts
@@ -93,13 +97,13 @@ def shop_figures(folder: Path) -> dict[str, Any]:
 def cold_figures(
     recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the recalls of two systems and the `ratio` of their recall@100, with 95% intervals over visitors.
+    """Returns the mean recalls of two systems and the `ratio` of their recall@100, with 95% intervals.
 
-    The interval of the ratio uses the same resamples for both systems.
+    Visitors are resampled for the intervals. The interval of the ratio uses the same resamples for both systems.
 
     Args:
-      recalls: metrics [V] by system.
-      timeline: [V] ascending, the visitor of each case.
+      recalls: by system, the recalls [V] of its cases, by name. The ratio is that of the first system to the second.
+      timeline: [V] ascending; cases with the same number belong to one visitor.
       is_counted: [V] bool, whether the case is included.
     """
     found: dict[str, Any] = {"cases": int(is_counted.sum())}
@@ -117,14 +121,25 @@ def cold_figures(
 
 
 def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> dict[str, dict[str, float]]:
-    """Returns `value`, `low` and `high` by name, given the values [M] and their resampled means [R, M]."""
+    """Returns a dict for each name: its `value`, and its 95% interval from `low` to `high`.
+
+    Args:
+      names: M names.
+      values: [M] value for each name.
+      means: [R, M] means of the resamples.
+    """
     low, high = percentile_interval(means)
     columns = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
     return {name: {"value": value, "low": lowest, "high": highest} for name, value, lowest, highest in columns}
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Computes recall@20 for visitors with and without training events, by the length of their history."""
+    """Computes recall@20 for visitors with and without training events, by the length of the history.
+
+    Returns:
+      For each range of lengths in `HISTORIES`, the `cases` and `recall@20` of `unknown` and `known` visitors, and the
+      `ratio` of the two recalls.
+    """
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

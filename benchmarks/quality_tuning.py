@@ -26,7 +26,7 @@ class TrialFile:
     """The stored tuning trials of one family of peers on a dataset, by task."""
 
     def __init__(self, file: Path, checksum: str) -> None:
-        """Reads the file if it exists; otherwise, the first trial creates it.
+        """Reads the file if it exists; otherwise, `add` creates it.
 
         Raises:
           ValueError: the file has trials on another dataset.
@@ -39,12 +39,15 @@ class TrialFile:
             raise ValueError(f"{file} has trials on another dataset; delete it to tune the peer again")
 
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
-        """Returns the stored trial of these settings, if there is one; `kind` is `trials` or `trend`."""
+        """Returns the stored trial of these settings; None if there is none.
+
+        `kind` is `trials` for the peer alone, and `trend` for the peer with a trend.
+        """
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
 
     def add(self, kind: str, task: str, trial: Mapping[str, Any]) -> None:
-        """Stores a trial."""
+        """Stores a trial; see `find` for `kind`."""
         self._content[kind].setdefault(task, []).append(dict(trial))
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(self._content, indent=1) + "\n")
@@ -56,8 +59,8 @@ def tune_family(
     """Tunes a family of peers for each task of a protocol.
 
     Returns:
-      A dict for each task that the family can do. `grid` has all trials without a trend, in order. `trend_grid` has all
-      trials of the best settings with a trend; it is empty if the family takes no trend.
+      A dict for each task that the family can do. `grid`: all trials without a trend, in order of time. `trend_grid`:
+      all trials with a trend, for which the peer has its best settings; empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}
@@ -78,7 +81,7 @@ class _Tuner:
         self._loaded: Settings | None = None
 
     def measure(self, task: str, settings: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of a peer on a task, and the seconds of fitting and scoring."""
+        """Returns the NDCG@20 of a peer with these settings on a task, and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
             for each in self._block.tasks:  # all tasks have the same scores
@@ -91,7 +94,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of a peer with the trend added to its scores, and the seconds of the ranking."""
+        """Returns the NDCG@20 of a peer with the trend added to its scores, and the seconds of ranking the items."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)
@@ -117,7 +120,10 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Summarizes a family's trials for a task: the best settings and trend, their metrics, and the total seconds."""
+    """Summarizes a family's trials for a task: the best settings and trend, their metrics, and the total seconds.
+
+    `result` is the result of `tune_family` for the task.
+    """
     best = best_of(result["grid"])
     with_trend = best_of(result["trend_grid"]) if result["trend_grid"] else None
     return {

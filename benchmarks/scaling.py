@@ -52,9 +52,10 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """Ids that S steps look up, and the number of values of the dense gradient.
+    """The ids that S steps look up.
 
     The ids in `divided` [S, N] are divided among the replicas. Every replica looks up all ids in `shared` [S, M].
+    `dense` is the number of values in the gradient of the dense variables.
     """
 
     divided: np.ndarray
@@ -69,12 +70,18 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """Draws ids of popular items: 8,192 per step, mostly repeated. None is shared, so gradients are sent one per id."""
+    """Draws ids of popular items: 8,192 per step, mostly repeated.
+
+    No ids are shared. Without shared ids, sharded tables send one gradient per id, also for repeated ids.
+    """
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """Draws the ids of two towers: per step, 8,192 histories of 20 mostly repeated items, and 1,024 candidates."""
+    """Draws the ids of two towers: per step, 8,192 histories of 20 items, and 1,024 candidates that are shared.
+
+    Most ids are repeated within a step.
+    """
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
@@ -89,7 +96,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each combination of implementation, batch and number of replicas in separate processes."""
+    """Measures each combination of implementation, kind of batch and number of replicas in its own process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--loaded", action="store_true", help="record the figures even if other programs use much of the cores"
@@ -115,15 +122,15 @@ def main() -> None:
 
 
 def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
-    """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
+    """Counts the bytes that all replicas together send to each other in a step, averaged over the steps.
 
     Returns:
       `least`: the lower bound. A row is sent once to every other replica that uses it, and each of these replicas
-      sends back the sum of the row's gradients.
+      sends back the sum of its gradients of the row.
       `sharded`: row-sharded tables, which send ids, rows and gradients in padded messages.
-      `all_reduce`: whole batches of rows and gradients, by ring all-reduce.
+      `all_reduce`: the rows and gradients of all ids of the batch, by ring all-reduce.
       `mirrored`: each replica sends its ids and gradients to all others.
-      `dense`: the loss and the dense gradients by ring all-reduce, not included in the other figures.
+      `dense`: the loss and the dense gradients, by ring all-reduce; not included in the other figures.
     """
     totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
@@ -142,12 +149,12 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
 
 
 def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
-    """Counts the rows [R, R] that each replica needs from each owner."""
+    """Returns counts [R, R]; entry [d, o] is the number of rows in `needed` that replica d needs from owner o."""
     return np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
 
 
 def _sent_rows(counts: np.ndarray) -> int:
-    """Counts the rows that are sent between different replicas, padding included."""
+    """Counts the rows that are sent between different replicas, including padding, given counts [R, R]."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
@@ -155,9 +162,9 @@ def _sent_rows(counts: np.ndarray) -> int:
 class Built(NamedTuple):
     """An implementation of table training.
 
-    `step` runs a training step on the batch with a given number. `held_bytes` is the size of the table and the
-    accumulator on a replica, computed from their shapes. `resident_mib` is the growth of this process's memory when the
-    table and the accumulator were created.
+    `step` takes the number of a batch and runs a training step on this batch. `held_bytes` is the size of the table and
+    the accumulator on a replica, computed from their shapes. `resident_mib` is how much the memory of this process grew
+    when the table and the accumulator were created.
     """
 
     step: Callable[[int], Any]
@@ -194,7 +201,10 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Sums the loss over all replicas, together with a placeholder for a dense gradient of size `dense`."""
+    """Returns the sum of the loss over all replicas.
+
+    Also sums a placeholder of `dense` values, which takes as long as summing a dense gradient.
+    """
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
@@ -208,7 +218,7 @@ class _NoUpdate:
 
 
 def _mirrored(replicas: Replicas, ids: Ids) -> Built:
-    """The best mirrored implementation: every replica has whole tables and updates them with all gradients."""
+    """Builds the best mirrored implementation: every replica has whole tables, and updates them with all gradients."""
     before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))
@@ -254,7 +264,13 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures one implementation in this process."""
+    """Measures one implementation in this process.
+
+    Args:
+      batch: kind of batch, a key of `BATCHES`.
+      way: implementation, a key of `_WAYS`.
+      placement: number of replicas in this process, or `workers`: this process is one of two workers.
+    """
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -273,7 +289,7 @@ def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
 
 
 def measure_checkpoint() -> dict[str, Any]:
-    """Measures checkpoints of a full-size factorization: their size, their time, and the slowdown of training."""
+    """Measures the checkpoints of a full-size factorization: size, time, and how much they slow down training."""
     replicas = start_replicas(1, None)
     tables = {
         name: ShardedTable(rows=rows, dim=DIM, replicas=replicas, optimizer=row_optimizer(OPTIMIZER))
@@ -325,7 +341,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Collects the CPU seconds of the threads that write checkpoints."""
+    """Yields a list; inside the context, each written checkpoint adds the CPU seconds of its writing thread."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -350,7 +366,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """Returns the number of steps that take about this many seconds."""
+    """Measures a few steps; returns the number of steps that take about `seconds` seconds."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
@@ -374,7 +390,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures two workers; returns the figures of the first one, with the larger memory of the two."""
+    """Runs two workers; returns the figures of the first worker, but with the memory of the worker that uses more."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures `prepare` on events alone and with item properties; records the cost of the report with its target."""
+    """Measures `prepare`, with and without its report, on events alone and on events with item properties."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -38,7 +38,13 @@ def main() -> None:
 
 
 def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
-    """Returns median seconds with and without the report, and the share that the report adds."""
+    """Runs jobs with and without the report, each `rounds` times.
+
+    Returns:
+      For wall-clock (`seconds`) and CPU time (`cpu_seconds`): the times of all jobs `without` the report; for jobs with
+      the report, the times until the statistics are `counted` and of the page being `drawn`; and the share of the
+      median time that is `added` by the whole report, or by counting alone.
+    """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
         for which, results in taken.items():
@@ -66,7 +72,17 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and the drawing of its page. A job without a report reads its statistics from `first`."""
+    """Runs one job, and draws its page if it has a report.
+
+    Args:
+      which: `with` or `without` the report.
+      inputs: paths of the input files, by their names in `PrepareConfig`.
+      output: directory of the new dataset.
+      first: directory of a dataset with a report. A job without the report uses its statistics.
+
+    Returns:
+      Wall-clock and CPU seconds of the job (`prepared`) and of the page (`drawn`).
+    """
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -95,7 +111,10 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _skip_counting(described: dict[str, Any]) -> None:
-    """Replaces the functions that compute the report's statistics with functions that return stored results."""
+    """Replaces the functions that compute the report's statistics with functions that compute nothing.
+
+    They return the statistics in `described`, the content of another dataset's statistics.json, or empty statistics.
+    """
     import numpy as np
 
     from contract.schema import DEFAULT_KINDS

@@ -122,7 +122,7 @@ NOTES = (
 
 
 def main() -> None:
-    """Writes a shop with `synthesize`, measures its files, and prints and records the comparison."""
+    """Writes a shop with `synthesize`, compares its files with Retailrocket, and prints and records the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         shop = Path(folder) / "shop"
         visitors = str(TABLE["visitors"])
@@ -302,7 +302,10 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Counts the events by the latest category of their item; skips items without a category."""
+    """Returns the number of categories with events of each kind, and the share of views in the top categories.
+
+    The category of an event is the last category of its item. Events of items without a category are skipped.
+    """
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))
     return {
@@ -344,9 +347,11 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target. If the target is a range, the ratio is 1 inside it.
+    """Compares a figure with its target, a value or a range.
 
-    Outside the range, the ratio is relative to the nearest end.
+    Returns:
+      `target`; `reached`; `ratio`: `reached` divided by the target or by the nearest end of the range, and 1 inside the
+      range; and `within`: whether the ratio is close enough to 1.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

@@ -44,13 +44,13 @@ class _Products(tf.Module):
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (begin, n) that returns the float32 scores [B, n] of n items, starting at `begin`."""
+        """Returns a function of (begin, n) that scores n items, starting with item `begin`: float32 [B, n]."""
         visitors = tf.gather(self._visitors, queries.visitor)
         return lambda begin, size: tf.matmul(visitors, self._items[begin : begin + size], transpose_b=True)
 
 
 def main() -> None:
-    """Measures both implementations in interleaved runs, so that load of other programs affects both."""
+    """Measures the trainer and `implicit` in interleaved runs, so that other programs slow down both."""
     generator = np.random.default_rng(0)
     visitors, items = (generator.normal(size=(rows, DIM)).astype(np.float32) for rows in (QUERIES, ITEMS))
     seen = generator.integers(0, ITEMS, (QUERIES, SEEN))
@@ -108,7 +108,10 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
 
 
 def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
-    """Returns the queries/s of both implementations and their ratio. Each turn ranks a tenth of the queries."""
+    """Returns the queries/s of both implementations, and the ratio of ours to theirs.
+
+    In each of the `turns`, both implementations rank another tenth of all queries.
+    """
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
     for turn in range(turns):
@@ -124,14 +127,16 @@ def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
 
 
 def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Checks that almost all items agree. A few may differ, because rounding can swap two items with similar scores.
+    """Checks that both implementations return almost the same items.
+
+    A few items may differ, because rounding can swap two items with similar scores.
 
     Raises:
       ValueError: more than one item in 1,000 differs.
     """
     share = float((ours == theirs).mean())
     if share < 0.999:
-        raise ValueError(f"only {share:.1%} of the best items of the two implementations are equal; 99.9% must be")
+        raise ValueError(f"the two implementations agree on {share:.1%} of the best items; they must agree on 99.9%")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings, their validation metric and the seconds of their fit."""
+    """A trial of a search: settings, their metric and the seconds that they took."""
 
     settings: Settings
     """The settings."""
@@ -33,7 +33,7 @@ class Trial:
 
 
 def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> list[dict[str, Any]]:
-    """Runs a search and returns every trial, in order, as JSON values; `best_of` picks the best.
+    """Runs a search and returns all trials in order of time, each as the fields of `Trial`.
 
     Args:
       what: the search space.
@@ -51,5 +51,5 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
 
 
 def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the trial with the best metric; the first one if several are equal."""
+    """Returns the trial with the best metric; the first of them if several trials have the best metric."""
     return max(trials, key=lambda trial: trial["validation"])

@@ -14,9 +14,15 @@ def synthesize(output: str, *, visitors: int = 20_000, seed: int = 0) -> dict[st
     """Writes a synthetic shop: events, item properties and a category tree.
 
     Args:
-      output: directory, which must not exist.
+      output: new directory for the files.
       visitors: number of visitors.
-      seed: the same seed writes the same shop.
+      seed: source of all random choices; the same seed and number of visitors give the same shop.
+
+    Returns:
+      The paths of the files, and the numbers of events, property rows and other contents.
+
+    Raises:
+      FileExistsError: `output` is not empty.
     """
     from preprocessing.synthetic import SynthesisConfig
     from preprocessing.synthetic import synthesize as write_shop
@@ -59,20 +65,25 @@ def prepare(
 
     Args:
       events: path, glob or directory of the event log.
-      output: directory of the dataset, which must not exist; published whole or not at all.
+      output: new directory for the dataset. If the job fails, there is no dataset.
       shop: path of a shop.toml with files, columns and settings; the other arguments override it.
-      columns: the column of `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, such as
-        `{"item": "StockCode"}`.
-      where: conditions that all events must meet, such as `Quantity > 0`.
+      columns: for `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, the name of the column that contains it,
+        such as `{"item": "StockCode"}`. Names that are not given are those of `shop` or the defaults of `EventColumns`.
+      where: conditions such as `Quantity > 0`; events that do not meet all of them are skipped.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
       beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
-      baseline: an earlier dataset of the same shop; the job fails if the new dataset differs too much from it.
+      baseline: directory of an earlier dataset of the same shop; the job fails if the new dataset differs too much from
+        the earlier one.
+
+    Returns:
+      A summary of the dataset as JSON values, and `report`, the path of its report; None if the report could not be
+        drawn.
 
     Raises:
-      ValueError: a setting or the input is wrong.
-      OSError: a file cannot be read or written.
+      ValueError: a setting or the input is wrong, or the dataset differs too much from `baseline`.
+      OSError: a file cannot be read or written, or `output` is not empty.
     """
     from common.settings import apply_settings
     from preprocessing import pipeline
@@ -105,15 +116,20 @@ def train(
 
     Args:
       data: prepared dataset.
-      workdir: directory of the run.
+      workdir: directory of the run; created if it does not exist.
       preset: `mf`, `nn`, `walk`, `session_knn`, `ease`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several
         models and blends them.
       settings: settings of the preset to change.
-      warm_start: directory of another run; this run starts from the vectors of that run. Not with `auto`.
+      warm_start: directory of an earlier run. The new run starts from the vectors of the earlier run. Not allowed with
+        `auto`.
       budget_seconds: time that `auto` may take; other presets ignore it.
 
+    Returns:
+      Results of the run as JSON values, and `report`, the path of its report; None if the report could not be drawn.
+
     Raises:
-      ValueError: settings, dataset and run do not fit together, or the loss diverged.
+      ValueError: a setting is wrong, `workdir` contains a run with other settings or another dataset, or the loss
+        diverged.
       Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
     from common.settings import apply_settings
@@ -136,15 +152,23 @@ def train(
 
 
 def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
-    """Trains with the settings of a finished run on the events of all splits, and draws the report.
+    """Trains a finished run's model again, on the events of all splits, and draws the report of this refit.
+
+    The refit uses the settings of the finished run, and the number of epochs of its best checkpoint. A refit is a run
+    like any other.
 
     Args:
-      run: directory of the finished run, which chose settings and epochs by validation.
-      workdir: directory of the refit, which is a run like any other; an existing refit is resumed.
-      data: the run's dataset, if it has moved since training, or another dataset prepared with `split.method` none.
+      run: directory of the finished run.
+      workdir: directory of the refit. If it contains an unfinished refit of `run`, the refit is resumed.
+      data: directory of the run's dataset, or of another dataset that was prepared with `split.method` none. None: the
+        path of the run's dataset at the time of training.
+
+    Returns:
+      Results of the refit as JSON values, and `report`, the path of its report; None if the report could not be drawn.
 
     Raises:
-      ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` belongs to another run.
+      ValueError: `run` has no checkpoint or is a refit itself, `data` is neither of the two kinds of dataset, or
+        `workdir` contains another run.
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
@@ -165,20 +189,22 @@ def tune(
     seed: int = 0,
     storage: str | None = None,
 ) -> dict[str, Any]:
-    """Searches settings of a preset by validation, or resumes the search at `workdir`, and draws its report.
+    """Searches for the settings of a preset with the best validation metric, and draws the report of the search.
+
+    Resumes the search at `workdir` if there is one.
 
     Args:
       data: prepared dataset with a validation split.
-      workdir: directory of the search; its runs are in `trials` below it.
+      workdir: directory of the search; the runs of its trials are in the subdirectory `trials`.
       search: the values to try for each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
       preset: name of the preset.
-      settings: other settings of the preset to change.
-      trials: number of trials; several processes that make the same call share them.
+      settings: settings of the preset to change in all trials.
+      trials: number of trials. Several processes that make the same call share the trials.
       seed: seed of the search.
       storage: database for the records of the trials, such as `postgresql://…`; None: a file in `workdir`.
 
     Returns:
-      The number of trials by state, and the best one with its settings.
+      JSON values: the number of trials by state, the best trial with its settings, and the path of the report.
 
     Raises:
       ValueError: an argument is wrong, or `workdir` contains a different search.
@@ -202,13 +228,16 @@ def tune(
 def evaluate(
     workdir: str, *, split: str = "test", data: str | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
-    """Ranks the whole catalogue with the run's best model and with the baselines.
+    """Measures how well the run's best model and the baselines rank the whole catalogue.
 
     Args:
       workdir: directory of the run.
       split: `test` or `validation`.
       data: the run's dataset, if it has moved since training.
       settings: settings of `EvaluationConfig` to change.
+
+    Returns:
+      The metrics of all systems, which are also written to `evaluation-SPLIT.json` in `workdir`.
 
     Raises:
       ValueError: `workdir` has no run, or `data` is not the dataset of the run.
@@ -239,12 +268,19 @@ def export(
 
     Args:
       workdir: directory of the run.
-      output: new directory; published whole or not at all.
+      output: new directory for the export. If the call fails, there is no export.
       data: the run's dataset, if it has moved since training.
-      include_unavailable: recommend items that are marked as unavailable, too.
+      include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or below them.
-      without_categories: recommend no items in these categories or below them.
+      only_categories: if given, recommend only items in these categories or in their subcategories.
+      without_categories: recommend no items in these categories or in their subcategories.
+
+    Returns:
+      Facts about the export as JSON values, such as its path and the number of items on offer.
+
+    Raises:
+      FileExistsError: `output` exists.
+      ValueError: `workdir` has no run, `data` is not its dataset, or no item would be on offer.
     """
     from trainer.data.offer import make_rules
     from trainer.export import export as publish
@@ -271,27 +307,32 @@ def refresh(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with the current items on offer and the latest trend, without training.
+    """Publishes a copy of an export with the current items on offer, without training.
 
-    The items on offer depend only on the arguments, not on the items that `export` offers. An item that the table or
-    dataset does not contain is treated as available.
+    Pass a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the trend of the
+    items. The items on offer depend only on the arguments, not on the items that the old export offers. An item that is
+    not in the table or dataset is treated as available.
 
     Args:
-      export: directory that `export` or `refresh` published; it is not changed.
-      output: new directory; published whole or not at all.
+      export: directory of the old export, which `export` or `refresh` published; it is not changed.
+      output: new directory for the copy. If the call fails, there is no copy.
       items: path or glob of a newer table with one row per item.
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
-      columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
-        separated by commas.
-      data: a newer prepared dataset, instead of a table; its events also update the trend of the items. Prepare it with
-        `split.method` none: the catalogue of a dataset with several splits contains only values from before the first
-        cut.
-      include_unavailable: recommend items that are marked as unavailable, too.
+      columns: names of the columns with the `id`, `availability` and `category` of an item. If several columns form the
+        category path, separate their names by commas.
+      data: directory of a newer prepared dataset. Prepare it with `split.method` none, because the catalogue of a
+        dataset with several splits contains only values from before the first cut.
+      include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or below them.
-      without_categories: recommend no items in these categories or below them.
+      only_categories: if given, recommend only items in these categories or in their subcategories.
+      without_categories: recommend no items in these categories or in their subcategories.
+
+    Returns:
+      JSON values: facts about the new export, such as its path and how many items were `added` to the offer and
+      `removed` from it.
 
     Raises:
+      FileExistsError: `output` exists.
       ValueError: the table or dataset is wrong, an id or a category is unknown, or no item would be on offer.
     """
     from trainer.data.offer import make_rules
@@ -327,19 +368,29 @@ def recommend(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the `k` best new items of every visitor as sharded files, with titles if the catalogue has any.
+    """Writes the `k` best items for every visitor that are not in the visitor's history, as sharded files.
+
+    The files contain titles of the items if the catalogue has titles.
 
     Args:
       workdir: directory of the run.
-      output: new directory; published whole or not at all.
-      k: items per visitor.
+      output: new directory for the files. After a failure, the same call resumes; no file is published before the last
+        one is written.
+      k: maximum number of items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
       data: the run's dataset, if it has moved since training.
-      include_unavailable: recommend items that are marked as unavailable, too.
+      include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or below them.
-      without_categories: recommend no items in these categories or below them.
+      only_categories: if given, recommend only items in these categories or in their subcategories.
+      without_categories: recommend no items in these categories or in their subcategories.
+
+    Returns:
+      Counts, and the paths of the files by format, as JSON values.
+
+    Raises:
+      FileExistsError: `output` exists.
+      ValueError: `k` is out of range, there are no visitors, or no item would be on offer.
     """
     from trainer.data.offer import make_rules
     from trainer.recommend import recommend as write_lists
@@ -354,7 +405,15 @@ def recommend(
 
 
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
-    """Redraws the report of a run (`workdir`) or of a dataset (`data` alone), and returns its path."""
+    """Redraws the report of a run or of a dataset, and returns the path of the report.
+
+    Args:
+      workdir: directory of a run; None: redraw the report of the dataset `data`.
+      data: directory of a dataset. With `workdir`: the run's dataset, if it has moved since training.
+
+    Raises:
+      ValueError: neither `workdir` nor `data` is given.
+    """
     if workdir is not None:
         from trainer.pages.report import write_report as write_run_report
 
@@ -367,7 +426,14 @@ def report(*, workdir: str | None = None, data: str | None = None) -> str:
 
 
 def doctor(*uris: str) -> dict[str, Any]:
-    """Checks this machine and the given directories; each finding suggests a fix."""
+    """Checks this machine, and whether it can access the given directories.
+
+    Args:
+      uris: paths or URIs of directories. In an object store, a small file is written and removed.
+
+    Returns:
+      `is_healthy`: whether no check failed; `findings`: the results of all checks. A failed check suggests a fix.
+    """
     from trainer.doctor import examine
 
     return examine(uris)
@@ -376,7 +442,7 @@ def doctor(*uris: str) -> dict[str, Any]:
 def _read_item_facts(
     items: str | None, shop: str | None, columns: Mapping[str, str] | None, dataset: "Dataset | None"
 ) -> Any:
-    """Reads the facts about items from a dataset, or from a table."""
+    """Reads the availability and categories of items from `dataset` or, if it is None, from a table of items."""
     if dataset is not None:
         from trainer.data.offer import read_item_facts as read_catalogue_facts
 
@@ -392,7 +458,7 @@ def _format_assignments(settings: Settings | None) -> list[str]:
 
 
 def _format_choices(values: Sequence[Any]) -> str:
-    """Formats the choices of a setting, as in `--search`."""
+    """Formats the values to try for a setting, as the flag `--search` expects them."""
     are_lists = any(isinstance(value, list | tuple) for value in values)
     return ("|" if are_lists else ",").join(map(_text, values))
 

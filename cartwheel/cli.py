@@ -41,7 +41,7 @@ VERBS: Mapping[str, Verb] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 75 preempted and resumable."""
+    """Runs a verb and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 75 stopped and can be resumed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in VERBS:
         build_parser().parse_args(words)  # prints the help, the version or an error, and exits

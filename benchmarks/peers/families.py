@@ -24,7 +24,7 @@ _RECENCY = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of peer."""
+    """A kind of peer: how to fit a peer of this kind, and how to tune its settings."""
 
     fit: Callable[[PeerData, Settings], Peer]
     """Fits a peer with settings."""

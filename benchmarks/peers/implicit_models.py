@@ -18,7 +18,7 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """A factorization, which scores by the dot products of visitor and item factors."""
+    """A factorization. The score of an item is the dot product of the visitor's factors and the item's factors."""
 
     data: PeerData
     visitors: np.ndarray
@@ -54,16 +54,20 @@ def fit_als(
     folds_in: bool,
     is_binary: bool,
 ) -> Factors:
-    """Fits ALS (Hu et al., ICDM 2008). The confidence is alpha · weight for interactions, and 1 for all other pairs.
+    """Fits ALS (Hu et al., ICDM 2008).
+
+    An interaction is a visitor-item pair with training events. Its confidence is alpha · weight; the confidence of all
+    other pairs is 1.
 
     Args:
       data: training events.
-      factors: D.
+      factors: number of factors, D.
       alpha: confidence of an interaction of weight 1.
-      regularization: weight of the squared factors.
-      iterations: sweeps.
-      folds_in: whether to compute visitor factors from the histories in requests, instead of using those of the fit.
-      is_binary: whether the weight of an interaction is 1, instead of its number of events.
+      regularization: weight of the squared factors in the objective.
+      iterations: number of sweeps. Each sweep solves for the visitor factors and for the item factors.
+      folds_in: whether the visitor factors of a request are computed from its history; otherwise, they are those of the
+        fit.
+      is_binary: whether every interaction has weight 1; otherwise, its weight is its number of events.
     """
     from implicit.als import AlternatingLeastSquares
 
@@ -84,7 +88,17 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009). Only training visitors have vectors; D = `factors` + 1."""
+    """Fits BPR (Rendle et al., UAI 2009). D is `factors` + 1, because a bias per item is stored as a factor.
+
+    Visitors without training events have zeros as factors; see `Factors.solver`.
+
+    Args:
+      data: training events.
+      factors: number of factors without the bias.
+      learning_rate: learning rate of SGD.
+      regularization: weight of the squared factors in the objective.
+      iterations: number of epochs.
+    """
     from implicit.bpr import BayesianPersonalizedRanking
 
     with _single_threaded_blas():
@@ -110,11 +124,11 @@ def fit_similarity(
     """Returns the float32 similarities [I, I] of `implicit`'s item kNN.
 
     Args:
-      kind: TF-IDF, with cosine similarity, or BM25.
-      interactions: [V, I]; a repeated interaction has the same weight as a single one.
-      num_neighbours: items that are kept per item, including itself.
-      k1: saturation of BM25.
-      b: how much BM25 discounts long rows, in [0, 1].
+      kind: `tfidf`: the cosine similarity of TF-IDF weights; `bm25`: BM25.
+      interactions: [V, I] number of events of each visitor-item pair; every pair with events has the same weight.
+      num_neighbours: number of similar items that are kept per item, including the item itself.
+      k1: saturation of BM25; TF-IDF ignores it.
+      b: how much BM25 discounts items of many visitors, in [0, 1]; TF-IDF ignores it.
     """
     from implicit.nearest_neighbours import BM25Recommender, TFIDFRecommender
 
@@ -130,7 +144,7 @@ def _weighted(interactions: sp.csr_matrix, *, is_binary: bool) -> sp.csr_matrix:
 
 
 def _single_threaded_blas() -> AbstractContextManager[Any]:
-    """Limits BLAS to one thread, as `implicit` recommends; the limit applies to libraries that are already loaded."""
+    """Limits BLAS to one thread, as `implicit` recommends. The limit applies only to libraries that are loaded."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")

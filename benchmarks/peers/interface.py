@@ -66,7 +66,7 @@ class PeerData:
 
     @cached_property
     def events(self) -> EventLog:
-        """The events of all splits; a peer may use only the events before a request."""
+        """The events of all splits. To answer a request, a peer may use only the events before the request."""
         return read_events(self.dataset)
 
 
@@ -92,7 +92,7 @@ def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
 
 
 def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
-    """Converts whole timelines; skips unknown items, whose index is `num_items` or more."""
+    """Converts the rows of whole timelines. Skips unknown items: those with an index of `num_items` or more."""
     timeline = np.cumsum(rows.position == 0) - 1
     is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
     known = np.flatnonzero(rows.item < num_items)
@@ -109,7 +109,7 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
     """Returns float32 weights [B, I] of the items in each history.
 
-    The weight of a row is (1 + age) ** -recency, where the age is the number of later rows.
+    The weight of a row of a history is (1 + age) ** -recency. The age is the number of later rows in the history.
 
     Args:
       requests: B requests.
@@ -132,7 +132,10 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
 
 def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I]: positive scores are kept, and all other items rank below them, by popularity."""
+    """Returns float32 scores [B, I]: keeps positive scores, and ranks all other items below them, by popularity.
+
+    `counts` [I] is the number of training events of each item.
+    """
     fallback = (counts / (counts.max(initial=0) + 1.0) - 1).astype(np.float32)
     dense = np.ascontiguousarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
     np.copyto(dense, fallback, where=dense <= 0)
@@ -140,5 +143,9 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I] with ties broken by popularity. If a history has no known item, all scores tie."""
+    """Returns float32 scores [B, I] with ties broken by popularity.
+
+    Without known items in a history, all scores tie, so all items rank by popularity. `counts` [I] is the number of
+    training events of each item.
+    """
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

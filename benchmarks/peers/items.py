@@ -19,8 +19,9 @@ class ItemWalk:
     """Walks from the items of a history to the timelines that contain them, and on to all items of these timelines.
 
     The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
-    both items. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has item = visitor = 1 and neighbour = β.
-    Cosine similarity has item = neighbour = ½, visitor = 0.
+    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. `item`,
+    `neighbour` and `visitor` are settings. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has item = visitor
+    = 1 and neighbour = β. Cosine similarity has item = neighbour = ½ and visitor = 0.
     """
 
     data: PeerData
@@ -97,15 +98,15 @@ class Ease:
 
 
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
-    """Returns float32 item weights [n, n] with a zero diagonal, for the first n = min(I, `max_items`) items.
+    """Returns float32 weights [n, n] between the n most frequent items, with a zero diagonal; n = min(I, `max_items`).
 
     Args:
-      baskets: [T, I], 1 if the timeline contains the item.
+      baskets: [T, I], 1 if the timeline contains the item. Items are in order of frequency, as in the vocabulary.
       l2: strength of the L2 regularization.
       max_items: maximum of n. Time grows with n³, and memory with n² (8 bytes per pair of items).
 
     Raises:
-      ValueError: the regularised co-occurrences are not positive definite in float32.
+      ValueError: the matrix of co-occurrences, plus `l2` on its diagonal, is not positive definite in float32.
     """
     kept = baskets[:, : min(max_items, baskets.shape[1])]
     gramian = np.asfortranarray((kept.T @ kept).toarray(), dtype=np.float32)

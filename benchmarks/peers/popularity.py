@@ -9,7 +9,7 @@ from benchmarks.peers.interface import PeerData, Requests, fill_up, history_weig
 
 @dataclass(frozen=True)
 class Popular:
-    """Ranks items by their training events."""
+    """Ranks items by their number of training events."""
 
     data: PeerData
 
@@ -20,7 +20,7 @@ class Popular:
 
 @dataclass(frozen=True, kw_only=True)
 class Trending:
-    """Ranks items by their number of recent events before each request."""
+    """Ranks items by their events before each request. Recent events weigh more than older ones."""
 
     data: PeerData
     half_life_days: float
@@ -36,7 +36,7 @@ class Trending:
 class OwnFrequency:
     """Ranks the items of a history by how often and how recently they occur; all other items follow, by popularity.
 
-    It is strong where visitors choose the same items again (Hu et al., SIGIR 2020: "personalised top frequency").
+    This peer is strong if visitors choose the same items again (Hu et al., SIGIR 2020: "personalised top frequency").
     """
 
     data: PeerData

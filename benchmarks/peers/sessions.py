@@ -16,7 +16,10 @@ from trainer.models.item_products import largest
 
 @dataclass(frozen=True, kw_only=True)
 class SessionNeighbours:
-    """Session kNN: V-SKNN (Ludewig and Jannach, UMUAI 2018), or STAN if the last two settings are given."""
+    """Session kNN: V-SKNN (Ludewig and Jannach, UMUAI 2018), or STAN (Garg et al., SIGIR 2019).
+
+    It is STAN if `timeline_half_life_days` and `position_decay` are given.
+    """
 
     data: PeerData
     recency: float
@@ -51,10 +54,10 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """Returns float32 weights [T] by length and age.
+        """Returns float32 weights [T] of the timelines, by length and age.
 
-        The age is measured from the last training event. If it were measured from the time of a request, all weights
-        would only be multiplied by the same factor.
+        The age is measured from the last training event. Measured from the time of a request, all weights would change
+        by the same factor, so the ranking would be the same.
         """
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
@@ -65,9 +68,10 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I], summed over the timelines in `near` [B, T].
+        """Returns scores [B, I]: the sums of the weights in `near` [B, T] over the timelines with an item.
 
-        An item far from the latest shared item of a timeline weighs less.
+        An item weighs less in a timeline, the farther it is from the shared item: the latest item of the history that
+        is also in the timeline.
         """
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
@@ -85,10 +89,12 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Returns a weight for each entry of `timeline` [K, I], which decays with the distance from the shared item.
+        """Returns a weight for each entry of `timeline`; the weight decays with the distance from the shared item.
 
-        `age` [I] is the age of each item in the history; the age of all other items is infinite. The shared item of a
-        timeline (a row) is its item with the lowest age.
+        Args:
+          timeline: [K, I] positions of the items in K timelines, one timeline per row.
+          age: [I] age of each item in the history; infinite for items that are not in the history. The shared item of
+            a timeline is its item with the lowest age.
         """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]

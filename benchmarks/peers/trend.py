@@ -30,7 +30,10 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """Returns weighted counts [I] of the events before the moment; weights halve every `half_life_days`. Cached."""
+        """Returns the sums [I] of the weights of the events before the moment, and caches them.
+
+        An event has weight 1 at its own time; its weight halves every `half_life_days`.
+        """
         key = (half_life_days, moment_ms)
         if key not in self._kept:
             end = np.searchsorted(self.timestamp_ms, moment_ms)  # events at the moment itself are not known yet
@@ -40,7 +43,10 @@ class EventLog:
         return self._kept[key]
 
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
-        """Returns float32 trends [M, I]: log((recent + .05) / (all + .25)), from the events before each moment."""
+        """Returns float32 trends [M, I] from the events before each of M moments: log((recent + .05) / (all + .25)).
+
+        `recent` is the result of `recent` with this half-life; `all` is the number of all events.
+        """
         rows = []
         for moment in moments_ms.tolist():
             everything = self.recent(np.inf, moment)
@@ -71,7 +77,8 @@ class TrendSettings(NamedTuple):
 def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
     """Rescales scores [B, I] so that the trend, a logarithm, can be added to them.
 
-    Each score is divided by the 10th best score of its row or, if that score is not positive, by the best one.
+    Each score is divided by the 10th best score of its row or, if the 10th best is not positive, by the best one. With
+    the link `log`, the result is the logarithm of this ratio; with `linear`, it is in proportion to the ratio.
     """
     linked = np.empty_like(scores)
     for row, of_row in enumerate(scores):

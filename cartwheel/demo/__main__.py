@@ -15,7 +15,7 @@ from cartwheel.demo.run import GROCER, Inputs, run_demo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the demo."""
+    """Parses the arguments and runs the demo; exits if the arguments contradict each other."""
     given = _build_parser().parse_args(arguments)
     if sum(map(bool, (given.data, given.shop, given.events))) > 1:
         sys.exit("give only one of DATA, SHOP and EVENTS; without them, the demo writes a synthetic shop")
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cartwheel.demo", description=__doc__)
     parser.add_argument("--output", default="demo", help="directory for all results (default: demo)")
-    parser.add_argument("--data", default="", choices=["", GROCER], help="a real grocer instead of a synthetic shop")
+    parser.add_argument("--data", default="", choices=["", GROCER], help="`grocer`: use the data of a real grocer")
     parser.add_argument("--shop", default="", help="shop.toml of your own shop")
     parser.add_argument("--events", default="", help="event log of your own shop: a path or glob")
     parser.add_argument("--item-properties", default="", help="item properties of your own shop: a path or glob")
@@ -38,7 +38,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _check_inputs(root: Path, inputs: Inputs) -> None:
-    """Exits if `root` contains a demo of other input files; otherwise, records `inputs` in `root`."""
+    """Exits if `root` contains a demo of other inputs; otherwise, writes `inputs` to a file in `root`."""
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(

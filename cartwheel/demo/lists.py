@@ -21,7 +21,7 @@ _COLUMNS = 100
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
     """Renders the recommendations for a few returning visitors.
 
-    The text of a visitor has a line with the id, a line with the latest items of the history, and a line per list.
+    The text has several lines per visitor: the id, the latest items of the history, and each list of recommendations.
 
     Args:
       export: directory of an exported model.
@@ -38,10 +38,10 @@ def show_recommendations(export: str, dataset: str, *, with_repeats: bool = Fals
 
 
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields the ids and histories of the first `NUM_VISITORS` visitors of the test window who have enough history.
+    """Yields the id and the history of each of the first `NUM_VISITORS` returning visitors in the test window.
 
-    A history contains the visitor's items before the test window, oldest first, without out-of-vocabulary items. It has
-    at least `MIN_HISTORY` items. Visitors outside the vocabulary are skipped.
+    A history has the ids of the visitor's items before the test window, oldest first, without out-of-vocabulary items.
+    Skips visitors with fewer than `MIN_HISTORY` items in the history, and visitors outside the vocabulary.
     """
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     found = 0

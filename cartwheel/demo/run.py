@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
-    """Runs the unfinished stages, then prints results, recommendations and paths."""
+    """Runs the unfinished stages in the directory `root`, then prints results, recommendations and paths."""
     stages = Stages(root)
     print_text(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
     dataset = root / "dataset"
@@ -76,7 +76,10 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
 
 def choose_presets(only_kind: str | None) -> Sequence[str]:
-    """Returns the presets that can learn from a log; `only_kind` is None if the log has several event kinds."""
+    """Returns the presets that can learn from a log.
+
+    `only_kind` is the event kind if all events of the log have the same kind, and None otherwise.
+    """
     return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
 
 
@@ -87,7 +90,10 @@ def _describe(inputs: Inputs) -> str:
 
 
 def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
-    """Writes the files of a synthetic shop or the grocer, if needed, and returns the input flags of `prepare`."""
+    """Returns the flags that pass the input files to `prepare`.
+
+    If `inputs` names no files, first writes those of a synthetic shop, or downloads those of the grocer.
+    """
     shop = stages.root / "shop"
     if inputs.data:
         stages.run("download", inputs.data, "--output", shop, creates=shop)

@@ -22,13 +22,15 @@ class Stages:
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, verb: str, *flags: object, creates: Path, label: str = "") -> None:
-        """Runs `cartwheel VERB FLAGS` unless `creates` exists; if the command fails, exits with the end of the log.
+        """Runs `cartwheel VERB FLAGS` unless `creates` exists.
+
+        If the command fails, exits with the last lines of its log as the message.
 
         Args:
           verb: verb of the command.
           flags: flags of the verb.
           creates: file or directory that the command creates last.
-          label: distinguishes stages with the same verb.
+          label: appended to the name of the stage, to distinguish stages with the same verb.
         """
         name = f"{verb} {label}".strip()
         if creates.exists():
