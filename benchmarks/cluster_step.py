@@ -79,7 +79,7 @@ class IdCounts(NamedTuple):
 
 
 def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
-    """Counts the ids that a replica looks up per step, by table. Its own ids are those of `Candidates.entries`."""
+    """Counts the ids that a replica looks up per step, by table. Those of `Candidates.entries` are its own ids."""
     assert isinstance(config.loss, SampledSoftmaxConfig)
     batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
     own = batch // replicas * (config.history_length + (batch > most))
@@ -118,7 +118,7 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in each message for a table, including padding. `requests` [R, R] are its requests."""
+    """Returns the number of rows in each message for a table, including padding, given its requests [R, R]."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 

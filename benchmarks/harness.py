@@ -136,7 +136,7 @@ def _portable(word: str) -> str:
 
 
 def format_reached(reached: float | None) -> str:
-    """Formats a reached value for the table of targets. None becomes "never": the target was never reached."""
+    """Formats a reached value for the table of targets. None, which means that it was never reached, is "never"."""
     return "never" if reached is None else f"{reached:.3f}"
 
 

@@ -94,7 +94,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
 
 
 def ours(source: str, output: str) -> float:
-    """Runs `prepare` in this process, like the command `prepare`; returns the seconds, without imports."""
+    """Runs `prepare` in this process; returns the seconds, without imports."""
     import gc
 
     from preprocessing.config import PrepareConfig

@@ -121,8 +121,8 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
       `seconds`: training time of each preset.
       `items`: number of items.
       `tasks`: by task, the result of `_compare_task`.
-      `tuned`: by family of peers and task, the summary of the trials with the best settings.
-      `grids`: by family of peers and task, all trials.
+      `tuned`: by family of peers and task, the result of `summarize`.
+      `grids`: by family of peers and task, the result of `tune_family`.
       `targets`: rows of the table of targets.
     """
     path = quality_data.prepare(source, folder)
@@ -219,7 +219,7 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
       `cases`, `visitors`: the number of cases and of their visitors.
       `best_peers`: see `best_peers`.
       `best_baseline`: name of the baseline with the best NDCG@20.
-      `ranking`: see `compare`; the reference is the best peer.
+      `ranking`: see `compare`; the reference is the peer with the best NDCG@20.
       `difference_from_baseline`: for each system, the difference of its NDCG@20 from that of the best baseline.
     """
     best = best_peers(measures)

@@ -36,7 +36,7 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares our ALS with that of `implicit` on the dataset "matrix".
+    """Compares the ALS of `mf` with the ALS of `implicit` on the dataset "matrix".
 
     The machine should be idle, because training is timed.
 
@@ -54,7 +54,7 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
     """Compares the NDCG@20 of both implementations, with the same objective and the same number of sweeps.
 
-    `peer` are the settings of `implicit`'s ALS; see `equal_settings` for ours.
+    `peer` has the settings of the tuned ALS of `implicit`; `equal_settings` derives those of `mf`.
     """
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
@@ -89,9 +89,9 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
     """Times two runs of `mf`, with the default solver and with ALS, until they reach the NDCG@20 of the tuned ALS peer.
 
-    NDCG@20 is measured on the validation window. The time of a run is that of its training loop, up to the end of the
-    epoch that reaches the value, including checkpoints and one validation. The peer is fitted before and after each
-    run, and its shortest time is used. No time includes reading the data.
+    NDCG@20 is measured on the validation window. The time of a run is the time of its training loop up to the end of
+    the epoch that reaches this NDCG@20; it includes checkpoints and one validation. The peer is fitted before and after
+    each run, and its shortest time is used. No time includes reading the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing
@@ -162,7 +162,7 @@ def _seconds_to_reach(
 def equal_settings(peer: Settings) -> list[str]:
     """Returns settings of `mf` that give `solver=als` the objective, the size and the sweeps of `implicit`'s ALS.
 
-    `peer` are the settings of `implicit`'s ALS. In its objective, unobserved pairs have weight 1, and observed pairs
+    `peer` has the settings of `implicit`'s ALS. In its objective, unobserved pairs have weight 1, and observed pairs
     have weight `alpha`.
     """
     weight = peer["alpha"] - 1

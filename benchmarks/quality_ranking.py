@@ -100,7 +100,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """A block of the cases of a protocol: `load` computes a peer's scores for the cases, and `rank` measures them."""
+    """Some of the cases of a protocol. `load` computes a peer's scores for them, and `rank` measures these scores."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.

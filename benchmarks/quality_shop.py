@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks items by popularity, but the items in the category of the visitor's latest item before all others."""
+    """Ranks the items in the category of the visitor's latest item first, then all other items; both by popularity."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()
@@ -102,7 +102,8 @@ def cold_figures(
     Visitors are resampled for the intervals. The interval of the ratio uses the same resamples for both systems.
 
     Args:
-      recalls: by system, the recalls [V] of its cases, by name. The ratio is that of the first system to the second.
+      recalls: for each system, its recalls [V] by name. The recall@100 of the first system is divided by that of the
+        second.
       timeline: [V] ascending; cases with the same number belong to one visitor.
       is_counted: [V] bool, whether the case is included.
     """

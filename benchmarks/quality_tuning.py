@@ -60,7 +60,7 @@ def tune_family(
 
     Returns:
       A dict for each task that the family can do. `grid`: all trials without a trend, in order of time. `trend_grid`:
-      all trials with a trend, for which the peer has its best settings; empty if the family takes no trend.
+      all trials with a trend, which is added to the best peer of `grid`; empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}

@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures `prepare`, with and without its report, on events alone and on events with item properties."""
+    """Measures and records how much time the report adds to `prepare`: on events alone, and with item properties."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -41,9 +41,11 @@ def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
     """Runs jobs with and without the report, each `rounds` times.
 
     Returns:
-      For wall-clock (`seconds`) and CPU time (`cpu_seconds`): the times of all jobs `without` the report; for jobs with
-      the report, the times until the statistics are `counted` and of the page being `drawn`; and the share of the
-      median time that is `added` by the whole report, or by counting alone.
+      The following figures, for wall-clock time (`seconds`) and for CPU time (`cpu_seconds`).
+      `without`: seconds of each job without the report.
+      `counted`: seconds of each job with the report's statistics, but without drawing the page.
+      `drawn`: seconds of drawing each page.
+      `added_by_counting`, `added`: the share that the statistics, or the whole report, add to the median.
     """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
@@ -81,7 +83,7 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
       first: directory of a dataset with a report. A job without the report uses its statistics.
 
     Returns:
-      Wall-clock and CPU seconds of the job (`prepared`) and of the page (`drawn`).
+      Wall-clock and CPU seconds of the job (`prepared`) and, with the report, of drawing its page (`drawn`).
     """
     import gc
 
@@ -113,7 +115,8 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 def _skip_counting(described: dict[str, Any]) -> None:
     """Replaces the functions that compute the report's statistics with functions that compute nothing.
 
-    They return the statistics in `described`, the content of another dataset's statistics.json, or empty statistics.
+    They return the statistics of `described` or empty ones. `described` is the content of another dataset's
+    statistics.json.
     """
     import numpy as np
 

@@ -350,8 +350,9 @@ def _compare(target: float | tuple[float, float], reached: float) -> dict:
     """Compares a figure with its target, a value or a range.
 
     Returns:
-      `target`; `reached`; `ratio`: `reached` divided by the target or by the nearest end of the range, and 1 inside the
-      range; and `within`: whether the ratio is close enough to 1.
+      `target`, `reached`: both arguments.
+      `ratio`: `reached` divided by the target, or by the nearest end of the range; 1 inside the range.
+      `within`: whether the ratio differs from 1 by at most `TOLERANCE`; a range of a single value has no tolerance.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

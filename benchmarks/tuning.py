@@ -33,7 +33,7 @@ class Trial:
 
 
 def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> list[dict[str, Any]]:
-    """Runs a search and returns all trials in order of time, each as the fields of `Trial`.
+    """Runs a search and returns all trials in order of time, each as a dict with the fields of `Trial`.
 
     Args:
       what: the search space.

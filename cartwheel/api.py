@@ -67,8 +67,8 @@ def prepare(
       events: path, glob or directory of the event log.
       output: new directory for the dataset. If the job fails, there is no dataset.
       shop: path of a shop.toml with files, columns and settings; the other arguments override it.
-      columns: for `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, the name of the column that contains it,
-        such as `{"item": "StockCode"}`. Names that are not given are those of `shop` or the defaults of `EventColumns`.
+      columns: the names of the columns with the `visitor`, `item`, `time`, `kind`, `transaction` and `weight` of an
+        event, such as `{"item": "StockCode"}`. By default, the names in `shop` or those in `EventColumns` are used.
       where: conditions such as `Quantity > 0`; events that do not meet all of them are skipped.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
@@ -161,14 +161,14 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
       run: directory of the finished run.
       workdir: directory of the refit. If it contains an unfinished refit of `run`, the refit is resumed.
       data: directory of the run's dataset, or of another dataset that was prepared with `split.method` none. None: the
-        path of the run's dataset at the time of training.
+        directory that `run` was trained from.
 
     Returns:
       Results of the refit as JSON values, and `report`, the path of its report; None if the report could not be drawn.
 
     Raises:
-      ValueError: `run` has no checkpoint or is a refit itself, `data` is neither of the two kinds of dataset, or
-        `workdir` contains another run.
+      ValueError: `run` has no checkpoint or is a refit itself, `data` does not suit `run`, or `workdir` contains
+        another run.
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
@@ -189,9 +189,9 @@ def tune(
     seed: int = 0,
     storage: str | None = None,
 ) -> dict[str, Any]:
-    """Searches for the settings of a preset with the best validation metric, and draws the report of the search.
+    """Searches for settings with the best validation metric, and draws the report of the search.
 
-    Resumes the search at `workdir` if there is one.
+    Resumes the search in `workdir` if there is one.
 
     Args:
       data: prepared dataset with a validation split.
@@ -233,14 +233,15 @@ def evaluate(
     Args:
       workdir: directory of the run.
       split: `test` or `validation`.
-      data: the run's dataset, if it has moved since training.
+      data: directory of the run's dataset; None: the directory that the run was trained from.
       settings: settings of `EvaluationConfig` to change.
 
     Returns:
       The metrics of all systems, which are also written to `evaluation-SPLIT.json` in `workdir`.
 
     Raises:
-      ValueError: `workdir` has no run, or `data` is not the dataset of the run.
+      ContractError: the dataset has no such split.
+      ValueError: `workdir` has no run, its run is a refit, or `data` is not the dataset of the run.
     """
     from common.settings import apply_settings
     from contract.schema import Split
@@ -269,7 +270,7 @@ def export(
     Args:
       workdir: directory of the run.
       output: new directory for the export. If the call fails, there is no export.
-      data: the run's dataset, if it has moved since training.
+      data: directory of the run's dataset; None: the directory that the run was trained from.
       include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or in their subcategories.
@@ -368,18 +369,18 @@ def recommend(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the `k` best items for every visitor that are not in the visitor's history, as sharded files.
+    """Writes a list for every visitor to sharded files: the `k` best items that are not in the visitor's history.
 
-    The files contain titles of the items if the catalogue has titles.
+    The lists contain the titles of the items if the catalogue has titles.
 
     Args:
       workdir: directory of the run.
-      output: new directory for the files. After a failure, the same call resumes; no file is published before the last
-        one is written.
+      output: new directory for the files. All files are published together, after the last one is written. If the call
+        fails, the same call resumes it.
       k: maximum number of items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
-      data: the run's dataset, if it has moved since training.
+      data: directory of the run's dataset; None: the directory that the run was trained from.
       include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or in their subcategories.
@@ -409,7 +410,8 @@ def report(*, workdir: str | None = None, data: str | None = None) -> str:
 
     Args:
       workdir: directory of a run; None: redraw the report of the dataset `data`.
-      data: directory of a dataset. With `workdir`: the run's dataset, if it has moved since training.
+      data: directory of a dataset. With `workdir`, this is the run's dataset, and None means the directory that the run
+        was trained from.
 
     Raises:
       ValueError: neither `workdir` nor `data` is given.

@@ -56,8 +56,8 @@ class SessionNeighbours:
     def _timeline_weights(self) -> np.ndarray:
         """Returns float32 weights [T] of the timelines, by length and age.
 
-        The age is measured from the last training event. Measured from the time of a request, all weights would change
-        by the same factor, so the ranking would be the same.
+        The age is measured from the last training event. If it were measured from the time of a request, all weights
+        would change by the same factor, so the ranking would be the same.
         """
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
@@ -70,8 +70,8 @@ class SessionNeighbours:
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
         """Returns scores [B, I]: the sums of the weights in `near` [B, T] over the timelines with an item.
 
-        An item weighs less in a timeline, the farther it is from the shared item: the latest item of the history that
-        is also in the timeline.
+        The farther an item of a timeline is from the shared item, the less it weighs. The shared item is the latest
+        item of the history that is also in the timeline.
         """
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)

@@ -30,7 +30,7 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """Returns the sums [I] of the weights of the events before the moment, and caches them.
+        """Returns the sum of the weights of each item's events before the moment, [I]. Results are cached.
 
         An event has weight 1 at its own time; its weight halves every `half_life_days`.
         """
@@ -45,7 +45,7 @@ class EventLog:
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
         """Returns float32 trends [M, I] from the events before each of M moments: log((recent + .05) / (all + .25)).
 
-        `recent` is the result of `recent` with this half-life; `all` is the number of all events.
+        "recent" is the result of the method `recent`; "all" is the number of all events before the moment.
         """
         rows = []
         for moment in moments_ms.tolist():

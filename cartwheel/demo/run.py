@@ -92,7 +92,8 @@ def _describe(inputs: Inputs) -> str:
 def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
     """Returns the flags that pass the input files to `prepare`.
 
-    If `inputs` names no files, first writes those of a synthetic shop, or downloads those of the grocer.
+    If `inputs` names the grocer, first downloads the grocer's files. If all inputs are empty, first writes a synthetic
+    shop.
     """
     shop = stages.root / "shop"
     if inputs.data:
