@@ -160,7 +160,7 @@ class Traffic(NamedTuple):
     near: float
     """Bytes sent to GPUs of the same machine."""
     far: float
-    """Bytes sent to other machines, including the bytes of the other GPUs that share the network card."""
+    """Bytes that the GPU's network card sends to other machines, including those of other GPUs with the same card."""
 
 
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:

@@ -73,7 +73,7 @@ class IdCounts(NamedTuple):
     rows: int
     """Rows of the table."""
     own: int
-    """Ids of the replica's batch rows: their histories, and their positives unless these are shared candidates."""
+    """Ids of the replica's batch rows: their histories, and their positives unless the positives are candidates."""
     shared: int
     """Ids that every replica looks up: in-batch and sampled candidates."""
 

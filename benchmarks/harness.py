@@ -77,7 +77,8 @@ def refuse_load(share: float | None, *, is_allowed: bool) -> None:
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(
             f"nothing was recorded: other programs used {share:.0%} of the cores, so the timings are not reliable "
-            f"(limit: {QUIET_SHARE:.0%}). Run the benchmark on an idle machine, or pass --loaded to record it anyway"
+            f"(limit: {QUIET_SHARE:.0%}). Run the benchmark on an idle machine, or pass --loaded to "
+            "record the figures anyway"
         )
 
 

@@ -1,4 +1,4 @@
-"""Two nearest-neighbour peers: one finds items with the same visitors, the other finds timelines with the same items.
+"""Two nearest-neighbour peers: one finds items in the same timelines, the other finds timelines with the same items.
 
 The peers use only the history of a visitor. The weight of an item in the history decreases with the number of later
 rows, by default as 1 / (1 + later rows), similar to Ludewig and Jannach (UMUAI 2018).
@@ -68,7 +68,7 @@ class TimelineNeighbours:
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events of each item [I]."""
+        """Takes baskets [T, I] from `training_baskets`, and the number of training events of each item [I]."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config

@@ -95,7 +95,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=PARTS,
-        help="parts to measure; the record also contains all parts that --output already has",
+        help="parts to measure (default: all); the record also contains all parts that were measured before",
     )
     return parser.parse_args()
 

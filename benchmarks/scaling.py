@@ -98,9 +98,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 def main() -> None:
     """Measures each combination of implementation, kind of batch and number of replicas in its own process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--loaded", action="store_true", help="record the figures even if other programs use much of the cores"
-    )
+    parser.add_argument("--loaded", action="store_true", help="record the figures even if other programs use the cores")
     is_loaded = parser.parse_args().loaded
     before = Load()
     time.sleep(3)

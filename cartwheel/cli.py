@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser that reads the verb and prints the help page. The module of a verb parses its flags."""
+    """Builds the parser that reads the verb and prints the help page. The verb's own module parses the flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """Returns the module of a verb's command line. For `report`, it depends on `flags`: a run or a dataset."""
+    """Returns the module of a verb's command line. `report` has one module for runs and one for datasets."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

@@ -37,7 +37,7 @@ class Family:
     takes_trend: bool = True
     """Whether the peer is also measured with a trend added to its scores.
 
-    `popular` is not, because it would equal `trending`.
+    `popular` takes no trend, because with a trend it would equal `trending`.
     """
     is_trend: bool = False
     """Whether the peer's scores already depend on the recent events of all visitors."""

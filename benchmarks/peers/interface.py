@@ -26,7 +26,7 @@ class Requests(NamedTuple):
     visitor: np.ndarray
     """[B] vocabulary indices; an index of V or more is an unknown visitor."""
     history: np.ndarray
-    """[B, H] item indices, oldest first; entries from `lengths` on are padding."""
+    """[B, H] item indices, oldest first; the entries after the first `lengths` are padding."""
     lengths: np.ndarray
     """[B] lengths of the histories."""
     timestamp_ms: np.ndarray
@@ -77,7 +77,7 @@ class TrainingTimelines:
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
     positions: sp.csr_matrix
-    """[T, I] float32, with the entries of `baskets`: the position of the item's last event in the timeline, from 1."""
+    """[T, I] float32: for each entry of `baskets`, the position of the item's last event in the timeline, 1 or more."""
     end_ms: np.ndarray
     """[T] times of the last events."""
 

@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
     """The data of a demo; if all fields are empty, the demo writes a synthetic shop."""
 
     data: str = ""
-    """`grocer` for the real grocer of `preprocessing.grocer`."""
+    """`grocer`: use the data of a real grocer, see `preprocessing.grocer`; '': use the other fields."""
     shop: str = ""
     """Path of a shop.toml."""
     events: str = ""

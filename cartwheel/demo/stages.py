@@ -13,10 +13,10 @@ _SHOWN_LINES = 20
 
 
 class Stages:
-    """Runs commands below one directory and prints a line per stage with its seconds."""
+    """Runs the commands of the stages, and prints a line with the seconds of each stage."""
 
     def __init__(self, root: Path) -> None:
-        """Creates the directory for the logs, below `root`."""
+        """Creates the directory for the logs, a subdirectory of `root`."""
         self.root, self.logs = root, root / "logs"
         self.seconds: dict[str, float] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
