@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def stage(pages: Path = PAGES) -> None:
-    """Writes every page and picture of the site into a new folder, for Zensical to read."""
+    """Writes every page and picture of the site into the folder `pages`, which Zensical reads; empties it first."""
     shutil.rmtree(pages, ignore_errors=True)
     for source, page in page_names().items():
         target = pages / page
@@ -59,7 +59,7 @@ def stage(pages: Path = PAGES) -> None:
 
 
 def page_names() -> dict[str, str]:
-    """Returns the path of each page in the site, by the path of its source in the repository."""
+    """Returns the files of the site: keys are paths of sources in the repository, values are paths in the site."""
     docs = {
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").with_suffix(suffix).as_posix()
         for kind, suffix in ((".md", ".md"), (".ipynb", ".md"), (".png", ".png"), (".css", ".css"), (".js", ".js"))
@@ -69,10 +69,14 @@ def page_names() -> dict[str, str]:
 
 
 def rewrite_links(text: str, source: str) -> str:
-    """Replaces a document's links to other files of the repository by links to their pages on the site.
+    """Replaces a document's links to other files of the repository by links to the pages of these files.
+
+    Args:
+      text: the document, in Markdown.
+      source: path of the document in the repository.
 
     Raises:
-      ValueError: a link leads to a file that is not a page.
+      ValueError: a link leads to a file that is not in the site.
     """
     names = page_names()
     folder = posixpath.dirname(names[source]) or "."
@@ -86,7 +90,7 @@ def rewrite_links(text: str, source: str) -> str:
             path = posixpath.join(path, "README.md")  # a link to a folder shows its README.md
         if path not in names:
             raise ValueError(
-                f"{source} links to {target}, which is not a page; add it to `page_names` of tools/site.py"
+                f"{source} links to {target}, which is not in the site; add it to `page_names` of tools/site.py"
             )
         return posixpath.relpath(names[path], folder) + anchor
 
@@ -94,7 +98,7 @@ def rewrite_links(text: str, source: str) -> str:
 
 
 def _outside_fences(text: str, change: Callable[[str], str]) -> str:
-    """Changes a text, except its code blocks."""
+    """Applies `change` to each part of `text` between code blocks; keeps the code blocks as they are."""
     parts, end = [], 0
     for block in _FENCED.finditer(text):
         parts += [change(text[end : block.start()]), block[0]]
@@ -103,7 +107,7 @@ def _outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 
 def notebook_to_markdown(notebook: dict[str, Any]) -> str:
-    """Converts the cells of a Jupyter notebook, with their saved outputs."""
+    """Converts the cells of a Jupyter notebook, and the outputs saved in it, to Markdown."""
     return "\n\n".join(part for cell in notebook["cells"] for part in _cell_to_markdown(cell)) + "\n"
 
 
@@ -125,7 +129,7 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """Removes the style sheet and blank lines of a pandas table; blank lines would end the HTML in Markdown."""
+    """Returns a pandas table without its style sheet, and without blank lines, because Markdown ends HTML at them."""
     found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
     table = f"<table>{found[1]}" if found else html
     return "\n".join(line.strip() for line in table.splitlines() if line.strip())
@@ -152,7 +156,7 @@ def build() -> int:
 
 
 class _Page(HTMLParser):
-    """Links, loaded files and anchors of a page."""
+    """Collects the links, the loaded files and the anchors of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +176,10 @@ class _Page(HTMLParser):
 
 
 def find_broken_links(site: Path) -> list[str]:
-    """Finds links to missing pages, files and anchors, and files that would be loaded from another host."""
+    """Returns one line per problem in the HTML files of the folder `site`.
+
+    Problems are links to missing pages, files or anchors, and files that a page would load from another host.
+    """
     pages = {path: _read_page(path) for path in sorted(site.rglob("*.html"))}
     return [
         f"{path.relative_to(site)}: {problem}"

@@ -25,7 +25,7 @@ def read_results() -> dict[str, dict[str, Any]]:
 
 
 def render_document(path: Path) -> str:
-    """Rebuilds the tables of a document from the latest records."""
+    """Returns the text of a document, with its tables rebuilt from the latest records; does not write the file."""
     try:
         return renew(path.read_text(), _PARTS[path], read_results())
     except ValueError as error:
@@ -33,7 +33,12 @@ def render_document(path: Path) -> str:
 
 
 def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Results) -> str:
-    """Rebuilds each marked part of a document from the records.
+    """Returns the text of a document, with each marked part rebuilt.
+
+    Args:
+      text: the document.
+      parts: for each part, the name in its markers, and the function that renders it from the records.
+      results: the latest record of each benchmark, by name.
 
     Raises:
       ValueError: the document lacks the markers of a part.
@@ -82,7 +87,7 @@ _TASKS = {
 
 
 def _systems(results: Results) -> str:
-    """Renders a table per dataset and task, with the metrics of each system; the best NDCG@20 comes first."""
+    """Renders a table per dataset and task, with a row of metrics per system; higher NDCG@20 comes first."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -114,7 +119,7 @@ def _tuned(results: Results) -> str:
 
 
 def _quality_source(record: Mapping[str, Any]) -> str:
-    """Formats the source of quality figures; the parts of the record may have been measured at several commits."""
+    """Formats the command, the machine and, for each part of the record, the commit at which it was measured."""
     parts = defaultdict[str, list[str]](list)
     for name, figures in record["figures"].items():
         if name != "targets":
@@ -124,7 +129,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the datasets in a record of `benchmarks.quality`; skips parts without tasks."""
+    """Returns the names and figures of the datasets with tasks in a record of `benchmarks.quality`."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 
@@ -204,7 +209,7 @@ def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
 
 
 def _cluster(results: Results) -> str:
-    """Renders the assumed hardware, the costs by number of replicas, and the projected steps."""
+    """Renders three tables: the assumed hardware, the measured costs, and the projected time of a training step."""
     figures = results["cluster"]["figures"]
     costs, steps = [], []
     for preset in ("mf", "nn"):

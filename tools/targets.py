@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table. `target`, `reached` and `is_met` are functions of the benchmark's figures."""
+    """A row of the speed table. The functions `target`, `reached` and `is_met` take the benchmark's figures."""
 
     what: str
     benchmark: str
@@ -44,7 +44,13 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row that compares the seconds and memory of a stage with its targets."""
+    """Builds the row that compares the seconds and memory of a stage of the benchmark with their targets.
+
+    Args:
+      what: description of the row.
+      stage: name of the stage in the benchmark's figures.
+      name: name of the targets: `NAME_seconds` and `NAME_gib`.
+    """
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -63,7 +69,14 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row that compares the report's slowdown with its target, without and with item properties."""
+    """Builds the row that compares the CPU time that the report adds to `prepare` with its target.
+
+    There are two measurements, with and without item properties; both must meet the target.
+
+    Args:
+      what: description of the row.
+      key: name of the added share of CPU time in the benchmark's figures.
+    """
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

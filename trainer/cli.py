@@ -37,10 +37,11 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     Returns:
       0: done. 1: failed. 2: wrong arguments.
       73: another process owns the workdir or the output.
-      75: `train` or `tune` was preempted or lost another worker, and the same command resumes it; or, for any command,
-      another process has taken over the workdir or the output.
-      130: stopped with Ctrl-C, except `demo`, which returns 0 then.
-      143: ended by SIGTERM or SIGHUP; nothing was published.
+      75: `train` or `tune` was stopped by SIGTERM or SIGHUP, or lost the connection to another worker; the same command
+      resumes it. Any command: another process has taken over the workdir or the output.
+      130: stopped with Ctrl-C; `demo` returns 0 instead.
+      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`, and nothing was published; or a second such
+      signal ended `train` or `tune` before they had saved a checkpoint.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -85,7 +86,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error. Uses the name of its type, so that TensorFlow need not be imported."""
+    """Returns advice for an unexpected error. Compares the names of error types, to avoid importing TensorFlow."""
     default = (
         "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
     )
@@ -102,7 +103,7 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
-    """Trains a preset, or refits a run if `config` is None."""
+    """Trains a preset, or refits a run if `config` is None; returns the result to print."""
     from trainer.distributed.cluster import is_chief, join_cluster
 
     if not is_chief(join_cluster()):
@@ -239,7 +240,10 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Applies --set to the command's config; exits with 2 if a setting is wrong."""
+    """Returns the command's settings with the changes of --set, or None if the command has none.
+
+    For `train --preset auto`, returns those of the first model. Exits with 2 if a setting is wrong.
+    """
     try:
         if given.command == "train" and given.preset == AUTO:
             return next(iter(auto_trials(given.set).values()))

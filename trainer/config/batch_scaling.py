@@ -26,10 +26,12 @@ _WARMUP_FROM, _WARMUP_SHARE = 8, 0.1
 def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConfig:
     """Returns settings with a global batch of `input.batch_size_per_replica` rows for each replica.
 
+    Also adapts the settings of the optimizer to the new batch size, as the module describes.
+
     Args:
-      config: settings; returned unchanged if they set no rows per replica, or if their solver is not `sgd`.
+      config: settings; returned unchanged if `input.batch_size_per_replica` is None or `solver` is not `sgd`.
       replicas: number of replicas, over all workers.
-      training_rows: approximate number of rows per epoch.
+      training_rows: approximate number of rows per epoch; determines the length of the warmup.
     """
     rows = config.input.batch_size_per_replica
     if rows is None or config.solver != "sgd":
@@ -44,7 +46,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
     if isinstance(model, TowersConfig):
         model = replace(model, dense_learning_rate=model.dense_learning_rate * math.sqrt(factor))
     log.info(
-        "global batch: %d replicas × %d rows, which is %g × input.batch_size; the optimizer settings are adapted",
+        "global batch: %d replicas × %d rows, which is %g × input.batch_size; the optimizer settings are adapted to it",
         replicas,
         rows,
         factor,

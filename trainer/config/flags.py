@@ -29,7 +29,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         "uri",
         nargs="*",
         metavar="URI",
-        help="directory to check; in an object store, a small file is written and removed",
+        help="directory to check; in an object store, the check writes and removes a small file",
     )
     for command in commands.choices.values():
         cli.add_output_flags(command)
@@ -54,8 +54,8 @@ def _add_train(commands: cli.Commands) -> None:
     source.add_argument(
         "--refit",
         metavar="RUN",
-        help="finished run; its settings are trained again on the events of all splits, for as many epochs as its "
-        "best checkpoint took",
+        help="finished run to train again, with the same settings, on the events of all splits; the best checkpoint of "
+        "the run determines the number of epochs",
     )
     train.add_argument(
         "--budget",
@@ -66,13 +66,17 @@ def _add_train(commands: cli.Commands) -> None:
     train.add_argument(
         "--data",
         metavar="DATASET",
-        help="prepared dataset; with --refit, the run's dataset (default), or one prepared with --split none",
+        help="prepared dataset; with --refit, optional (default: the dataset of the run); any other dataset must be "
+        "prepared with --split none",
     )
-    train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed if it exists")
+    train.add_argument(
+        "--workdir", required=True, metavar="RUN", help="directory of the run; an existing run is resumed"
+    )
     train.add_argument(
         "--warm-start",
         metavar="RUN",
-        help="start from the vectors of another run, matched by id; its dataset must still be at its original path",
+        help="another run; training starts from its vectors, matched by id; the dataset of that run must still be at "
+        "its original path",
     )
     cli.add_settings_flag(train, "epochs=3 model.dim=32")
 
@@ -100,7 +104,10 @@ def _add_tune(commands: cli.Commands) -> None:
     tune.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
     tune.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset with a validation split")
     tune.add_argument(
-        "--workdir", required=True, metavar="DIR", help="directory of the search; its runs are in trials/ below it"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="directory of the search; the run of each trial is in its subdirectory trials/",
     )
     tune.add_argument(
         "--search",
@@ -120,7 +127,10 @@ def _add_tune(commands: cli.Commands) -> None:
         "(default: a file in --workdir)",
     )
     tune.add_argument(
-        "--trial", type=int, metavar="N", help="run trial N alone, as one of several jobs (default: all trials)"
+        "--trial",
+        type=int,
+        metavar="N",
+        help="number of the only trial to run, 0 or greater, if each trial is a separate job (default: all trials)",
     )
     cli.add_settings_flag(tune, "epochs=5 (in all trials)")
 
@@ -167,14 +177,16 @@ def _add_recommend(commands: cli.Commands) -> None:
         "--output",
         required=True,
         metavar="URI",
-        help="new directory; published whole or not at all; run a killed command again to resume it",
+        help="new directory; published whole or not at all; if the command is killed, run it again to resume",
     )
     recommend.add_argument("--k", type=int, default=20, help="items per visitor (default: 20)")
     recommend.add_argument(
-        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors with events)"
+        "--visitors",
+        metavar="FILE",
+        help="file of visitor ids, one per line, without a header (default: all visitors with events)",
     )
     recommend.add_argument(
-        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="file formats of the shards (default: both)"
+        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="formats of the output files (default: both)"
     )
     add_offer_flags(recommend)
 
@@ -194,15 +206,17 @@ def _add_demo(commands: cli.Commands) -> None:
         metavar="ADDRESS",
         help="address to listen on (default: 127.0.0.1, this machine only); there is no access control",
     )
-    demo.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
+    demo.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any free port (default: 8000)")
 
 
 def add_offer_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags that choose which items may be recommended."""
     command.add_argument(
-        "--include-unavailable", action="store_true", help="recommend items that are marked as unavailable, too"
+        "--include-unavailable", action="store_true", help="also recommend items that are marked as unavailable"
     )
-    command.add_argument("--deny", metavar="FILE", help="items that are never recommended: ids, one per line")
+    command.add_argument(
+        "--deny", metavar="FILE", help="file of ids, one per line, of items that are never recommended"
+    )
     for name, meaning in (("only", "recommend only items"), ("without", "recommend no items")):
         command.add_argument(
             f"--{name}-category",
@@ -215,7 +229,7 @@ def add_offer_flags(command: argparse.ArgumentParser) -> None:
 
 
 def offer_flags(given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the values of the flags of `add_offer_flags`, as arguments of `trainer.data.offer.make_rules`."""
+    """Returns the values of the flags that `add_offer_flags` adds, as arguments for `trainer.data.offer.make_rules`."""
     return {
         "include_unavailable": given.include_unavailable,
         "deny": given.deny,

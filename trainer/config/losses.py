@@ -16,8 +16,8 @@ class SquaredErrorConfig:
 
     kind: Literal["squared_error"] = "squared_error"
     event_weights: tuple[float, ...] | None = None
-    """Weights to predict, one per event kind of the dataset; none: the weights in the dataset or, if it has none, 1, 2,
-    3, … in the order of its kinds."""
+    """Weights to predict, one per event kind of the dataset; none: the weights in the dataset. If the dataset has no
+    weights either, its first kind has the weight 1, the second one 2, and so on."""
 
     def __post_init__(self) -> None:
         _check_weights(self.event_weights)
@@ -83,7 +83,7 @@ class SampledSoftmaxConfig:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the weight of an example, for each event kind of a dataset; see `_weights_by_kind`."""
+        """Returns the weight of a training example for each event kind of a dataset; see `_weights_by_kind`."""
         return _weights_by_kind(self.event_weights, manifest, default=[1] * len(manifest.event_kinds))
 
     @property
@@ -104,7 +104,12 @@ def _check_weights(weights: tuple[float, ...] | None) -> None:
 def _weights_by_kind(
     given: tuple[float, ...] | None, manifest: "Manifest", *, default: Sequence[float]
 ) -> tuple[float, ...]:
-    """Returns the weights in the settings, or else those of the dataset, or else the default.
+    """Returns one weight per event kind of a dataset.
+
+    Args:
+      given: the weights in the settings; None: those of the dataset are used.
+      manifest: describes the dataset.
+      default: the weights if the dataset has none either.
 
     Raises:
       ValueError: the settings do not have one weight for each of the dataset's event kinds.

@@ -17,36 +17,36 @@ class BaseModelConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the history of a training example has only earlier events; otherwise it has later ones too."""
+        """Whether the history of a training example contains only earlier events; False: later events too."""
         return False
 
     @property
     def initial_stddev(self) -> float:
-        """Standard deviation of the normal distribution that initialises the tables; 0: they start with zeros."""
+        """Standard deviation of the normal distribution that initialises the tables; 0: all entries start at 0."""
         return 0.0
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Learning rate of Adam for the dense weights; None: they use the optimizer of the tables."""
+        """Learning rate of Adam for the dense weights; None: the optimizer of the tables trains them too."""
         return None
 
     @property
     def num_combinations(self) -> int | None:
-        """Combinations of powers that `solver=count` tries, one per epoch; None: it cannot train this model."""
+        """Number of combinations of powers, one per epoch of `solver=count`; None: `count` cannot compute the model."""
         return None
 
     @property
     def has_sums(self) -> bool:
-        """Whether scores are sums of positive weights; a blend uses the logarithm of such scores."""
+        """Whether scores are sums of weights instead of logits; a blend converts such sums to a logarithmic scale."""
         return False
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """These settings in a form that alternating least squares can train; None: it cannot train this model."""
+        """The settings, reduced to what least squares can train; None: least squares cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if the model cannot be trained with this loss."""
+        """Raises ValueError if the loss cannot train the model; by default, if the loss has an L2 penalty."""
         rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
         check(loss.l2 == 0, "loss.l2", loss.l2, rule)
 
@@ -90,17 +90,23 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns the learning rate of the scale, which is low and does not depend on the tables' optimizer."""
+        """Returns the learning rate of a learnt scale; it does not depend on the tables' optimizer."""
         return 0.001
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns these settings with dot products and without biases, because least squares learns no biases."""
+        """Returns these settings, reduced to what least squares can train.
+
+        The score is a plain dot product of a learnt visitor vector and an item vector, without scale, bias or dropout.
+        """
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if visitor vectors are computed from histories and the loss predicts event weights."""
+        """Raises ValueError if the model cannot be trained with this loss.
+
+        Squared error needs learnt visitor vectors, so `history_length` must be 0. An L2 penalty needs dot products.
+        """
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -109,7 +115,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralConfig(BaseModelConfig):
-    """The notebook's network: both vectors concatenated, dense ReLU layers, one ReLU output."""
+    """The original notebook's network: visitor and item vector concatenated, dense ReLU layers, one ReLU output."""
 
     kind: Literal["neural"] = "neural"
     dim: int = 5
@@ -125,17 +131,23 @@ class NeuralConfig(BaseModelConfig):
         check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for every loss except squared error, because the network scores one pair at a time."""
+        """Raises ValueError unless the loss is squared error.
+
+        The network scores one visitor-item pair at a time, but a ranking loss compares the scores of many items.
+        """
         if loss.is_ranking:
             raise ValueError(
-                f"the neural model scores one pair at a time, so it cannot be trained with loss.kind={loss.kind}; "
+                f"the neural model scores one item at a time, but loss.kind={loss.kind} compares the scores of many; "
                 "use loss.kind=squared_error"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers, for a visitor's latest items and for an item; the score is scale × cosine of their two vectors."""
+    """Two towers: one computes a vector from a visitor's latest items, the other one from an item.
+
+    The score is scale × cosine of the two vectors.
+    """
 
     kind: Literal["towers"] = "towers"
     dim: int = 64
@@ -158,9 +170,9 @@ class TowersConfig(BaseModelConfig):
     """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
     the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
     second_stage_cases: int = 24_000
-    """Maximum number of next items of the validation window to train the second stage. The second stage is a network
-    that ranks the best items again. It is trained after the last epoch, and used only if it ranks better for the other
-    visitors of that window. 0: no second stage."""
+    """Maximum number of next items of the validation window that train the second stage. The second stage is a network
+    that ranks the best items again. It is trained after the last epoch, and used only if it improves the ranking for
+    the visitors of the validation window that did not train it. 0: no second stage."""
     second_stage_min_cases: int = 2_000
     """Minimum number of next items in the validation window; with fewer, there is no second stage."""
     initial_scale: float = 8.0
@@ -206,15 +218,15 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
     Each field NAME of `powers` has a setting `NAME_power`, a tuple with one value per epoch. The i-th values of all
-    powers are a combination of powers, with which epoch i computes the model. The run uses the model of the epoch with
-    the best validation; without a validation split, it uses the model of the last epoch. A subclass whose settings have
-    other names overrides `_values`.
+    settings are a combination of powers. Epoch i computes the model with the i-th combination. The run uses the model
+    of the epoch with the best validation result; without a validation split, it uses the model of the last epoch. If
+    the settings of a subclass have other names, it overrides `_values`.
     """
 
     powers: ClassVar[type[Any]]
-    """The NamedTuple type that names the powers of the model."""
+    """NamedTuple type of a combination of powers."""
     kind: Any
-    """Name of the model, as in `ModelConfig`."""
+    """Kind of the model, such as `walk`."""
     max_items: int
     """Number of latest distinct items per timeline that are counted."""
     remedy: ClassVar[str] = "use powers closer to 0"
@@ -222,7 +234,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns the combinations of powers, in the order of the epochs."""
+        """Returns one combination of powers per epoch; epoch i uses the i-th one."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
@@ -232,17 +244,17 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of weights, which are 0 for most items."""
+        """Returns True: a score is a sum of weights of items or timelines, and is 0 for most items."""
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns the settings with only the combination of powers at the index `number`."""
+        """Returns settings with a single combination of powers: the one at index `number`."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
 
     def check_powers(self) -> None:
-        """Raises ValueError unless all powers have the same number of values and all values are at least 0."""
+        """Raises ValueError unless all powers have equally many values, at least one, and no value is below 0."""
         first, *_ = named = self._values()
         for name, values in named.items():
             check(bool(values) and min(values) >= 0, f"model.{name}", _join(values), "numbers of at least 0")
@@ -259,12 +271,12 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         super().check_loss(loss)
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """Returns the values of each power, by the name of its setting."""
+        """Returns the values of each power; keys are the names of the settings."""
         return {f"{name}_power": getattr(self, f"{name}_power") for name in self.powers._fields}
 
 
 class WalkPowers(NamedTuple):
-    """A combination of powers of an item walk."""
+    """One value of each power of an item walk; `WalkConfig` describes their use."""
 
     item: float
     """Power of the number of visitors with events on the history item."""
@@ -281,11 +293,12 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(CountedConfig[WalkPowers]):
-    """Scores items by the visitors that they share with history items; needs `solver=count`.
+    """Scores an item by the visitors that it shares with the items of the history; needs `solver=count`.
 
-    The weight between two items is a sum over their shared visitors, normalised by powers of counts. Each power has one
-    value per epoch: epoch i computes the model with the i-th value of each power. The run uses the model of the epoch
-    with the best validation; without a validation split, it uses the model of the last epoch.
+    The weight between two items is a sum over the visitors with events on both, divided by powers of the numbers of
+    visitors and items. A score is the sum of the weights between an item and the items of the history. Each power has
+    one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the model of the
+    epoch with the best validation result; without a validation split, it uses the model of the last epoch.
     """
 
     powers = WalkPowers
@@ -314,7 +327,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
 
 class SessionKnnPowers(NamedTuple):
-    """A combination of powers of a session kNN."""
+    """One value of each power of a session kNN; `SessionKnnConfig` describes their use."""
 
     item: float
     """Power of the number of timelines that contain the history item."""
@@ -329,10 +342,10 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores an item by the timelines that contain it and are most similar to the history; needs `solver=count`.
+    """Scores an item by its timelines among those most similar to the history; needs `solver=count`.
 
     Each power has one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the
-    model of the epoch with the best validation; without a validation split, it uses the model of the last epoch.
+    model of the epoch with the best validation result; without a validation split, that of the last epoch.
     """
 
     powers = SessionKnnPowers
@@ -359,7 +372,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
 
 
 class EaseValues(NamedTuple):
-    """A combination of settings of EASE."""
+    """One value of each setting of EASE that changes with the epoch; see `EaseConfig`."""
 
     l2: float
     """Penalty on squared weights."""
@@ -372,10 +385,10 @@ class EaseValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EaseConfig(CountedConfig[EaseValues]):
-    """Scores items by a linear regression from the other items of a visitor; needs `solver=count`.
+    """Predicts each item of a visitor from their other items, with a linear regression; needs `solver=count`.
 
-    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of each. The run
-    uses the model of the epoch with the best validation; without a validation split, it uses that of the last epoch.
+    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of both. The run
+    uses the model of the epoch with the best validation result; without a validation split, that of the last epoch.
     """
 
     powers = EaseValues
@@ -405,7 +418,7 @@ class EaseConfig(CountedConfig[EaseValues]):
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """Returns the values of `l2` and `recency_power`, by name."""
+        """Returns the values of `l2` and `recency_power`; keys are their names."""
         return {"l2": self.l2, "recency_power": self.recency_power}
 
 

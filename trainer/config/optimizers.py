@@ -19,8 +19,8 @@ class AdagradConfig:
     epsilon: float = 1e-7
     """Added to the square root of the accumulator, to avoid division by zero."""
     is_row_wise: bool = False
-    """Keeps one accumulator per table row instead of one per entry, which halves the memory. It accumulates the mean of
-    the row's squared gradients."""
+    """Whether to keep one accumulator per table row instead of one per entry, which halves the memory. The accumulator
+    adds up the mean of the row's squared gradients."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
@@ -60,7 +60,7 @@ OptimizerConfig = AdagradConfig | AdamConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AlternatingConfig:
-    """Weighted alternating least squares for a factorization; `models.least_squares` has the objective."""
+    """Weighted alternating least squares for a factorization; `models.least_squares` states the objective."""
 
     unobserved_weight: float = 0.01
     """Weight of each pair without an event; also added to the weight of each pair with events."""

@@ -42,10 +42,10 @@ class TargetConfig:
     kinds are only history."""
 
     def check_kinds(self, known: Sequence[str]) -> None:
-        """Checks that the dataset has the kinds.
+        """Checks that all `kinds` are among `known`, the event kinds of the dataset.
 
         Raises:
-          ValueError: the dataset does not have one of the kinds.
+          ValueError: the dataset lacks one of the kinds.
         """
         unknown = [kind for kind in self.kinds if kind not in known]
         check(not unknown, "evaluate.kinds", ", ".join(unknown), f"among the dataset's event kinds, {', '.join(known)}")
@@ -66,12 +66,12 @@ class RunConfig:
     input: InputConfig = field(default_factory=InputConfig)
     """The input pipeline."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
-    """Which items are relevant in validation; an evaluation may choose others."""
+    """Which items are relevant in validation; the command `evaluate` may use other rules."""
     solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
-    `count`: counts for a walk, session kNN or EASE; an epoch is one combination of powers, and `epochs` has no effect.
-    Of the loss, only event_weights is used: events of kinds with weight 0 are skipped."""
+    `count`: computes a walk, session kNN or EASE from counts; an epoch is one combination of powers, and `epochs` has
+    no effect. Of the loss, only event_weights is used: events of kinds with weight 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Settings of alternating least squares; used with `solver=als` only."""
     companions: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class RunConfig:
     `blend`."""
     blend: bool = False
     """Whether the run ends with a blend: validation chooses weights for the scores, for the popularity and trend of the
-    items, and for the visitor's history. Without it, the model is used as it was trained."""
+    items, and for the visitor's history. False: the model is used as it was trained."""
     epochs: int = 1
     """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of counted models."""
     seed: int = 0
@@ -90,9 +90,9 @@ class RunConfig:
     """Number of GPUs that each process needs, one per replica. A process with fewer GPUs refuses the run. None:
     `devices` decides, and a machine without GPUs trains on its CPU."""
     mixed_precision: bool = False
-    """Matrix products in bfloat16; tables, losses and updates stay float32."""
+    """Whether matrix products use bfloat16; tables, losses and updates stay float32."""
     jit_compile: bool = False
-    """Compiles loss and gradients with XLA."""
+    """Whether XLA compiles the loss and the gradients."""
     steps_per_execution: int = 20
     """Training steps per compiled call; a stop waits for the call to end."""
     checkpoint_every_steps: int | None = None
@@ -101,8 +101,8 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds after which the next checkpoint starts within an epoch; none: the time has no effect."""
     step_timeout_seconds: float = 300.0
-    """If no step or validation chunk finishes in this many seconds, the workers of a cluster exit to be restarted,
-    because one of them hangs. The first step, which is compiled, may take five times as long."""
+    """Seconds in which the next step or validation chunk must finish. If none does, one of the workers hangs, so the
+    workers of a cluster exit to be restarted. The first step may take five times as long, because it is compiled."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
@@ -142,7 +142,7 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                "model.kind=walk, session_knn and ease need solver=count, and no other model can have it; got "
+                "model.kind=walk, session_knn and ease need solver=count, and other models need another solver; got "
                 f"model.kind={self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 
@@ -153,7 +153,7 @@ class RunConfig:
 
     @property
     def scored_model(self) -> ModelConfig:
-        """Settings of the model that computes scores; with `solver=als`, the model's least-squares form."""
+        """Settings of the model that computes scores: `model`, or with `solver=als` its `least_squares_form`."""
         form = self.model.least_squares_form if self.solver == "als" else None
         return self.model if form is None else form
 
@@ -164,17 +164,17 @@ class RunConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the history of a training example has only earlier events; otherwise it has later ones too."""
+        """Whether the history of a training example contains only earlier events; False: later events too."""
         return self.model.is_sequential
 
     @property
     def has_times(self) -> bool:
-        """Whether an example's weight depends on its age."""
+        """Whether training needs the times of events, because the weight of an example depends on its age."""
         return self.loss.half_life_days is not None
 
     @property
     def dense_optimizer(self) -> OptimizerConfig:
-        """The optimizer of the dense weights."""
+        """Optimizer of the dense weights: `optimizer`, or Adam if the model sets a learning rate for them."""
         rate = self.model.dense_learning_rate
         if rate is None:
             return self.optimizer

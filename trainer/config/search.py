@@ -14,7 +14,7 @@ from trainer.config.run import RunConfig
 
 @dataclass(frozen=True)
 class Choices:
-    """A setting with a list of values."""
+    """A setting to search, with a list of values to try."""
 
     key: str
     """Name of the setting, such as `model.dim`."""
@@ -24,7 +24,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """A setting with a range of numbers."""
+    """A setting to search, with a range of numbers to try."""
 
     key: str
     """Name of the setting."""
@@ -43,10 +43,14 @@ Dimension = Choices | Range
 
 
 def parse_search(texts: Sequence[str], config: RunConfig) -> list[Dimension]:
-    """Parses the settings to search, and checks that each value suits `config`.
+    """Parses the settings to search, and checks that `config` accepts each value.
+
+    Args:
+      texts: one setting each, in one of the forms in the description of this module.
+      config: settings that the search changes.
 
     Raises:
-      ValueError: a text has none of these forms, or a setting or a value is invalid or given twice.
+      ValueError: a text does not have one of the forms, a setting is given twice, or a setting or value is invalid.
     """
     if not texts:
         raise ValueError("nothing to search; give settings with --search, such as model.dim=64,128")
