@@ -14,10 +14,10 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """The signatures of an export as methods."""
+    """An exported model. Each method calls the signature of the same name in the SavedModel."""
 
     def __init__(self, model: Any) -> None:
-        """Wraps a loaded SavedModel; use `load` to open an export."""
+        """Wraps a loaded SavedModel. To open an export, use `load`."""
         self._model = model  # keeps the variables of the signatures alive
         self._signatures = model.signatures
 
@@ -27,13 +27,14 @@ class Recommender:
         """Recommends items on offer to one visitor.
 
         Args:
-          history: item ids, oldest first; unknown ids are ignored.
-          visitor_id: id of the visitor, for models that know the visitor from training; '' if unknown.
-          k: length of the list.
-          exclude_seen: exclude the items of `history`.
+          history: ids of the visitor's items, oldest first; unknown ids are ignored.
+          visitor_id: id of the visitor; '' if unknown. For an unknown visitor, some models rank by `history`, others by
+            popularity.
+          k: maximum length of the list, at least 1.
+          exclude_seen: whether to exclude the items of `history`.
 
         Returns:
-          At most `k` items, best first.
+          At most `k` items, best first. The list is shorter if no other items are left.
         """
         import tensorflow as tf
 
@@ -52,7 +53,7 @@ class Recommender:
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant([k])))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
-        """Scores items for one visitor, in the given order."""
+        """Returns one visitor's score for each item, in the order of `item_ids`. Higher is better."""
         import tensorflow as tf
 
         answer = self._signatures["score"](
@@ -66,10 +67,10 @@ def load(export: str) -> Recommender:
     """Opens an exported model and calls each method once, because the first call of each is slow.
 
     Args:
-      export: directory that `export` published.
+      export: directory that `cartwheel export` or `cartwheel refresh` published.
 
     Raises:
-      OSError: there is no SavedModel.
+      OSError: the directory contains no SavedModel.
     """
     import tensorflow as tf
 

@@ -15,9 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM.
+    """Runs `cartwheel refresh` and returns its exit status.
 
-    73: another process owns the output; 75: another process took over when this one was suspended.
+    Args:
+      arguments: command line arguments; None: those of the process.
+      program: first words of the command line, for usage and examples.
+
+    Returns:
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over while this
+      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -28,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
     if bool(given.data) == bool(given.items or given.shop):
         parser.error("give a newer table of items (--items or --shop) or a newer dataset (--data)")
     if given.data and given.map:
-        parser.error("--map names the columns of a table of items; a dataset (--data) does not need it")
+        parser.error("--map names the columns of a table of items, but --data is a dataset; drop --map")
     logs.start_log(verbose=given.verbose)
     cli.ExitOnTermination()
     try:
@@ -56,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Returns a summary: the path of the export, the items added to the offer and removed from it, and the trend."""
+    """Formats the result of a refresh: the new export, the changes of the offer, and the events added to the trend."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []
@@ -100,5 +106,5 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
 def _parse_column(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     if not equals or not column:
-        raise argparse.ArgumentTypeError(f"--map has the form NAME=COLUMN, got {text!r}")
+        raise argparse.ArgumentTypeError(f"--map must have the form NAME=COLUMN, got {text!r}")
     return name, column

@@ -32,14 +32,19 @@ Commands = argparse._SubParsersAction
 class Parser(argparse.ArgumentParser):
     """Argument parser that prints help and errors in the encoding of the terminal, and escapes control characters.
 
-    An @FILE may have any encoding that `decode_text` knows. An error in an @FILE names the file.
+    If `fromfile_prefix_chars` is "@", an argument @FILE is replaced by the arguments in FILE, one per line. FILE may
+    have any encoding that `decode_text` supports. Errors about FILE contain its name.
     """
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
         return self._expand(arg_strings, ())
 
     def _expand(self, arguments: Iterable[str], parents: tuple[str, ...]) -> list[str]:
-        """Replaces each @FILE by the lines of the file. `parents` are the files that are being expanded."""
+        """Replaces each argument @FILE by the lines of FILE, which may contain further @FILE arguments.
+
+        `parents` are the files that contain these arguments, directly or through another file. A file that contains
+        itself is an error.
+        """
         expanded = []
         for argument in arguments:
             path = argument[1:]
@@ -62,16 +67,18 @@ class Parser(argparse.ArgumentParser):
 
 
 class ExitOnTermination:
-    """Raises SystemExit at SIGTERM and SIGHUP, so that context managers and `finally` blocks clean up.
+    """Signal handler that raises SystemExit, so that context managers and `finally` blocks clean up.
 
-    Without handlers, the first process of a container would ignore SIGTERM and be killed half a minute later.
+    It handles SIGTERM and SIGHUP. A signal that the process already ignores, such as SIGHUP under `nohup`, stays
+    ignored. Without a handler, the first process of a container would ignore SIGTERM, and Kubernetes would kill it half
+    a minute later.
     """
 
     def __init__(self, status: int = TERMINATED) -> None:
-        """Installs the handlers.
+        """Installs the handler.
 
         Args:
-          status: exit status after such a signal.
+          status: exit status of the process after SIGTERM or SIGHUP.
         """
         self._status = status
         self.has_come = False
@@ -85,7 +92,11 @@ class ExitOnTermination:
 
 
 def failure_status(error: Exception) -> int:
-    """Returns the exit status of a command that ends with an error."""
+    """Returns the exit status of a command that fails with `error`.
+
+    The status is `IN_USE` if another process owns the output, `PREEMPTED` if another process took over the output, and
+    `FAILED` after any other error.
+    """
     if isinstance(error, InUseError):
         return IN_USE
     return PREEMPTED if isinstance(error, OwnershipLostError) else FAILED
@@ -97,7 +108,7 @@ def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[ar
     Args:
       program: command to type, such as `python -m trainer`.
       description: first paragraph of the help.
-      epilog: last paragraph of the help.
+      epilog: text before the explanation of `COMMAND --help` and @FILE, with which the help ends.
     """
     parser = Parser(
         prog=program,
@@ -112,13 +123,13 @@ def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[ar
 
 
 def add_command(commands: Commands, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """Adds a subcommand.
+    """Adds a subcommand and returns its parser.
 
     Args:
-      commands: subcommands of the program.
+      commands: group of subcommands, from `make_parser`.
       name: name of the subcommand.
       summary: one line of help, lowercase and without a full stop.
-      example: arguments for the example in the help.
+      example: arguments of the subcommand, for the example in its help.
     """
     command: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -132,13 +143,13 @@ def add_command(commands: Commands, name: str, summary: str, example: str) -> ar
 
 
 def add_output_flags(command: argparse.ArgumentParser) -> None:
-    """Adds `--json` and `--verbose`, which every job has."""
+    """Adds the flags `--json` and `--verbose` to a command."""
     command.add_argument("--json", action="store_true", help="print the whole result as JSON instead of a summary")
     command.add_argument("--verbose", action="store_true", help="log more, and show the traceback of an error")
 
 
 def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
-    """Adds `--set KEY=VALUE …`, which may be repeated."""
+    """Adds the flag `--set KEY=VALUE …`, which may be repeated. Its help shows `example`, a KEY=VALUE."""
     command.add_argument(
         "--set",
         action="extend",
@@ -161,9 +172,10 @@ def to_json(result: Mapping[str, Any]) -> str:
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Prints to standard output. Raises no OSError, because the job itself has succeeded.
+    """Prints a text, followed by `end`, to standard output. Raises no OSError, because the job itself has succeeded.
 
-    An error such as a full disk is logged instead. A closed pipe is not logged, because it is normal after `| head`.
+    An error such as a full disk is logged instead. A closed pipe is not logged, because commands such as `| head` close
+    the pipe before they have read all lines.
     """
     if sys.stdout is None:  # closed by the shell
         return

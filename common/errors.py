@@ -22,10 +22,10 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Replaces decoding errors inside the context by a ValueError that names the file and gives advice.
+    """Translates errors of decoding a file inside the context into a ValueError that names the file and gives advice.
 
     Args:
-      path: the file.
+      path: the file that is decoded.
       advice: what the user should do.
 
     Raises:

@@ -15,9 +15,9 @@ def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 
     Args:
       total: amount of work.
       unit: unit of the amount, in the plural; `B` for bytes.
-      title: title of the bar.
-      initial: amount already done.
-      is_shown: False in processes that should not draw.
+      title: text before the bar; None: no text.
+      initial: amount of work already done.
+      is_shown: False: the bar is not drawn even on a terminal.
     """
     return tqdm(
         total=total,

@@ -9,7 +9,15 @@ _CHECKSUM = "checksum"
 
 
 def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """Encodes an object as JSON with its checksum; keys keep their order unless `sort_keys`."""
+    """Encodes values as a JSON object and adds their checksum as the key `checksum`.
+
+    Args:
+      values: JSON values by key.
+      sort_keys: whether to sort the keys; False: they keep their order.
+
+    Raises:
+      ValueError: a number is NaN or infinite.
+    """
     sealed = {**values, _CHECKSUM: _checksum_of(values)}
     return (json.dumps(sealed, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
 
@@ -18,7 +26,7 @@ def decode_sealed(content: bytes) -> dict[str, Any]:
     """Decodes the output of `encode_sealed` and verifies its checksum.
 
     Raises:
-      ValueError: the content is not valid JSON, or differs from its checksum.
+      ValueError: the content is not valid JSON, or its checksum is missing or wrong.
     """
     try:
         values = json.loads(content)
@@ -27,12 +35,16 @@ def decode_sealed(content: bytes) -> dict[str, Any]:
     found = values.pop(_CHECKSUM, None) if isinstance(values, dict) else None
     # a comparison of bytes: 1, 1.0 and true are equal values
     if found is None or found != _checksum_of(values):
-        raise ValueError("the content differs from its checksum")
+        raise ValueError("the checksum is missing or does not match the content")
     return dict(values)
 
 
 def _checksum_of(values: Mapping[str, Any]) -> str:
-    """Computes the SHA-256 of the values; the order of keys and white space have no effect."""
+    """Computes the SHA-256 of JSON values. It depends neither on the order of the keys nor on white space.
+
+    Raises:
+      ValueError: a number is NaN or infinite.
+    """
     try:
         content = json.dumps(values, sort_keys=True, allow_nan=False)
     except ValueError as error:

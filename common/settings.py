@@ -21,29 +21,31 @@ Config = TypeVar("Config")
 
 
 def check(is_met: bool, key: str, value: object, rule: str) -> None:
-    """Raises ValueError "`key` must be `rule`, got `value`" unless the rule is met."""
+    """Raises a ValueError with the message "KEY must be RULE, got VALUE" unless `is_met`."""
     if not is_met:
         raise ValueError(f"{key} must be {rule}, got {value}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Converts a config to JSON values; the inverse of `from_json`."""
+    """Converts a config to JSON values. `from_json` converts them back."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return plain
 
 
 def from_json(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """Builds a config of class `kind` from JSON values; absent keys take their defaults.
+    """Builds a config of class `kind` from JSON values. Absent keys take their defaults.
 
     Raises:
-      ValueError: a key is unknown, or a value has the wrong type or is out of range.
+      ValueError: a key is unknown, a key without a default is absent, or a value has the wrong type or is out of range.
     """
     config: Config = _decode(kind, values, "")
     return config
 
 
 def apply_settings(config: Config, settings: Sequence[str]) -> Config:
-    """Applies settings such as `model.dim=32` or `devices=none`, in order.
+    """Returns a copy of a config with changed settings, such as `model.dim=32` or `devices=none`.
+
+    If several settings have the same key, the last one applies.
 
     Raises:
       ValueError: a setting is not KEY=VALUE, its key is unknown, or its value is invalid.
@@ -52,7 +54,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"settings have the form KEY=VALUE, got `{setting}`")
+            raise ValueError(f"a setting must have the form KEY=VALUE, got `{setting}`")
         *parents, name = key.split(".")
         hint, target = _type_hint(config, key), values
         for parent in parents:
@@ -62,7 +64,9 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def type_of(config: Any, key: str) -> type:
-    """Returns the type of a setting, ignoring None: bool, int, float, tuple, or str for text and enumerations.
+    """Returns the type of a setting: bool, int, float, tuple, or str for text and enumerations.
+
+    If a setting may also be None, returns the type of its other values.
 
     Raises:
       ValueError: the key is unknown.
@@ -76,13 +80,16 @@ def type_of(config: Any, key: str) -> type:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """Returns every key that `apply_settings` accepts, with its value in `config` as JSON."""
+    """Returns the JSON value of every setting in `config`, by the key that `apply_settings` accepts."""
     flat = _flatten(to_json(config))
     return {key: flat.get(key) for key in _keys(config, "")}
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Describes each setting that differs between two configs, as `key: OLD, now NEW`."""
+    """Describes each setting that differs between two configs, as `KEY: OLD, now NEW`.
+
+    If only one of the configs has a setting, its value in the other is `absent`.
+    """
     flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
     return [
@@ -108,7 +115,10 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the dotted names of all settings. Omits a `kind` with one allowed value, because the preset sets it."""
+    """Lists the dotted names of all settings in a config, each after `prefix`.
+
+    Omits a field `kind` that allows only one value, because the preset determines it.
+    """
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -136,7 +146,11 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _parse(hint: Any, text: str, key: str) -> Any:
-    """Parses the text of a setting as a JSON value of the field's type."""
+    """Parses the text of the setting `key` to a JSON value of the type `hint`.
+
+    Raises:
+      ValueError: the type is int or float, and the text is not a number of this type.
+    """
     if get_origin(hint) is tuple:
         return [_parse(get_args(hint)[0], part, key) for part in text.split(",")]
     if type(None) in get_args(hint):
@@ -152,10 +166,10 @@ def _parse(hint: Any, text: str, key: str) -> Any:
 
 
 def _decode(hint: Any, value: Any, key: str) -> Any:
-    """Converts a JSON value to the type `hint`.
+    """Converts the JSON value of the setting `key` to the type `hint`.
 
     Raises:
-      ValueError: the value does not fit; the message names the key.
+      ValueError: the value has another type or is out of range; the message names the key.
     """
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
@@ -178,7 +192,10 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
 
 
 def _finite(value: float, key: str) -> float:
-    """Converts a number to float. Rejects NaN and infinity, which JSON lacks and range checks may accept."""
+    """Converts a number to float. Raises ValueError if it is NaN or infinite.
+
+    JSON has no such numbers, and the range check of a setting may accept them.
+    """
     try:
         number = float(value)
     except OverflowError:

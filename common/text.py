@@ -13,10 +13,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decodes text in UTF-8, or in UTF-16 with a byte order mark. Decompresses gzip and drops the byte order mark.
+    """Decodes text in UTF-8, or in UTF-16 with a byte order mark, and drops the mark. First decompresses gzip.
 
     Args:
-      content: bytes of the file.
+      content: bytes of the file, which may be compressed by gzip.
       name: name of the file, for errors.
 
     Raises:
@@ -35,8 +35,8 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escapes characters that would control the terminal, which an id in an error may contain.
+    """Escapes characters that would control the terminal. Such characters may be in an id that an error quotes.
 
-    The escapes are those of JSON, so that JSON stays valid.
+    The escapes are those of JSON, so that JSON text stays valid.
     """
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -16,8 +16,8 @@ def refuse_credentials(uri: str) -> None:
     """Refuses a URI that may contain a credential, because records, logs and manifests would expose it.
 
     Credentials have many names, so no list of names would be complete. Instead, a URI must not have a user part, a
-    query or a fragment, because no file needs these parts. In object stores, `?` can be part of a glob and `#` can be
-    part of a name. There, a query or a fragment is refused only if it contains `=`.
+    query or a fragment, because no file needs these parts. For object stores, one rule is weaker: a query or a fragment
+    is refused only if it contains `=`, because `?` can be part of a glob and `#` can be part of a name.
 
     Raises:
       ValueError: the URI may contain a credential. The message does not repeat the URI.
@@ -42,8 +42,8 @@ def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[
     """Refuses arguments with a URI that may contain a credential, before any argument is printed or submitted.
 
     Args:
-      given: parsed arguments; only a database URL may name a user.
-      others: further arguments.
+      given: parsed arguments. Only `storage`, the URL of a database, may contain a user name.
+      others: arguments that the parser did not parse, such as options of Beam.
 
     Raises:
       ValueError: see `refuse_credentials`; the message names the argument.
@@ -75,7 +75,7 @@ def _split(uri: str) -> SplitResult:
 
 
 def _find_uris(value: object) -> Iterator[str]:
-    """Yields the URIs in a text or in a list of texts."""
+    """Yields the URIs in a text or in a list of texts. Ignores values of other types."""
     if isinstance(value, str) and (found := _URI.search(value)):
         yield value[_chain_start(value, found.start()) :]
     elif isinstance(value, list | tuple):
@@ -84,5 +84,10 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns the start of a chain of URIs in a text, such as `simplecache` in `--events=simplecache::s3://bucket`."""
+    """Returns the index at which a chain of URIs starts in a text.
+
+    Args:
+      text: a text with a URI, such as `--events=simplecache::s3://bucket`.
+      start: index of a URI in the text, such as that of `s3`. In the example, the chain starts at `simplecache`.
+    """
     return text.rfind("=", 0, start) + 1

@@ -10,9 +10,14 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Renders a table of all systems and metrics, best first, at most 100 columns wide.
+    """Formats a table with one line per preset and baseline, best NDCG@20 first, at most 100 columns wide.
 
-    All columns are about new items for returning visitors, except `next item`, where seen items may be relevant.
+    The metrics measure how well a system ranks new items for returning visitors. Two columns differ: `next item` is the
+    NDCG@20 of the item of the next event, which may be a seen item. `MSE (skill)` is the error of predicted ratings.
+    The table has this column only if a preset predicts ratings.
+
+    Args:
+      evaluations: result of `evaluate` for each preset.
     """
     systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
     protocols = next(iter(evaluations.values()))["protocols"]
@@ -35,7 +40,16 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Returns the metrics by system: one model per evaluation, and the baselines, which all evaluations share."""
+    """Collects the metrics of all systems under one evaluation protocol.
+
+    Args:
+      evaluations: result of `evaluate` for each preset.
+      protocol: name of the protocol.
+
+    Returns:
+      Metrics by name of the system. The presets are first, each with the additional entry `ratings` of its evaluation.
+      The baselines follow; all evaluations contain the same baselines.
+    """
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():
@@ -56,7 +70,7 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 
 
 def _count(cases: Mapping[str, Any]) -> str:
-    """Formats the number of evaluated cases and, if they are a sample, the number of all cases."""
+    """Formats a protocol's number of evaluated cases. If the cases are a sample, adds the number of all cases."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,}"
     return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"

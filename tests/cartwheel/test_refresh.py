@@ -82,7 +82,7 @@ def test_the_function_equals_the_command(folder):
         ([], "give a newer table of items (--items or --shop) or a newer dataset (--data)"),
         (["--items", "items.csv", "--data", "dataset"], "give a newer table of items"),
         (["--data", "dataset", "--map", "id=sku"], "--map names the columns of a table of items"),
-        (["--items", "items.csv", "--map", "sku"], "--map has the form NAME=COLUMN, got 'sku'"),
+        (["--items", "items.csv", "--map", "sku"], "--map must have the form NAME=COLUMN, got 'sku'"),
         (["--data", "s3://KEY:SECRET@shop/dataset"], "may be a credential"),
     ],
 )
