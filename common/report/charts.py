@@ -1,4 +1,7 @@
-"""Charts of the report. Each function takes numbers and returns SVG."""
+"""Charts of the report. Each function takes numbers and returns SVG.
+
+`key` is the name of the picture, unique in its page. `colour` is an index in `SERIES`. Lengths are in pixels.
+"""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -36,7 +39,7 @@ _SCALE_STEPS = 20
 def bars(
     key: str, labels: Sequence[str], values: Sequence[float], *, notes: Sequence[str] = (), colour: int = 0
 ) -> str:
-    """Draws horizontal bars, the first on top. Each bar shows its note, or its value if there are no notes."""
+    """Draws horizontal bars, the first on top. The text at each bar is its note, or its value if `notes` is empty."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -63,7 +66,7 @@ def columns(
     is_log: bool = False,
     colour: int = 0,
 ) -> str:
-    """Draws a column chart, on a logarithmic scale if `is_log`."""
+    """Draws a column chart with one column per value. The y axis is logarithmic if `is_log`."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -82,7 +85,7 @@ def columns(
 
 
 def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
-    """Draws a pie with a legend next to it, because small slices have no room for labels."""
+    """Draws a pie chart. A legend next to it has the labels and shares, because small slices have no room for text."""
     total = sum(values)
 
     def paint(figure: Figure) -> None:
@@ -106,10 +109,13 @@ def days(
 ) -> str:
     """Draws daily counts, in one panel per series. Each panel has its own scale.
 
+    If the period is longer than 800 days, each bin of the chart is the sum of several days.
+
     Args:
-      series: name and counts by ISO date of each series; absent dates have a count of 0.
-      marks: name and time (days since 1970) of each vertical line to draw through all panels.
-      height: height of the picture; None: it grows with the number of panels.
+      key: name of the picture, unique in its page.
+      series: name of each series, and its counts by ISO date; absent dates have a count of 0.
+      marks: name of each vertical line through all panels, and its time in days since 1970.
+      height: height of the picture in pixels; None: it grows with the number of panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
     first, size = dates[0], -(-((dates[-1] - dates[0]).days + 1) // _MAX_DAYS)
@@ -142,7 +148,7 @@ def days(
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
-    """Writes the name of each mark above its line, and keeps all names within the picture."""
+    """Writes the name of each mark above its line, and keeps the names between the x limits `begin` and `end`."""
     for index, (name, moment) in enumerate(marks):
         is_last = index == len(marks) - 1
         x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
@@ -160,7 +166,18 @@ def heat_map(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """Draws a heat map. Unsigned values get a colour scale; signed values get two colours and a number in each cell."""
+    """Draws a heat map, the first row on top. The stronger a cell's colour, the greater the magnitude of its value.
+
+    Args:
+      key: name of the picture, unique in its page.
+      row_labels: label of each row.
+      column_labels: label of each column.
+      matrix: values by row and column; None: no value.
+      has_sign: False: all values are at least 0, and the chart has a colour scale. True: positive and negative values
+        have different colours, and each cell shows its value.
+      width: width of the picture in pixels.
+      height: height of the picture in pixels.
+    """
     greatest = max((abs(value) for row in matrix for value in row if value is not None), default=0) or 1
 
     def paint(figure: Figure) -> None:
@@ -191,7 +208,7 @@ def heat_map(
 
 
 def _with_scale(figure: Figure, greatest: float) -> Axes:
-    """Draws a colour scale and returns axes to its left."""
+    """Draws a colour scale from 0 to `greatest`, and returns the axes to its left for the chart."""
     axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
     for index in range(_SCALE_STEPS):
         strength = (index + 0.5) / _SCALE_STEPS
@@ -206,7 +223,7 @@ def _with_scale(figure: Figure, greatest: float) -> Axes:
 
 
 def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str) -> str:
-    """Draws a Lorenz curve in the unit square and fills the area up to the diagonal."""
+    """Draws a Lorenz curve in the unit square, with `note` in a corner. Fills the area between curve and diagonal."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -227,7 +244,9 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
     """Draws a treemap. Areas are proportional to values, and each group has a colour.
 
     Args:
-      groups: name and parts (name, value) of each group; groups and parts are in descending order of value.
+      key: name of the picture, unique in its page.
+      groups: name and parts of each group; a part is a pair of name and value. Parts are in descending order of value,
+        and groups in descending order of their total.
     """
 
     def paint(figure: Figure) -> None:
@@ -254,7 +273,15 @@ _TREEMAP_HEIGHT = 420
 
 
 def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
-    """Draws a cell, and its name unless the name would overlap `taken`, the area of its group's heading."""
+    """Draws the cell of one part, with the part's name if there is room for it.
+
+    Args:
+      axes: axes of the treemap.
+      cell: area of the part.
+      name: name of the part.
+      index: index of the group, which determines the colour.
+      taken: area of the group's heading, which the name must not overlap.
+    """
     style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
     text = fit(name, cell.width - 6, 9)
@@ -265,7 +292,13 @@ def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> 
 
 
 def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Draws a stacked horizontal bar per label, the first on top. Each bar shows shares that add up to 100%."""
+    """Draws one horizontal bar per label, the first on top. The parts of a bar are shares, which add up to 100%.
+
+    Args:
+      key: name of the picture, unique in its page.
+      labels: label of each bar.
+      series: name of each part, and its count in each bar. The chart shows a count as a share of its bar's total.
+    """
     totals = np.maximum(np.sum([values for _, values in series], axis=0), 1)
 
     def paint(figure: Figure) -> None:

@@ -64,8 +64,8 @@ def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, hei
     Args:
       paint: adds axes and their contents to a figure.
       key: name of the picture. It must be unique in the page, so that the SVG ids of two pictures differ.
-      width: in pixels.
-      height: in pixels.
+      width: width of the picture in pixels.
+      height: height of the picture in pixels.
     """
     # Matplotlib's SVG has 72 units per inch
     with rc_context({**_STYLE, "svg.hashsalt": f"picture {key}"}), warnings.catch_warnings():
@@ -84,7 +84,10 @@ def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, hei
 
 
 def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
-    """Shortens a label: elides the middle of a long id and makes unprintable characters visible."""
+    """Shortens a label to `longest` characters: `…` replaces the middle of a longer label.
+
+    Also replaces each unprintable character by U+FFFD, which is visible.
+    """
     printable = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
     if len(printable) <= longest:
         return printable
@@ -93,7 +96,10 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def fit(text: str, room: float, size: float) -> str:
-    """Shortens a text to `room` pixels at a font size; returns '' if fewer than eight letters would fit."""
+    """Shortens a text to a width of `room` pixels at font size `size`, and to at most 22 characters.
+
+    A text is never shortened to fewer than eight characters. If eight characters are too wide, returns ''.
+    """
     longest = min(len(text), LONGEST_LABEL)
     while longest >= min(len(text), _SHORTEST_LABEL):
         shown = shorten(text, longest)
@@ -104,7 +110,7 @@ def fit(text: str, room: float, size: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """Returns the width of a text in pixels at a font size."""
+    """Returns the width of a text in pixels at font size `size`."""
     font = FontProperties(family="DejaVu Sans", size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 

@@ -126,8 +126,8 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
     """Renders one HTML document with a tab per page.
 
     Args:
-      pages: in the order of the tabs.
-      title: the title of the document.
+      pages: the pages, in the order of their tabs.
+      title: title of the document.
       shown: key of the page that is open first.
 
     Raises:
@@ -153,7 +153,7 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
 
 
 def format_cell(cell: Cell) -> str:
-    """Formats a cell for reading: 1,234; 0.9671; 1.23e-05; – for None."""
+    """Formats a table cell as text, such as `1,234`, `0.9671`, `1.23e-05`, or `–` for None."""
     if cell is None:
         return "–"
     if isinstance(cell, str):
@@ -208,7 +208,7 @@ def _part(part: Part) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """Renders a picture; its scrollable boxes are focusable, so that the keyboard can scroll them."""
+    """Renders a picture. Its scrollable boxes can have the focus, so that readers can scroll them with the keyboard."""
     label = escape(picture.summary, quote=True)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (

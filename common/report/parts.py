@@ -23,9 +23,9 @@ def ranking(
       key: key of the picture.
       title: title of the picture.
       name: what an id identifies: `item` or `visitor`.
-      entries: ids and counts, descending.
+      entries: pairs of id and count, in descending order of count.
       unit: unit of the counts, in the plural.
-      shown: number of bars.
+      shown: maximum number of bars.
     """
     if not entries:
         return Note(f"{title}: no data.")
@@ -42,7 +42,7 @@ def ranking(
 
 
 def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Picture:
-    """Shows counts by name as bars, with their shares of the total."""
+    """Shows counts by name as bars, with their shares of the total. `unit` is the unit of the counts, in the plural."""
     total = sum(values.values())
     notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
     return Picture(
@@ -54,9 +54,17 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows a histogram in bins of doubling width, for example of events (`unit`) per item (`of`).
+    """Shows a histogram in bins of doubling width, for example of the number of events per item.
 
-    The table lists the bins, then the mean, the quantiles and the maximum.
+    The table lists the bins, then the mean, the quantiles and the maximum. Returns a note if the histogram is empty.
+
+    Args:
+      key: key of the picture.
+      title: title of the picture.
+      distribution: `histogram`, `mean`, `quantiles` and `max` of the values.
+      of: what is counted in each bin, in the plural; in the example, `items`.
+      unit: unit of the values, in the plural; in the example, `events`.
+      colour: index of the colour in `SERIES`.
     """
     if not distribution["histogram"]:
         return Note(f"{title}: no data.")
@@ -85,12 +93,19 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: 
 
 
 def counted(count: int, unit: str) -> str:
-    """Formats a count with its unit: `1 view`, `2,000 views`. `unit` is in the plural."""
+    """Formats a count with its unit, such as `1 view` or `2,000 views`. `unit` is in the plural: `views`."""
     return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Sums counts by value into bins; returns the labels 1, 2, 3–4, 5–8, … and their counts."""
+    """Sums the counts of values into bins of doubling width.
+
+    Args:
+      values: count of each value; values are at least 1.
+
+    Returns:
+      The label and the count of each bin. The labels are 1, 2, 3–4, 5–8, … up to the bin of the greatest value.
+    """
     classes = [0] * max((value - 1).bit_length() + 1 for value in values)
     for value, count in values.items():
         classes[(value - 1).bit_length()] += count
@@ -103,19 +118,22 @@ def _class_name(index: int) -> str:
 
 
 def _median_bin(counts: Sequence[int]) -> int:
-    """Returns the index of the bin with the median: the last bin with at most half of all counts before it."""
+    """Returns the index of the bin that contains the median.
+
+    This is the last bin for which the earlier bins together contain at most half of all counts.
+    """
     before = itertools.accumulate(counts[:-1], initial=0)
     return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows a histogram of durations, for example of sessions (`of`).
+    """Shows a histogram of durations, for example of sessions. Returns a note if there are no counts.
 
     Args:
       key: key of the picture.
       title: title of the picture.
-      buckets: count of each bin, by the lower bound of the bin in seconds.
-      of: what has the durations, in the plural.
+      buckets: count of each bin. The key is the lower bound of the bin in seconds.
+      of: what is counted in each bin, in the plural; in the example, `sessions`.
       colour: index of the colour in `SERIES`.
     """
     if not buckets:
@@ -134,7 +152,7 @@ def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colo
 
 
 def duration(seconds: int) -> str:
-    """Formats seconds in the largest unit that fits: `0 s`, `34 min`, `12 d`."""
+    """Formats a duration as a rounded number of its largest unit, such as `0 s`, `34 min` or `12 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

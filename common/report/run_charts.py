@@ -1,4 +1,7 @@
-"""Charts of runs and evaluations: systems by metric, curves, the history of a run, the architecture of a model."""
+"""Charts of runs and evaluations: systems by metric, curves, the history of a run, the architecture of a model.
+
+`key` is the name of the picture, unique in its page. Each function returns SVG.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,8 +41,10 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
     """Draws one panel per metric. Each system has a dot with its interval. The first system is highlighted.
 
     Args:
+      key: name of the picture, unique in its page.
       systems: names of the systems, from top to bottom.
-      panels: title of each panel, and (value, low, high) of each system; without an interval, all three are equal.
+      panels: title of each panel, and (value, low, high) of each system. For a system without an interval, `low` and
+        `high` equal the value.
     """
 
     def paint(figure: Figure) -> None:
@@ -70,7 +75,16 @@ def lines(
     mark: tuple[float, float] | None = None,
     colour: int = 0,
 ) -> str:
-    """Draws named curves and highlights the point `mark`. A curve with few points shows a dot at each point."""
+    """Draws named curves. A curve with at most 30 points shows a dot at each point.
+
+    Args:
+      key: name of the picture, unique in its page.
+      series: name, x values and y values of each curve.
+      x_label: label of the x axis.
+      y_label: label of the y axis.
+      mark: (x, y) of a point to highlight; None: no point.
+      colour: index in `SERIES` of the first curve's colour; further curves have the next colours.
+    """
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -117,9 +131,11 @@ def points(
     """Draws the same points in several panels with different x axes, up to four panels per row.
 
     Args:
-      panels: at least one.
-      values: y of each point.
-      is_finished: whether each point is finished. Finished points are drawn as dots, all others as crosses.
+      key: name of the picture, unique in its page.
+      panels: the panels, at least one.
+      values: y of each point, such as the metric of a trial.
+      is_finished: for each point, whether its trial finished. If so, the point is a dot, otherwise a cross.
+      y_label: label of the y axes.
       best: index of the point to highlight; None: no point.
     """
     rows, columns = -(-len(panels) // _PANELS_PER_ROW), min(len(panels), _PANELS_PER_ROW)
@@ -171,9 +187,10 @@ def progress(
     """Draws the completed steps of a run over time, and marks its events.
 
     Args:
-      seconds: times since the run started.
-      steps: steps completed by these times.
-      marks: name and points (seconds, steps) of each kind of event.
+      key: name of the picture, unique in its page.
+      seconds: times in seconds since the run started.
+      steps: number of completed steps at each of these times.
+      marks: name of each kind of event, and the (seconds, steps) of each event of this kind.
     """
     points = [*seconds, *(second for _, events in marks for second, _ in events)]
     size, unit = next(((size, unit) for size, unit in _UNITS if max(points) > 3 * size), (1, "seconds"))
@@ -206,7 +223,10 @@ def progress(
 
 
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
-    """Draws boxes in columns by level, from left to right, with an arrow from each input to its box."""
+    """Draws the parts of a model as boxes, with an arrow from each part to every part that reads its output.
+
+    Boxes with the same `level` are in one column; level 0 is on the left.
+    """
     levels = max(box.level for box in boxes) + 1
     width = max(170 * levels, WIDTH)
     room = 0.84 * width / levels - 8

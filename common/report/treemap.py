@@ -14,11 +14,14 @@ class Box(NamedTuple):
 
 
 def squarify(values: Sequence[float], box: Box) -> list[Box]:
-    """Divides a box into one rectangle per value, in order (squarified treemap; Bruls, Huizing and van Wijk, 2000).
+    """Divides a box into one rectangle per value (squarified treemap; Bruls, Huizing and van Wijk, 2000).
 
     Args:
-      values: above 0, descending.
-      box: the rectangle to fill.
+      values: numbers above 0, in descending order. The areas are proportional to them.
+      box: the rectangle to divide.
+
+    Returns:
+      The rectangles, in the order of the values.
     """
     scale = box.width * box.height / sum(values) if values else 0.0
     areas = [value * scale for value in values]
@@ -33,7 +36,10 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
 
 def _count_in_row(areas: Sequence[float], side: float) -> int:
-    """Returns how many areas the next row takes. One more area would make the row's worst aspect ratio worse."""
+    """Returns how many of the areas, from the first on, form the next row along a side of length `side`.
+
+    The row takes areas until one more area would make its worst aspect ratio worse.
+    """
     for count in range(1, len(areas)):
         if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
             return count
@@ -41,7 +47,7 @@ def _count_in_row(areas: Sequence[float], side: float) -> int:
 
 
 def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:
-    """Returns the worst aspect ratio in a row of areas along a side."""
+    """Returns the worst aspect ratio of rectangles with these areas, in one row along a side of length `side`."""
     total = sum(areas)
     return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in areas)
 
