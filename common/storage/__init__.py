@@ -78,7 +78,7 @@ __all__ = [
 
 
 def exit_process(status: int) -> NoReturn:
-    """Exits with `status`. If tensorflow-io is loaded, skips the cleanup, in which it may crash (status 134)."""
+    """Exits with `status`. If tensorflow-io is loaded, skips Python's cleanup, because that may crash (status 134)."""
     if "tensorflow_io" in sys.modules:
         sys.stdout.flush()
         sys.stderr.flush()

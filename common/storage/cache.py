@@ -28,13 +28,17 @@ def hash_file(path: str) -> str:
 
 
 class Cache:
-    """A cache with SHA-256 keys: content that several files share is fetched once.
+    """A cache of remote files on the local disk. Its keys are SHA-256 checksums, so equal files are fetched once.
 
     Files in use are never evicted. Among the unused files, the least recently used is evicted first. Thread-safe.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Creates an empty cache in a folder that is removed when the process ends."""
+        """Creates an empty cache in a folder that is removed when the process ends.
+
+        Args:
+          max_bytes: maximum total size of the files. Files in use are kept even if their size exceeds it.
+        """
         self._max_bytes = max_bytes
         self._folder = make_scratch("cache")
         self._lock = threading.Lock()
@@ -43,10 +47,14 @@ class Cache:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def acquire(self, uri: str, sha256: str) -> str:
-        """Returns the local path of a file, which is fetched if necessary and kept until `release`.
+        """Returns the local path of a file. Fetches the file if necessary, and keeps it until `release` is called.
+
+        Args:
+          uri: URI of the file.
+          sha256: expected checksum of the file.
 
         Raises:
-          ContractError: the checksum of the file is not `sha256`.
+          ContractError: the fetched file has another checksum.
           OSError: the file cannot be fetched.
         """
         with self._lock:
@@ -63,7 +71,7 @@ class Cache:
         return self._path(sha256)
 
     def release(self, sha256: str) -> None:
-        """Ends one use of a file that `acquire` returned."""
+        """Ends the use of a file that one call of `acquire` started."""
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:
@@ -71,7 +79,10 @@ class Cache:
             self._make_room(0)
 
     def adopt(self, path: str, sha256: str) -> None:
-        """Moves a local file into the cache, so that a file just written is not fetched again."""
+        """Moves a local file with the checksum `sha256` into the cache.
+
+        Call this function after an upload, so that the same file is not fetched again.
+        """
         self._insert(path, sha256)
 
     def _fetch(self, uri: str, sha256: str) -> None:
@@ -104,7 +115,7 @@ class Cache:
             self._sizes[sha256] = size
 
     def _make_room(self, size: int) -> None:
-        """Evicts unused files until `size` more bytes fit; the caller holds the lock."""
+        """Evicts unused files until `size` more bytes fit or only files in use are left. The caller holds the lock."""
         for sha256 in list(self._sizes):
             if sum(self._sizes.values()) + size <= self._max_bytes:
                 return

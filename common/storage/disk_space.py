@@ -24,10 +24,11 @@ def explain_full_disk(*paths: str | None) -> Iterator[None]:
     Exit this context before you remove unfinished files. Otherwise, the freed space hides which disk was full.
 
     Args:
-      paths: local paths that are written to, in addition to the folder of temporary files; URIs are ignored.
+      paths: local paths that are written to inside the context. URIs and None are ignored. The folder of temporary
+        files is always included.
 
     Raises:
-      DiskFullError: a disk is full.
+      DiskFullError: a disk is full; the message names the disk and its free space.
     """
     try:
         yield

@@ -46,12 +46,12 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def create(uri: str, content: bytes) -> None:
-    """Writes a new file; does nothing if it exists. See `Store.create`."""
+    """Writes a new file. Does nothing if the file exists. `Store.create` describes concurrent writers."""
     _change(uri, "writing", lambda store: store.create(uri, content))
 
 
 def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
-    """Opens a file for reading; a remote file is fetched in pieces, each with its own retries."""
+    """Opens a file for reading. A remote file is fetched in pieces of `piece_bytes`, each with its own retries."""
     if is_local(uri):
         return open(local_path(uri), "rb")
     return cast(BinaryIO, io.BufferedReader(_RemoteFile(uri), piece_bytes))
@@ -63,7 +63,7 @@ def remove(uri: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist.
+    """Lists all files below the directory `uri`, as sorted relative paths. Returns [] if the directory does not exist.
 
     Omits the files that record the owner of a directory, because they are not part of its content.
     """
@@ -75,7 +75,7 @@ def list_files(uri: str) -> list[str]:
 
 
 def find_files(pattern: str) -> list[str]:
-    """Lists the files that match a pattern with `*`, `?`, `[…]` and `**`, sorted."""
+    """Returns the sorted paths of the files that match a pattern with `*`, `?`, `[…]` and `**`."""
     return sorted(_call(pattern, "listing", lambda store: store.glob(pattern)))
 
 
@@ -110,14 +110,16 @@ def upload_all(
 ) -> dict[str, str]:
     """Uploads files of a local folder concurrently and returns their SHA-256 by name.
 
+    The first error cancels the uploads that have not started. Files that are already uploaded are not removed.
+
     Args:
       folder: local folder.
       names: names of the files in `folder`.
       destination: path or URI of the directory to copy to.
-      before_each: called before each upload, in its thread. An error cancels the remaining uploads.
+      before_each: function that is called before each upload, in the thread of the upload. Its errors are raised.
 
     Raises:
-      OSError: see `upload`. Files that were uploaded before the error are not removed.
+      OSError: a file cannot be written, or its copy differs.
     """
 
     def upload_one(name: str) -> str:
@@ -134,7 +136,11 @@ def upload_all(
 
 
 def is_intact(uri: str, sha256_expected: str) -> bool:
-    """Returns True if a file has the expected checksum. A remote file is fetched into the cache."""
+    """Returns True if a file has the expected checksum. Fetches a remote file into the cache.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+    """
     if is_local(uri):
         return sha256(uri) == sha256_expected
     try:
@@ -148,10 +154,11 @@ def is_intact(uri: str, sha256_expected: str) -> bool:
 def local_copy(uri: str, sha256: str) -> Iterator[str]:
     """Yields a local path of a file, valid inside the context.
 
-    A remote file is fetched into the bounded cache and verified. A local file is neither copied nor verified.
+    A remote file is fetched into the cache of this process and verified. A local file is neither copied nor verified.
 
     Raises:
       ContractError: the checksum of the fetched file is not `sha256`.
+      OSError: the file cannot be fetched.
     """
     if is_local(uri):
         yield local_path(uri)
@@ -164,7 +171,7 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """Reads a remote file by byte ranges."""
+    """A remote file as a stream of bytes. Each read fetches a range of bytes."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._size, self._position = uri, size(uri), 0

@@ -10,7 +10,7 @@ VARIABLES = {"patience_seconds": _PATIENCE, "cache_bytes": _CACHE}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of operations over a network."""
+    """Limits of the storage operations that use a network."""
 
     patience_seconds: float = 180.0
     """How long a failing operation is retried, in seconds."""
@@ -19,14 +19,16 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.patience_seconds < 0 or self.cache_bytes < 0:
-            raise ValueError(f"limits must not be negative, got {self.patience_seconds} and {self.cache_bytes}")
+            raise ValueError(
+                f"patience and cache size must not be negative, got {self.patience_seconds} and {self.cache_bytes}"
+            )
 
 
 def read_limits() -> Limits:
     """Reads the limits from the environment.
 
     Raises:
-      ValueError: a variable is not a number, or negative.
+      ValueError: an environment variable is not a number, or is negative.
     """
     given = {name: os.environ[name] for name in (_PATIENCE, _CACHE) if name in os.environ}
     try:

@@ -72,12 +72,13 @@ class Owner:
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of a directory, such as a workdir, inside the context.
 
-    Does nothing if the calling thread already owns the directory. A local directory that the context created is removed
-    at the end if it is empty.
+    Does nothing if the calling thread already owns the directory. If a local directory did not exist before the context
+    and is empty at its end, the directory is removed.
 
     Raises:
       InUseError: another process owns the directory.
-      OwnershipLostError: the body of the context failed, and another process has taken over.
+      OwnershipLostError: the body of the context failed, and another process has taken over. After a
+        success, the ownership is not checked; see `check_ownership`.
     """
     return _own(uri, join(uri, OWNER))
 
@@ -85,7 +86,7 @@ def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
 def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of an output that is published as a whole; see `own_directory`.
 
-    The record of a local output is next to the output, which must not exist before publication.
+    The record of a local output is next to the output, because the output itself must not exist before publication.
     """
     if not is_local(uri):
         return own_directory(uri)
@@ -123,7 +124,10 @@ def try_to_check_ownership(uri: str) -> None:
 
 
 def stop_if_lost(uri: str) -> None:
-    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost. Reads no files."""
+    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost. Reads no files.
+
+    A directory is lost if this process no longer owns it.
+    """
     for ownership in _ownerships_above(uri):
         ownership.stop_if_lost()
 
@@ -169,7 +173,7 @@ class _Ownership:
             log.debug("the owner of %s could not be checked: %s", self._uri, error)
 
     def stop_if_lost(self) -> None:
-        """Raises OwnershipLostError if an earlier check found that the directory is lost."""
+        """Raises OwnershipLostError if an earlier check found that the ownership is lost. Reads no files."""
         if not self._is_lost:
             return
         advice = "this process stops and writes nothing more"
@@ -186,7 +190,7 @@ class _Ownership:
         )
 
     def release(self) -> None:
-        """Stops the heartbeat, and removes the record unless the directory is lost."""
+        """Stops the heartbeat. Removes the record unless the ownership is lost."""
         self._is_released.set()
         self._heartbeat.join(_short_patience())  # it would write its file again
         if self._is_lost:
@@ -244,7 +248,7 @@ def _own(uri: str, record: str) -> Iterator[None]:
 
 
 def _remove_if(uri: str, *, is_new: bool) -> None:
-    """Removes a new local directory that is still empty."""
+    """Removes a local directory that this process created (`is_new`), if the directory is still empty."""
     if is_new:
         with contextlib.suppress(OSError):  # it is not empty, or an output that was never created
             os.rmdir(local_path(uri))
@@ -264,7 +268,10 @@ def _left_records() -> set[str]:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns a lock for removals of records. Claims cannot exclude threads of the same process."""
+    """Returns the lock that a thread holds while it removes a record.
+
+    A claim excludes only other processes, because all threads of a process write the same claim.
+    """
     return threading.Lock()
 
 
@@ -307,7 +314,7 @@ def _acquire(uri: str, record: str) -> Owner:
 
 
 def _has_ended(found: Owner, uri: str, record: str) -> bool:
-    """Returns True if an owner has ended. If this is unclear, waits for a heartbeat; see `_is_silent`.
+    """Returns True if an owner has ended. If this cannot be determined, waits for a heartbeat; see `_is_silent`.
 
     Raises:
       InUseError: the owner is alive.
@@ -369,7 +376,10 @@ def _remove(record: str, token: str, patience: float | None = None) -> None:
 
 
 def _await_removal(record: str, token: str) -> None:
-    """Waits until no process is removing a record. Deletes the claim of a process that was killed meanwhile."""
+    """Waits until no process is removing the record with this token.
+
+    Deletes the claim of a process that has ended, or any claim that still exists after `STALE_SECONDS`.
+    """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
         if time.monotonic() > deadline or _is_of_ended_process(content):

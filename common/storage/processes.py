@@ -64,7 +64,7 @@ def boot_id() -> str:
 
 
 def is_running(process: Process) -> bool | None:
-    """Returns whether a process still runs. None: this process cannot see it, for example in another container."""
+    """Returns whether a process still runs. None: unknown, for example because the process is in another container."""
     here = current_process()
     # the host, too: copies of a virtual machine have one boot id
     if not here.namespace or (here.host, here.boot, here.namespace) != (process.host, process.boot, process.namespace):
@@ -78,7 +78,10 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id, else None: the process exists, but /proc hides it (`hidepid`)."""
+    """Returns False if no process has this id.
+
+    Otherwise, returns None: /proc hides the process (`hidepid`), so its start time cannot be compared.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:

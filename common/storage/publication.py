@@ -26,11 +26,12 @@ CLAIM = "_unfinished"
 
 
 def publish_directory(destination: str, *, marker: str | None = None) -> AbstractContextManager[str]:
-    """Yields a local directory to fill; publishes it at `destination` on success, and nothing on failure.
+    """Yields a local directory to fill. On success, publishes it at `destination`; on failure, publishes nothing.
 
     Args:
       destination: path or URI of the new directory.
-      marker: name of the file that marks the directory as complete.
+      marker: name of the file that marks the directory as complete. In an object store, it is uploaded last. None: no
+        file marks the directory.
 
     Raises:
       FileExistsError: `destination` exists and is not empty; it is left unchanged.
@@ -42,11 +43,18 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Raises an error unless a destination is new, empty, or left over from a killed upload, and can be created.
+    """Raises an error if a new directory cannot be published at a destination.
+
+    The destination must not exist or must be empty. In an object store, it may also contain the unfinished upload of a
+    killed process. Write permission is checked for local paths only; for object stores, see `check_writable`.
+
+    Args:
+      destination: path or URI of the new directory.
+      marker: name of the file that marks an upload as complete; None: no file does.
 
     Raises:
       FileExistsError: `destination` is not empty, or one of its parents is a file.
-      PermissionError: the nearest existing parent is not writable.
+      PermissionError: the nearest existing parent of a local path is not writable.
     """
     if not is_local(destination):
         names = files.list_files(destination)
@@ -66,7 +74,9 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Writes and removes a small file in a directory of a store, to report missing permissions early.
+    """Writes and removes a small file in a directory of an object store, to report missing permissions early.
+
+    Does nothing for a local path.
 
     Raises:
       PermissionError: credentials are missing or insufficient.
@@ -137,7 +147,10 @@ def _upload(staging: str, destination: str, marker: str | None) -> None:
 
 
 def _withdraw(destination: str, marker: str | None) -> None:
-    """Removes the upload if the store responds; otherwise, the claim stays and marks the upload as unfinished."""
+    """Removes an unfinished upload, its marker first.
+
+    Ignores errors. If the store does not answer, the file `CLAIM` remains and marks the upload as unfinished.
+    """
     with contextlib.suppress(Exception):
         check_ownership(destination, patience=0.0)
         store = open_store(destination)
@@ -147,7 +160,7 @@ def _withdraw(destination: str, marker: str | None) -> None:
 
 
 def _clear(store: Store, destination: str) -> None:
-    """Removes all files except the ownership files."""
+    """Removes all files of a destination except its ownership files."""
     for name in store.list_files(destination):
         if not is_owner_file(name):
             store.remove(f"{destination.rstrip('/')}/{name}")

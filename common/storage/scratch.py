@@ -20,7 +20,7 @@ _PREFIX = "cartwheel-scratch"
 
 
 def make_scratch(name: str) -> str:
-    """Creates a private folder for temporary files, which is removed when the process ends."""
+    """Creates a private folder for temporary files, named NAME-…. It is removed when the process ends."""
     return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
 
 
@@ -36,7 +36,10 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 @cache
 def _process_folder(parent: str, process: int) -> str:
-    """Creates the parent folder of this process. `process` is a cache key, so that a forked child creates its own."""
+    """Creates the folder in `parent` that contains the temporary folders of this process.
+
+    `process` is a key of the function's cache: a forked child has another id, so it creates its own folder.
+    """
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)
@@ -55,7 +58,7 @@ def _remove_own(folder: str, process: int) -> None:
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders of processes that have ended."""
+    """Removes the folders of ended processes. Their names in `parent` start with `prefix`."""
     for entry in os.listdir(parent):
         if entry.startswith(prefix):
             with contextlib.suppress(OSError):  # its process runs, or another process has just removed it

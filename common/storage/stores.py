@@ -44,7 +44,10 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Reads the bytes [begin, end) of a file, or fewer if the file ends earlier. None: to the end of the file."""
+        """Reads the bytes [begin, end) of a file, or fewer if the file ends earlier.
+
+        If `end` is None, reads to the end of the file.
+        """
         ...
 
     def write(self, uri: str, content: bytes) -> None:
@@ -54,8 +57,9 @@ class Store(Protocol):
     def create(self, uri: str, content: bytes) -> None:
         """Writes a file unless it exists.
 
-        The caller must read the file to learn which writer created it. In a store without conditional writes, the last
-        of several concurrent writers wins. Each call then waits until the other writers have probably finished.
+        If several writers create a file at the same time, only one of them succeeds. Each of them must read the file to
+        learn which writer this is. In a store without conditional writes, the last writer succeeds; in such a store, a
+        call waits after its write until the other writers have probably finished.
         """
         ...
 
@@ -68,7 +72,7 @@ class Store(Protocol):
         ...
 
     def list_files(self, uri: str) -> list[str]:
-        """Lists all files below `uri`, as relative names."""
+        """Lists all files below the directory `uri`, as relative paths."""
         ...
 
     def glob(self, pattern: str) -> list[str]:
@@ -86,7 +90,7 @@ def is_local(uri: str) -> bool:
 
 
 def local_path(uri: str) -> str:
-    """Returns the absolute path of a local URI."""
+    """Returns the absolute path of a local URI. Raises ValueError if the URI is not local."""
     if not is_local(uri):
         raise ValueError(f"{uri} is not a local path; copy it to a local directory first")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
@@ -103,7 +107,7 @@ def is_served_by_tensorflow(uri: str) -> bool:
 
 
 def is_owner_file(name: str) -> bool:
-    """Returns True if a relative name is that of an ownership file; see `ownership.py`."""
+    """Returns True if the file at a relative path is an ownership file; see `ownership.py`."""
     return name.rpartition("/")[2].startswith(OWNER)
 
 
@@ -190,7 +194,7 @@ class LocalStore:
 
 
 def _link(partial: str, path: str) -> None:
-    """Gives a complete file the name `path`; raises FileExistsError if `path` exists."""
+    """Makes the complete file `partial` available as `path`. Raises FileExistsError if `path` exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -217,7 +221,13 @@ class FsspecStore:
     """A store behind an fsspec plugin."""
 
     def __init__(self, file_system: Any, *, has_directories: bool) -> None:
-        """Wraps an untyped fsspec file system."""
+        """Wraps an fsspec file system, which has no type annotations.
+
+        Args:
+          file_system: the file system of the plugin.
+          has_directories: True: parent directories are created before a write. False: the store is an object store,
+            where files need no parent directories.
+        """
         self._files, self._has_directories = file_system, has_directories
 
     def exists(self, uri: str) -> bool:
@@ -285,7 +295,7 @@ class TensorFlowStore:
     """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow here rather than with this module, because the import takes seconds."""
+        """Imports TensorFlow now, not when this module is imported, because the import takes seconds."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -343,7 +353,7 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises an error if S3 does not answer. Otherwise, tensorflow-io would report the file as missing."""
+        """Raises an error if S3 does not answer, because tensorflow-io then reports any file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
@@ -363,7 +373,7 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Yields a temporary path. On success, the file written there replaces `path`; on failure, that file is removed."""
+    """Yields a temporary path. On success, the temporary file replaces `path`. On failure, it is removed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
@@ -396,7 +406,10 @@ def _quiet_plugins() -> None:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options for the fsspec plugin of a scheme. The plugin reads other options from the environment."""
+    """Returns the options for the fsspec plugin of a scheme.
+
+    The plugin reads other options, such as credentials, from the environment.
+    """
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}
