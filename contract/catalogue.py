@@ -37,14 +37,14 @@ CATALOGUE_SCHEMA = pa.schema(
 
 
 def encode_catalogue(rows: pa.Table) -> bytes:
-    """Encodes one Parquet shard; the same rows give the same bytes."""
+    """Encodes rows of the catalogue as one Parquet shard. The same rows always give the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(rows.cast(CATALOGUE_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table, sorted by `in_order`.
+    """Reads all shards as one table, in the order of `in_order`.
 
     Raises:
       ContractError: a shard lacks a catalogue column, or its columns have wrong types or a wrong order.
@@ -76,7 +76,7 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def total_events(rows: pa.Table) -> np.ndarray:
-    """Returns each item's number of training events, summed over the event kinds, [I] int64."""
+    """Returns the number of training events of each item, summed over the event kinds: [I] int64."""
     counts = rows["event_counts"].combine_chunks()
     before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
     lengths = pc.list_value_length(counts).to_numpy()
@@ -86,7 +86,7 @@ def total_events(rows: pa.Table) -> np.ndarray:
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """Sorts vocabulary items by item_index. All other items follow, sorted by item_id."""
+    """Sorts the rows: first the items of the vocabulary by `item_index`, then all other items by `item_id`."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

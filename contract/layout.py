@@ -22,7 +22,7 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Reference figures, with which later datasets of the same shop are compared."""
+        """Reference figures. Later datasets of the same shop are compared with them."""
         return join(self.root, "expectations.json")
 
     @property
@@ -37,7 +37,7 @@ class DatasetLayout:
 
     @property
     def data_page(self) -> str:
-        """The report's Data page as an HTML fragment, for the reports of runs. The manifest does not list this file."""
+        """The Data page of the report as an HTML fragment, which reports of runs embed. Not listed in the manifest."""
         return join(self.root, "data_page.html")
 
     @property

@@ -17,7 +17,7 @@ from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Sizes of a vocabulary. The entries have the first indices, followed by the out-of-vocabulary buckets."""
+    """Number of entries and of out-of-vocabulary buckets in a vocabulary. Indices count first entries, then buckets."""
 
     size: int
     """Number of entries. They have the indices 0 … size-1."""
@@ -85,7 +85,7 @@ def write_manifest(manifest: Manifest, root: str) -> None:
 
 
 def read_manifest(root: str) -> Manifest:
-    """Reads the manifest of the dataset at `root` without checking the files it lists.
+    """Reads the manifest of the dataset at `root`. Does not check the files that it lists.
 
     Raises:
       ContractError: there is no manifest, or the manifest is damaged or has an unsupported schema version.
@@ -124,7 +124,7 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
     Args:
       manifest: the manifest of the dataset.
       root: directory of the dataset.
-      on_file: called after each file.
+      on_file: function that is called after each file whose checksum was verified.
 
     Raises:
       ContractError: a file is missing or differs; the message names the first such file.
@@ -164,13 +164,13 @@ def _check_values(manifest: Manifest) -> None:
     """Checks the numbers and file names in a manifest, because another program may have written it.
 
     Raises:
-      ValueError: a value is invalid; the message names the first.
+      ValueError: a value is invalid; the message names the first invalid value.
     """
     sizes: list[tuple[str, VocabularyInfo | SplitInfo]] = [*manifest.vocabularies.items(), *manifest.splits.items()]
     numbers = {f"{owner}.{key}": value for owner, info in sizes for key, value in asdict(info).items()}
     for key, value in numbers.items():
         if not key.endswith(".files") and (type(value) is not int or not 0 <= value < 2**63):
-            raise ValueError(f"{key} must be a whole number from 0, got {value}")
+            raise ValueError(f"{key} must be a whole number of at least 0, got {value}")
     for key in ("validation_from_ms", "test_from_ms"):
         cut = getattr(manifest, key)
         if cut is not None and type(cut) is not int:

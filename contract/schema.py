@@ -28,7 +28,7 @@ class SplitMethod(StrEnum):
 
 
 class Vocabulary(StrEnum):
-    """The id vocabularies. Each is a file with one id per line, the most frequent id first."""
+    """The vocabularies of ids. Each vocabulary is a file with one id per line, the most frequent id first."""
 
     VISITORS = "visitors"
     ITEMS = "items"

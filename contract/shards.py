@@ -24,21 +24,24 @@ class Shard(NamedTuple):
     path: str
     """Local path or URI."""
     sha256: str
-    """Expected SHA-256; a fetched file is verified against it."""
+    """Expected SHA-256. A file that is fetched from a store is verified by it."""
 
 
 def compression_of(path: str) -> str:
-    """Returns the TFRecord compression type that a file name implies."""
+    """Returns the TFRecord compression type of a shard, given its file name: `GZIP`, or '' for none."""
     return "GZIP" if path.endswith(".gz") else ""
 
 
 def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -> tf.data.Dataset:
-    """Reads serialized blocks, one at a time from each open file in turn.
+    """Reads serialized blocks of several open files: one block of each file, then the next block of each, and so on.
 
     Args:
-      order: [S] int32, indices into `shards` in reading order.
-      shards: the files that `order` refers to.
-      open_files: number of files that are read concurrently.
+      order: [S] int32, indices into `shards`, in the order in which the files are opened.
+      shards: the files that `order` refers to. Either all or none of them are compressed.
+      open_files: number of files that are open at the same time.
+
+    Returns:
+      Dataset of blocks, each a scalar string.
     """
     if all(storage.is_served_by_tensorflow(shard.path) for shard in shards):
         opened = tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant([shard.path for shard in shards]), order))
@@ -69,12 +72,20 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
-    """Reads all rows of the shards into memory, in order. Only for evaluation, because training data may not fit."""
+    """Reads all rows of the shards into memory, in order.
+
+    Only for evaluation, because the rows of the train split may not fit into memory.
+    """
     return TimelineRows.concatenate([read_identified_timelines(shard)[0] for shard in shards])
 
 
 def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
-    """Reads all rows of a shard and the ids of its visitors outside the vocabulary (`schema.UNKNOWN_VISITOR_ID`)."""
+    """Reads all rows of a shard, and the ids of those visitors that are outside the vocabulary.
+
+    Returns:
+      The rows, and one id for each timeline of such a visitor, in the order of the timelines; see
+      `schema.UNKNOWN_VISITOR_ID`.
+    """
     with translate_read_errors(shard.path):
         blocks = read_blocks(tf.constant([0]), [shard], open_files=1)
         parsed = list(blocks.map(lambda block: (parse_block(block), parse_unknown_ids(block))))
@@ -84,10 +95,10 @@ def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
 
 @contextmanager
 def translate_read_errors(path: str) -> Iterator[None]:
-    """Translates tf.data's errors about unreadable files into an OSError with a short message.
+    """Translates errors of tf.data about unreadable files into an OSError with a short message.
 
     Args:
-      path: the file, folder or dataset that is read; TensorFlow's errors do not always name it.
+      path: the file, folder or dataset that is read, for the message. The errors do not always name it.
 
     Raises:
       OSError: a file could not be read, or is damaged.

@@ -22,7 +22,10 @@ _ID_FEATURE = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Timeline rows as columns, each [N] int64 except `weight`. `schema.TIMELINE_FEATURES` explains the columns."""
+    """Timeline rows as columns. `weight` is [N] float32, and every other column is [N] int64.
+
+    `schema.TIMELINE_FEATURES` explains the columns.
+    """
 
     visitor: np.ndarray
     position: np.ndarray
@@ -44,7 +47,7 @@ class TimelineRows:
         return len(self.visitor)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "TimelineRows":
-        """Selects rows by slice, mask or index array."""
+        """Selects rows by a slice, a mask [N] or an array of indices."""
         return TimelineRows(*(getattr(self, name)[rows] for name in _COLUMNS))
 
     @classmethod
@@ -59,18 +62,21 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the indices of the rows that start a timeline, [V], from the column `position` [N]."""
+    """Returns the index of the first row of each timeline, [V] int64, from the column `position` [N]."""
     return np.flatnonzero(position == 0)
 
 
 def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str] | None = None) -> Iterator[bytes]:
-    """Serializes rows as tf.train.Examples of about `block_rows` rows; timelines are never split.
+    """Serializes rows as blocks (tf.train.Examples) of about `block_rows` rows. Never splits a timeline.
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
       block_rows: timelines are added to a block until it has at least this many rows.
       unknown_ids: id of the visitor of each timeline, or "" if the visitor is in the vocabulary. None: all visitors
         are in the vocabulary.
+
+    Raises:
+      ValueError: `block_rows` is less than 1.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -85,17 +91,23 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one serialized block into columns [N]. `weight` is float32, all other columns are int64."""
+    """Parses one serialized block into columns [N]. `weight` is float32, and all other columns are int64."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses the ids of visitors outside the vocabulary from a serialized block; see `schema.UNKNOWN_VISITOR_ID`."""
+    """Parses the ids of visitors outside the vocabulary from one serialized block.
+
+    Returns a vector of strings: one id for each timeline of such a visitor, in order. See `schema.UNKNOWN_VISITOR_ID`.
+    """
     return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
-    """Parses serialized blocks and concatenates their columns `names`, each [N] int64, or float32 for `weight`."""
+    """Parses the columns `names` of serialized blocks, and concatenates them over all blocks.
+
+    Each column is [N] int64, or [N] float32 for `weight`.
+    """
     features = {name: tf.io.RaggedFeature(_TYPES[name]) for name in names}
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
 
