@@ -57,7 +57,16 @@ EXAMPLES = {
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/submit.py") -> int:
-    """Runs a command; returns 0 if done, 1 if failed or not submitted, 2 for wrong arguments, 130 if detached."""
+    """Runs a command and returns its exit status.
+
+    Args:
+      arguments: command line arguments; None: those of the process.
+      program: first words of the command line, for usage and examples.
+
+    Returns:
+      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C, after which a
+      submitted step keeps running.
+    """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
     try:
@@ -82,7 +91,18 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
 def _run(
     steps: Sequence[Step], placement: Placement, epochs: int | None, given: argparse.Namespace, screen: Screen
 ) -> int:
-    """Submits the steps; each starts when the one before it is done."""
+    """Submits and follows the steps. Submits each step when the step before it is done.
+
+    Args:
+      steps: the steps, in order.
+      placement: where the steps run.
+      epochs: number of epochs of the step `train`; None: there is no such step.
+      given: parsed arguments.
+      screen: where progress is shown.
+
+    Returns:
+      Exit status of the command.
+    """
     kubectl = _kubectl(given)
     if given.dry_run:
         print_text("---\n".join(render(step, placement, kubectl) for step in steps), end="")
@@ -164,7 +184,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps of a command in order, and the number of epochs of its training."""
+    """Returns the steps of a command in order, and the number of epochs of its step `train`, or None without it."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -205,7 +225,11 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Determines where the steps run. If no overlay selects a cloud, the URI of the results does."""
+    """Determines where the steps run.
+
+    If no `--overlay` selects a cloud, the URI of the results selects it: gs:// selects gke, s3:// selects eks, and a
+    path selects local.
+    """
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -241,7 +265,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Returns True if the files at a path outlive the pod: a URI, or a path on the volume."""
+    """Returns True if the files at a path outlive the pod: at a URI, or on the volume of the overlay `local`."""
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True
@@ -275,7 +299,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     _add_evaluation(pipeline)
     pipeline.set_defaults(options=[])
     for step in (prepare, train, tune, evaluate):
-        step.add_argument("--detach", action="store_true", help="submit without following")
+        step.add_argument("--detach", action="store_true", help="end after submitting the step, without following it")
     pipeline.set_defaults(detach=False)
     status = _add_command(commands, "status", "show the state of each step")
     logs = _add_command(commands, "logs", "follow a step that was submitted")
@@ -295,7 +319,7 @@ def _add_command(commands: Commands, name: str, summary: str) -> argparse.Argume
 
 
 def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    """Adds a command that submits steps, with the flags of their placement."""
+    """Adds a command that submits steps, with flags for where the steps run. `text` is one line of help."""
     command = _add_command(commands, name, text)
     add = command.add_argument
     add("--dry-run", action="store_true", help="print the manifests; needs no cluster")
@@ -331,7 +355,7 @@ def _add_queue(command: argparse.ArgumentParser) -> None:
         "--queue",
         type=_matching(_QUEUE, "research"),
         metavar="NAME",
-        help="LocalQueue of Kueue; adds --overlay kueue (its default: cartwheel)",
+        help="LocalQueue of Kueue; adds --overlay kueue (default with this overlay: cartwheel)",
     )
 
 
@@ -371,7 +395,9 @@ def _add_search(command: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluation(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", required=True, metavar="URI", help="new directory of the model: …/cartwheel/1")
+    command.add_argument(
+        "--output", required=True, metavar="URI", help="new directory of the model, such as gs://shop/cartwheel/1"
+    )
     command.add_argument(
         "--split",
         choices=[Split.VALIDATION, Split.TEST],
@@ -416,13 +442,13 @@ def _matching(pattern: str, example: str) -> Callable[[str], str]:
 
 
 def _duration(text: str) -> float:
-    """Parses a finite number of seconds or minutes, at least 0."""
+    """Parses a finite number of at least 0. Its unit, seconds or minutes, depends on the flag."""
     try:
         duration = float(text)
     except ValueError:
         duration = math.nan
     if not 0 <= duration < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least 0")
     return duration
 
 
@@ -435,7 +461,7 @@ def _removal(given: argparse.Namespace, screen: Screen) -> Removal:
 
 
 def _command(name: str, given: argparse.Namespace) -> str:
-    """Formats another `submit.py` command for the same cluster and namespace."""
+    """Formats a command of `submit.py`, such as `logs`, for the cluster and namespace that were given."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
     return f"{given.program} {name}{''.join(flags)}"
 

@@ -21,7 +21,7 @@ _FLAGS = {
 
 
 class Reason(Enum):
-    """Reasons for errors that callers handle."""
+    """Reasons for those errors of kubectl that callers handle."""
 
     NO_ANSWER = auto()
     """The cluster did not answer; it may answer later."""
@@ -34,20 +34,20 @@ class Reason(Enum):
 
 
 class KubectlError(Exception):
-    """An error of kubectl, with what to do about it."""
+    """An error of kubectl, with advice for the user."""
 
     def __init__(self, text: str, reason: Reason | None = None) -> None:
-        """Takes the message, and the reason if callers handle it."""
+        """Takes the message, and the reason if callers handle it; otherwise, `reason` is None."""
         super().__init__(text)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of refusal: a pattern of the server's message, and the sentence to show.
+    """A kind of refusal: a pattern that matches the server's message, and the sentence that replaces the message.
 
-    The sentence can contain `{words}`, the server's message; `{name}`, the text of the pattern's group; and `{flags}`,
-    the advice of `flags_for`.
+    The sentence can contain `{words}`, the server's message; `{name}`, the text that the pattern's group matches; and
+    `{flags}`, the advice of `flags_for`.
     """
 
     pattern: str
@@ -94,7 +94,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Explains the errors in the standard error of kubectl, with one sentence per kind of refusal."""
+    """Turns the standard error of kubectl into one error. Its text has one sentence per kind of refusal."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -107,7 +107,7 @@ def explain(stderr: str) -> KubectlError:
 
 
 def _errors(stderr: str) -> list[str]:
-    """Splits the standard error of kubectl into errors of one line each; drops notices."""
+    """Splits the standard error of kubectl into errors of one line each. Drops empty lines and notices."""
     errors: list[str] = []
     for line in (line.strip() for line in stderr.splitlines()):
         if not line or _NOTICE.match(line):
@@ -128,6 +128,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on the flags to change after a refusal; `words` is the server's message."""
+    """Returns advice on which flags to change after a refusal. `words` is the server's message."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

@@ -18,14 +18,14 @@ class Kubectl:
     context: str | None = None
     """Context of kubectl's configuration; None: the current one."""
     namespace: str | None = None
-    """Namespace; None: that of the context."""
+    """Namespace; None: the namespace of the context."""
 
     def kustomize(self, folder: str) -> str:
-        """Builds the manifests of a folder with a kustomization.yaml; needs no cluster."""
+        """Builds the manifests of a folder that contains a kustomization.yaml. Needs no cluster."""
         return _run(["kubectl", "kustomize", folder])
 
     def parse(self, manifests: str) -> list[Object]:
-        """Parses YAML manifests and labels each as managed by submit.py; needs no cluster."""
+        """Parses YAML manifests, and labels each object as managed by submit.py. Needs no cluster."""
         label = "app.kubernetes.io/managed-by=submit.py"
         text = _run(["kubectl", "label", "--local", "--overwrite", "-f", "-", label, "-o", "json"], manifests)
         objects, rest = [], text.strip()
@@ -36,7 +36,14 @@ class Kubectl:
         return objects
 
     def check(self, objects: Sequence[Object]) -> list[str]:
-        """Asks the server whether it would accept all objects; returns KIND/NAME of those that it would create."""
+        """Asks the server whether it would accept all objects. Changes nothing.
+
+        Returns:
+          KIND/NAME of each object that does not exist yet.
+
+        Raises:
+          KubectlError: the server would refuse an object, or does not answer.
+        """
         lines = self._call(["apply", "--dry-run=server", "-f", "-"], _list_of(objects)).splitlines()
         return [line.partition(" ")[0] for line in lines if line.endswith(" created (server dry run)")]
 
@@ -45,31 +52,37 @@ class Kubectl:
         self._call(["apply", "-f", "-"], _list_of(objects))
 
     def get(self, kind: str, name: str) -> Object | None:
-        """Gets an object; None if there is none."""
+        """Returns an object, or None if it does not exist."""
         text = self._call(["get", kind, name, "--ignore-not-found", "-o", "json"])
         return json.loads(text) if text.strip() else None
 
     def find_all(self, kind: str, selector: str) -> list[Object]:
-        """Lists the objects with the labels of a selector."""
+        """Lists the objects of a kind with labels that match the selector."""
         items: list[Object] = json.loads(self._call(["get", kind, "-l", selector, "-o", "json"]))["items"]
         return items
 
     def events(self, uid: str) -> list[Object]:
-        """Lists the events of an object."""
+        """Lists the Kubernetes events about the object with this uid."""
         found = self._call(["get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"])
         items: list[Object] = json.loads(found)["items"]
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Starts to delete an object and does not wait; the cluster deletes the object after its dependents."""
+        """Starts to delete an object, and does not wait. The cluster first deletes its dependents, such as pods."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:
-        """Returns the log of a container so far."""
+        """Returns the log of a container up to now. `options` are further flags of `kubectl logs`."""
         return self._call(["logs", pod, "-c", container, *options])
 
     def follow_logs(self, pod: str, container: str, since: str | None) -> "subprocess.Popen[str]":
-        """Starts a process that prints new log lines of a container, with timestamps, from the time `since` on."""
+        """Starts a process that prints the log lines of a container with timestamps, and waits for further lines.
+
+        Args:
+          pod: name of the pod.
+          container: name of the container.
+          since: time of the first line to print; None: prints all lines.
+        """
         options = [f"--since-time={since}"] if since else []
         return subprocess.Popen(
             self.command(["logs", "--follow", "--timestamps", pod, "-c", container, *options]),
@@ -82,7 +95,7 @@ class Kubectl:
         )
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """Returns the command line of a call to this cluster."""
+        """Returns the command line that runs kubectl with `arguments` for this cluster and namespace."""
         context = ["--context", self.context] if self.context else []
         namespace = ["--namespace", self.namespace] if self.namespace else []
         return ["kubectl", *context, *namespace, *arguments]

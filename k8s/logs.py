@@ -32,7 +32,7 @@ class ChiefLog:
         self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
     def watch(self, pod: Object) -> bool:
-        """Starts or continues reading; returns False once the logs of all containers are read."""
+        """Starts or continues reading the logs of a pod. Returns False once the logs of all its containers are read."""
         if self._thread is not None and self._thread.is_alive():
             return True
         for container in containers(pod):
@@ -47,14 +47,14 @@ class ChiefLog:
         return False
 
     def lines(self) -> Iterator[str]:
-        """Yields the lines since the last call."""
+        """Yields the lines that were read since the last call."""
         while not self._lines.empty():
             line = self._lines.get()
             self._kept.append(line)
             yield line
 
     def drain(self, pod: Object, seconds: float) -> Iterator[str]:
-        """Yields the remaining lines of a pod that has ended, waiting at most `seconds`."""
+        """Yields the remaining lines of a pod that has ended. Waits at most `seconds` for them."""
         end = time.monotonic() + seconds
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:
@@ -65,14 +65,17 @@ class ChiefLog:
         yield from self.lines()
 
     def problem(self) -> str | None:
-        """Returns why a log cannot be read; None if there is no problem. The first failure is retried silently."""
+        """Returns why a log cannot be read, or None if there is no problem.
+
+        The first failure to read a log is not a problem yet, because it is retried.
+        """
         for key, errors in self._failures.items():
             if errors and (len(errors) > 1 or key in self._finished):
                 return str(errors[-1])
         return None
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the JSON object at the end of the log; None if there is none."""
+        """Returns the JSON object at the end of the log, or None if the log does not end with an object."""
         lines = list(self._kept)
         if "{" not in lines:
             return None
@@ -84,7 +87,7 @@ class ChiefLog:
         return value if isinstance(value, dict) else None
 
     def last_error(self) -> str | None:
-        """Returns the message of the last ERROR line or Python error."""
+        """Returns the message of the last ERROR line or Python error in the log, or None if there is none."""
         for line in reversed(self._kept):
             if " ERROR " in line:
                 return line.partition(" ERROR ")[2].partition(": ")[2]

@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Screen:
-    """Terminal output with permanent lines above a status line. Without a terminal, each new status is a line."""
+    """Terminal output with permanent lines above a status line. Without a terminal, each status is a permanent line."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         """Takes the stream to write to."""
@@ -48,7 +48,7 @@ class Screen:
         self._stream.flush()
 
     def status(self, text: str, clock: str) -> None:
-        """Updates the status line; `clock` is shown on a terminal only."""
+        """Updates the status line. `clock` is the elapsed time, which is shown on a terminal only."""
         if self._is_terminal:
             self._stream.write(f"{self._clear()}{printable(text)}, {clock}")
             self._stream.flush()
@@ -78,7 +78,7 @@ class Follower:
     poll_seconds: float
     """Pause between two polls."""
     patience_seconds: float
-    """How long the workload may be blocked."""
+    """How long the workload may be blocked before following it stops."""
     epochs: int | None = None
     """Epochs of a training run, if known."""
     clock: Callable[[], float] = time.monotonic
@@ -92,7 +92,7 @@ class Follower:
         self._start = self.clock()
 
     def follow(self) -> Outcome:
-        """Follows the workload and returns its outcome.
+        """Follows the workload until it ends or is blocked for too long, and returns the outcome.
 
         Raises:
           NotOwned: a workload of another project has taken the step's name.
@@ -157,7 +157,7 @@ class Follower:
         self.screen.status(text, f"{minutes}:{seconds:02}")
 
     def _show(self, line: str) -> None:
-        """Shows a log line, except the lines of the result, which the caller prints."""
+        """Shows a log line. Skips the lines of the JSON result, because the caller prints the result."""
         self._is_in_result = self._is_in_result or line == "{"
         if not self._is_in_result:
             self.screen.line(line)
@@ -185,7 +185,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Removal:
-    """Waits until deleted workloads are gone, and shows the reason for the delay."""
+    """Waits until deleted workloads no longer exist. Meanwhile, shows what the deletion waits for."""
 
     kubectl: Kubectl
     """The cluster."""
@@ -199,10 +199,10 @@ class Removal:
     """Returns the current time in seconds."""
 
     def wait(self, workload: Object) -> None:
-        """Waits until a workload is gone.
+        """Waits until a deleted workload no longer exists.
 
         Raises:
-          KubectlError: kubectl failed, or the workload is still there after `patience_seconds`.
+          KubectlError: kubectl failed, or the workload still exists after `patience_seconds`.
         """
         start, name = self.clock(), workload["metadata"]["name"]
         while reason := self._reason(workload):
@@ -218,7 +218,7 @@ class Removal:
         self.screen.end()
 
     def _reason(self, workload: Object) -> str | None:
-        """Returns what the deletion waits for; None if the workload is gone."""
+        """Returns what the deletion waits for, or None if the workload no longer exists."""
         kind, name = workload["kind"].lower(), workload["metadata"]["name"]
         try:
             left = self.kubectl.get(kind, name)
@@ -232,7 +232,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Formats the main values of a result, to append to the text of the outcome."""
+    """Formats the main values of a result as the end of the outcome's text; '' if there are none."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

@@ -24,8 +24,8 @@ PREPARE = ["prepare", "--events", "gs://shop/e.csv", "--output", "gs://shop/data
         ([*TRAIN, "--nodes", "0"], "--nodes: '0' is not a whole number of at least 1"),
         ([*TRAIN, "--tag", "v1 beta"], "--tag: 'v1 beta' is not valid"),
         ([*TRAIN, "--registry", "https://registry"], "--registry: 'https://registry' is not valid"),
-        ([*TRAIN, "--poll", "nan"], "--poll: 'nan' is not a number of at least 0"),
-        ([*TRAIN, "--patience", "soon"], "--patience: 'soon' is not a number of at least 0"),
+        ([*TRAIN, "--poll", "nan"], "--poll: 'nan' is not a finite number of at least 0"),
+        ([*TRAIN, "--patience", "soon"], "--patience: 'soon' is not a finite number of at least 0"),
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value[-1]),
 )
