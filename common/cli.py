@@ -108,7 +108,7 @@ def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[ar
     Args:
       program: command to type, such as `python -m trainer`.
       description: first paragraph of the help.
-      epilog: text before the explanation of `COMMAND --help` and @FILE, with which the help ends.
+      epilog: last paragraph of the help. The explanation of `COMMAND --help` and @FILE is added to it.
     """
     parser = Parser(
         prog=program,

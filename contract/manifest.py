@@ -124,7 +124,7 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
     Args:
       manifest: the manifest of the dataset.
       root: directory of the dataset.
-      on_file: function that is called after each file whose checksum was verified.
+      on_file: function that is called after each verification of a file's checksum.
 
     Raises:
       ContractError: a file is missing or differs; the message names the first such file.

@@ -36,7 +36,7 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
     """Reads serialized blocks of several open files: one block of each file, then the next block of each, and so on.
 
     Args:
-      order: [S] int32, indices into `shards`, in the order in which the files are opened.
+      order: [S] int32, indices into `shards`, in the order of opening the files.
       shards: the files that `order` refers to. Either all or none of them are compressed.
       open_files: number of files that are open at the same time.
 

@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
       program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C, after which a
-      submitted step keeps running.
+      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C; a submitted
+      step keeps running.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)

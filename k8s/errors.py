@@ -37,7 +37,7 @@ class KubectlError(Exception):
     """An error of kubectl, with advice for the user."""
 
     def __init__(self, text: str, reason: Reason | None = None) -> None:
-        """Takes the message, and the reason if callers handle it; otherwise, `reason` is None."""
+        """Takes the message. `reason` is None unless callers handle errors with this reason."""
         super().__init__(text)
         self.reason = reason
 

@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of named figures, such as counts."""
+    """A list of named values, such as counts."""
 
     values: Sequence[tuple[str, Cell]]
-    """Pairs of name and figure."""
+    """Pairs of name and value."""
 
 
 @dataclass(frozen=True)

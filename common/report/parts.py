@@ -62,7 +62,7 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: 
       key: key of the picture.
       title: title of the picture.
       distribution: `histogram`, `mean`, `quantiles` and `max` of the values.
-      of: what is counted in each bin, in the plural; in the example, `items`.
+      of: unit of the counts in the bins, in the plural; in the example, `items`.
       unit: unit of the values, in the plural; in the example, `events`.
       colour: index of the colour in `SERIES`.
     """
@@ -120,7 +120,7 @@ def _class_name(index: int) -> str:
 def _median_bin(counts: Sequence[int]) -> int:
     """Returns the index of the bin that contains the median.
 
-    This is the last bin for which the earlier bins together contain at most half of all counts.
+    This is the last bin with the property that all bins before it contain at most half of the total count.
     """
     before = itertools.accumulate(counts[:-1], initial=0)
     return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
@@ -133,7 +133,7 @@ def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colo
       key: key of the picture.
       title: title of the picture.
       buckets: count of each bin. The key is the lower bound of the bin in seconds.
-      of: what is counted in each bin, in the plural; in the example, `sessions`.
+      of: unit of the counts in the bins, in the plural; in the example, `sessions`.
       colour: index of the colour in `SERIES`.
     """
     if not buckets:

@@ -210,7 +210,7 @@ def _link(partial: str, path: str) -> None:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes the unfinished files that killed processes left below a local directory. Ignores other stores."""
+    """Removes the unfinished files that killed processes left below a local directory. Does nothing in other stores."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
             with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
