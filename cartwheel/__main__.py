@@ -1,7 +1,7 @@
 """`python -m cartwheel`, the same as `cartwheel`."""
 
 from cartwheel.cli import main
-from common.storage import exit_process
+from common.signals import exit_process
 
 
 def run() -> None:

@@ -71,10 +71,16 @@ def load(export: str) -> Recommender:
 
     Raises:
       OSError: the directory contains no SavedModel.
+      ValueError: the SavedModel is damaged.
     """
     import tensorflow as tf
 
-    recommender = Recommender(tf.saved_model.load(export))
+    try:
+        recommender = Recommender(tf.saved_model.load(export))
+    except (tf.errors.OpError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{export} cannot be loaded ({type(error).__name__}: {error}); export the run again"
+        ) from error
     recommender.recommend(k=1)
     recommender.similar_items("", k=1)
     recommender.score("", [""])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import cli, logs
-from common.cli import DONE, INTERRUPTED
+from common.cli import DONE
+from common.signals import StopSignals, describe_stop
 from common.uris import refuse_credentials_in_arguments
 from trainer.config.flags import add_offer_flags, offer_flags
 from trainer.pages.summaries import summarize_offer
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
     if given.data and given.map:
         parser.error("--map names the columns of a table of items, but --data is a dataset; drop --map")
     logs.start_log(verbose=given.verbose)
-    cli.ExitOnTermination()
+    stop = StopSignals()
     try:
         logs.import_tensorflow(verbose=given.verbose)
         from cartwheel.api import refresh
@@ -50,10 +51,12 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
             data=given.data,
             **offer_flags(given),
         )
-    except KeyboardInterrupt:
-        log.error("interrupted; nothing was published")
-        return INTERRUPTED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if stop.received is not None:
+            log.error("%s", describe_stop(stop, given.output, resumes=False), exc_info=given.verbose)
+            return stop.status
+        if not isinstance(error, Exception):
+            raise
         is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
         log.error("%s", error if is_expected else f"{type(error).__name__}: {error}", exc_info=given.verbose)
         return cli.failure_status(error)

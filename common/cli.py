@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import Any
 
 from common.errors import InUseError, OwnershipLostError
 from common.streams import discard, encodable
@@ -22,9 +22,6 @@ IN_USE = 73
 after this status, but not after `PREEMPTED`."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
-TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a command. A terminal sends SIGHUP when it is closed."""
-
 Commands = argparse._SubParsersAction
 """The group of subcommands that `make_parser` returns."""
 
@@ -64,31 +61,6 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr
         super()._print_message(encodable(printable(message), stream) if stream else message, file)
-
-
-class ExitOnTermination:
-    """Signal handler that raises SystemExit, so that context managers and `finally` blocks clean up.
-
-    It handles SIGTERM and SIGHUP. A signal that the process already ignores, such as SIGHUP under `nohup`, stays
-    ignored. Without a handler, the first process of a container would ignore SIGTERM, and Kubernetes would kill it half
-    a minute later.
-    """
-
-    def __init__(self, status: int = TERMINATED) -> None:
-        """Installs the handler.
-
-        Args:
-          status: exit status of the process after SIGTERM or SIGHUP.
-        """
-        self._status = status
-        self.has_come = False
-        for number in TERMINATION_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-                signal.signal(number, self)
-
-    def __call__(self, *_: object) -> NoReturn:
-        self.has_come = True
-        raise SystemExit(self._status)
 
 
 def failure_status(error: Exception) -> int:

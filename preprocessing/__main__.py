@@ -1,6 +1,6 @@
 """`python -m preprocessing`."""
 
-from common.storage import exit_process
+from common.signals import exit_process
 from preprocessing.cli import main
 
 exit_process(main())

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common import cli, logs, storage
-from common.cli import DONE, INTERRUPTED, TERMINATED
+from common.cli import DONE
 from common.settings import apply_settings, settings_of
+from common.signals import StopSignals, describe_stop
 from common.uris import refuse_credentials_in_arguments
 from contract.schema import SplitMethod
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
@@ -44,19 +45,17 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     except ValueError as error:
         parser.error(str(error))
     logs.start_log(verbose=given.verbose)
-    stop = cli.ExitOnTermination()
+    stop = StopSignals()
     try:
-        with storage.explain_full_disk(given.__dict__.get("output")):
+        with storage.hold_temporary_files(given.command), storage.explain_full_disk(given.__dict__.get("output")):
             result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
-    except KeyboardInterrupt:
-        log.error("interrupted; nothing was published")
-        return INTERRUPTED
-    except Exception as error:
-        if not stop.has_come:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if stop.received is not None:
+            log.error("%s", describe_stop(stop, given.__dict__.get("output"), resumes=False), exc_info=given.verbose)
+            return stop.status
+        if isinstance(error, Exception):
             return _fail(error, verbose=given.verbose)
-        # Beam replaced the SystemExit by an error of its own
-        log.error("stopped by a signal; nothing was published", exc_info=given.verbose)
-        return TERMINATED
+        raise
     cli.print_result(result, _SUMMARIES[given.command], as_json=given.json)
     return DONE
 

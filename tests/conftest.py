@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -59,3 +60,14 @@ def pytest_collection_finish() -> None:
         from tests.beam_caches import cache_reflection
 
         cache_reflection()
+
+
+@pytest.fixture
+def restored_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restores after the test what `common.signals.StopSignals` changes."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

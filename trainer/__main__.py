@@ -1,6 +1,6 @@
 """`python -m trainer`."""
 
-from common.storage import exit_process
+from common.signals import exit_process
 from trainer.cli import main
 
 exit_process(main())

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import cli, logs, storage
-from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
+from common.cli import DONE, FAILED, PREEMPTED, TERMINATED
 from common.settings import apply_settings
+from common.signals import StopSignals, describe_stop
 from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
 from trainer.config.flags import build_parser, offer_flags
@@ -53,29 +54,36 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     config = _read_config(given, parser)
     logs.start_log(verbose=given.verbose)
     # until training installs its own handlers
-    cli.ExitOnTermination(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
+    stop = StopSignals(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
     try:
         logs.import_tensorflow(verbose=given.verbose)
         with storage.explain_full_disk(given.__dict__.get("workdir"), given.__dict__.get("output")):
             result = _run(given, config)
-    except (ValueError, OSError) as error:
-        log.error("%s", error, exc_info=given.verbose)
-        return cli.failure_status(error)
-    except Preempted as stop:
-        log.warning("%s", stop)
+    except Preempted as preempted:
+        log.warning("%s", preempted)
         return PREEMPTED
-    except KeyboardInterrupt:
-        resumes = given.command in (*_RESUMABLE, "recommend")
-        log.error("interrupted; %s", "run the same command again to resume" if resumes else "nothing was published")
-        return INTERRUPTED
-    except Exception as error:
-        # a log file gets the traceback, because it may be all that is left of a long run
-        if given.verbose or not sys.stderr.isatty():
-            log.error("traceback of an unexpected error:", exc_info=True)
-        log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
-        return FAILED
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if stop.received is not None:
+            resumes = given.command in (*_RESUMABLE, "recommend")
+            log.error("%s", describe_stop(stop, given.__dict__.get("output"), resumes=resumes), exc_info=given.verbose)
+            return stop.status
+        if not isinstance(error, Exception):
+            raise
+        return _fail(error, verbose=given.verbose)
     cli.print_result(result, summaries.SUMMARIES[given.command], as_json=given.json)
     return DONE if result.get("is_healthy", True) else FAILED
+
+
+def _fail(error: Exception, *, verbose: bool) -> int:
+    """Logs an error and returns the exit status."""
+    if isinstance(error, ValueError | OSError):
+        log.error("%s", error, exc_info=verbose)
+        return cli.failure_status(error)
+    # a log file gets the traceback, because it may be all that is left of a long run
+    if verbose or not sys.stderr.isatty():
+        log.error("traceback of an unexpected error:", exc_info=True)
+    log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
+    return FAILED
 
 
 _ADVICE = {

@@ -5,10 +5,6 @@ gs:// and, with tensorflow-io, s3://. An fsspec plugin (`s3fs`, `gcsfs` of the `
 Network operations are retried within the limits of `limits.py`, and transfers are verified by SHA-256.
 """
 
-import os
-import sys
-from typing import NoReturn
-
 from common.errors import InUseError, OwnershipError, OwnershipLostError
 from common.storage.cache import process_cache
 from common.storage.disk_space import explain_full_disk
@@ -35,7 +31,7 @@ from common.storage.ownership import (
     try_to_check_ownership,
 )
 from common.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
-from common.storage.scratch import make_scratch, scratch_folder
+from common.storage.scratch import hold_temporary_files, make_scratch, remove_scratch, scratch_folder
 from common.storage.stores import OWNER, is_local, is_served_by_tensorflow, local_path, remove_partial
 
 __all__ = [
@@ -47,9 +43,9 @@ __all__ = [
     "check_ownership",
     "check_writable",
     "exists",
-    "exit_process",
     "explain_full_disk",
     "find_files",
+    "hold_temporary_files",
     "is_intact",
     "is_local",
     "is_served_by_tensorflow",
@@ -66,6 +62,7 @@ __all__ = [
     "refuse_existing",
     "remove",
     "remove_partial",
+    "remove_scratch",
     "scratch_folder",
     "sha256",
     "size",
@@ -75,12 +72,3 @@ __all__ = [
     "upload_all",
     "write_bytes",
 ]
-
-
-def exit_process(status: int) -> NoReturn:
-    """Exits with `status`. If tensorflow-io is loaded, skips Python's cleanup, because that may crash (status 134)."""
-    if "tensorflow_io" in sys.modules:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)

@@ -17,6 +17,8 @@ from functools import cache
 from common.storage.processes import boot_id
 
 _PREFIX = "cartwheel-scratch"
+_own_folders: list[tuple[str, int]] = []
+"""Parent folders, each with the id of the process that made it; a forked child inherits the list."""
 
 
 def make_scratch(name: str) -> str:
@@ -34,6 +36,28 @@ def scratch_folder(name: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def hold_temporary_files(name: str) -> Iterator[None]:
+    """Redirects Python's `tempfile` to a folder of its own, which is removed at the end of the context.
+
+    Libraries make temporary files before they prepare to remove them. A signal in between, or SIGKILL, would leave
+    these files for good.
+    """
+    before = tempfile.gettempdir()
+    with scratch_folder(name) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def remove_scratch() -> None:
+    """Removes all temporary folders of this process, for a process that ends without Python's cleanup."""
+    for folder, process in _own_folders:
+        _remove_own(folder, process)
+
+
 @cache
 def _process_folder(parent: str, process: int) -> str:
     """Creates the folder in `parent` that contains the temporary folders of this process.
@@ -48,6 +72,7 @@ def _process_folder(parent: str, process: int) -> str:
         fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
     folder = os.path.join(parent, prefix + os.path.basename(new).rpartition("-")[2])
     os.rename(new, folder)
+    _own_folders.append((folder, process))
     atexit.register(_remove_own, folder, process)
     return folder
 

@@ -27,12 +27,14 @@ def try_to_write_report(root: str) -> str | None:
     """Like `write_report`, but logs an error and returns None, because the dataset itself is complete."""
     try:
         return write_report(root)
-    except Exception:
+    except Exception as error:
         log.warning(
-            "the dataset at %s is complete, but its report could not be drawn; once the error below is fixed, draw it "
-            "with `cartwheel report --data %s`",
+            "the dataset at %s is complete, but its report could not be drawn (%s: %s); fix this error, then draw the "
+            "report with `cartwheel report --data %s`",
             root,
+            type(error).__name__,
+            error,
             root,
-            exc_info=True,
+            exc_info=not isinstance(error, ValueError | OSError),
         )
         return None

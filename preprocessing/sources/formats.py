@@ -255,7 +255,8 @@ def _guess_utf16(start: bytes) -> str:
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
     """Returns the fields of the JSON objects in the first lines, in order of occurrence."""
-    lines = [line for line in (start.rpartition(b"\n")[0] or start).splitlines() if line.strip()]
+    complete = start.rpartition(b"\n")[0]
+    lines = [line for line in (complete if complete.strip() else start).splitlines() if line.strip()]
     fields: dict[str, None] = {}
     problem = ""
     for line in lines:

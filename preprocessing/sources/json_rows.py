@@ -1,6 +1,7 @@
 """Reads JSON Lines files. Each line is an object, which may be nested."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from preprocessing import validation
+from preprocessing.mapping import to_ids
 from preprocessing.sources.line_batches import LineBatch, find_lines, is_utf8, reject_lines
 from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
 
+_OPEN, _CLOSE = b"{}"
 _EXACT = 2.0**53
 """Whole numbers below this limit are exact as floating-point numbers."""
 
@@ -51,8 +54,8 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
         if not is_utf8(data):  # Arrow would not notice
             raise pa.ArrowInvalid("lines that are not UTF-8")
         table = read_table(data, columns)
-        if len(table) != len(begins):
-            raise pa.ArrowInvalid("several objects on a line")
+        if len(table) != len(begins) or not _are_braced(lines.data, begins, ends):
+            raise pa.ArrowInvalid("a line without an object, or with several")
     except pa.ArrowInvalid:
         # a malformed line, a field of several types, or values that Arrow would change: slower, line by line
         objects, is_object = _parse_each(lines.data, begins, ends)
@@ -69,7 +72,8 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
     """Parses lines of JSON objects to a table with the fields `columns`. Texts that look like times stay texts.
 
     Raises:
-      pa.ArrowInvalid: a line is not a JSON object, or a field has several types or numbers that Arrow would round.
+      pa.ArrowInvalid: a line is not a JSON object, or a field has several types, numbers that Arrow would round, or
+        numbers that are not finite.
     """
     if not data:
         return _select(pa.table({}), columns)
@@ -79,9 +83,19 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
     if schema != table.schema:
         parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         table = _select(pa_json.read_json(pa.BufferReader(data), read, parse), columns)
-    if any(_has_rounded(column.combine_chunks()) for column in table.columns):
-        raise pa.ArrowInvalid("rounded whole numbers")
+    if any(_is_inexact(column.combine_chunks()) for column in table.columns):
+        raise pa.ArrowInvalid("whole numbers that Arrow rounds, or numbers that are not finite")
     return table
+
+
+def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
+    """Returns True if each line starts with `{` and ends with `}`.
+
+    Arrow ignores line ends between objects, so as many objects as lines could also mean that one line has none and
+    another has two. But a line with these two characters has at least one object.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    return bool(np.all(buffer[begins] == _OPEN) and np.all(buffer[ends - 1] == _CLOSE))
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -89,7 +103,7 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
-            value = json.loads(data[begin:end])
+            value = json.loads(data[begin:end], parse_float=_parse_number, parse_constant=_parse_number)
             if b"\\u" in data[begin:end]:  # half of a surrogate pair is not valid text
                 value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         except ValueError:
@@ -98,6 +112,18 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
             objects.append(value)
             is_object[row] = True
     return objects, is_object
+
+
+def _parse_number(text: str) -> float | None:
+    """Converts a JSON number, such as 1e400, or one of the words NaN and Infinity. NaN is a missing value.
+
+    Raises:
+      ValueError: the number is infinite.
+    """
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is not a finite number")
+    return None if math.isnan(value) else value
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
@@ -131,8 +157,8 @@ def _scalars_to_text(value: Any) -> Any:
         return {name: _scalars_to_text(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_scalars_to_text(part) for part in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        return str(int(value))  # as `to_ids` converts a column of numbers
+    if isinstance(value, float):
+        return to_ids(pa.array([value]))[0].as_py()  # as in a column of numbers
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
@@ -145,15 +171,15 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_timestamp(kind) else kind
 
 
-def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if values contain floats that Arrow may have rounded from large whole numbers."""
+def _is_inexact(values: pa.Array) -> bool:
+    """Returns True if values contain NaN, infinity, or floats that Arrow may have rounded from large whole numbers."""
     if pa.types.is_struct(values.type):
-        return any(_has_rounded(part) for part in values.flatten())
+        return any(_is_inexact(part) for part in values.flatten())
     if pa.types.is_list(values.type):
-        return _has_rounded(values.flatten())
+        return _is_inexact(values.flatten())
     if not pa.types.is_floating(values.type):
         return False
-    return bool(pc.any(pc.greater_equal(pc.abs(values), _EXACT)).as_py())
+    return bool(pc.any(pc.invert(pc.less(pc.abs(values), _EXACT))).as_py())  # comparisons with NaN are false
 
 
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:

@@ -41,11 +41,12 @@ LOAD = """
 import sys
 import tensorflow as tf
 from common import storage
+from common.signals import exit_process
 
 assert storage.is_served_by_tensorflow(sys.argv[1])
 score = tf.saved_model.load(sys.argv[1]).signatures["score"]
 print(float(score(visitor_id=tf.constant(["v0"]), item_id=tf.constant(["i0"]))["score"][0]))
-storage.exit_process(0)
+exit_process(0)
 """
 
 

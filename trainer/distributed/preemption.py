@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from common.cli import TERMINATED, TERMINATION_SIGNALS
+from common.cli import TERMINATED
+from common.signals import TERMINATION_SIGNALS
 
 
 class Preempted(Exception):  # noqa: N818 (not an error)

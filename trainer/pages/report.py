@@ -59,13 +59,15 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
     """Writes the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
     try:
         return write_report(workdir, data=data, shown=shown)
-    except Exception:
+    except Exception as error:
         log.warning(
-            "the report of %s could not be drawn, but all other files are complete; once the error below is fixed, "
-            "draw it with `cartwheel report --workdir %s`",
+            "the report of %s could not be drawn (%s: %s), but all other files are complete; fix this error, then draw "
+            "the report with `cartwheel report --workdir %s`",
             workdir,
+            type(error).__name__,
+            error,
             workdir,
-            exc_info=True,
+            exc_info=not isinstance(error, ValueError | OSError),
         )
         return None
 

@@ -4,11 +4,11 @@ The SavedModel format reserves `assets.extra` for files that no graph reads; Ten
 only its warm-up requests from there.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from common import storage
+from common.sealed_json import decode_sealed, encode_sealed
 from common.storage.paths import join
 from trainer.runs.layout import RunLayout
 
@@ -20,7 +20,8 @@ CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
 """A JSON object. `name` is the name of the model, such as mf. `offer` contains the number of items on offer, and the
-numbers of excluded items by reason. `half_lives_days` lists the half-lives of the model's trends; it may be empty."""
+numbers of excluded items by reason. `half_lives_days` lists the half-lives of the model's trends; it may be empty.
+`files` has the SHA-256 of every other file except the model card, by name."""
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 """Requests that TensorFlow Serving runs before it serves a version; it prescribes the path."""
 ITEMS = "assets/items.txt"
@@ -28,21 +29,43 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Writes the description of an export."""
-    storage.write_bytes(join(uri, INFO), (json.dumps(info, allow_nan=False) + "\n").encode())
+    """Writes the description of an export, with the checksums of the files that are there."""
+    names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
+    checksums = {name: storage.sha256(join(uri, name)) for name in names}
+    storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))
 
 
 def read_info(uri: str) -> dict[str, Any]:
     """Reads the description of an export.
 
     Raises:
-      ValueError: the directory is not an export of this version.
+      ValueError: the directory is not an export of this version, or the description is damaged.
     """
     try:
-        info = json.loads(storage.read_bytes(join(uri, INFO)))
-        return {**info, "name": str(info["name"]), "half_lives_days": list(info["half_lives_days"])}
-    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{uri} has no {INFO} of this version; export the run again") from error
+        info = decode_sealed(storage.read_bytes(join(uri, INFO)))
+        checks = {"name": str, "offer": dict, "half_lives_days": list, "files": dict}
+        return {**info, **{key: kind(info[key]) for key, kind in checks.items()}}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{uri} has no {INFO} of this version, or it is damaged; export the run again") from error
+
+
+def check_files(uri: str, checksums: Mapping[str, str], source: str) -> None:
+    """Checks that all files of an export are there and intact.
+
+    Args:
+      uri: the export, or a copy of it.
+      checksums: SHA-256 of the files, by name, as `read_info` returns them.
+      source: the export to name in the error message.
+
+    Raises:
+      ValueError: a file is missing or damaged.
+    """
+    for name, expected in checksums.items():
+        path = join(uri, name)
+        if not storage.exists(path):
+            raise ValueError(f"{source} has no {name}; export the run again")
+        if storage.sha256(path) != expected:
+            raise ValueError(f"{join(source, name)} is damaged: its checksum is wrong; export the run again")
 
 
 def check_export(uri: str) -> None:

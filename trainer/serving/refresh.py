@@ -7,8 +7,7 @@ graph and all weights are copied. A table of items has no events, so it changes 
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,8 @@ def refresh(
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: `export` is not an export of this version, or the rules do not fit the items; see `find_offer`.
+      ValueError: `export` is not an export of this version or is damaged, or the rules do not fit the items; see
+        `find_offer`.
     """
     storage.refuse_existing(output, marker=layout.MARKER)
     layout.check_export(export)
@@ -61,16 +61,14 @@ def refresh(
     offer = find_offer(items, facts, rules or OfferRules())
     events = None if newer is None else _events_of(newer, items)
     with storage.publish_directory(output, marker=layout.MARKER) as staging:
-        replaced = (os.path.dirname(layout.VARIABLES) + "/", layout.INFO, _FINGERPRINT)
         for name in storage.list_files(export):
-            if not name.startswith(replaced):
-                _copy(join(export, name), os.path.join(staging, name))
-        with _local_variables(export) as prefix:
-            values = _read_variables(prefix, export)
-            earlier = values[_MASK].numpy()
-            values[_MASK] = tf.constant(offer.is_offered)
-            num_newer = _advance_trends(values, info["half_lives_days"], events)
-            _write_variables(values, os.path.join(staging, layout.VARIABLES))
+            _copy(join(export, name), os.path.join(staging, name))
+        layout.check_files(staging, info["files"], export)
+        values = _read_variables(os.path.join(staging, layout.VARIABLES), export)
+        earlier = values[_MASK].numpy()
+        values[_MASK] = tf.constant(offer.is_offered)
+        num_newer = _advance_trends(values, info["half_lives_days"], events)
+        _replace_variables(values, staging)
         layout.write_info(staging, info | {"offer": offer.to_json()})
     added, removed = int((offer.is_offered & ~earlier).sum()), int((earlier & ~offer.is_offered).sum())
     message = "%s: %d of %d items are on offer, %d added and %d removed"
@@ -124,24 +122,15 @@ def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
     return dict(zip(types, tensors, strict=True))
 
 
-def _write_variables(values: dict[str, tf.Tensor], output: str) -> None:
-    os.makedirs(os.path.dirname(output), exist_ok=True)
+def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
+    """Replaces the checkpoint of a SavedModel, and removes the hash of the earlier one."""
+    prefix = os.path.join(staging, layout.VARIABLES)
+    shutil.rmtree(os.path.dirname(prefix))
+    storage.remove(os.path.join(staging, _FINGERPRINT))
+    os.makedirs(os.path.dirname(prefix))
     tf.raw_ops.SaveV2(
-        prefix=output, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
+        prefix=prefix, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
     )
-
-
-@contextmanager
-def _local_variables(export: str) -> Iterator[str]:
-    """Yields the path prefix of a local copy of an export's checkpoint."""
-    if storage.is_local(export):
-        yield os.path.join(storage.local_path(export), layout.VARIABLES)
-        return
-    folder = os.path.dirname(layout.VARIABLES)
-    with storage.scratch_folder("refresh") as scratch:
-        for name in storage.list_files(join(export, folder)):
-            _copy(join(export, folder, name), os.path.join(scratch, folder, name))
-        yield os.path.join(scratch, layout.VARIABLES)
 
 
 def _copy(uri: str, path: str) -> None:

@@ -35,6 +35,10 @@ _ROW = {"timestamp": 1440000000000, "visitorid": "v", "event": "view", "itemid":
 JSON_LINES = (
     *(json.dumps(_ROW | change).encode() for change in ({}, {"visitorid": 7}, {"event": "looked"}, {"itemid": None})),
     b'{"itemid": "i", "event": "view", "visitorid": "v", "timestamp": 1440000000000}',  # equals the first
+    json.dumps(_ROW).encode() * 2,
+    json.dumps(_ROW | {"visitorid": "LARGE"}).encode().replace(b'"LARGE"', b"1e400"),
+    json.dumps(_ROW | {"visitorid": float("nan")}).encode(),
+    json.dumps(_ROW | {"visitorid": 1e-7}).encode(),
     b'{"timestamp": 1440000000000',
     b"[1]",
     b"7",

@@ -189,10 +189,33 @@ def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     assert events.rejects.texts == ["{broken", "[1]"]
 
 
+def test_the_first_line_of_json_may_be_long(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(' \n\n{"timestam')
+    with pytest.raises(ValueError, match=r"is not valid JSON Lines: .* not b'{.timestam'"):
+        read(PrepareConfig(events=str(path)))
+
+
 def read_json(tmp_path, *objects: dict, item: str = "i", bad: str = "") -> tuple[pa.Table, list[ParsedEvents]]:
     path = tmp_path / "lines.jsonl"
     path.write_text("".join(json.dumps({"t": ROWS[0][0]} | value) + "\n" for value in objects) + bad)
     return read(PrepareConfig(events=str(path), columns=EventColumns(visitor="v", item=item, time="t", kind="'view'")))
+
+
+@pytest.mark.parametrize(
+    ("bad", "rejects"),
+    [
+        ('{"t": 1, "i": 1}{"t": 1, "i": 2}\n \n', ['{"t": 1, "i": 1}{"t": 1, "i": 2}', " "]),  # two objects, two lines
+        ('{"i": 1e400}\n{"i": Infinity}\n', ['{"i": 1e400}', '{"i": Infinity}']),
+        ('{"t": 1, "v": "v", "i": NaN}\n', ['{"t": 1, "v": "v", "i": NaN}']),  # a missing value
+        ('{"i": 1e400}\n{"i": [1]\n', ['{"i": 1e400}', '{"i": [1]']),
+    ],
+    ids=["objects", "infinite", "missing", "brackets"],
+)
+def test_a_line_of_json_is_one_object_with_finite_numbers(tmp_path, bad, rejects):
+    table, (events,) = read_json(tmp_path, {"i": "first", "v": "v"}, bad=bad)
+    assert table["item"].to_pylist() == ["first"]
+    assert events.rejects.texts == rejects
 
 
 @pytest.mark.parametrize("bad", ["", "{broken\n"])

@@ -182,7 +182,7 @@ def test_an_export_without_a_mask_is_refused(tmp_path):
     model = Model()
     signatures = {"recommend": model.recommend, "similar_items": model.recommend}
     tf.saved_model.save(model, str(tmp_path), signatures=signatures)
-    write_info(str(tmp_path), {"name": "old", "half_lives_days": []})
+    write_info(str(tmp_path), {"name": "old", "offer": {}, "half_lives_days": []})
     with pytest.raises(ValueError, match="lacks the mask of items on offer; export the run again"):
         open_exports([str(tmp_path)])
 

@@ -1,6 +1,6 @@
 """A refresh changes the lists of an export, and nothing else."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -98,8 +98,9 @@ def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_p
         *("", "", ""),
     ]
     offer = {"offered": 6, "excluded": {"unavailable": 1, "denied": 1, "category": 0}}
-    info = json.loads((tmp_path / "new" / layout.INFO).read_text())
-    assert info == {"name": "dot", "offer": offer, "half_lives_days": []}
+    info = layout.read_info(str(tmp_path / "new"))
+    assert (info["name"], info["offer"], info["half_lives_days"]) == ("dot", offer, [])
+    layout.check_files(str(tmp_path / "new"), info["files"], "new")
     assert summary["offer"] == offer
     assert (tmp_path / "new" / layout.CARD).read_text() == "# Card"
 
@@ -148,6 +149,21 @@ def test_a_refresh_replaces_nothing(dataset, model, tmp_path):
         refresh(export=first, output=first, facts=facts_of(dict.fromkeys(ITEMS)))
 
 
+@pytest.mark.parametrize("name", ["saved_model.pb", "assets/visitors.txt", layout.WARM_UP, layout.INFO])
+@pytest.mark.parametrize("change", ["flipped", "missing"])
+def test_a_damaged_export_is_refused(dataset, model, tmp_path, name, change):
+    first = export(model, dataset, tmp_path)
+    file = Path(first, name)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.unlink()
+    if change == "flipped":
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged|has no |is not a SavedModel"):
+        refresh(export=first, output=str(tmp_path / "new"), facts=facts_of(dict.fromkeys(ITEMS)))
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_directory_that_is_no_export_is_refused(dataset, tmp_path):
     facts = facts_of(dict.fromkeys(ITEMS))
     with pytest.raises(ValueError, match="is not a SavedModel; give the directory that `cartwheel export"):
@@ -155,9 +171,9 @@ def test_a_directory_that_is_no_export_is_refused(dataset, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
     for write in (lambda: None, lambda: layout.write_info(str(tmp_path / "foreign"), {"name": "old"})):
         write()
-        with pytest.raises(ValueError, match=r"has no assets.extra/model.json of this version; export the run again"):
+        with pytest.raises(ValueError, match=r"has no assets.extra/model.json of this version"):
             refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)
-    layout.write_info(str(tmp_path / "foreign"), {"name": "old", "half_lives_days": []})
+    layout.write_info(str(tmp_path / "foreign"), {"name": "old", "offer": {}, "half_lives_days": []})
     storage.write_bytes(str(tmp_path / "foreign" / layout.ITEMS), "".join(f"{item}\n" for item in ITEMS).encode())
     with pytest.raises(ValueError, match="foreign lacks the mask of items on offer; export the run again"):
         refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)

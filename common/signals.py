@@ -1,0 +1,98 @@
+"""Stops a command at Ctrl-C, SIGTERM or SIGHUP, so that it cleans up first."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from common import storage
+from common.cli import INTERRUPTED, TERMINATED
+
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that stop a command. A terminal sends SIGHUP when it is closed."""
+_RAISE_AGAIN_SECONDS = 0.05
+
+
+class StopSignals:
+    """Raises an exception in the main thread at a signal, so that context managers and `finally` blocks clean up.
+
+    The exception is KeyboardInterrupt for Ctrl-C and otherwise SystemExit. Without handlers, the first process of a
+    container would ignore SIGTERM and be killed half a minute later.
+
+    The exception may be lost: Python drops it if it is raised in a `__del__` or in a callback of a weak reference, and
+    raises it again here. Libraries replace it by an error of their own. Therefore, a command that fails after a signal
+    was stopped by this signal; `received` tells.
+    """
+
+    def __init__(self, status: int = TERMINATED) -> None:
+        """Installs the handlers.
+
+        Args:
+          status: exit status after SIGTERM or SIGHUP.
+        """
+        self._status = status
+        self.received: signal.Signals | None = None
+        for number in (signal.SIGINT, *TERMINATION_SIGNALS):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and `&` SIGINT
+                signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._raise)
+        self._report = sys.unraisablehook
+        sys.unraisablehook = self._on_dropped
+
+    @property
+    def status(self) -> int:
+        """Exit status of a command that a signal stopped."""
+        return INTERRUPTED if self.received == signal.SIGINT else self._status
+
+    def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.received = signal.Signals(number)
+        self._raise(number, frame)
+
+    def _raise(self, *_: object) -> NoReturn:
+        raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(self._status)
+
+    def _on_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
+        """Raises the exception of a signal again, a moment after Python dropped it; reports all others as usual."""
+        if self.received is not None and isinstance(dropped.exc_value, SystemExit | KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_SECONDS)
+        else:
+            self._report(dropped)
+
+
+def exit_process(status: int) -> NoReturn:
+    """Exits with `status`.
+
+    Skips Python's cleanup if it may crash (status 134): after a signal, when threads of TensorFlow still run, and if
+    tensorflow-io is loaded.
+    """
+    if status in (INTERRUPTED, TERMINATED) or "tensorflow_io" in sys.modules:
+        storage.remove_scratch()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def describe_stop(stop: StopSignals, output: str | None, *, resumes: bool) -> str:
+    """Describes in a line that a signal stopped a command, and what has become of its output.
+
+    Args:
+      stop: the signals of the command.
+      output: path or URI of the new output; None if the command publishes nothing.
+      resumes: whether the same command would continue.
+    """
+    cause = "interrupted" if stop.received is None or stop.status == INTERRUPTED else f"stopped by {stop.received.name}"
+    if output is not None and _is_complete(output):
+        return f"{cause}; {output} is complete"
+    return f"{cause}; {'run the same command again to resume' if resumes else 'nothing was published'}"
+
+
+def _is_complete(output: str) -> bool:
+    try:
+        storage.refuse_existing(output)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
