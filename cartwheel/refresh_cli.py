@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
             **offer_flags(given),
         )
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        if stop.received is not None:
+        if stop.caused(error):
             log.error("%s", describe_stop(stop, given.output, resumes=False), exc_info=given.verbose)
             return stop.status
         if not isinstance(error, Exception):

@@ -20,9 +20,8 @@ class StopSignals:
     The exception is KeyboardInterrupt for Ctrl-C and otherwise SystemExit. Without handlers, the first process of a
     container would ignore SIGTERM and be killed half a minute later.
 
-    The exception may be lost: Python drops it if it is raised in a `__del__` or in a callback of a weak reference, and
-    raises it again here. Libraries replace it by an error of their own. Therefore, a command that fails after a signal
-    was stopped by this signal; `received` tells.
+    Python drops an exception that is raised in a `__del__` or in a callback of a weak reference; this class raises it
+    again. A library may replace the exception with an error of its own; `caused` tells.
     """
 
     def __init__(self, status: int = TERMINATED) -> None:
@@ -44,6 +43,12 @@ class StopSignals:
     def status(self) -> int:
         """Exit status of a command that a signal stopped."""
         return INTERRUPTED if self.received == signal.SIGINT else self._status
+
+    def caused(self, error: BaseException) -> bool:
+        """Returns True if a signal came before the error. KeyboardInterrupt counts as one, which tools raise, too."""
+        if isinstance(error, KeyboardInterrupt) and self.received is None:
+            self.received = signal.SIGINT
+        return self.received is not None
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
         self.received = signal.Signals(number)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
         with storage.hold_temporary_files(given.command), storage.explain_full_disk(given.__dict__.get("output")):
             result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        if stop.received is not None:
+        if stop.caused(error):
             log.error("%s", describe_stop(stop, given.__dict__.get("output"), resumes=False), exc_info=given.verbose)
             return stop.status
         if isinstance(error, Exception):

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
         log.warning("%s", preempted)
         return PREEMPTED
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        if stop.received is not None:
+        if stop.caused(error):
             resumes = given.command in (*_RESUMABLE, "recommend")
             log.error("%s", describe_stop(stop, given.__dict__.get("output"), resumes=resumes), exc_info=given.verbose)
             return stop.status
