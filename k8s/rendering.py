@@ -14,33 +14,34 @@ HERE = Path(__file__).resolve().parent
 _BASE_STEPS = ("prepare", "train", "evaluate-export")
 STEPS = ("prepare", "train", "tune", "evaluate-export")
 _TRAINING = ("train", "tune")
-"""The steps that train models; `components/tune` builds the Job of `tune` from that of `train`."""
+"""The steps that train models. `components/tune` turns the Job `train` of the base into the Job `tune`."""
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
-"""Overlays that apply to training only."""
+"""Overlays that are applied only to the steps that train models."""
 _LAST = ("jobset", "kueue")
-"""Overlays applied last: `jobset` copies the Job with all patches, and `kueue` labels the JobSet or the Job."""
+"""Overlays that are applied last. `jobset` copies the patched Job into a JobSet, and `kueue` labels the JobSet or the
+Job."""
 
 _MEMORY_GIB, _CPUS = 8, 2
 """Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
 _CUDA_CACHE = "/data/.cuda-cache"
-"""Directory for the GPU kernels that the driver compiles at the first start. This takes minutes, so the directory is on
-the volume: files in /tmp are lost when the pod ends."""
+"""Directory for the GPU kernels that the driver compiles at the first start. The compilation takes minutes. The
+directory is on the volume, so that later pods find the kernels; files in /tmp are lost when the pod ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One Job of a run."""
+    """A step of a run. Each step is one Job or JobSet on the cluster."""
 
     name: str
     """prepare, train, tune or evaluate-export."""
     arguments: Mapping[str, Sequence[str]]
-    """Arguments of each command, such as those after `python -m trainer export`."""
+    """Arguments by command. For the command `export`, they are the arguments that follow `python -m trainer export`."""
     trials: int = 1
-    """Number of trials of a search; each has its own pod."""
+    """Number of trials of a search, used by `tune`. Each trial has its own pod."""
     parallel: int = 1
-    """Number of trials that run at the same time."""
+    """Number of trials that run at the same time, used by `tune`."""
 
     def __post_init__(self) -> None:
         for argument in (argument for arguments in self.arguments.values() for argument in arguments):
@@ -49,7 +50,8 @@ class Step:
                 raise ValueError(f"{argument!r} contains a line break; give each argument on one line")
             if argument.startswith("@"):
                 raise ValueError(
-                    f"{argument} would read arguments from a file in the pod; give the arguments themselves"
+                    f"{argument} starts with @, so the pod would read arguments from a file of that name; give the "
+                    "arguments themselves"
                 )
 
 
@@ -76,7 +78,7 @@ class Placement:
 
 
 def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
-    """Renders the manifests of one step.
+    """Renders the Kubernetes manifests of a step as YAML.
 
     Raises:
       KubectlError: kubectl is missing, or the overlays conflict.
@@ -117,12 +119,16 @@ def _queue_patches(placement: Placement) -> list[dict[str, Any]]:
 
 
 def _unused_jobs(step: str) -> list[str]:
-    """Returns the Jobs of the base that are not part of a step."""
+    """Returns the names of the Jobs in `k8s/base` that a step does not use. They are deleted from the manifests."""
     return [name for name in _BASE_STEPS if name != ("train" if step == "tune" else step)]
 
 
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
-    """Returns the kustomize components to apply before the result of `_own_component`, and those to apply after it."""
+    """Returns the names of the folders in `k8s/components` that a step uses, in two lists.
+
+    The components of the first list are applied before the component from `_own_component`. The components of the
+    second list are applied after it.
+    """
     is_training = step in _TRAINING
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
@@ -136,7 +142,7 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """Builds the component that sets the step's arguments, its resources and its number of pods."""
+    """Builds a kustomize component that sets the arguments, the resources and the number of pods of the step."""
     gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)

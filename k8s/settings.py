@@ -12,16 +12,24 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """Returns the config of a run, and the `KEY=VALUE` settings that turn the preset into this config.
+    """Returns the config of a training run, and the settings that turn the preset into this config.
 
-    `input.batch_size` is the number of rows over all replicas, so the number of GPUs does not change the model. If a
-    preset's batch size is not divisible by the number of replicas, it is rounded up. With
-    `input.batch_size_per_replica`, the run computes the batch size. On spot machines, the run also saves checkpoints
-    within an epoch. When it starts, the run checks that it has the requested GPUs.
+    The returned settings are `settings` and those that follow from `placement`. With GPUs, `gpus` is added; when the run
+    starts, it checks that it has them. With the overlay `spot`, `checkpoint_every_steps` is added, so that the run also
+    saves checkpoints within an epoch.
+
+    `input.batch_size` is the number of rows of all replicas together, so the same batch size gives the same model with
+    any number of GPUs. If the preset's batch size is not divisible by the number of replicas, it is rounded up. With
+    `input.batch_size_per_replica`, the run itself computes the batch size.
+
+    Args:
+      preset: name of a preset in `PRESETS`.
+      settings: `KEY=VALUE` settings from the user.
+      placement: the overlays, and the number of GPUs and machines.
 
     Raises:
-      ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the number of replicas, or
-        `settings` contain `gpus` or `devices` although `placement` sets the GPUs.
+      ValueError: a setting is unknown or invalid; `settings` contain a batch size that is not divisible by the number
+        of replicas; or `settings` contain `gpus` or `devices` although `placement` sets the number of GPUs.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}

@@ -1,4 +1,7 @@
-"""Derives the state of a workload, with its reason in a sentence, from its objects. Pure functions."""
+"""Derives the state of a workload, and the reason for the state, from objects that kubectl returned.
+
+A workload is the Job or JobSet of a step. The functions are pure: they send no requests.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +20,11 @@ _REMARKS = re.compile(r",? *(no new claims to deallocate,?|preemption:.*)")
 
 
 class Phase(Enum):
-    """Phase of a workload. BLOCKED: it waits for the cluster; STUCK: it cannot start until something is fixed."""
+    """Phase of a workload. Each value completes a message that starts with the name of the step.
+
+    WAITING: the pods are starting, ending or being replaced. BLOCKED: the workload waits for the cluster, for example
+    for a free node. STUCK: the workload cannot start until the user fixes a problem.
+    """
 
     WAITING = "is waiting"
     BLOCKED = "is blocked"
@@ -29,21 +36,21 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """State of a workload."""
+    """State of a workload: its phase and the reason."""
 
     phase: Phase
     """Phase of the workload."""
     text: str
-    """Reason or detail."""
+    """Reason for the phase, or details such as the number of running pods; '' if there are none."""
 
 
 def selector(kind: str, name: str) -> str:
-    """Returns the label selector of a workload's pods."""
+    """Returns the label selector of the pods of a Job or JobSet (`kind`) with this name."""
     return f"jobset.sigs.k8s.io/jobset-name={name}" if kind == "JobSet" else f"batch.kubernetes.io/job-name={name}"
 
 
 def read_state(workload: Object, pods: Sequence[Object]) -> State:
-    """Determines the state of a Job or JobSet."""
+    """Derives the state of a Job or JobSet from its status and its pods."""
     conditions = {
         condition["type"]: condition
         for condition in workload.get("status", {}).get("conditions", [])
@@ -68,12 +75,12 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
 
 
 def is_suspended(workload: Object) -> bool:
-    """Returns True if a workload has no pods because a queue or its owner has suspended it."""
+    """Returns True if a queue or a user has suspended a workload. A suspended workload has no pods."""
     return bool(workload["spec"].get("suspend"))
 
 
 def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
-    """Returns what the deletion of a workload waits for."""
+    """Describes what the deletion of a workload waits for: its pods, its finalizers or the cluster."""
     names = [pod["metadata"]["name"] for pod in latest_pods(pods)]
     if names:
         return f"waiting for {', '.join(names)} to end"
@@ -82,7 +89,10 @@ def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
 
 
 def latest_pods(pods: Sequence[Object]) -> list[Object]:
-    """Returns the latest pod of each index, in order; the first is the chief."""
+    """Returns the latest pod of each completion index, sorted by index.
+
+    A Job starts a new pod with the same index after a failure. The pod of index 0 is the chief worker.
+    """
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):
         latest[_index(pod)] = pod
@@ -90,12 +100,12 @@ def latest_pods(pods: Sequence[Object]) -> list[Object]:
 
 
 def failure_reasons(pods: Sequence[Object]) -> dict[str, str]:
-    """Returns the reason of each failed pod, by name."""
+    """Returns why each failed pod failed, by name of the pod. Omits pods that did not fail."""
     return {pod["metadata"]["name"]: reason for pod in pods if (reason := failure_reason(pod)) is not None}
 
 
 def failure_reason(pod: Object) -> str | None:
-    """Returns why a pod failed; None if it did not."""
+    """Returns why a pod failed. Returns None if the pod did not fail."""
     if pod.get("status", {}).get("phase") != "Failed":
         return None
     status = pod["status"]
@@ -117,7 +127,7 @@ def failure_reason(pod: Object) -> str | None:
 
 
 def _read_pods(pods: Sequence[Object]) -> State:
-    """Determines the state of an unfinished workload from the latest pods of its indices."""
+    """Derives the state of an unfinished workload from the result of `latest_pods`."""
     if not pods:
         return State(Phase.BLOCKED, "no pod yet")
     for pod in pods:
@@ -137,7 +147,10 @@ def _read_pods(pods: Sequence[Object]) -> State:
 
 
 def unschedulable_message(pod: Object) -> str:
-    """Returns why the scheduler finds no node for a pod, without its remarks on preemption and device claims."""
+    """Returns the scheduler's message on why no node can run a pod, without remarks on preemption and device claims.
+
+    Returns '' if the scheduler has not rejected the pod.
+    """
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _REMARKS.sub("", condition.get("message", "")).rstrip(". ")
@@ -166,7 +179,11 @@ def _find_permanent_problem(pod: Object) -> str | None:
 
 
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
-    """Returns why the last failed pod failed; the reason in the Job's condition is less specific."""
+    """Returns why a workload failed.
+
+    The reason is the failure of the pod that ended last, because the condition of the Job is less specific. Preempted
+    pods are ignored if another pod failed. The condition is used only after a timeout or if no pod is left.
+    """
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
     every = list(failure_reasons(sorted(pods, key=_end_time)).values())
@@ -183,7 +200,7 @@ def _end_time(pod: Object) -> str:
 
 
 def containers(pod: Object) -> Iterator[Object]:
-    """Yields the container statuses of a pod, in the order in which they run."""
+    """Yields the statuses of a pod's containers. The init containers come first, because they run first."""
     status = pod.get("status", {})
     yield from status.get("initContainerStatuses", [])
     yield from status.get("containerStatuses", [])

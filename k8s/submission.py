@@ -1,7 +1,7 @@
-"""Submits a step as a new workload.
+"""Submits a step as a new workload, that is, as a Job or JobSet.
 
-It replaces an earlier workload of the step that failed, or that is done with other settings. If the step is running or
-done with the same settings, nothing changes.
+The new workload replaces an earlier workload of the step that has failed, or that is done with other settings. If the
+step is running or done with the same settings, nothing changes.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from k8s.waiting import find_state
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _WORKLOADS = ("Job", "JobSet")
 Await = Callable[[Object], None]
-"""Waits until a deleted workload is gone."""
+"""Function that waits until the cluster has removed a deleted workload."""
 _NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
 class SettingsConflict(Exception):  # noqa: N818 (an answer, not an error)
-    """The step is running with other settings and would have to be cancelled first."""
+    """The step is already running with other settings. It must be cancelled before it can be submitted again."""
 
     def __init__(self, diff: list[str]) -> None:
-        """Takes the diff between the running and the requested settings, line by line."""
+        """Takes the lines of a diff from the running settings to the requested settings."""
         super().__init__("other settings")
         self.diff = diff
 
 
 class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
-    """Another project's workload has the name of the step; it is neither followed nor removed."""
+    """A workload with the name of the step belongs to another project. It must not be followed or removed."""
 
     def __init__(self, workload: Object) -> None:
-        """Takes the other workload."""
+        """Takes the workload of the other project."""
         name = f"{workload['kind']} {workload['metadata']['name']}"
         super().__init__(
             f"{name} does not belong to Cartwheel: its label {_NAME} is {_label(workload)}, not {_OURS}; "
@@ -61,11 +61,17 @@ class Submission:
     found: Found
     """State of the step before the submission."""
     diff: list[str]
-    """Diff between the replaced workload and the new one, line by line; empty if none was replaced."""
+    """Lines of a diff from the replaced workload to the new workload; empty if no workload was replaced."""
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: Await) -> Submission:
-    """Applies a step unless it is running or done with the same settings.
+    """Submits a step to the cluster, unless the step is already running or done with the same settings.
+
+    Args:
+      step: the step.
+      placement: where the step runs, and its resources.
+      kubectl: access to the cluster.
+      await_deletion: called after the deletion of an earlier workload; returns once the workload is gone.
 
     Raises:
       SettingsConflict: the step is running with other settings.
@@ -93,7 +99,10 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
 
 
 def _check(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Asks the cluster whether it would accept all objects; returns KIND/NAME of those that it would create."""
+    """Asks the cluster in a dry run whether it would accept all objects.
+
+    Returns KIND/NAME of each object that does not exist yet, or [] if the cluster does not support dry runs.
+    """
     try:
         return kubectl.check(objects)
     except KubectlError as error:
@@ -107,7 +116,11 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. If the cluster refuses one despite the check, deletes the step and the `new` objects."""
+    """Applies all objects. If the cluster refuses an object, deletes what may have been created, and raises the error.
+
+    The deleted objects are the workload and the ConfigMaps of the step, and the objects `new` (KIND/NAME), which did
+    not exist before.
+    """
     try:
         kubectl.apply(objects)
     except KubectlError as error:
@@ -124,7 +137,7 @@ def _path(value: Object) -> str:
 
 
 def find(step: str, kubectl: Kubectl) -> Object | None:
-    """Finds the Job or JobSet of a step; None if there is neither.
+    """Finds the Job or JobSet of a step. Returns None if neither exists.
 
     Raises:
       NotOwned: a workload of another project has the step's name.
@@ -155,7 +168,10 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
-    """Deletes a workload with its pods, ConfigMaps and Service; a training run saves a checkpoint before it ends."""
+    """Deletes a workload with its pods, ConfigMaps and Service.
+
+    Calls `await_deletion` to wait for the end of the pods, because a training run saves a checkpoint before it ends.
+    """
     name = workload["metadata"]["name"]
     settings = _settings(workload, kubectl)
     kubectl.delete(workload["kind"].lower(), name)
@@ -170,7 +186,7 @@ def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
 
 
 def location(workload: Object, kubectl: Kubectl) -> str | None:
-    """Returns where a step writes its result, according to its arguments."""
+    """Returns the value of `--output` or `--workdir` in the arguments of a workload, or None if both are missing."""
     arguments = [
         line for value in _settings(workload, kubectl) for text in value["data"].values() for line in text.splitlines()
     ]
@@ -181,7 +197,10 @@ def location(workload: Object, kubectl: Kubectl) -> str | None:
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Returns the diff between the applied workload and settings and the requested ones; [] if they are equal."""
+    """Returns the lines of a diff from a workload on the cluster to the requested workload.
+
+    Compares the specs as they were applied, and the ConfigMaps with the arguments. Returns [] if all are equal.
+    """
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
     (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
@@ -191,7 +210,10 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """Renders a workload and its ConfigMap as lines to compare; drops the digest from the ConfigMap's name."""
+    """Renders a workload and its ConfigMaps as lines, for a diff.
+
+    kustomize appends a digest to the name of a ConfigMap. The name is replaced by `run`, so that digests do not differ.
+    """
     arguments = [
         f"{command}: {argument}"
         for value in settings
@@ -205,7 +227,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps that a workload mounts, except those that the cluster adds."""
+    """Returns the ConfigMaps that a workload mounts and that belong to Cartwheel. The cluster may add others."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]
@@ -216,6 +238,6 @@ def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def _label(value: Object) -> str | None:
-    """Returns the owner in an object's labels."""
+    """Returns the label that names the project to which an object belongs. Returns None if the label is missing."""
     label: str | None = value["metadata"].get("labels", {}).get(_NAME)
     return label

@@ -1,4 +1,8 @@
-"""Finds why a step waits, from Kueue's decision, the events of a Job without pods, or a claim without a volume."""
+"""Finds why a step waits.
+
+The reason is read from Kueue's decision on the workload, from the events of a Job without pods or of a pod that cannot
+start, or from the events of a volume claim that is not bound.
+"""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +19,7 @@ _START_PROBLEMS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"
 
 
 def find_state(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> State:
-    """Determines the state of a Job or JobSet. If it waits, the state contains the cluster's reason.
+    """Determines the state of a Job or JobSet. If the workload waits, asks the cluster for the reason.
 
     Raises:
       KubectlError: kubectl failed.
@@ -52,7 +56,10 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 
 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
-    """Returns why Kueue has not admitted a suspended workload, from the conditions of its Workload object."""
+    """Returns why a workload is suspended.
+
+    The reason is the message in the conditions of Kueue's object of kind Workload, or that a user has suspended it.
+    """
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
@@ -71,7 +78,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
-    """Returns why a volume claim of a pod is not bound; None if all claims are bound by now."""
+    """Returns why a volume claim of a pod is missing or not bound. Returns None if all claims are bound."""
     for volume in pod["spec"].get("volumes", []):
         name = volume.get("persistentVolumeClaim", {}).get("claimName")
         claim = kubectl.get("persistentvolumeclaim", name) if name else None
@@ -87,7 +94,10 @@ def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
 
 
 def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | None:
-    """Returns why the pods of a workload cannot be created, from events after the time `since`."""
+    """Returns why the cluster refuses to create the pods of a workload.
+
+    Reads only events at or after the time `since`. Returns None if no such event reports a refusal.
+    """
     owners = [workload]
     if workload["kind"] == "JobSet":
         owners += kubectl.find_all("jobs", selector(workload["kind"], workload["metadata"]["name"]))
@@ -97,7 +107,14 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the objects' latest event whose reason starts with one of `only`, from time `since` on."""
+    """Returns the message of the latest event of some objects.
+
+    Args:
+      uids: the UIDs of the objects.
+      kubectl: access to the cluster.
+      only: prefixes; only events with a reason that starts with one of them are considered.
+      since: time in ISO 8601. The result is None if the latest event is older, or if there is no event.
+    """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])
         for uid in uids

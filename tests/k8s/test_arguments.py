@@ -15,7 +15,7 @@ PREPARE = ["prepare", "--events", "gs://shop/e.csv", "--output", "gs://shop/data
         ([*TRAIN, "--data", "gs://b/d\u2028--set=epochs=99"], "contains a line break"),
         ([*TRAIN, "--data", "gs://b/d\n"], "contains a line break"),
         ([*PREPARE, "--", "--output=gs://b/o\r--x"], "contains a line break"),
-        ([*PREPARE, "--", "@/etc/passwd"], "@/etc/passwd would read arguments from a file in the pod"),
+        ([*PREPARE, "--", "@/etc/passwd"], "@/etc/passwd starts with @, so the pod would read arguments from a file"),
         ([*TRAIN, "--memory", "64"], "--memory: '64' is not valid; give a value such as 64Gi or 512Mi"),
         ([*TRAIN, "--memory", "64m"], "'64m' is not valid"),
         ([*TRAIN, "--cpu", "four"], "--cpu: 'four' is not valid; give a value such as 4 or 1500m"),
