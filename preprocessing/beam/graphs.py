@@ -1,8 +1,10 @@
 """Beam graphs of `prepare`. Each graph writes files to the workspace and returns its results.
 
-The graphs run in sequence, except that `write_timelines` may run concurrently with those of the catalogue. Thus cuts,
-vocabularies and the TF-Transform graph are known before later graphs need them, and `prepare` can refuse an invalid
-input between two graphs.
+The graphs run in sequence; only `write_timelines` may run concurrently with the graphs of the catalogue. Because of the
+sequence, a graph can use the results of earlier graphs, such as cuts and vocabularies, and `prepare` can refuse an
+invalid input between two graphs.
+
+A partition contains all rows of some visitors or items, which a hash of the ids selects. A reject is an invalid row.
 """
 
 import tempfile
@@ -43,9 +45,9 @@ class IdCounts(NamedTuple):
     events: summaries.EventStatistics
     """Statistics of all events."""
     trained_items: EncodedTable
-    """Training events of each item, from `vocabularies.count_items`."""
+    """Number of training events of each item, from `vocabularies.count_items`."""
     all_items: EncodedTable
-    """Events of each item in each split, from `popularity.count_items_by_split`."""
+    """Number of events of each item in each split, from `popularity.count_items_by_split`."""
 
 
 class PropertyCounts(NamedTuple):
@@ -56,14 +58,14 @@ class PropertyCounts(NamedTuple):
     properties: EncodedTable
     """Number of items that have each property, in the columns id and count."""
     items: EncodedTable
-    """Items with properties, each with an event count of 0, from `vocabularies.count_no_events`."""
+    """The items that have properties, from `vocabularies.count_no_events`. Their event counts are 0."""
 
 
 class CatalogueCounts(NamedTuple):
     """Results of `assemble_catalogue`."""
 
     description: dict[str, int]
-    """Counts of items, from `catalogue.describe_partition`."""
+    """Counts of items, such as those with a price; the sum of `catalogue.describe_partition` over all partitions."""
     categories: EncodedTable
     """Number of items in each category, in the columns id and count."""
     property_values: EncodedTable
@@ -77,7 +79,14 @@ class CatalogueCounts(NamedTuple):
 def read_events(
     job: Job, parts: Sequence[Part], num_partitions: int, mapping: EventMapping
 ) -> summaries.ReadingSummary:
-    """Reads the event log, writes cleaned timelines to one file per visitor partition, and writes the rejects."""
+    """Reads the event log. Writes the cleaned timelines, one file per visitor partition, and the rejects.
+
+    Args:
+      job: the run of `prepare`.
+      parts: parts of the event log.
+      num_partitions: number of visitor partitions.
+      mapping: how to read events from the columns of the log.
+    """
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
     with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteEvents(job.work, num_partitions, mapping), progress)
@@ -91,7 +100,11 @@ def read_events(
 
 
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
-    """Counts events by visitor and by item, and computes the statistics of all events."""
+    """Counts events by visitor and by item, and computes the statistics of all events.
+
+    The counts by visitor are written to one file per partition. The other results are returned. `cuts` divide the
+    events into splits; None: the split is not by time.
+    """
     count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):
         counted = _partitions(pipeline, num_partitions) | beam.ParDo(count).with_outputs(
@@ -107,9 +120,16 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Reads item properties before `until_ms`, or an item table, and writes them to one file per item partition.
+    """Reads the item properties or the item table. Writes the latest properties to one file per item partition.
 
     Also writes the rejects.
+
+    Args:
+      job: the run of `prepare`.
+      parts: parts of the item properties or of the item table.
+      num_partitions: number of item partitions.
+      until_ms: item properties from this time on are ignored. It does not apply to an item table, which has no times.
+      table: how to read the columns of the item table; None: `parts` are item properties.
     """
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
@@ -130,7 +150,7 @@ def read_properties(
 def write_timelines(
     job: Job, num_partitions: int, cuts: Cuts | None, visitors: VocabularyInfo, items: VocabularyInfo
 ) -> list[stages.WrittenShard]:
-    """Writes the timeline shards of every split."""
+    """Writes the timeline shards: one per split and visitor partition. Returns a description of each shard."""
     write = stages.WriteTimelines(job.layout, job.work, cuts, job.config, num_partitions, visitors, items)
     with job.pipeline(Phase("timeline shards", num_partitions)) as (pipeline, progress):
         written = _partitions(pipeline, num_partitions) | beam.Map(write)
@@ -142,7 +162,15 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Writes the catalogue rows with properties as text, to one file per item partition."""
+    """Assembles the catalogue rows and writes them to one file per item partition, with properties as text.
+
+    Args:
+      job: the run of `prepare`.
+      num_partitions: number of item partitions.
+      has_properties: whether the shop has item properties or an item table.
+      frequent: properties to keep as property values, from `catalogue.choose_properties`.
+      tree: the category tree.
+    """
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
@@ -157,10 +185,14 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph to samples of gaps and prices. `complete_transform` must be called afterwards.
+    """Fits the TF-Transform graph, which computes the features of the catalogue, to samples of gaps and prices.
 
-    The fit always runs in this process, because TensorFlow and all workers must be able to open TF-Transform's files
-    (decision 9). The samples have a bounded size, so the time and memory of the fit do not grow with the input.
+    The fitted graph has placeholders instead of the visitor and item vocabularies. Call `complete_transform` afterwards
+    to replace them.
+
+    The fit always runs in this process, not on remote workers: TF-Transform's files must be in a place that TensorFlow
+    and all workers of the fit can open (decision 9). The samples have a bounded size, so the time and memory of the fit
+    do not grow with the input.
     """
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
@@ -180,14 +212,14 @@ def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transfor
 
 
 def complete_transform(job: Job) -> None:
-    """Replaces the placeholders of `fit_transform` by the vocabularies."""
+    """Replaces the placeholders in the files that `fit_transform` wrote by the visitor and item vocabularies."""
     for name in _COMPLETED_LATER:
         content = storage.read_bytes(job.layout.vocabulary(name))
         storage.write_bytes(join(job.layout.transform, transform.asset_path(name)), content)
 
 
 def write_catalogue(job: Job, num_partitions: int) -> None:
-    """Applies the TF-Transform graph to the items and writes the catalogue shards."""
+    """Applies the TF-Transform graph to the assembled catalogue rows. Writes one catalogue shard per item partition."""
     write = stages.WriteCatalogue(job.layout, job.work, num_partitions)
     with job.pipeline(Phase("catalogue shards", num_partitions)) as (pipeline, progress):
         _ = _partitions(pipeline, num_partitions) | beam.ParDo(write) | "Progress" >> beam.Map(progress.add_one)
@@ -198,7 +230,10 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Applies the DoFn `route` to parts of files and writes the rejects. Returns all outputs of `route`."""
+    """Applies the DoFn `route` to parts of files, writes the rejects, and returns all outputs of `route`.
+
+    `route` is a RouteEvents or RouteProperties.
+    """
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

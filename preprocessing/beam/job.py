@@ -34,7 +34,7 @@ class Job:
     """Options of Beam."""
 
     def run_locally(self) -> "Job":
-        """Returns a copy of this job that runs its pipelines in this process."""
+        """Returns a job with the same settings and files that runs its pipelines in this process."""
         return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
 
     @contextmanager
@@ -51,12 +51,12 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs a function that runs a pipeline, in a thread while the context is open. Yields the future result.
+        """Runs `function`, which runs a pipeline, in a thread while the code in the context runs. Yields a future.
 
-        With remote workers, the function finishes before the context opens. This costs no time, because a single
-        pipeline uses all workers anyway. Threads would not work there: Beam can start a job server only in the main
-        thread, and it cannot construct two pipelines concurrently, because copying the options of one pipeline removes
-        the runner from the options of the other.
+        With remote workers, `function` is called in the main thread instead, and finishes before the code in the
+        context starts. This costs no time, because a single pipeline already uses all workers. A thread would fail for
+        two reasons. Beam can start a job server only in the main thread. Beam also cannot construct two pipelines
+        concurrently, because copying the options of one pipeline removes the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -76,8 +76,8 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Parses Beam's options.
 
     Raises:
-      ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. With a job
-        server, unknown flags are accepted, because the server may define further flags.
+      ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. Unknown flags
+        are accepted only for runners with a job server, because the server may define further flags.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()

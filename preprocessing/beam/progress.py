@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a pipeline with its own progress bar. Phases run in sequence."""
+    """A part of a pipeline that has its own progress bar. The phases of a pipeline run in sequence."""
 
     title: str
     """Title of the phase's progress bar."""
     total: int
     """Amount of work."""
     unit: str = "partitions"
-    """Unit of the amount, in the plural; `B` for bytes."""
+    """Unit of `total`, in the plural; `B` for bytes."""
 
 
 class _Bars:
@@ -57,24 +57,25 @@ class _Bars:
 
 @functools.cache
 def _running_pipelines() -> dict[str, _Bars]:
-    """Returns the bars of the pipelines that this process runs, by key.
+    """Returns the progress bars of the pipelines that run in this process, by key of the pipeline.
 
     Beam pickles all code of a pipeline, even within one process, but bars and locks cannot be pickled. Therefore, the
-    process that starts a pipeline registers the bars here, and the code in the pipeline has only the key. In another
-    process, the key has no bars. `dict` operations are atomic, so concurrent pipelines need no lock.
+    process that starts a pipeline adds its bars to this dict, and the code in the pipeline contains only the key. If
+    the code runs in another process, the dict of that process does not have the key. `dict` operations are atomic, so
+    concurrent pipelines need no lock.
     """
     return {}
 
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's bars from within the pipeline. Does nothing in other processes, which have no bars."""
+    """Advances a pipeline's progress bars from code in the pipeline. Does nothing if the code is in another process."""
 
     key: str
     """Key of the pipeline in `_running_pipelines`."""
 
     def add(self, amount: int) -> None:
-        """Adds completed work.
+        """Adds an amount of completed work, in the unit of the current phase.
 
         Raises:
           InterruptedError: the pipeline was cancelled by `cancel_pipelines`.
@@ -83,19 +84,22 @@ class ProgressCounter:
             bars.advance(amount)
 
     def add_one(self, _: object) -> None:
-        """Adds one completed element."""
+        """Adds one completed element of a Beam collection."""
         self.add(1)
 
 
 def cancel_pipelines() -> None:
-    """Cancels this process's running pipelines. Each fails at its next progress update."""
+    """Cancels the pipelines that run in this process. Each pipeline fails when it next updates its progress."""
     for bars in list(_running_pipelines().values()):
         bars.is_stopped = True
 
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields the progress counter of a pipeline that runs in this context. Logs the duration when the context exits."""
+    """Yields a progress counter for a pipeline that runs in the context. Logs the duration when the context exits.
+
+    With `is_shown`, the progress bars are shown.
+    """
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

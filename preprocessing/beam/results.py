@@ -18,7 +18,7 @@ _MERGED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Result(Generic[Value]):
-    """A value that can be read once its pipeline has finished."""
+    """A value that a pipeline computes. It can be read once the pipeline has finished."""
 
     path: str
     """File of the value."""
@@ -31,7 +31,7 @@ class Result(Generic[Value]):
 def merge_result(
     work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
 ) -> Result[Value]:
-    """Merges the elements of a collection into one value.
+    """Adds steps to a pipeline that merge the elements of a collection into one value. Returns the future value.
 
     Args:
       work: the workspace that stores the value.
@@ -49,7 +49,7 @@ def merge_result(
 
 @dataclass(frozen=True)
 class WriteResult:
-    """Writes the single element of a collection."""
+    """Writes a value to a file. It is applied to a collection with one element."""
 
     path: str
 
@@ -58,9 +58,9 @@ class WriteResult:
 
 
 class Merge(beam.CombineFn):
-    """A Beam combiner that merges parts a few at a time.
+    """A Beam combiner that merges parts with a function, eight parts at a time, to save memory.
 
-    With a plain function, Beam would first collect a hundred parts, and each part has many MiB in a large shop.
+    Given the plain function, Beam would first collect a hundred parts. In a large shop, each part has many MiB.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

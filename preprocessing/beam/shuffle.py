@@ -1,7 +1,8 @@
 """Regroups the rows of input chunks into partitions, through files.
 
-A GroupByKey of rows would do the same, but some Beam runners keep all rows in memory. Therefore, the rows of each chunk
-are written to a file, grouped by partition, and Beam moves only the positions of these groups.
+Beam's GroupByKey would do the same with the rows themselves, but some Beam runners keep all rows in memory. Therefore,
+the rows of each chunk are written to a file, grouped by partition. Beam moves only the positions of the groups in the
+files.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,22 +19,30 @@ _CONCURRENT_READS = 8  # reads from an object store mostly wait
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """The rows of one chunk that belong to one partition. They are the bytes [begin, end) of a file."""
+    """A range of bytes in a file. It contains the rows of one chunk that belong to one partition."""
 
     position: tuple[int, int]
-    """Position of the chunk in the input: (index of the file, byte). Pieces are sorted by position."""
+    """Position of the chunk in the input: (index of the input file, position in this file). Pieces are sorted by it."""
     path: str
     """The file."""
     begin: int
-    """First byte."""
+    """Offset of the first byte."""
     end: int
-    """One past the last byte."""
+    """Offset after the last byte."""
 
 
 def send_rows(
     table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes a chunk's rows to a file and yields (partition, piece). The ids in `column` determine the partitions."""
+    """Writes the rows of a chunk to a file, grouped by partition. Yields (partition, piece) for each group.
+
+    Args:
+      table: the rows of the chunk.
+      column: name of the column with the ids. The hash of an id determines the partition of its row.
+      num_partitions: number of partitions.
+      position: position of the chunk in the input; see `Piece`.
+      path: path of the new file.
+    """
     if len(table) == 0:
         return
     partitions = assign_partitions(table[column].combine_chunks(), num_partitions)
@@ -46,7 +55,7 @@ def send_rows(
 
 
 def receive_rows(pieces: Iterable[Piece]) -> pa.Table:
-    """Reads a partition's rows, in the order of the input."""
+    """Reads all rows of a partition from its pieces, in the order of the input files."""
     with ThreadPoolExecutor(_CONCURRENT_READS) as executor:
         parts = executor.map(lambda piece: storage.read_bytes(piece.path, piece.begin, piece.end), sorted(pieces))
         return pa.concat_tables(decode_columns(part) for part in parts)

@@ -1,7 +1,7 @@
-"""Beam transforms. Each reads columns, calls pure functions and writes the result.
+"""Beam transforms. Each transform reads columns, calls pure functions and writes the result to files.
 
-The elements that Beam moves are parts of files, partition numbers, positions of rows in files, and summaries. They are
-never rows.
+Beam never moves rows between transforms. It moves parts of files, partition numbers, positions of rows in files, and
+summaries.
 """
 
 import hashlib
@@ -54,9 +54,10 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICE
 
 
 class RouteEvents(beam.DoFn):
-    """Writes the events of each chunk to a file, grouped by visitor partition, and outputs (partition, Piece).
+    """Reads a part of the event log, and writes the events of each chunk to a file, grouped by visitor partition.
 
-    Rejects, summaries and the number of bytes read are separate outputs.
+    The main output is (partition, Piece). The outputs with the tags REJECTS, SUMMARIES and BYTES_READ contain the
+    invalid rows, the counts of rows, and the number of bytes read.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -74,7 +75,11 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Writes item properties before `until_ms`, grouped by item partition. The outputs are those of `RouteEvents`."""
+    """Reads a part of the item properties, and writes the rows of each chunk to a file, grouped by item partition.
+
+    Item properties from `until_ms` on are ignored. With `table`, the part belongs to an item table instead, and all its
+    rows are used. The outputs are the same as those of `RouteEvents`.
+    """
 
     def __init__(
         self, work: Workspace, num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
@@ -96,7 +101,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Takes (partition, pieces), writes the cleaned timelines of the partition, and outputs a summary of them."""
+    """Takes (partition, pieces), cleans the timelines of the partition, writes them, and outputs a summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -112,10 +117,11 @@ class AssembleTimelines:
 
 
 class CountIds(beam.DoFn):
-    """Counts the events of a partition by visitor and item, and outputs its EventStatistics.
+    """Takes a visitor partition, counts its events by visitor and by item, and outputs its EventStatistics.
 
-    Writes each visitor's number of training events to a file. Separate outputs are the item counts of the training rows
-    and the item counts of all rows.
+    Writes each visitor's number of training events to a file. The output with the tag TRAINED_ITEMS contains the number
+    of training events of each item. The output with the tag ALL_ITEMS contains the number of events of each item in
+    each split.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -134,18 +140,18 @@ class CountIds(beam.DoFn):
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A timeline shard."""
+    """Description of a timeline shard, a file with the timelines of one partition in one split."""
 
     split: Split
-    """Split of the target rows."""
+    """Split of the shard. Its events are the target rows; earlier events of the same visitors are context rows."""
     name: str
     """Path relative to the dataset's root."""
     sha256: str
     """Checksum of the file."""
     rows: int
-    """Number of rows, including context rows."""
+    """Number of rows, with context rows."""
     target_rows: int
-    """Number of rows that belong to the split, without context rows."""
+    """Number of rows without context rows."""
     visitors: int
     """Number of timelines."""
     blocks: int
@@ -156,7 +162,7 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class WriteTimelines:
-    """Writes the timelines of a partition, one shard per split."""
+    """Takes a visitor partition and writes its timelines to one shard per split. Returns descriptions of the shards."""
 
     layout: DatasetLayout
     work: Workspace
@@ -211,9 +217,10 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Takes (partition, pieces), writes the latest properties, and outputs the number of items per property.
+    """Takes (partition, pieces) and writes the latest value of each property of each item in the partition.
 
-    Separate outputs are the items and a summary that contains the partition number.
+    The main output is the number of items that have each property. The output with the tag ALL_ITEMS contains the
+    items, and the output with the tag SUMMARIES contains a summary with the partition number.
     """
 
     work: Workspace
@@ -230,9 +237,11 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """Writes the catalogue rows of a partition, with properties as text, and outputs counts that describe the rows.
+    """Takes an item partition and writes its catalogue rows, with properties as text.
 
-    Separate outputs are the counts of categories, property values, events per category, and prices.
+    The main output is the result of `catalogue.describe_partition`. Outputs with tags contain the number of items per
+    category, the number of items per property value, the number of training events per category, and a histogram of
+    prices.
     """
 
     def __init__(
@@ -260,7 +269,7 @@ class AssembleItems(beam.DoFn):
 
 
 class WriteCatalogue(beam.DoFn):
-    """Applies the TF-Transform graph to the items of a partition and writes their catalogue shard."""
+    """Takes an item partition, applies the TF-Transform graph to its catalogue rows, and writes its catalogue shard."""
 
     def __init__(self, layout: DatasetLayout, work: Workspace, num_partitions: int) -> None:
         self._layout, self._work, self._num_partitions = layout, work, num_partitions
@@ -280,7 +289,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Takes (name, rejects) of an input file and writes its invalid rows as JSON Lines, in file order."""
+    """Takes (name from `name_reject_file`, rejects) of an input file. Writes the invalid rows as sorted JSON Lines."""
 
     directory: str
 
@@ -303,7 +312,7 @@ class WriteRejects:
 
 
 def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
-    """Summarizes the shards of each split for the manifest."""
+    """Adds up the figures of the shards of each split, for the manifest."""
     by_name = sorted(shards, key=lambda shard: shard.name)
     by_split = {split: [shard for shard in by_name if shard.split == split] for split in SPLITS}
     return {
@@ -320,17 +329,20 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Returns the name of the file for the invalid rows of an input file, such as `events-00000-events.csv`."""
+    """Returns the name, without its extension, of the file for the invalid rows of an input file.
+
+    For example, the name is `events-00000-events.csv` for `kind` events and the first input file, `events.csv`.
+    """
     return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 
 def write_timelines(work: Workspace, partition: int, rows: Timelines) -> None:
-    """Writes the intermediate timelines of a partition."""
+    """Writes the cleaned timelines of a visitor partition to the workspace."""
     storage.write_bytes(work.timelines(partition), timelines.encode_timelines(rows))
 
 
 def read_split_timelines(work: Workspace, partition: int, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
-    """Reads the intermediate timelines of a partition and splits them."""
+    """Reads the timelines of a visitor partition from the workspace, and assigns each event to a split."""
     rows = timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
     return timelines.split_timelines(rows, cuts, config)
 
@@ -344,7 +356,7 @@ def _output_reading(
 
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:
-    """Encodes records as the content of a TFRecord file."""
+    """Returns the content of a TFRecord file with these records. `compression` is an option of TFRecordWriter."""
     # TensorFlow frames records only in files; this file is local, because TensorFlow cannot open all stores
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")
