@@ -88,8 +88,13 @@ def same_export(first: Path, second: Path) -> None:
 
     The graph is not compared, because TensorFlow serialises it differently each time.
     """
-    variables = [f"{layout.VARIABLES}{end}" for end in (".index", ".data-00000-of-00001")]
-    same_files(first, second, layout.MARKER, "fingerprint.pb", *variables)
+    varying = [layout.MARKER, "fingerprint.pb", *(layout.VARIABLES + end for end in (".index", ".data-00000-of-00001"))]
+    same_files(first, second, layout.INFO, *varying)
+    infos = [layout.read_info(str(root)) for root in (first, second)]
+    for info in infos:
+        info["files"] = {name: value for name, value in info["files"].items() if name not in varying}
+    if infos[0] != infos[1]:
+        raise Fault(f"{layout.INFO} differs")
     readers = [tf.train.load_checkpoint(str(root / layout.VARIABLES)) for root in (first, second)]
     names = [sorted(reader.get_variable_to_shape_map()) for reader in readers]
     if names[0] != names[1]:

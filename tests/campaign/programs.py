@@ -17,6 +17,7 @@ LIMIT_SECONDS = 600
 _PROGRAM = """
 import sys, tempfile
 from cartwheel.cli import main
+from common.signals import exit_process
 tempfile.tempdir = None  # read TMPDIR of this process, not that of the server
 if sys.argv[1] == "prepare":
     from tests.beam_caches import cache_reflection
@@ -24,7 +25,7 @@ if sys.argv[1] == "prepare":
 if sys.argv[1] == "recommend":
     import trainer.recommend
     trainer.recommend.SHARD_ENTRIES = 100  # several shards
-sys.exit(main(sys.argv[1:]))
+exit_process(main(sys.argv[1:]))
 """
 _PREPROCESSING = ("inspect", "prepare", "synthesize")
 _REASON = re.compile(r"^(?:\d\d:\d\d:\d\d ERROR [\w.]+|[\w. -]+: error): (.+)", re.MULTILINE)
