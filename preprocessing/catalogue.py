@@ -1,4 +1,6 @@
-"""Assembles the catalogue, one row per item, from the item properties and the category tree at the first cut.
+"""Assembles the catalogue, one row per item, from the item properties and the category tree.
+
+In a split by time, only the properties that were known at the start of validation are used.
 
 Shapes: N property rows, I items.
 """
@@ -36,16 +38,16 @@ CATEGORY_SEPARATOR = " > "
 
 @dataclass(frozen=True)
 class CategoryTree:
-    """The paths of all categories, and counts of irregular rows."""
+    """The path of each category, and counts of irregularities in the rows of the tree, such as cycles."""
 
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Number of categories that are their own ancestors. Their paths are cut where a category would repeat."""
+    """Number of categories that are their own ancestors. Such a path ends before a category would repeat."""
     num_orphans: int
     """Number of categories with a parent that is not in the tree. Such categories are treated as roots."""
     num_repeated: int
-    """Number of rows that are ignored, because a later row has the same category."""
+    """Number of ignored rows. A row is ignored if a later row has the same category."""
 
 
 class TreeReading(NamedTuple):
@@ -60,9 +62,9 @@ class TreeReading(NamedTuple):
 
 
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
-    """Builds the category tree from (category, parent) rows.
+    """Builds the category tree from rows. Each row has a category and its parent.
 
-    An empty parent marks a root. If a category has several rows, the last one is used.
+    An empty parent marks a root. If a category has several rows, the last row is used.
 
     Raises:
       ValueError: the tree has more than MAX_LEVELS levels.
@@ -87,9 +89,10 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category to the first ancestor that has a known path, was already visited, or is not in the tree.
+    """Climbs from a category towards its root.
 
-    Returns the visited categories and this ancestor.
+    Stops at the first ancestor that has a path in `known`, was already visited, or is not in the tree. Returns the
+    visited categories, from `category` upwards, and the ancestor at which it stopped ('' above a root).
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -108,7 +111,7 @@ def _describe_depth(category: str) -> str:
 
 
 def read_tree(batches: Iterable[Batch]) -> TreeReading:
-    """Builds the tree from a file's rows; rejects rows without a category."""
+    """Builds the category tree from batches of rows. Rows without a category are invalid."""
     categories: list[str] = []
     parents: list[str] = []
     summaries, rejects = [], []
@@ -125,7 +128,7 @@ def read_tree(batches: Iterable[Batch]) -> TreeReading:
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
-    """Describes the size of the tree and its irregular rows, as JSON."""
+    """Returns the size of the tree and the counts of its irregularities, as JSON values."""
     return {
         "categories": len(tree.paths),
         "roots": sum(len(path) == 1 for path in tree.paths.values()),
@@ -137,9 +140,9 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses property rows. For each (item, property), keeps only the latest row before `until_ms`.
+    """Parses a batch of item properties. For each (item, property), keeps only the latest row before `until_ms`.
 
-    The returned table has the columns timestamp_ms, item, property and value.
+    Returns a table with the columns timestamp_ms, item, property and value, the counts of rows, and the invalid rows.
     """
     columns = {name: batch.columns[name].combine_chunks() for name in PROPERTY_COLUMNS}
     flaws = Flaws.none(len(batch.columns))
@@ -154,14 +157,22 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Returns the index of the latest row of each (item, property) among `rows`. Of equal times, the last row wins."""
+    """Returns the index of the latest row of each (item, property). Among rows with equal times, the last row is used.
+
+    Args:
+      table: the columns timestamp_ms, item and property.
+      rows: indices of the rows to consider; other rows are ignored.
+    """
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
 
 
 def merge_properties(table: pa.Table) -> pa.Table:
-    """Selects the latest value of each (item, property). Returns the columns item, property and value."""
+    """Selects the latest value of each (item, property). Returns the columns item, property and value.
+
+    `table` has these columns and timestamp_ms.
+    """
     return table.take(find_latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
@@ -177,9 +188,10 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Returns the most frequent properties, at most `config.most_frequent`.
+    """Returns the names of the `config.most_frequent` properties that most items have.
 
-    Properties with a role, such as the price, are skipped.
+    Properties with a role, such as the price, are skipped. `encoded_counts` has the columns id (name of a property) and
+    count; b"" if there are no properties.
     """
     if not encoded_counts:
         return ()
@@ -197,14 +209,14 @@ def assemble_items(
       properties: table from `merge_properties`; None if the shop has no item properties.
       items: all items of the partition, with their index and the columns of `vocabularies.count_items`. The items of
         the vocabulary come first, in index order.
-      config: names of the properties with a role.
-      frequent: other properties to keep, from `choose_properties`.
+      config: names of the properties with a role, such as the price.
+      frequent: names of the other properties to keep, from `choose_properties`.
       tree: the category tree.
 
     Returns:
       A table with the columns item_id, item_index, title, category_id, category_path (list of ids, root first),
-      is_available, price, property_values (list of `property=word`), event_counts (list, by kind), first_seen_ms and
-      last_seen_ms.
+      is_available, price, property_values (list of `property=word`), event_counts (list of the number of training
+      events of each kind), first_seen_ms and last_seen_ms (times of the first and last training event).
     """
     if properties is None:
         properties = empty_properties()
@@ -232,19 +244,22 @@ def assemble_items(
 
 
 def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
-    """Returns a mask [I] of the items that are in the vocabulary and have a training event."""
+    """Returns a mask [I] that is True for items in the vocabulary with at least one training event."""
     return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
 
 
 def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
-    """Returns the known prices of the items with training events, float32."""
+    """Returns the prices of the items that `is_trained` selects, float32. Items without a price are omitted."""
     return catalogue.filter(is_trained(catalogue))["price"].drop_null().to_numpy()
 
 
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts a partition's items and invalid property values. `merge_descriptions` adds up all partitions."""
+    """Returns counts of the items and of the invalid property values in a partition, by name.
+
+    `merge_descriptions` adds up the counts of all partitions. `properties` is None if the shop has no item properties.
+    """
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths
@@ -272,7 +287,7 @@ def describe_partition(
 
 
 def count_category_events(catalogue: pa.Table) -> pa.Table:
-    """Sums the training events of the items in each category. Returns the columns id and count."""
+    """Counts the training events of each category. Returns the columns id (of the category) and count."""
     events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
     categorized = events.filter(events["id"].is_valid())
     summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])
@@ -280,7 +295,7 @@ def count_category_events(catalogue: pa.Table) -> pa.Table:
 
 
 def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Adds up the counts of several partitions."""
+    """Adds up the results of `describe_partition` for several partitions."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)  # + would drop zeros
@@ -288,7 +303,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """Returns each item's number of training events by kind, as [I] lists."""
+    """Returns [I] lists. Each list contains an item's number of training events of each kind."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -299,26 +314,29 @@ def _count(is_true: pa.ChunkedArray) -> int:
 
 
 def _count_values(properties: pa.Table, name: str) -> int:
-    """Counts the items that have a non-empty value of a property."""
+    """Counts the items with a non-empty value of the property `name`."""
     values = properties["value"].combine_chunks().take(pa.array(_find_rows(properties, (name,))))
     return len(values) - _count(pc.equal(values, ""))
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns the item of each property row, as indices [N] into `ids` [I]."""
+    """Returns the position in `ids` [I] of the item id in each property row [N] of `column`."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
 
 def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the indices of the rows with the named properties."""
+    """Returns the indices of the rows of `properties` that contain one of the properties `names`."""
     property_code, found = encode_strings(properties["property"])
     is_named = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_named[property_code]) if len(found) else np.empty(0, np.int64)
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Returns each item's value of one property, [I] strings. Missing and empty values are null."""
+    """Returns the value of the property `name` of each item, [I] strings. Missing and empty values are null.
+
+    `owner` [N] is the result of `_find_owners`.
+    """
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)
     source[owner[rows]] = rows
@@ -327,9 +345,10 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """Returns the paths of categories, as [I] lists of category ids, root first. The path of null is empty.
+    """Returns the paths of category ids [I], as [I] lists of category ids, root first. The path of null is empty.
 
-    An id that is not in the tree is read as a path. For example, `Clothing > Shoes` is below `Clothing`.
+    If an id is not in the tree, the id itself is read as a path. For example, the path of `Clothing > Shoes` has
+    the ids `Clothing` and `Clothing > Shoes`.
     """
     encoded = category.dictionary_encode()
     paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]
@@ -343,14 +362,17 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses prices such as `n15360.000` or `15360.0`, [I] float32. Other texts and negative prices become null."""
+    """Parses prices [I] such as `n15360.000` or `15360.0` to float32. Other texts and negative prices become null."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Splits each item's values of the named properties into words. Returns [I] lists of distinct `property=word`."""
+    """Splits each item's values of the properties `names` into words. Returns [I] lists of distinct `property=word`.
+
+    `owner` [N] is the result of `_find_owners`.
+    """
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

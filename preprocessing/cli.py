@@ -22,19 +22,20 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Groups of settings that the help of `prepare` does not list one by one, so that the help fits on a screen."""
+"""Groups of settings. The help of `prepare` does not list their settings one by one, so that it fits on a screen."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: command line arguments; None: those of the process.
-      program: first words of the command line, for usage and examples.
+      arguments: command line arguments; None: the arguments of the process.
+      program: first words of the command line, which usage and examples show.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over while this
-      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only if the status is 0.
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over the output
+      while this process was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only if the
+      status is 0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
 
 def _fail(error: Exception, *, verbose: bool) -> int:
-    """Logs an error in one line and returns the exit status."""
+    """Logs an error in one line and returns the exit status. With `verbose`, also logs the traceback."""
     is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     # Beam adds the step of its graph to an error, and replaces errors that it cannot copy by RuntimeErrors
     text = re.sub(r" \[while running '[^']*'\]", "", str(error) if is_expected else _last_line(error))
@@ -170,7 +171,7 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Reads the settings of shop.toml, then applies the flags and `--set`.
+    """Returns the settings of `prepare`. Flags replace the settings of shop.toml, and `--set` replaces both.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -195,10 +196,10 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _check_events(given: argparse.Namespace) -> None:
-    """Refuses an input that is given twice, because argparse would keep only the last value.
+    """Checks that each input is given once, and that the event log is not a list of files with commas.
 
     Raises:
-      ValueError: a flag and `--set` name files of the same input, or the event log is a list with commas.
+      ValueError: a flag and `--set` both name files of the same input, or the event log is a list with commas.
     """
     advice = "give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):
@@ -212,7 +213,7 @@ def _check_events(given: argparse.Namespace) -> None:
 
 
 class _Once(argparse.Action):
-    """An argparse action for a flag that must not be given twice."""
+    """An argparse action for a flag that must not be given twice. argparse itself would keep only the last value."""
 
     def __call__(
         self,
@@ -252,7 +253,9 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
         "--visitors 20000 --output shop",
     )
     synthesize.add_argument("--visitors", type=int, required=True, help="number of visitors")
-    synthesize.add_argument("--seed", type=int, default=0, help="the same seed writes the same shop (default: 0)")
+    synthesize.add_argument(
+        "--seed", type=int, default=0, help="seed of the shop; the same seed gives the same shop (default: 0)"
+    )
     synthesize.add_argument("--output", required=True, metavar="DIR", help="new directory")
     download = cli.add_command(
         commands,
@@ -265,8 +268,8 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
         nargs="?",
         default="retailrocket",
         choices=("retailrocket", "grocer"),
-        help="retailrocket: views, carts and purchases, with your Kaggle account; grocer: purchases, after "
-        "`make grocer` (default: retailrocket)",
+        help="retailrocket: views, carts and purchases from Kaggle, needs an account there; grocer: purchases from a "
+        "package that `make grocer` installs (default: retailrocket)",
     )
     download.add_argument("--output", required=True, metavar="DIR", help="new directory")
     for command in commands.choices.values():
@@ -379,7 +382,7 @@ def _add_inputs(add: Callable[..., argparse.Action]) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Returns the settings without a flag and outside `_GROUPS`, as KEY=VALUE."""
+    """Returns the settings that have no flag and are not in `_GROUPS`, as KEY=VALUE with the default values."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

@@ -188,7 +188,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyConfig:
-    """Names of the item properties that have a special role."""
+    """Names of the item properties that have a special role, such as the price."""
 
     category: str = "categoryid"
     """Property with an item's category, an id of the category tree."""
@@ -212,7 +212,7 @@ class PropertyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """Limits for the distance between a figure of this dataset and the same figure of the baseline."""
+    """Limits of the distance between a figure of the new dataset and the same figure of the baseline."""
 
     warn: float | None
     """Distance above which a warning is logged. None: never."""
@@ -228,7 +228,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectationConfig:
-    """How far a dataset may be from its `--baseline`."""
+    """Limits of the distances between a dataset and its baseline, an earlier dataset given with `--baseline`."""
 
     rows: Limit = Limit(warn=0.25, fail=0.5)
     """Relative change of the number of event rows."""
@@ -266,7 +266,7 @@ class PrepareConfig:
     """How the files of the event log are read."""
 
     columns: EventColumns = field(default_factory=EventColumns)
-    """Which columns of the event log contain the visitor, the item, the time and the kind."""
+    """The columns of the event log that contain the visitor, the item, the time and the kind of an event."""
 
     where: tuple[str, ...] = ()
     """Conditions that all events must meet, such as `Quantity > 0`. Other rows are counted and dropped."""
@@ -278,8 +278,8 @@ class PrepareConfig:
     """The event kinds of the shop."""
 
     keep_repeats: bool | None = None
-    """Whether equal rows are separate events. None: only if `columns.kind` is a constant, as in a log of purchases,
-    where two equal rows are two purchases."""
+    """Whether rows that are equal in all mapped columns are separate events. None: they are separate events only if
+    `columns.kind` is a constant, because two equal rows in a log of purchases are two purchases."""
 
     item_properties: str | None = None
     """Glob of the item properties: files with the columns timestamp (in ms), itemid, property and value."""
@@ -313,10 +313,10 @@ class PrepareConfig:
     """The vocabulary of property values. The frequency of a value is the number of items that have it."""
 
     properties: PropertyConfig = field(default_factory=PropertyConfig)
-    """Names of the item properties that have a role."""
+    """Names of the item properties that have a special role."""
 
     expectations: ExpectationConfig = field(default_factory=ExpectationConfig)
-    """How far the dataset may be from its `--baseline`."""
+    """Limits of the distances between the dataset and its `--baseline`."""
 
     block_rows: int = 1024
     """Approximate number of rows in a block of timelines."""
@@ -344,7 +344,15 @@ class PrepareConfig:
 
 
 def parse_when(text: str) -> int:
-    """Converts ISO 8601 (UTC by default), such as `2015-09-01T12:00+02:00`, or a number of ms to ms since 1970."""
+    """Parses a time and returns it in milliseconds since 1970.
+
+    Args:
+      text: ISO 8601, such as `2015-09-01T12:00+02:00`, or a number of milliseconds since 1970. Without a zone, ISO 8601
+        is read as UTC.
+
+    Raises:
+      ValueError: the text is not a time, or the time is before 2000 or after 2099.
+    """
     if text.isdigit():
         when = int(text)
     else:
@@ -365,5 +373,5 @@ def parse_when(text: str) -> int:
 
 
 def format_when(timestamp_ms: int) -> str:
-    """Formats milliseconds since 1970 as ISO 8601 (UTC). `parse_when` is the exact inverse."""
+    """Formats milliseconds since 1970 as ISO 8601 (UTC). `parse_when` converts the text back to the same number."""
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Describes a finished dataset: statistics, manifest, summary and log."""
+"""Describes a finished dataset in its statistics, its manifest, a summary for the user, and the log."""
 
 import logging
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from preprocessing.statistics import correlation, popularity, summaries
 log = logging.getLogger(__name__)
 
 _WARN_SHARE = 0.01
-"""Share of the rows above which a reason to exclude rows is logged as a warning."""
+"""A warning is logged for each reason that excludes more than this share of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class DatasetResults:
     properties: PropertyCounts | None
     """Results of reading the item properties; None if the shop has none."""
     kept_properties: tuple[str, ...]
-    """Names of the properties without a role that become property values."""
+    """Names of the properties that become property values. Properties with a role, such as the price, do not."""
     items: CatalogueCounts
     """Counts of the catalogue."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
@@ -69,7 +69,7 @@ def describe_statistics(results: DatasetResults) -> dict[str, Any]:
 
 
 def make_manifest(job: Job, results: DatasetResults) -> Manifest:
-    """Makes the manifest, with the checksums of all files below the dataset's root."""
+    """Makes the manifest, which contains the checksum of each file of the dataset."""
     names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
     checksums = {shard.name: shard.sha256 for shard in results.shards}
     return Manifest(
@@ -86,7 +86,7 @@ def make_manifest(job: Job, results: DatasetResults) -> Manifest:
 
 
 def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) -> dict[str, Any]:
-    """Summarizes a dataset for the user, as JSON."""
+    """Returns a summary of the dataset at `output` for the user, as JSON values."""
     events = statistics["events"]
     cuts = {"validation_from": manifest.validation_from_ms, "test_from": manifest.test_from_ms}
     names = ("rows", "events", "rejected", "filtered", "blank_lines", "duplicates", "robot_visitors", "robot_events")
@@ -102,7 +102,10 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows by reason. A reason completes the log message '… rows are excluded: …'."""
+    """Returns the number of excluded rows, by reason.
+
+    A reason is worded as the end of the log message '… of the rows are excluded: …'.
+    """
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

@@ -21,12 +21,14 @@ _HELP = (
 
 
 def download(output: str) -> dict[str, Any]:
-    """Downloads the four files into the local directory `output`, all or none.
+    """Downloads `FILES` into the local directory `output`. If one file is missing, writes none of them.
+
+    Returns the directory and the path of each file.
 
     Raises:
       FileExistsError: `output` is not empty.
       ModuleNotFoundError: the package kagglehub is not installed.
-      ConnectionError: Kaggle cannot be reached or denies access. The message says what to do.
+      ConnectionError: Kaggle cannot be reached, denies access, or lacks a file. The message says what to do.
     """
     storage.refuse_existing(output)
     try:
