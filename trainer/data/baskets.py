@@ -15,15 +15,16 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the training timeline contains the item. Timelines that end later come first.
+    """[T, I] float32: 1 if the timeline has a training event of the item. Timelines that end later come first.
 
     Args:
       dataset: the dataset.
-      event_weights: the weight of each event kind; events with weight 0 are skipped. None: no event is skipped.
+      event_weights: a factor for each event kind. An event is skipped if its own weight or this factor is 0. None: no
+        event is skipped.
       max_items: see `baskets_of`.
 
     Raises:
-      ValueError: `event_weights` is given, and no event has a weight above 0.
+      ValueError: `event_weights` is given, and all training events are skipped.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -44,10 +45,10 @@ def baskets_of(
     """[T, I] float32: 1 if the timeline contains the item. Timelines that end later come first.
 
     Args:
-      rows: whole timelines, in sequence.
-      num_items: I; other items are skipped.
+      rows: whole timelines, one after the other; the rows of a timeline are in order of time.
+      num_items: I; rows with a higher item index are skipped.
       is_entry: [N] bool, whether a row is used; None: all rows are used.
-      max_items: maximum number of distinct items per timeline; those with the latest events are kept. None: all.
+      max_items: maximum number of distinct items per timeline; items with later events are preferred. None: all items.
     """
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
@@ -66,9 +67,15 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keeps the last row of each (timeline, item) pair, then only the latest `max_items` of these per timeline.
+    """Returns the timeline and the item of each row that is kept, both 1-D, in the order of the rows.
 
-    `timeline` and `item` are [N]; the rows of a timeline are in order of time.
+    First, the last row of each (timeline, item) pair is kept; then, the last `max_items` of these rows per timeline.
+
+    Args:
+      timeline: [N] index of each row's timeline; the rows of a timeline are in order of time.
+      item: [N] item of each row.
+      num_items: I.
+      max_items: maximum number of rows per timeline; None: no maximum.
     """
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)

@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Describes each vocabulary, each split and the cuts, by name, to show how two datasets differ."""
+        """Returns texts that describe each vocabulary, each split and the cuts, by name, to compare two datasets."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -61,7 +61,7 @@ class Dataset:
         """Returns the timeline shards of a split, in order.
 
         Raises:
-          ContractError: the dataset has no such split; one prepared with `--split none` has only train.
+          ContractError: the dataset lacks the split; a dataset prepared with `--split none` has only `train`.
         """
         if split not in self.manifest.splits:
             found = ", ".join(self.manifest.splits)
@@ -101,7 +101,7 @@ class Dataset:
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """Catalogue rows [I] of the vocabulary's items, by index; see `contract.catalogue`.
+        """The catalogue's rows [I] for the items of the vocabulary, in its order; see `contract.catalogue`.
 
         Raises:
           ContractError: an item is missing or occurs twice.
@@ -116,17 +116,17 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64, read-only: number of events of each item, over the events that models are trained on."""
+        """[I] int64, read-only: for each item, the number of events that models are trained on."""
         counts = total_events(self.catalogue) + self._count_targets(self._later_splits, "item", self.num_items)
         counts.flags.writeable = False  # all callers share it
         return counts
 
     @property
     def num_trained_items(self) -> int:
-        """Number of items up to the last one with a training event, in the order of the vocabulary.
+        """1 + the highest index of an item with a training event; 0 if no item has one.
 
-        The vocabulary is sorted by frequency in the training split, so all items up to this one have training events. A
-        refit trains on all splits; then some of these items may have none.
+        The vocabulary is sorted by frequency in the training split. So without a refit, exactly the items below this
+        index have training events. A refit trains on all splits; then some items below this index may have none.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
@@ -134,8 +134,8 @@ class Dataset:
     def visitor_counts(self) -> np.ndarray:
         """[V] int64, read-only: number of events of each visitor in the training split, descending.
 
-        A refit trains on all splits, but it also uses these counts. So its tables have as many rows as those of the run
-        that it refits.
+        A refit uses the same counts, although it trains on all splits. So its tables have as many rows as the tables of
+        the run that it refits.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
@@ -143,11 +143,11 @@ class Dataset:
 
     @property
     def _later_splits(self) -> list[Split]:
-        """The splits that models are trained on in addition to the training split; empty except in a refit."""
+        """The splits, other than the training split, that models are trained on; empty unless `trains_on_all`."""
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: number of the splits' target rows that have each index below `size` in `column`."""
+        """[size] int64: how often each index below `size` occurs in `column`, over the target rows of the splits."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

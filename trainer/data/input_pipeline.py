@@ -44,15 +44,16 @@ class Batch(NamedTuple):
     event: tf.Tensor
     """[B] int64 index of each row's event kind."""
     history: tf.Tensor
-    """[B, H] int64 items of the rows before this one, newest first, or of all other rows; padded with 0."""
+    """[B, H] int64 items of the rows in the history: the rows before this one, latest first, or all other rows of the
+    timeline; padded with 0."""
     history_event: tf.Tensor
-    """[B, H] int64 indices of event kinds; padded with 0."""
+    """[B, H] int64 event kinds of the rows in the history, as indices; padded with 0."""
     history_age_ms: tf.Tensor
-    """[B, H] int64 time from the row in the history to this row; 0 for padding."""
+    """[B, H] int64 time from each row in the history to this row; 0 for padding."""
     is_history: tf.Tensor
     """[B, H] bool; False where `history` is padding."""
     timestamp_ms: tf.Tensor
-    """[B] int64; 0 if times are not read."""
+    """[B] int64 time of each row; 0 if times are not read."""
     weight: tf.Tensor
     """[B] float32 weight of the row: the weight of its event kind × the weight of the event; 1 if weights are not
     read."""
@@ -61,13 +62,13 @@ class Batch(NamedTuple):
 
     @classmethod
     def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
-        """Builds a batch with H = 0, without times and with equal weights."""
+        """Builds a batch with H = 0; all times are 0 and all weights are 1."""
         times, weight = tf.zeros_like(visitor), tf.ones(tf.shape(visitor))
         return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, weight=weight, is_row=is_row)
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
-    """Returns the number of global batches that contain every row once."""
+    """Returns the number of global batches that contain each row once; the last batch may have padding."""
     return -(-target_rows // batch_size)
 
 
@@ -90,12 +91,16 @@ def training_batches(
 
     Args:
       events: the timelines, and the rule that selects the rows to train on.
-      history_length: H; above 0, rows with an empty history are skipped.
+      config: size of a batch, size of a shuffling window, and number of files to read at the same time.
+      seed: seed of the order of the rows.
+      epochs: number of epochs, including those before `first_epoch`.
+      history_length: H, the maximum length of a history. If it is above 0, rows without a history are skipped.
       is_sequential: whether a row's history is the rows before it (True) or all other rows of its timeline (False).
       has_times: whether to read the times of rows.
-      event_weights: the weight of each event kind, by which the weights of its events are multiplied; None: all row
-        weights are 1.
-      first_step: number of batches of the first epoch to skip.
+      event_weights: a factor for each event kind; the weight of a row is this factor times the weight of the event.
+        None: all rows have the weight 1.
+      first_epoch: first epoch to return, 0 or greater.
+      first_step: number of batches to skip in `first_epoch`.
     """
     shards, content = events.shards, _RowContent(events, history_length, is_sequential, has_times, event_weights)
 
@@ -124,7 +129,7 @@ def count_events(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> np.ndarray:
-    """[event kinds] int64: number of rows of each kind in an epoch of `training_batches`."""
+    """[num_kinds] int64: number of rows of each event kind in an epoch of `training_batches`."""
     return count_rows(events, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
 
 
@@ -150,10 +155,11 @@ def count_rows(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> np.ndarray:
-    """[labels] int64: how often each label occurs in an epoch of `training_batches`.
+    """[num_labels] int64: how often `label` returns each label in an epoch of `training_batches`.
 
     Args:
-      label: given a batch of any size, returns the labels [n] int64, in [0, num_labels), of all or some of its rows.
+      label: a function that takes a batch of any size, and returns int64 labels [n] in [0, num_labels). It may return a
+        label for each row, or only for some rows.
     """
     counts = np.zeros(num_labels, np.int64)
     for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
@@ -162,7 +168,7 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """Returns the number of threads: one per core, but at least two, because threads wait for files."""
+    """Returns the number of threads: one per core, but from 2 to `_MAX_THREADS`, because threads wait for files."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
@@ -217,13 +223,13 @@ class _RowContent(NamedTuple):
 
 
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
-    """Parses a window of blocks and selects the training rows; if H > 0, only rows with a history.
+    """Parses a window of timeline blocks, and returns the columns [N] or [N, H] of its training rows.
 
-    The returned columns are [N] or [N, H].
+    If H is above 0, training rows without a history are skipped.
 
     Args:
-      serialized: the blocks.
-      content: what to read.
+      serialized: the blocks, as serialized tf.train.Examples.
+      content: which rows, columns and histories to read.
       key: [2] random key that determines the order of the rows; None: the rows keep the order of the blocks.
     """
     columns = parse_blocks(serialized, content.columns)
@@ -249,7 +255,10 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32: weights of the rows at `indices` [N]; their event kinds are `event` [N]."""
+    """[N] float32: weights of the rows at `indices` [N], which have the event kinds `event` [N].
+
+    A weight is the factor of the event kind times the weight of the event; 1 if `event_weights` is None.
+    """
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)
@@ -258,7 +267,10 @@ def _weights(
 def _histories(
     columns: Mapping[str, tf.Tensor], num_others: tf.Tensor, indices: tf.Tensor, content: _RowContent
 ) -> dict[str, tf.Tensor]:
-    """Returns the history columns, [N, H], of the rows at `indices` [N]."""
+    """Returns the history columns, [N, H], of the rows at `indices` [N].
+
+    `num_others` is, for each row of the window, the number of rows in its history, before the limit H.
+    """
     distance = tf.range(1, content.history_length + 1, dtype=tf.int64)
     others = tf.gather(num_others, indices)[:, None]
     is_history = distance <= others
@@ -278,7 +290,7 @@ def _histories(
 
 
 def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns empty history columns, [N, 0]."""
+    """Returns empty history columns [N, 0] for `rows` [N]."""
     number = tf.zeros([tf.size(rows), 0], tf.int64)
     is_history = tf.zeros([tf.size(rows), 0], tf.bool)
     return {"history": number, "history_event": number, "history_age_ms": number, "is_history": is_history}

@@ -17,10 +17,10 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """Rows that are solved together; each row is solved by the replica that owns it."""
+    """Rows with vectors to compute together; each vector is computed by the replica that owns it."""
 
     row: np.ndarray
-    """[R, M] int64 indices of the rows that are solved: visitors or items; padded with -1."""
+    """[R, M] int64 row indices in the matrix: visitors or items; padded with -1."""
     column: np.ndarray
     """[R, E] int64 column of each entry: the L entries of the first row, then those of the second, …; padded with 0."""
     weight: np.ndarray
@@ -32,12 +32,15 @@ class RowBatch(NamedTuple):
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
-    """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events; no entry is 0.
+    """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events.
+
+    The sparse matrix stores no zeros.
 
     Args:
-      event_weights: a factor for each event kind. An event counts with its own weight times the factor of its kind.
+      dataset: the dataset.
+      event_weights: a factor for each event kind; it multiplies the weights of the events of this kind.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
-      power: power to which the sums are raised; with 0, each pair with events has the value 1.
+      power: power to which the sums are raised; 0: each pair with a sum above 0 has the value 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -63,15 +66,15 @@ def read_interactions(
 
 
 def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Iterator[RowBatch]:
-    """Yields every row of a matrix [N, …] once, also those without entries, in batches of E entries per replica.
+    """Yields each row of a matrix [N, …] once, even if it has no entries, in batches of E entries per replica.
 
     Each row is padded to one of the lengths 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
     padding.
 
     Args:
-      matrix: the interaction matrix or its transpose; one vector is solved for each row.
+      matrix: the interaction matrix or its transpose; least squares computes one vector per row.
       replicas: R; row r belongs to replica r % R.
-      batch_entries: E; at least the length of the longest row is used.
+      batch_entries: E; raised to the padded length of the longest row if it is smaller.
     """
     entries = np.diff(matrix.indptr)
     lengths = _padded_lengths(np.maximum(entries, 1))

@@ -33,7 +33,7 @@ _FEWER_EXCLUDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class OfferRules:
-    """Rules that select the items on offer; by default, all items that are not known to be unavailable."""
+    """Rules that select the items on offer; the default excludes only items that are known to be unavailable."""
 
     include_unavailable: bool = False
     """Whether unavailable items are on offer too."""
@@ -52,7 +52,8 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool: whether each item may be recommended; at least one is True."""
     excluded: Mapping[str, int]
-    """Number of items that are not on offer, by the first reason that applies: `unavailable`, `denied`, `category`."""
+    """Number of items that are not on offer, by reason: `unavailable`, `denied` or `category`. The first that applies
+    counts."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the number of items on offer, and the number of excluded items by reason."""
@@ -66,7 +67,7 @@ def make_rules(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> OfferRules:
-    """Makes rules from flags.
+    """Makes rules from the values of command-line flags.
 
     Args:
       include_unavailable: see `OfferRules`.
@@ -75,7 +76,7 @@ def make_rules(
       without_categories: see `OfferRules`.
 
     Raises:
-      ValueError: the file does not exist, or is not text.
+      ValueError: the file does not exist, starts with a header, or is not text.
     """
     return OfferRules(
         include_unavailable=include_unavailable,
@@ -86,7 +87,11 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of the vocabulary are on offer, according to the catalogue at the dataset's training cut.
+    """Finds which items of the vocabulary are on offer, according to the dataset's catalogue as of the first cut.
+
+    Args:
+      dataset: the dataset.
+      rules: the rules; None: the default rules.
 
     Raises:
       ValueError: see `find_offer`.
@@ -101,7 +106,7 @@ def available_items(dataset: Dataset) -> np.ndarray | None:
 
 
 def read_item_facts(dataset: Dataset) -> pa.Table:
-    """Reads the facts about all items of a dataset's catalogue, in `ITEM_FACTS_SCHEMA`."""
+    """Reads the availability and categories of all items in a dataset's catalogue, in `ITEM_FACTS_SCHEMA`."""
     names = ("item_id", "is_available", "category_id", "category_path")
     rows = read_columns([join(dataset.root, name) for name in dataset.manifest.catalogue_files], names)
     index = rows["category_path"].combine_chunks()
@@ -115,17 +120,18 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 
 
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
-    """Finds which items are on offer; an item without facts is treated as available, without a category.
+    """Finds which items are on offer.
 
-    Items without facts and unknown denied ids are logged as warnings.
+    An item that is not in the table counts as available and has no category. Warnings report such items, and denied ids
+    that are not among `items`.
 
     Args:
       items: ids [I].
-      facts: table of `ITEM_FACTS_SCHEMA`.
+      facts: availability and categories of items, in `ITEM_FACTS_SCHEMA`.
       rules: the rules.
 
     Raises:
-      ValueError: no item has facts, a category of the rules has no items, or no item is on offer.
+      ValueError: none of the items is in the table, a category of the rules has no items, or no item is on offer.
     """
     ids = pa.array(items, pa.string())
     row = pc.index_in(ids, value_set=facts["item_id"].combine_chunks())  # [I], null: no facts
@@ -154,7 +160,10 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
 
 
 def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
-    """Warns if some items have no facts; raises ValueError if no item has any."""
+    """Warns if some items are not in the table `facts`; raises ValueError if none of them is in it.
+
+    `row` [I] has the index of each item in the table, or null.
+    """
     if not row.null_count:
         return
     message = (
@@ -167,7 +176,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
 
 
 def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
-    """Warns about denied ids that are not items."""
+    """Warns about denied ids that are not ids of items."""
     given = pa.array(denied, pa.string())
     unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
     if len(unknown):
@@ -181,6 +190,11 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
 
 def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
     """Returns a mask [F] of the items in the categories, or in categories below them.
+
+    Args:
+      facts: availability and categories of items.
+      names: ids of the categories.
+      flag: `only` or `without`, for the error message.
 
     Raises:
       ValueError: one of the categories has no items.
@@ -201,12 +215,12 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """[I] bool: the values [F] at the indices `row` [I]; `default` if the index or the value is null."""
+    """[I] bool: the entries of `values` [F] at the indices `row` [I]; `default` if the index or the entry is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 
 def _to_numpy(values: pa.Array) -> np.ndarray:
-    """Copies booleans to a NumPy array, which can be changed in place."""
+    """Copies booleans to a NumPy array that can be changed in place."""
     return np.array(values.to_numpy(zero_copy_only=False), bool)
 
 

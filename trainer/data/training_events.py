@@ -23,19 +23,19 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: number of events of each visitor over all splits; given if models are trained on all splits. Then all
-    rows of a visitor's longest timeline are trained on, and the visitor's other timelines are skipped. Visitors outside
-    the vocabulary share indices, so only their target rows are trained on. None: only target rows are trained on."""
+    """[V] int64: number of events of each visitor over all splits, to train on all splits. Then all rows of a visitor's
+    longest timeline are trained on, and the visitor's other timelines are skipped. Visitors outside the vocabulary
+    share indices, so only their target rows are trained on. None: only target rows are trained on."""
     on_progress: Callable[[], None] = lambda: None
     """Called repeatedly while all events are read."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that `is_training_row` needs."""
+        """Names of the columns that `is_training_row` needs."""
         return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] bool: whether each row is trained on; `columns` [N] must contain complete timelines."""
+        """[N] bool: whether each row is trained on; `columns` are [N] and must contain complete timelines."""
         is_target = tf.equal(columns["is_target"], 1)
         if self.visitor_events is None:
             return is_target
@@ -47,7 +47,7 @@ class TrainingEvents(NamedTuple):
         return tf.where(visitor < len(self.visitor_events), is_whole, is_target)
 
     def read(self) -> Iterator[TimelineRows]:
-        """Yields the timelines of each shard; rows to train on have `is_target` 1, other rows are context."""
+        """Yields the timelines of each shard; `is_target` is 1 for rows to train on, and 0 for context."""
         for shard in self.shards:
             rows = read_timelines([shard])
             yield rows if self.visitor_events is None else self._select(rows, self.visitor_events)

@@ -38,16 +38,16 @@ class ItemEvents:
 
 @dataclass(frozen=True)
 class Trends:
-    """The trend of all items at several moments."""
+    """The trend of all items at several moments; the module has the formula."""
 
     half_life_days: float
-    """Days after which the weight of an event in p has halved."""
+    """Days after which the weight of an event has halved."""
     moment_ms: np.ndarray
     """[M] int64 moments, ascending; the trends at a moment depend only on the events before it."""
     recent: np.ndarray
-    """[M, I] float32: p, the summed weights of events."""
+    """[M, I] float32: p in the formula, the summed weights of the events before the moment."""
     total: np.ndarray
-    """[M, I] float32: n, the number of all events."""
+    """[M, I] float32: n in the formula, the number of events before the moment."""
 
     @property
     def values(self) -> np.ndarray:
@@ -71,10 +71,18 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Chooses the moments [M] at which trends are computed, for evaluation cases at the times `timestamp_ms`.
+    """Chooses the moments [M] at which trends are computed for evaluation cases.
 
     The first moment is the time of the first case. The moments are evenly spaced, at least a day apart. A case uses the
-    latest moment that is not after it. For a large catalogue, there are fewer moments, to bound memory.
+    latest moment that is not after it. There are at most `_MAX_MOMENTS` moments, and fewer for a large catalogue, to
+    limit memory.
+
+    Args:
+      timestamp_ms: time of each case, in any order.
+      num_items: I.
+
+    Returns:
+      The moments, int64, ascending.
     """
     first, last = int(timestamp_ms.min()), int(timestamp_ms.max())
     most = int(np.clip(_MAX_ENTRIES // num_items, 1, _MAX_MOMENTS))
@@ -108,16 +116,16 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def latest_trends(events: ItemEvents, half_lives_days: Sequence[float]) -> list[Trends]:
-    """Returns, for each half-life, the trends right after the last event."""
+    """Returns the trends one millisecond after the last event, for each half-life."""
     return [count_trends(events, events.timestamp_ms[-1:] + 1, days) for days in half_lives_days]
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Adds newer events to trends; returns the trends right after the last event.
+    """Adds newer events to trends; returns the trends one millisecond after the last event.
 
     Args:
-      trends: the trends at one moment.
-      events: events of the same items. Those before the moment of `trends` are skipped, because they are included.
+      trends: the trends at one moment; returned unchanged if there are no newer events.
+      events: events of the same items. Events before the moment of `trends` are skipped: the trends include them.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

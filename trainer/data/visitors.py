@@ -23,7 +23,10 @@ class VisitorTimelines(NamedTuple):
 
 
 def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
-    """Reads the timelines of all visitors; events with the same timestamp keep their order."""
+    """Reads the timelines of all visitors.
+
+    If events of a visitor have the same timestamp, they keep their order in the dataset.
+    """
     known = dataset.vocabulary(Vocabulary.VISITORS)
     others: dict[str, int] = {}
     shards = [shard for split in Split if split in dataset.manifest.splits for shard in dataset.shards(split)]
@@ -32,9 +35,18 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 
 
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
-    """Reads the target rows, with a distinct index per visitor; adds the indices of unknown visitors to `others`.
+    """Reads the target rows of a shard, and gives each visitor outside the vocabulary an index of their own.
 
     A row is a target in only one split, so the target rows of all splits contain each event once.
+
+    Args:
+      shard: the shard.
+      num_known: size of the visitor vocabulary; the first visitor outside it gets this index.
+      others: for each visitor outside the vocabulary, by id, the number of such visitors before them; new visitors of
+        this shard are added.
+
+    Raises:
+      ContractError: the shard lacks the ids of visitors outside the vocabulary.
     """
     rows, unknown_ids = read_identified_timelines(shard)
     starts = timeline_starts(rows.position)
