@@ -14,16 +14,16 @@ _MAX_TITLES = 100  # for the latest items of a history; the page shows fewer
 
 
 class Answers:
-    """Answers queries with the exports and the data of one shop."""
+    """Answers queries with the exported models and the data of one shop."""
 
     def __init__(self, exports: list[Export], shop: Shop):
-        """Stores the exports, at least one, and the data of their shop."""
+        """Stores at least one export, and the data of the shop."""
         self._exports, self._shop = exports, shop
         self._known = dict.fromkeys(item for export in exports for item in export.items)
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns the data to start the page: models, numbers of items and visitors, and a few frequent visitors."""
+        """Returns what the page shows first: models, numbers of items and visitors, and a few frequent visitors."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
@@ -34,12 +34,18 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns the items of category `text` and those with ids that start with `text`, most frequent first."""
+        """Returns the items in the category `text`, and the items with ids that start with `text`.
+
+        The most frequent items come first; at most `_MAX_SUGGESTIONS` are returned.
+        """
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Returns whether any model knows the visitor, and the latest items of their timeline, oldest first."""
+        """Returns whether a model knows the visitor, the latest items of their timeline, oldest first, and titles.
+
+        Without a dataset, there are no items and no titles.
+        """
         timelines = self._shop.timelines
         history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []
         return {"is_known": visitor_id in self._visitors, "history": history, "titles": self._titles(history)}
@@ -48,7 +54,8 @@ class Answers:
         """Returns the recommendations of each model for a visitor and their history.
 
         Args:
-          query: `visitor` str, '' for a new visitor; `history` list of ids, oldest first; `k` int; `hide_seen` bool.
+          query: `visitor` str, '' for a new visitor; `history` list of item ids, oldest first; `k` int, number of items
+            to return; `hide_seen` bool, whether to exclude the items of the history.
 
         Raises:
           ValueError: a value is missing or invalid.
@@ -67,7 +74,14 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns, for each model, the items that are most similar to the item `query["item"]`."""
+        """Returns, for each model, the items that are most similar to an item, and whether a model knows the item.
+
+        Args:
+          query: `item` str, id of the item; `k` int, number of items to return.
+
+        Raises:
+          ValueError: a value is missing or invalid.
+        """
         item, k = _text(query, "item"), _k(query)
         models = [self._list(export, export.similar(item, k)) for export in self._exports]
         return {"models": models, "is_known": item in self._known}
@@ -87,7 +101,7 @@ class Answers:
         return {"id": item_id, "title": item.title, "category": item.category, "is_available": item.is_available}
 
     def _titles(self, history: Sequence[str]) -> dict[str, str]:
-        """Returns titles by item id, for the latest items that have a title."""
+        """Returns the titles of the latest `_MAX_TITLES` items of a history, by id; skips items without a title."""
         titles = {item: self._item(item).title for item in history[-_MAX_TITLES:]}
         return {item: title for item, title in titles.items() if title}
 
@@ -115,7 +129,7 @@ def _history(query: Mapping[str, Any]) -> list[str]:
 
 
 def _check_encodable(texts: Iterable[str]) -> list[str]:
-    """Returns the texts; raises ValueError if one has a lone surrogate, which JSON allows and UTF-8 does not."""
+    """Returns the texts; raises ValueError if a text contains a lone surrogate: JSON allows it, but UTF-8 does not."""
     kept = list(texts)
     for text in kept:
         text.encode()

@@ -45,7 +45,14 @@ class Export:
     """Number of items that may be recommended."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
-        """Returns at most k items for a visitor; fewer if the catalogue is smaller."""
+        """Returns k items for a visitor, or fewer if fewer items may be recommended.
+
+        Args:
+          visitor_id: id of the visitor; '' or an unknown id: only the history is used.
+          history: ids of the visitor's items, oldest first; may be empty.
+          k: number of items.
+          hide_seen: whether to exclude the items of the history.
+        """
         return self._call(
             "recommend",
             visitor_id=tf.constant([visitor_id]),
@@ -55,7 +62,7 @@ class Export:
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
-        """Returns at most k items most similar to one item."""
+        """Returns the k items most similar to an item, or fewer if there are fewer."""
         return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant([min(k, len(self.items))]))
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
@@ -68,7 +75,7 @@ class Export:
 
 
 def open_exports(uris: Sequence[str]) -> list[Export]:
-    """Loads SavedModels and calls every signature once, because the first call of each is slow.
+    """Loads exports, and calls each signature once, because its first call is slow.
 
     Raises:
       ValueError: a directory is not an export, or is given twice.
@@ -85,7 +92,11 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
-    """Returns a distinct name per model; if models have equal names, the ends of their paths are added.
+    """Returns a distinct name for each model; adds the ends of the paths to equal names.
+
+    Args:
+      names: the names of the models.
+      uris: the path of each model.
 
     Raises:
       ValueError: a path is given twice.

@@ -70,7 +70,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
 
 
 def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
-    """Logs a warning for each export if the dataset contains less than half of its items."""
+    """Logs a warning for each export if less than half of the items of the export are in the dataset."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
@@ -98,7 +98,7 @@ class DemoServer(ThreadingHTTPServer):
         self.num_answers = 0
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answers a request in a thread, as soon as one is free."""
+        """Waits for a free thread, and answers a request in it."""
         self._free_threads.acquire()
         super().process_request(request, client_address)
 
@@ -110,7 +110,10 @@ class DemoServer(ThreadingHTTPServer):
             self._free_threads.release()
 
     def shutdown_request(self, request: Any) -> None:
-        """Reads the rest of a request, then closes the connection; unread bytes would reset it and lose the answer."""
+        """Reads the rest of a request, then closes the connection.
+
+        If bytes were left unread, the system would reset the connection, and the client would lose the answer.
+        """
         with suppress(OSError, _RequestTimeoutError):
             request.shutdown(socket.SHUT_WR)
             rest = _TimedReader(request, DRAIN_SECONDS)
@@ -126,7 +129,7 @@ class DemoServer(ThreadingHTTPServer):
 
 
 def make_server(answers: Answers, host: str, port: int) -> DemoServer:
-    """Returns a server that is bound and does not serve yet.
+    """Returns a server that is bound to its address, but does not answer requests yet.
 
     Raises:
       OSError: the port is taken, or the address belongs to another machine.
@@ -142,7 +145,7 @@ class _RequestTimeoutError(Exception):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a connection until a deadline, which does not move when the client sends more bytes."""
+    """Reads from a connection until a fixed deadline, however often the client sends bytes."""
 
     def __init__(self, connection: socket.socket, seconds: float):
         self._connection, self._seconds = connection, seconds
@@ -231,10 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the path of the request; None if it is refused with 400 or 403.
+        """Returns the path of the request; None after an answer of 400 (invalid) or 403 (refused).
 
-        A server that only this machine can reach refuses other host names, because a foreign site could make its name
-        resolve to this machine (DNS rebinding).
+        A server that only this machine can reach refuses requests for other host names than those of this machine:
+        another site could make its own name resolve to this machine (DNS rebinding).
         """
         host = self.headers.get("Host", "")
         try:

@@ -15,7 +15,7 @@ from trainer.data.visitors import VisitorTimelines, read_visitor_timelines
 
 @dataclass(frozen=True)
 class Item:
-    """Properties of an item before the first cut; None for properties that are unknown."""
+    """Properties of an item as of the first cut; None: unknown."""
 
     title: str | None = None
     category: str | None = None
@@ -33,16 +33,19 @@ class Shop:
 
 
 class Timelines:
-    """The timelines of all visitors, across splits."""
+    """Finds the items of a visitor, over all splits."""
 
     def __init__(self, timelines: VisitorTimelines, items: Sequence[str]):
-        """Indexes the rows by visitor."""
+        """Indexes the visitors; `items` are the ids of the item vocabulary."""
         self._items = items
         self._index = {visitor: index for index, visitor in enumerate(timelines.ids)}
         self._visitor, self._item = timelines.rows.visitor, timelines.rows.item
 
     def history(self, visitor_id: str) -> list[str]:
-        """Returns the vocabulary items of a visitor, oldest first; [] for an unknown visitor."""
+        """Returns the items of a visitor's events, oldest first; skips items outside the vocabulary.
+
+        The list is empty if the visitor is unknown.
+        """
         index = self._index.get(visitor_id)
         if index is None:
             return []

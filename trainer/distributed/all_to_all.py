@@ -42,7 +42,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Builds the messages; gathers the `counts` of all replicas.
+        """Computes the sizes of the messages from the `counts` of all replicas, which it gathers.
 
         Args:
           collectives: the operations that send the messages.
@@ -55,16 +55,19 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the indices of the rows that are not padding; `counts` [R] is their number in each message."""
+        """Returns the indices, in all messages [M], of the rows that are not padding.
+
+        `counts` [R] is the number of such rows in each message.
+        """
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-        """Returns messages [M, …] with `rows` [S, …] at the indices `slots` [S] and zeros elsewhere."""
+        """Returns messages [M, …] with each of `rows` at its index in `slots`, and zeros elsewhere."""
         size = self.counts.shape[0] * self.capacity
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends the messages `rows` [M, …], one to each replica; returns the received ones, ordered by sender."""
+        """Sends the messages `rows` [M, …], one to each replica; returns the received messages [M, …], by sender."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
@@ -80,8 +83,8 @@ class Route:
     num_rows: tf.Tensor
     """M, scalar."""
     served: tf.Tensor
-    """[S] the rows that are requested from this replica, as indices into its shard. They are grouped by requesting
-    replica; within a group, they have the order of the request."""
+    """[S] indices, in the shard of this replica, of the rows that are requested from it: first those that replica 0
+    requests, in its order, then those of replica 1, …"""
     slots: tf.Tensor | None = None
     """[S] index of each row of `served` in the messages to send; None: there is only one replica."""
     messages: Messages | None = None
@@ -89,14 +92,14 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests each distinct row once. Called on every replica, each with its own ids [n]."""
+        """Builds a route that requests each distinct row once. Every replica calls this, with its own ids [n]."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests one row per id, also for repeated ids; called like `by_row`."""
+        """Builds a route that requests one row per id, even if ids are repeated. Called like `by_row`."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
@@ -120,13 +123,16 @@ class Route:
         )
 
     def send_to_requesters(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends the requested rows [S, D]; returns the M rows that this replica receives."""
+        """Sends rows [S, D] to the replicas that requested them; returns the rows [M, D] that this replica receives."""
         if self.messages is None:
             return rows
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], one per received row, to the owners; returns the rows [S, D] that this owner receives."""
+        """Sends rows [M, D], such as gradients, to the owners of the M received rows.
+
+        Returns the rows [S, D] that this replica receives as an owner, in the order of `served`.
+        """
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

@@ -28,7 +28,7 @@ class Cluster:
 
 
 def join_cluster() -> Cluster | None:
-    """Sets TF_CONFIG for TensorFlow; returns the cluster of this process, or None if the process trains alone."""
+    """Returns the cluster of this process, and sets TF_CONFIG for TensorFlow; None: the process trains alone."""
     cluster = read_cluster(os.environ)
     if cluster is not None:
         os.environ["TF_CONFIG"] = tf_config(cluster)
@@ -48,7 +48,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     worker 3 is JOB-3.SERVICE:PORT.
 
     Returns:
-      The cluster; None without these variables, or with a single worker.
+      The cluster; None if the variables are not set, or if there is only one worker.
 
     Raises:
       ValueError: the variables are incomplete or contradict each other.
@@ -70,7 +70,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
 
 
 def tf_config(cluster: Cluster) -> str:
-    """Formats a cluster as TF_CONFIG."""
+    """Returns the value of TF_CONFIG for a cluster."""
     task = {"type": "worker", "index": cluster.index}
     return json.dumps({"cluster": {"worker": list(cluster.hosts)}, "task": task})
 
@@ -88,5 +88,8 @@ def _from_tf_config(text: str) -> Cluster | None:
     if len(hosts) < 2:
         return None
     if task.get("type") != "worker":
-        raise ValueError(f"the type of every task in TF_CONFIG must be worker, got {task.get('type')}")
+        raise ValueError(
+            f"TF_CONFIG has the task type {task.get('type')}, but only workers can train; use the type worker for "
+            "all tasks"
+        )
     return Cluster(tuple(hosts), int(task["index"]))

@@ -20,7 +20,7 @@ agree."""
 
 
 class Collectives:
-    """Collective operations between all replicas; called on every replica of every worker, within a graph.
+    """Collective operations between all replicas. Every replica of every worker calls them, within a graph.
 
     Each operation gets a key when it is traced. All replicas trace the same operations in the same order, so their keys
     agree.
@@ -43,7 +43,7 @@ class Collectives:
         self._num_keys = Counter[int]()
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas; it has the same static shape on every replica."""
+        """Sums `value` over all replicas; the static shape of `value` must be the same on every replica."""
         key = self._take_keys(replica, 1)
         return tf.raw_ops.CollectiveReduceV2(
             input=value,
@@ -58,7 +58,7 @@ class Collectives:
         )
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values along the first axis; they have the same static shape."""
+        """Concatenates the replicas' values along the first axis; all must have the same static shape."""
         key = self._take_keys(replica, 1)
         return tf.raw_ops.CollectiveGatherV2(
             input=value,
@@ -92,7 +92,7 @@ class Collectives:
         )
 
     def _take_keys(self, replica: int, count: int) -> int:
-        """Reserves `count` keys and returns the first one."""
+        """Reserves `count` consecutive keys and returns the first one."""
         self._num_keys[replica] += count
         return self._num_keys[replica] - count
 

@@ -26,7 +26,7 @@ _COMPUTED_ROWS = 4096
 
 
 class RowShards:
-    """A float32 array [rows, D]; this process stores the rows of its own replicas."""
+    """A float32 array [rows, D], divided among all replicas; this process stores the rows of its own replicas."""
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, fill: float = 0.0) -> None:
         self.rows = rows
@@ -45,7 +45,7 @@ class RowShards:
         return self._replicas.count
 
     def assign(self, start: int, values: np.ndarray) -> None:
-        """Sets the rows start … start + n - 1 to `values` [n, D]; each replica stores the rows that it owns."""
+        """Sets the rows start … start + n - 1 of the array to `values` [n, D]; each replica stores the rows it owns."""
         for replica in self.shards:
             own = values[(replica - start) % self.replicas :: self.replicas]
             self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
@@ -84,12 +84,12 @@ class Lookup:
 class ShardedTable:
     """An embedding table and its optimizer's slots.
 
-    A step calls `lookup` once, with all ids that it needs, then `update` with the gradient of these rows. Both calls
-    must be within `Replicas.run`.
+    A step calls `lookup` once, with all ids that it needs, and then `update`, with the gradient of the rows that it
+    looked up. Both calls must be within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
-        """Creates a table of zeros. If `optimizer` is None, a solver sets the rows, and `update` fails."""
+        """Creates a table of zeros. If `optimizer` is None, `update` fails, and a solver must set the rows."""
         self.rows = rows
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
@@ -102,15 +102,16 @@ class ShardedTable:
         self._optimizer = optimizer
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows by id; every replica passes the same ids, those of the global batch.
+        """Reads rows by id. Every replica passes the same arguments: the ids of the whole global batch.
 
         Args:
           replica: index of this replica.
-          divided: [N] ids that are divided among the replicas; replica k reads those from k·N/R to (k+1)·N/R - 1.
-          shared: [S] ids that every replica reads.
+          divided: [N] ids that are divided among the replicas: replica k reads the rows of the ids at the indices from
+            k·N/R to (k+1)·N/R - 1.
+          shared: [A] ids of rows that all replicas read; None: no such ids.
 
         Returns:
-          The rows of n = N/R + S ids: this replica's share of `divided`, then all of `shared`.
+          The rows of n = N/R + A ids: this replica's share of `divided`, then all of `shared`.
         """
         size = divided.shape[0] // self._replicas.count
         ids = divided[replica * size : (replica + 1) * size]
@@ -125,15 +126,15 @@ class ShardedTable:
 
         Args:
           replica: index of this replica.
-          lookup: the rows.
+          lookup: the result of `lookup` in this step.
           gradient: [n, D] gradient of this replica's share of the global loss with respect to `lookup.vectors()`.
-          step: number of the step, from 0, scalar int64.
+          step: number of the step, scalar int64; the first step is 0.
 
         Raises:
           ValueError: the table has no optimizer.
         """
         if self._optimizer is None:
-            raise ValueError("the table has no optimizer to update it; create it with one")
+            raise ValueError("the table was created without an optimizer; create it with one to call `update`")
         # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
         # the batch, so that the sum is bit-identical for any number of replicas
         route = lookup.route if lookup.is_summed_first else Route.by_id(self._replicas, replica, lookup.ids)
@@ -147,7 +148,7 @@ class ShardedTable:
 
 
 Overlay = Callable[[np.ndarray, np.ndarray], None]
-"""Given row numbers [n] and their values [n, D], changes values in place."""
+"""A function that takes row numbers [n] and the values [n, D] of these rows, and changes values in place."""
 
 
 def initialize(
@@ -168,7 +169,7 @@ def initialize(
       name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.
-      overlay: replaces the random values of rows that have better initial values.
+      overlay: replaces the random values of some rows, such as those of a warm start; None: all values are random.
       on_progress: called after each chunk of rows.
     """
     for replica, shard in table.values.shards.items():

@@ -34,7 +34,7 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
 
     Args:
       count: number of GPUs; None: all.
-      is_required: whether to raise an error if TensorFlow sees no GPUs; otherwise, the process trains on the CPU.
+      is_required: whether to raise an error if TensorFlow sees no GPUs; False: the process trains on the CPU then.
 
     Returns:
       The names of the GPUs, such as `GPU:0`; empty if TensorFlow sees no GPUs.
@@ -46,7 +46,9 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
     if is_required and len(gpus) < (count or 1):
         why = diagnose_gpus()
         fewer = f"gpus={len(gpus)}" if gpus else "gpus=none to train on the CPU"
-        raise ValueError(f"gpus={count}, but TensorFlow sees {len(gpus)}: {why.found}; {why.advice}, or set {fewer}")
+        raise ValueError(
+            f"gpus={count}, but TensorFlow sees {len(gpus)} GPUs: {why.found}; {why.advice}, or set {fewer}"
+        )
     if not gpus:
         return ()
     count = count or len(gpus)
@@ -61,8 +63,8 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
             visible = len(tf.config.get_visible_devices("GPU"))
             if visible < count:
                 raise ValueError(
-                    f"{count} GPUs cannot be used, because TensorFlow already runs with {visible} in this process; "
-                    "start a new process, or restart the notebook's kernel"
+                    f"{count} GPUs cannot be used, because TensorFlow already runs with {visible} GPUs in this "
+                    "process; start a new process, or restart the notebook's kernel"
                 ) from None
     return tuple(f"GPU:{number}" for number in range(count))
 
@@ -91,7 +93,7 @@ def diagnose_gpus() -> Diagnosis:
 
 
 def driver_version() -> str | None:
-    """Returns the version of the NVIDIA driver, such as 555.42.02; None if the kernel does not show it."""
+    """Returns the version of the NVIDIA driver, such as 555.42.02; None if `/proc` does not contain it."""
     text = _DRIVER_VERSION.read_text() if _DRIVER_VERSION.exists() else ""
     found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
     return found[1] if found else None
@@ -103,7 +105,7 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Checks whether the NVIDIA driver is missing, not found by the loader, or too old; None: it has no problem."""
+    """Returns the problem if the NVIDIA driver is missing, not found by the loader or too old; None: no problem."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

@@ -30,7 +30,7 @@ class RowOptimizer(Protocol):
 
     @property
     def slots(self) -> Mapping[str, Slot]:
-        """State that the optimizer needs for a table, by name."""
+        """The arrays of state that the optimizer needs for a table, by name."""
 
     def apply(
         self,
@@ -40,18 +40,26 @@ class RowOptimizer(Protocol):
         gradient: tf.Tensor,
         step: tf.Tensor,
     ) -> None:
-        """Updates the distinct `rows` [U] of `values` with their `gradient` [U, D]; the first `step` is 0."""
+        """Updates rows of a table.
+
+        Args:
+          values: the table, or one replica's shard of it.
+          slots: the optimizer's state for `values`, by name; it is updated too.
+          rows: [U] distinct indices of the rows.
+          gradient: [U, D] gradient of each row.
+          step: number of the step, scalar; the first step is 0.
+        """
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """Creates the optimizer of `config` for tables; it updates only the rows that a step reads."""
+    """Returns the optimizer for tables, which updates only the rows that a step reads."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """Creates the optimizer of `config` for dense weights, a Keras optimizer; see `apply_summed`."""
+    """Returns the Keras optimizer for dense weights; use `apply_summed` to apply its updates."""
     rate = _Warmup(config) if config.warmup_steps else config.learning_rate
     if isinstance(config, AdagradConfig):
         return keras.optimizers.Adagrad(
@@ -65,9 +73,9 @@ def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
 def apply_summed(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Updates dense weights on every replica with gradients that are already summed over the replicas.
+    """Updates dense weights on every replica, with gradients that are already summed over the replicas.
 
-    Keras' own `apply` would sum them again, variable by variable.
+    Keras' own `apply` would sum the gradients over the replicas again, variable by variable.
 
     Args:
       optimizer: Keras optimizer, built for `variables`.
@@ -87,7 +95,10 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of `step`, from 0; a warmup of w steps has the rates 1/w, 2/w, … of the final rate."""
+    """Returns the learning rate of `step`; the first step is 0.
+
+    In a warmup of w steps, the rates are 1/w, 2/w, … of the final rate.
+    """
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -95,7 +106,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Applies `_rate_of_step` to a Keras optimizer, which counts its own steps."""
+    """Learning rates of `_rate_of_step` for a Keras optimizer, which passes the number of its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config
@@ -132,7 +143,10 @@ class _RowAdagrad:
 
 @dataclass(frozen=True)
 class _RowWiseAdagrad:
-    """Adagrad with one accumulator per row, which sums mean squared gradients (Gupta et al., 2014; as in FBGEMM)."""
+    """Adagrad with one accumulator per row: the sum of the row's mean squared gradients.
+
+    As in Gupta et al. (2014) and in FBGEMM.
+    """
 
     config: AdagradConfig
 

@@ -16,7 +16,7 @@ class Preempted(Exception):  # noqa: N818 (not an error)
 
 
 class StopRequest:
-    """A flag that requests a run to stop; it is not set at first."""
+    """A flag that requests a run to stop; initially not set."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -28,10 +28,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields `request` or, if it is None, a new request that SIGTERM and SIGHUP set.
+    """Yields the request that a run must obey.
 
-    A second signal ends the process at once. Outside the main thread, Python cannot handle signals, so nothing sets the
-    new request.
+    If `request` is given, this is `request`, and signals are handled as before. If it is None, this is a new request:
+    SIGTERM or SIGHUP sets it, and a second signal ends the process at once. Outside the main thread, Python cannot
+    handle signals, so nothing sets the new request there.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()
@@ -58,7 +59,7 @@ def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Does nothing, unlike the default handler, which ends the process; `_read_signals` handles the signal."""
+    """Does nothing, because `_read_signals` handles the signal; the default handler would end the process."""
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:

@@ -13,7 +13,15 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: float) -> np.ndarray:
-    """Returns [n, D] float32 values of the rows [n] of the table `name`."""
+    """Returns float32 values [n, D] for the rows with the numbers `rows` [n]; D is `dim`.
+
+    Args:
+      rows: [n] numbers of rows.
+      dim: D.
+      name: name of the table.
+      seed: seed of the run.
+      stddev: standard deviation of the values.
+    """
     pairs = -(-dim // 2)
     start = np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0]
     position = rows.astype(np.uint64)[:, None] * np.uint64(pairs) + np.arange(pairs, dtype=np.uint64)

@@ -40,11 +40,11 @@ class Replicas:
     workers: int
     """Number of processes."""
     collectives: Collectives | LocalCollectives | None = None
-    """Operations between the replicas; None: there is only one."""
+    """Operations between the replicas; None: there is only one replica."""
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the one process that writes logs, metrics and the run's record."""
+        """Whether this process is the chief, the only one that writes logs, metrics and the record of the run."""
         return self.first == 0
 
     @property
@@ -80,13 +80,13 @@ class Replicas:
         )
 
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas; called within `run` and within a graph."""
+        """Sums `value` over all replicas. Every replica calls it, within `run` and within a graph."""
         if self.collectives is None:
             return value
         return self.collectives.all_reduce(_current_replica(), value)
 
     def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums several tensors of the same type over all replicas, in one operation; called within `run`."""
+        """Sums each of several tensors of one type over all replicas, in one operation; called like `all_reduce`."""
         if self.count == 1:
             return list(values)
         summed = self.all_reduce(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
@@ -100,7 +100,7 @@ class Replicas:
         return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the arrays of all workers, which have the same shape. Called by every worker, outside `run`."""
+        """Sums the arrays of all workers; all must have the same shape. Every worker calls it, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
         summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
@@ -114,21 +114,23 @@ class Replicas:
         return tf.function(lambda value: self.run(on_replica, value), autograph=False)
 
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
-        """Returns, for each flag, whether any worker sets it. Called by every worker, outside `run`; waits for all."""
+        """Returns, for each flag, whether it is True on any worker. Every worker calls it, outside `run`, and waits."""
         summed = self.sum_over_workers(np.array(flags, np.float32))
         return tuple((summed > 0).tolist())
 
     def any_worker(self, flag: bool) -> bool:
-        """Returns whether any worker sets the flag; see `any_worker_each`."""
+        """Returns whether the flag is True on any worker; called like `any_worker_each`."""
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until every worker has called this method; called outside `run`."""
+        """Waits until all workers have called this method, outside `run`."""
         self.any_worker(False)
 
 
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
-    """Creates the replicas of this process and cluster; called before TensorFlow's first operation.
+    """Creates the replicas of this process, and connects them to those of the other workers.
+
+    Call it before TensorFlow's first operation.
 
     Args:
       devices: number of replicas in this process, each on a GPU or, on a machine without GPUs, on a logical CPU. None:
@@ -153,7 +155,7 @@ def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | Non
 
 @contextmanager
 def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
-    """Replaces TensorFlow's errors about a lost worker by `Preempted`, if the run has several workers.
+    """Raises `Preempted` instead of TensorFlow's errors about a lost worker, if the run has several workers.
 
     Raises:
       Preempted: the connection to another worker is lost.
@@ -198,7 +200,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes `MultiWorkerMirroredStrategy` use the devices `names`; by default, it uses all GPUs or a single CPU."""
+    """Makes `MultiWorkerMirroredStrategy` use the devices `names`, not all GPUs or a single CPU, as by default."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 
@@ -232,5 +234,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Returns how many of a table's `rows` belong to `replica`; row r belongs to replica r % R."""
+    """Returns how many of a table's `rows` rows `replica` owns; replica r % `replicas` owns row r."""
     return max(0, -((replica - rows) // replicas))

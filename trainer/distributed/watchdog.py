@@ -30,7 +30,7 @@ class Watchdog:
         self._current_limit_seconds = self._limit_seconds
 
     def ping(self) -> None:
-        """Restarts the timer, but keeps the longer limit that applies until the first call of `progress`."""
+        """Restarts the timer, without changing the limit."""
         self._last_progress = time.monotonic()
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Watchdog:
 
 @contextmanager
 def watching(limit_seconds: float, *, is_active: bool) -> Iterator[Watchdog]:
-    """Yields a watchdog; if `is_active`, it watches until the context ends."""
+    """Yields a watchdog that checks its timer until the context ends, or never if `is_active` is False."""
     watchdog = Watchdog(limit_seconds)
     if is_active:
         threading.Thread(target=watchdog.watch, name="watchdog", daemon=True).start()

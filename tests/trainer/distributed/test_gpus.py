@@ -60,7 +60,7 @@ def test_all_gpus_are_used_unless_a_number_is_given(monkeypatch: pytest.MonkeyPa
 def test_required_gpus_that_are_not_visible_are_refused_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "glob", lambda _: [])
     with pytest.raises(
-        ValueError, match=r"gpus=4, but TensorFlow sees 0: no NVIDIA device; .*, or set gpus=none to train"
+        ValueError, match=r"gpus=4, but TensorFlow sees 0 GPUs: no NVIDIA device; .*, or set gpus=none to train"
     ):
         start_replicas(None, None, gpus=4)
     assert start_replicas(None, None).devices == ("CPU:0",)
@@ -71,7 +71,7 @@ def test_fewer_gpus_than_required_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gpus, "glob", lambda _: ["/dev/nvidia0", "/dev/nvidia1"])
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
     monkeypatch.setattr(gpus, "_diagnose_driver", lambda: None)
-    with pytest.raises(ValueError, match="gpus=4, but TensorFlow sees 2: 2 NVIDIA devices; request more GPUs"):
+    with pytest.raises(ValueError, match="gpus=4, but TensorFlow sees 2 GPUs: 2 NVIDIA devices; request more GPUs"):
         start_replicas(None, None, gpus=4)
 
 
