@@ -38,14 +38,15 @@ MAX_WEIGHT = 1e9
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 NOT_MET, DROPPED_KIND = "not met: ", "kind "
-"""Prefixes of reasons in `ParsedEvents.filtered`. A condition follows `NOT_MET`; a dropped word, `DROPPED_KIND`."""
+"""Prefixes of reasons in `ParsedEvents.filtered`. They are followed by the condition or by the dropped word."""
 
 
 class ParsedEvents(NamedTuple):
     """The events of a batch."""
 
     table: pa.Table
-    """Columns visitor, timestamp_ms, event (index of the kind), item, transaction ('' if none) and weight (float32)."""
+    """The valid events. The columns are visitor, timestamp_ms, event (index of the kind), item, transaction and weight
+    (float32). A missing transaction is ''."""
     rejects: Rejects
     """The invalid rows."""
     filtered: Counter[str]
@@ -54,7 +55,10 @@ class ParsedEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class EventMapping:
-    """The mapping from the columns of a log to events. Values that the settings do not give are detected."""
+    """How to read events from the columns of a log.
+
+    It is made from the settings. `inputs.resolve_mapping` detects the values that the settings do not give.
+    """
 
     columns: EventColumns
     """The path or constant of each field of an event."""
@@ -63,7 +67,7 @@ class EventMapping:
     time: TimeConfig
     """Unit or format of times."""
     kinds: KindConfig
-    """Event kinds, as `resolve_kinds` returns them."""
+    """Event kinds of the log, from `resolve_kinds`."""
 
     @property
     def paths(self) -> list[str]:
@@ -74,24 +78,28 @@ class EventMapping:
 
 
 def make_mapping(config: PrepareConfig) -> EventMapping:
-    """Makes the mapping from the settings. `inputs.resolve_mapping` then detects the unit or format of times.
+    """Makes the mapping from the settings. Use `inputs.resolve_mapping` to detect the unit or format of times.
 
     Raises:
-      ValueError: a condition is invalid, or a constant kind is not among the kinds.
+      ValueError: a condition is invalid, or `resolve_kinds` refuses the constant that the settings give as the kind.
     """
     kinds = resolve_kinds(config.kinds, config.columns.kind)
     return EventMapping(config.columns, tuple(map(parse_condition, config.where)), config.time, kinds)
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the event kinds of a log. If the settings name no kinds, a constant kind is the only kind.
+    """Returns the event kinds of a log.
+
+    All events of a log may have the same kind. The setting `columns.kind` is then a quoted constant, such as `'sale'`,
+    instead of a column. If the settings do not name other kinds, the kind of the constant becomes the only kind.
 
     Args:
       config: the kinds in the settings.
-      path: column of the event kind, or the quoted constant.
+      path: the setting `columns.kind`, a column or a quoted constant.
 
     Raises:
-      ValueError: the constant is not a kind in the settings and not mapped to one, or is not a valid name.
+      ValueError: the settings name kinds, but the constant is neither one of them nor mapped to one in `kinds.words`;
+        or the constant is not a valid name of a kind.
     """
     constant = constant_of(path)
     if constant is None:
@@ -111,14 +119,14 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
 
 
 def keeps_repeats(config: PrepareConfig) -> bool:
-    """Returns whether equal rows are separate events."""
+    """Returns whether equal rows are separate events; see `PrepareConfig.keep_repeats`."""
     if config.keep_repeats is not None:
         return config.keep_repeats
     return constant_of(config.columns.kind) is not None
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the events in the rows of a batch. A row is one event, or contains a list of events.
+    """Parses the events in the rows of a batch. Each row is one event, or each row contains a list of events.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.
@@ -163,7 +171,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses weights, [N] float32. A missing weight is 1. Invalid weights are marked in `flaws`."""
+    """Parses weights [N] to float32. A missing weight is 1. Events with an invalid weight are marked in `flaws`."""
     missing = is_missing(values)
     parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
     is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
@@ -172,7 +180,10 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words for event kinds to indices in `config.names`, [N] int8. Unknown words become -1 and are marked."""
+    """Converts the words [N] of a log for event kinds to indices of kinds in `config.names`, int8.
+
+    An unknown word becomes -1, and its event is marked as invalid in `flaws`.
+    """
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
@@ -181,7 +192,9 @@ def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray
 
 
 def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share: float) -> None:
-    """Checks that most words [N] of a sample are known, so that a wrong mapping fails before all rows are read.
+    """Checks that the words for event kinds in a sample [N] are known, so that a wrong mapping fails early.
+
+    A word is known if it is the name of a kind, mapped to a kind, or dropped. The column at `path` contains the words.
 
     Raises:
       ValueError: more than `max_reject_share` of the words are unknown. The message lists the unknown words.
@@ -198,19 +211,25 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the kind by word. Known words are the names of the kinds and the words in `config.words`."""
+    """Returns the index of the event kind for each known word.
+
+    The known words are the names of the kinds, and the words that `config.words` maps to kinds.
+    """
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
 
 
 def count_words(texts: pa.Array) -> Counter[str]:
-    """Counts the words of a column of event kinds."""
+    """Returns how often each word occurs in a column of event kinds."""
     return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(texts).to_pylist()})
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the events to keep, by condition and kind. None: all events are kept."""
+    """Returns the indices of the events that meet all conditions and do not have a dropped kind.
+
+    Returns None if all events are kept. Adds the number of dropped events to `filtered`, by reason.
+    """
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Expectations:
-    """Figures of a dataset, with which later datasets are compared."""
+    """Figures of a dataset. Later datasets of the same shop are compared with them."""
 
     rows: int
     """Number of event rows."""
@@ -37,7 +37,7 @@ class Expectations:
     reject_reasons: tuple[str, ...]
     """[R] reasons why event rows were invalid."""
     reject_shares: tuple[float, ...]
-    """[R] share of invalid event rows for each reason."""
+    """[R] for each reason, the share of all event rows that are invalid for this reason."""
     event_kinds: tuple[str, ...]
     """[K] names of the event kinds."""
     event_shares: tuple[float, ...]
@@ -45,7 +45,7 @@ class Expectations:
     first_day: str
     """Day of the first event, an ISO date (UTC)."""
     last_day: str
-    """Day of the last event."""
+    """Day of the last event, an ISO date (UTC)."""
     category_share: float
     """Share of the items with a known category."""
     price_share: float
@@ -55,7 +55,7 @@ class Expectations:
     min_price: float | None
     """Lowest price; None: no item has a price."""
     max_price: float | None
-    """Highest price."""
+    """Highest price; None: no item has a price."""
 
 
 _MEASURES = {
@@ -68,7 +68,7 @@ _MEASURES = {
     "prices": "share of the priced items outside the baseline's price range",
     "days_behind": "number of days from the last event to that of the baseline",
 }
-"""The distance of each figure, for messages; see `ExpectationConfig`."""
+"""Definition of the distance for each figure, for messages. `ExpectationConfig` has the same definitions."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Check:
 
 
 def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectations:
-    """Computes the expectations of the dataset at `root`, from its statistics and the prices in its catalogue."""
+    """Computes the figures of the dataset at `root` from its statistics and the prices in its catalogue."""
     events, counts = statistics["events"], statistics["catalogue"]
     prices = pc.min_max(_read_catalogue(root, "price")["price"].drop_null()).as_py()
     items, rows = max(counts["items"], 1), events["rows"]
@@ -114,16 +114,17 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
 
 
 def write_expectations(expectations: Expectations, root: str) -> None:
-    """Writes `expectations.json`."""
+    """Writes the figures of the dataset at `root` to its `expectations.json`."""
     content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     storage.write_bytes(DatasetLayout(root).expectations, content.encode())
 
 
 def read_expectations(root: str) -> Expectations:
-    """Reads the expectations of the dataset at `root`.
+    """Reads the figures of the dataset at `root` from its `expectations.json`.
 
     Raises:
-      ContractError: there is no dataset, or an earlier version prepared it without expectations.
+      ContractError: there is no dataset, or its `expectations.json` is missing or does not have the current fields.
+        Earlier versions of Cartwheel wrote such datasets.
     """
     read_manifest(root)
     try:
@@ -135,16 +136,18 @@ def read_expectations(root: str) -> Expectations:
 
 
 def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
-    """Compares a new dataset with its baseline. Logs warnings and writes `comparison.json`.
+    """Compares a new dataset with its baseline. Writes all checks to `comparison.json` of the new dataset.
+
+    Logs a warning for each distance that exceeds its `warn` limit but not its `fail` limit.
 
     Args:
       baseline: root of the earlier dataset.
-      after: expectations of the new dataset.
-      root: root of the new dataset, which may still lack a manifest.
-      config: limits.
+      after: figures of the new dataset.
+      root: root of the new dataset. Its manifest may not have been written yet.
+      config: limits of the distances.
 
     Raises:
-      ContractError: the baseline is not a dataset with expectations.
+      ContractError: the baseline is not a dataset with a current `expectations.json`.
       ValueError: a distance exceeds its `fail` limit.
     """
     before = read_expectations(baseline)
@@ -172,7 +175,11 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks the number of rows, the shares of event kinds, the rejects, the known item properties and the last day."""
+    """Checks the figures that need no catalogue.
+
+    They are the number of rows, the shares of event kinds, the shares of invalid rows, the shares of items with a
+    category, price or availability, and the last day.
+    """
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [
@@ -198,7 +205,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the shares of invalid rows by reason. Reports only the reason with the largest increase."""
+    """Checks the share of invalid rows for each reason. Describes only the reason with the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )
@@ -214,7 +221,10 @@ def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> C
 
 
 def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of items with a category, price or availability. Reports the one with the largest decrease."""
+    """Checks the shares of items with a category, with a price and with an availability.
+
+    The result describes only the share with the largest decrease.
+    """
     names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
     decreases = {name: getattr(before, name) - getattr(after, name) for name in names}
     worst = max(decreases, key=lambda name: decreases[name])
@@ -228,7 +238,14 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks popularity and prices. `before` and `after` are catalogues with item_id, price and event_counts."""
+    """Checks the popularity of the items and their prices.
+
+    Args:
+      expected: figures of the baseline, which contain its price range.
+      before: catalogue of the baseline, with the columns item_id, price and event_counts.
+      after: catalogue of the new dataset, with the same columns.
+      config: limits of the distances.
+    """
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
     if expected.min_price is not None and expected.max_price is not None:
@@ -244,7 +261,10 @@ def check_items(expected: Expectations, before: pa.Table, after: pa.Table, confi
 
 
 def popularity_distance(before: pa.Table, after: pa.Table) -> float:
-    """Computes the total variation distance, in [0, 1], between the popularity distributions in two catalogues."""
+    """Computes the total variation distance, in [0, 1], between the popularity distributions of two catalogues.
+
+    The popularity of an item is its share of all training events.
+    """
     ids = pa.concat_arrays([before["item_id"].combine_chunks(), after["item_id"].combine_chunks()]).dictionary_encode()
     code, size = ids.indices.to_numpy(), len(ids.dictionary)
     shares = []
@@ -288,7 +308,10 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest change of an event kind's share. A kind that a dataset lacks has a share of 0."""
+    """Returns the largest absolute change of the share of any event kind.
+
+    `before` and `after` contain the share of each kind. A kind that is missing has the share 0.
+    """
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

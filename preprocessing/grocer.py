@@ -56,7 +56,7 @@ def write_grocer(output: str) -> dict[str, Any]:
     """Writes purchases, products and shop.toml to a new directory and returns their paths and numbers of rows.
 
     Raises:
-      ModuleNotFoundError: the package with the data is not installed; the message says how to install it.
+      ModuleNotFoundError: the package with the data is not installed. The message says how to install it.
       FileExistsError: `output` is not empty.
     """
     storage.refuse_existing(output)

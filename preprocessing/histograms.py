@@ -16,7 +16,10 @@ MAX_FLOATS = 1 << 16
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of integers. Floats are counted by their bits, read as integers."""
+    """Counts of integers in bins.
+
+    For float32 values, the integers are the bits of the values. Integers and non-negative floats have the same order.
+    """
 
     values: np.ndarray
     """[T] int64, start of each bin, ascending. The width of a bin is 2**resolution."""
@@ -27,13 +30,13 @@ class Histogram:
 
 
 def count_values(values: np.ndarray, max_bins: int) -> Histogram:
-    """Counts integers [N], with the finest resolution that needs at most `max_bins` bins."""
+    """Counts integers [N] in at most `max_bins` bins. The bin width is the smallest power of two that suffices."""
     distinct, counts = np.unique(values.astype(np.int64), return_counts=True)
     return _coarsen(Histogram(distinct, counts), max_bins)
 
 
 def merge_histograms(parts: Iterable[Histogram], max_bins: int) -> Histogram:
-    """Merges histograms into one with at most `max_bins` bins. The order of merges does not change the result."""
+    """Merges histograms into one with at most `max_bins` bins. The result does not depend on the order of the parts."""
     listed = list(parts)
     resolution = max((part.resolution for part in listed), default=0)
     empty = np.empty(0, np.int64)
@@ -44,19 +47,23 @@ def merge_histograms(parts: Iterable[Histogram], max_bins: int) -> Histogram:
 
 
 def count_floats(values: np.ndarray) -> Histogram:
-    """Counts float32 values [N], which must not be negative."""
+    """Counts float32 values [N] by their bits, in at most `MAX_FLOATS` bins. The values must not be negative."""
     # their bits have their order, so bins of bits have a relative width: about 0.1% for gaps from a millisecond to a
     # year; adding 0 turns -0.0, whose bits are those of a negative number, into 0.0
     return count_values((values + np.float32(0)).view(np.int32), MAX_FLOATS)
 
 
 def merge_floats(parts: Iterable[Histogram]) -> Histogram:
-    """Merges results of `count_floats`. The order of merges does not change the result."""
+    """Merges results of `count_floats`. The result does not depend on the order of the parts."""
     return merge_histograms(parts, MAX_FLOATS)
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
-    """Returns all values, or `MAX_FLOATS` evenly spaced quantiles if there are more, as ascending float32."""
+    """Returns an ascending sample, float32, from a histogram of `count_floats`.
+
+    If the histogram has at most `MAX_FLOATS` values, the sample contains all of them. Otherwise, it contains
+    `MAX_FLOATS` evenly spaced quantiles.
+    """
     total = int(histogram.counts.sum())
     size = min(total, MAX_FLOATS)
     ranks = (2 * np.arange(size) + 1) * total // (2 * size or 1)  # in the middles of `size` equal parts
@@ -72,7 +79,13 @@ def _coarsen(histogram: Histogram, max_bins: int) -> Histogram:
 
 
 def _add_up(values: np.ndarray, counts: np.ndarray, resolution: int) -> Histogram:
-    """Merges bins that have the same start; `values` is ascending."""
+    """Merges bins that have the same start.
+
+    Args:
+      values: [N] start of each bin, ascending.
+      counts: [N] number of values in each bin.
+      resolution: binary logarithm of the bin width.
+    """
     if len(values) == 0:
         return Histogram(values, counts, resolution)
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])

@@ -34,13 +34,13 @@ class Input(NamedTuple):
     """The files of one input, such as the event log."""
 
     parts: list[Part]
-    """Parts that cover the files; empty if there are no files."""
+    """The parts into which the files are divided; empty if there are no files."""
     num_partitions: int
     """Number of partitions into which the rows are divided."""
 
 
 class Inputs(NamedTuple):
-    """All input files."""
+    """All input files of `prepare`, and how to read them."""
 
     events: Input
     """The event log."""
@@ -74,15 +74,19 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Detects the unit or format of times from the first rows, and checks the event kinds in these rows.
+    """Detects the unit or format of times from the first rows of the log, and checks the event kinds in these rows.
+
+    Returns the mapping with the detected unit or format. If no row in the first batches has a time,
+    returns the mapping as it is.
 
     Args:
       mapping: the mapping from the settings.
       parts: parts of the event log.
-      max_reject_share: share of unknown event kinds above which the mapping is refused.
+      max_reject_share: maximum share of the rows with an unknown event kind.
 
     Raises:
-      ValueError: a path has no values, no unit or format fits, or too many event kinds are unknown.
+      ValueError: the time is a constant, a path has no values, no unit or format fits, or more rows than
+        `max_reject_share` have an unknown event kind.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:
@@ -104,7 +108,10 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
 
 
 def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
-    """Finds the item properties, or the item table and the types of its columns."""
+    """Finds the files of the item properties or of the item table.
+
+    Also returns how to read the item table, or None if the settings give no item table.
+    """
     if config.item_table.files is None:
         columns = catalogue.PROPERTY_COLUMNS
         return _find(config, config.item_properties, FormatConfig(), columns, advice=FIXED_ADVICE), None

@@ -1,4 +1,4 @@
-"""Reads the availability and categories of items from an item table, to select the items that an export recommends."""
+"""Reads the availability and categories of items from an item table. They decide which items an export recommends."""
 
 import logging
 from collections.abc import Mapping
@@ -27,21 +27,25 @@ _EXAMPLES = 3
 def read_item_facts(
     items: str | None = None, shop: str | None = None, columns: Mapping[str, str] | None = None
 ) -> pa.Table:
-    """Reads an item table. If an item has several rows, the last one is used.
+    """Reads the availability and the category of each item from an item table.
+
+    If an item has several rows, the last row is used.
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
-      shop: path of a shop.toml with the columns and the format in its section `item_table`.
-      columns: column names by role (see `COLUMNS`), which replace those in the shop.toml. For a category path, give
-        several columns, separated by commas.
+      shop: path of a shop.toml. Its section `item_table` names the columns and the format of the table. None: default
+        settings.
+      columns: names of columns by role. The roles are in `COLUMNS`. The names replace the names in the shop.toml. If
+        the category path has one column per level, give these columns separated by commas, from the root down.
 
     Returns:
       A table with the schema `ITEM_FACTS_SCHEMA`, one row per item.
 
     Raises:
-      ValueError: there is no table or no such column, the table has neither availability nor categories, more than 1%
-        of the rows are invalid, or no row has a known word for the availability.
-      FileNotFoundError: no file matches.
+      ValueError: no table is given; a role or a column does not exist; neither the availability nor the category has a
+        column; the table has no valid row; more than 1% of the rows are invalid; or the column of the availability has
+        only unknown words.
+      FileNotFoundError: no file matches the glob.
     """
     files, config = _make_config(items, shop, columns or {})
     mapping = ItemTableMapping(config, PropertyConfig())
@@ -59,7 +63,10 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the item table and its settings, with only the columns that the facts need."""
+    """Returns the glob of the item table and its settings.
+
+    Only the columns of the item id, the availability and the category are set. See `read_item_facts` for the arguments.
+    """
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
@@ -93,7 +100,7 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
 
 
 def _check_rejects(files: str, reading: ReadingSummary) -> None:
-    """Warns about invalid rows; raises ValueError if there are many."""
+    """Warns about invalid rows. Raises ValueError if more than 1% of the rows are invalid."""
     reasons = reading.reject_reasons()
     num_invalid = sum(reason.count for reason in reasons.values())
     if not num_invalid:
@@ -106,7 +113,14 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about unknown words in the availability column; raises ValueError if no row has a known word."""
+    """Warns about unknown words for the availability. Raises ValueError if no row has a known word.
+
+    Args:
+      files: glob of the table, for the message.
+      unclear: the unknown words.
+      facts: the rows of the table, with the schema `ITEM_FACTS_SCHEMA`.
+      column: name of the column with the availability, for the message.
+    """
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

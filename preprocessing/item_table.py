@@ -1,4 +1,4 @@
-"""Converts an item table, which has one row per item, to the item properties from which the catalogue is built.
+"""Converts an item table, which has one row per item, to item properties. The catalogue is built from properties.
 
 Shapes: N rows of a batch, P property rows.
 """
@@ -28,12 +28,15 @@ _BUCKETS_PER_DECADE = 5
 
 @dataclass(frozen=True)
 class ItemTableMapping:
-    """The mapping from an item table's columns to properties, with the types of the attributes."""
+    """How to convert the columns of an item table to properties.
+
+    An attribute is a column without a special role. It is a number, a text, or otherwise a single value.
+    """
 
     config: ItemTableConfig
     """The columns of the item table."""
     properties: PropertyConfig
-    """Names of the properties with a role."""
+    """Names of the properties that have a special role, such as the price."""
     numbers: frozenset[str] = frozenset()
     """Attributes that are numbers."""
     texts: frozenset[str] = frozenset()
@@ -47,13 +50,13 @@ class ItemTableMapping:
         return list(dict.fromkeys(path for path in named if path is not None))
 
     def describe(self, attribute: str) -> str:
-        """Describes an attribute and its type for the log."""
+        """Returns the name and the type of an attribute, for the log."""
         kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
         return f"{attribute} ({kind})"
 
 
 class ParsedFacts(NamedTuple):
-    """Availability and categories of items, parsed from the rows of a batch."""
+    """The availability and the category of items, parsed from a batch of an item table."""
 
     facts: pa.Table
     """The valid rows, with the schema `ITEM_FACTS_SCHEMA`. Item ids may repeat."""
@@ -64,7 +67,11 @@ class ParsedFacts(NamedTuple):
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
-    """Detects from the first rows which attributes are numbers or texts, and adds them to the mapping."""
+    """Detects from a sample which attributes are numbers and which are texts. Returns the mapping with these types.
+
+    An attribute is a number if all its known values are numbers. It is a text if any value has more than `max_words`
+    words.
+    """
     values = _select(sample, mapping)
     numbers, texts = set(), set()
     for name in mapping.config.attributes:
@@ -77,9 +84,10 @@ def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMappi
 
 
 def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Converts the rows of a batch to property rows. Keeps the last known value of each (item, property).
+    """Converts the rows of a batch to property rows. For each (item, property), keeps only the last known value.
 
-    The returned table has the columns timestamp_ms (0: known from the start), item, property and value.
+    Returns a table with the columns timestamp_ms, item, property and value, the counts of rows, and the invalid rows.
+    The timestamp is 0, because an item table has no times: its values are treated as known before all events.
     """
     values = _select(batch.columns, mapping)
     item = to_ids(values[mapping.config.id])
@@ -103,7 +111,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses the availability and the category of the item in each row of a batch."""
+    """Parses the availability and the category in each row of a batch. Columns that are not mapped become null."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))
@@ -130,7 +138,7 @@ def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Selects the columns that the mapping names, by path.
+    """Returns the columns that the mapping names, by path.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.
@@ -142,7 +150,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the values [N] of each property as text. Unknown values are ''."""
+    """Converts columns, by path, to the values of properties, by name. The values are [N] texts; '' if unknown."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:
@@ -168,7 +176,10 @@ def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Arr
 
 
 def _bucket(numbers: pa.Array) -> pa.Array:
-    """Returns the name of each number's bucket. Buckets are logarithmic and separate negative from positive numbers."""
+    """Returns the name of the bucket of each number; '' if the number is missing.
+
+    The buckets are logarithmic. Negative numbers, zero and positive numbers have different buckets.
+    """
     values = numbers.to_numpy(zero_copy_only=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)
@@ -180,7 +191,13 @@ def _bucket(numbers: pa.Array) -> pa.Array:
 
 
 def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
-    """Joins the categories of each item to a path, root first. The path ends before an empty category."""
+    """Returns the category path of each item as text, root first, such as `Clothing > Shoes`.
+
+    Args:
+      parts: columns of the path, from the root down. The path ends before the first empty category. A single column
+        contains whole paths; empty categories in it are skipped.
+      separator: separator of the categories in a single column.
+    """
     if len(parts) == 1 and separator.strip():
         names = pc.split_pattern(parts[0], separator.strip())
         paths = [[name.strip() for name in path if name.strip()] for path in names.to_pylist()]
@@ -203,7 +220,7 @@ def _read_availability(values: pa.Array) -> pa.Array:
 
 
 def _clean(values: pa.Array) -> pa.Array:
-    """Returns values as text on one line. Missing values are ''."""
+    """Converts values to texts on one line. Missing values become ''."""
     text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
 

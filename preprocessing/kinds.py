@@ -22,7 +22,7 @@ class KindConfig:
     """`WORD=KIND` for each word of the log that differs from the name of its kind, such as `Kauf=transaction`."""
 
     dropped: tuple[str, ...] = ()
-    """Words of the log for kinds of events to drop, such as `page_view`."""
+    """Words of the log for event kinds that are dropped, such as `page_view`."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_KINDS:
@@ -58,5 +58,8 @@ class KindConfig:
 
 
 def is_kind_name(text: str) -> bool:
-    """Returns whether a text is a valid name of an event kind. `=` is invalid, because `kinds.words` uses it."""
+    """Returns True if a text is a valid name of an event kind.
+
+    A name must not be blank or contain control characters. It must not contain `=`, because `kinds.words` uses it.
+    """
     return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)

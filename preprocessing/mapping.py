@@ -37,14 +37,14 @@ _COMPARE: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
 
 
 class Elements(NamedTuple):
-    """Values of the events in the rows of a batch."""
+    """The values of all events in a batch, by path."""
 
     columns: dict[str, pa.Array]
     """[N] values by path."""
     owners: np.ndarray | None
     """[N] index of the row that contains each event. None: each row is an event."""
     num_empty: int
-    """Number of rows with an empty list."""
+    """Number of rows with an empty list of events."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition.
+        """Returns a mask [N] that is True for values that meet the condition.
 
-        Null values do not meet comparisons such as `>` and `!=`. Text that is not a number does not meet a comparison
-        with a number.
+        A null value meets only `is null` and `not in`. A text that is not a number does not meet a comparison with a
+        number.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -93,10 +93,10 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """Parses a condition.
+    """Parses a condition, such as `Quantity > 0`.
 
     Raises:
-      ValueError: the text is not of the form COLUMN COMPARISON VALUE, or has several conditions.
+      ValueError: the text does not have the form COLUMN COMPARISON VALUE, or contains several conditions.
     """
     match = _CONDITION.match(text)
     if not match or (not match[3] and "null" not in match[2]):
@@ -110,22 +110,26 @@ def parse_condition(text: str) -> Condition:
 
 
 def constant_of(path: str) -> str | None:
-    """Returns the text of a quoted constant, or None for a path."""
+    """Returns the text between the quotes of a constant, or None if `path` is not a constant."""
     match = _CONSTANT.match(path)
     return match[2] if match else None
 
 
 def root_of(path: str, columns: Collection[str] = ()) -> str:
-    """Returns the top-level column of a path: the longest prefix in `columns`. Names of columns may contain dots."""
+    """Returns the top-level column of a path, such as `user` for `user.id`.
+
+    The names of columns may contain dots. Therefore, the column is the longest prefix of the path that is in `columns`.
+    If no prefix is in `columns`, the column is the part before the first dot or `[]`.
+    """
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list that contains the events. None: each row is one event.
+    """Returns the path of the list that contains the events, or None if no path contains a list.
 
     Raises:
-      ValueError: the paths contain different lists, or a list in a list.
+      ValueError: the paths contain several lists, or a list in a list.
     """
     lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
     if len(lists) > 1 or any(_LIST in name for name in lists):
@@ -137,11 +141,13 @@ def list_of(paths: Sequence[str]) -> str | None:
 
 
 def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
-    """Selects the values at the given paths, one value per event.
+    """Selects the values of all events at the given paths.
+
+    If a path contains a list, each element of the list is an event. Otherwise, each row is an event.
 
     Raises:
-      ValueError: a path has no values, its values are bytes that are not text, or `[]` follows the name of a column
-        that is not a list.
+      ValueError: a column does not exist, a path has no values or has bytes that are not text, `[]` follows the name of
+        a column that is not a list, or the paths contain several lists.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
@@ -200,7 +206,7 @@ def to_plain(values: pa.Array) -> pa.Array:
 
 
 def to_ids(values: pa.Array) -> pa.Array:
-    """Converts ids to text. 12003.0 becomes `12003`, and null becomes ''."""
+    """Converts ids to texts. The number 12003.0 becomes `12003`. Null and NaN become ''."""
     if pa.types.is_floating(values.type):
         is_whole = pc.fill_null(pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53)), False)
         whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())
@@ -212,7 +218,7 @@ def to_ids(values: pa.Array) -> pa.Array:
 
 
 def to_text(values: pa.Array) -> pa.Array:
-    """Converts values of any scalar type to text."""
+    """Converts values of any single type, such as numbers and times, to texts. Null stays null."""
     plain = to_plain(values)
     return plain if pa.types.is_string(plain.type) else pc.cast(plain, pa.string())
 
@@ -237,12 +243,12 @@ def to_numbers(values: pa.Array) -> pa.Array:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Returns True for the list types of Arrow."""
+    """Returns True if an Arrow type is a list."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def is_missing(values: pa.Array) -> np.ndarray:
-    """Returns a mask [N] of the values that are null, NaN or an empty text."""
+    """Returns a mask [N] that is True for null, NaN and empty texts."""
     missing = values.is_null(nan_is_null=True)
     if pa.types.is_string(values.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))
@@ -286,6 +292,6 @@ def _unquote(text: str) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parses a number, which may have a decimal comma. Returns None for other text."""
+    """Parses a number, which may have a decimal comma. Returns None if the text is not a number."""
     number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
     return number

@@ -1,4 +1,7 @@
-"""Reads and writes shop.toml, which names the files of a shop and their columns, with the keys of `PrepareConfig`."""
+"""Reads and writes shop.toml, which names the files of a shop and their columns.
+
+The keys of shop.toml are the settings in `PrepareConfig`.
+"""
 
 import json
 import os
@@ -17,10 +20,10 @@ _PATHS = ("events", "item_properties", "category_tree")
 
 
 def read_shop(path: str) -> dict[str, Any]:
-    """Reads the settings of a shop.toml as JSON values. Relative paths are resolved against its directory.
+    """Reads the settings of a shop.toml as JSON values. Relative paths start at the directory of the shop.toml.
 
     Raises:
-      ValueError: the file does not exist or is not valid TOML, or a setting is a text where it must be a list.
+      ValueError: the file does not exist or is not valid TOML, or a setting is a text although it must be a list.
     """
     try:
         values = tomllib.loads(decode_text(storage.read_bytes(path), path))
@@ -45,12 +48,12 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Makes the settings of `prepare` from a shop.toml, if any, and from given settings, which take precedence.
+    """Makes the settings of `prepare` from a shop.toml and from given settings. The given settings take precedence.
 
     Args:
-      shop: path of the shop.toml; None: all other settings have their defaults.
-      given: JSON values by key. None means that a value is not given. An object, such as that of `columns`, changes
-        only the keys that it contains.
+      shop: path of the shop.toml; None: settings that are not given have their defaults.
+      given: JSON values by setting. A value of None is ignored. If the value is an object, as for `columns`, it changes
+        only the settings that it contains.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -69,7 +72,10 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Makes the file paths in settings relative to the folder of a shop.toml at `path`."""
+    """Returns settings in which file paths are relative to the folder of the shop.toml at `path`.
+
+    The paths in `config` are relative to the current folder. URIs and absolute paths do not change.
+    """
     folder = os.path.dirname(path)
 
     def move(name: str) -> str:
@@ -83,7 +89,10 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings that describe a shop as TOML. Omits settings with default values, except columns."""
+    """Formats the settings that describe the files of a shop as TOML.
+
+    Settings with default values are omitted. Only the columns of the events are always included.
+    """
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
     sections = [
@@ -100,13 +109,13 @@ def format_shop(config: PrepareConfig) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Formats a TOML table without empty values. Returns '' if all values are empty."""
+    """Formats a section of a TOML file. Omits empty values. Returns '' if all values are empty."""
     lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
     return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
 
 
 def _changed(config: Any) -> dict[str, Any]:
-    """Returns the settings of a dataclass that differ from their defaults."""
+    """Returns the fields of a config dataclass that differ from their defaults."""
     default = type(config)()
     return {name: value for name, value in vars(config).items() if value != getattr(default, name)}
 

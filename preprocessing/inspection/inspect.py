@@ -31,11 +31,11 @@ class Inspection:
     """Findings of `inspect` about a log or an item table."""
 
     files: tuple[str, ...]
-    """The matching files. Only the first non-empty file is read."""
+    """All files that match the glob. Only the first non-empty file is read."""
     layout: Layout
-    """Format and columns of the first file."""
+    """Format and columns of the file that is read."""
     columns: tuple[Column, ...]
-    """All columns and nested fields."""
+    """Descriptions of all columns, and of the fields of nested columns."""
     config: PrepareConfig
     """The proposed settings."""
     events: tuple[dict[str, str], ...] = ()
@@ -53,11 +53,15 @@ class Inspection:
 
 
 def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
-    """Inspects the first rows of a log or an item table.
+    """Inspects the first rows of a log or an item table, and proposes settings to read it.
+
+    Args:
+      glob: glob of the files.
+      files_config: how to read the files; None: detected from the first file.
 
     Raises:
-      FileNotFoundError: no file matches.
-      ValueError: the file cannot be read.
+      FileNotFoundError: no file matches the glob.
+      ValueError: the first file cannot be read, or has no rows.
     """
     config = files_config or FormatConfig()
     files = find_input_files(glob)
@@ -79,7 +83,7 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
 
 
 def describe(found: Inspection) -> str:
-    """Renders an inspection for a terminal."""
+    """Formats an inspection as text for a terminal."""
     more = f" (and {len(found.files) - 1:,} more files)" if len(found.files) > 1 else ""
     lines = [f"{found.files[0]}{more}: {found.layout.describe()}", "", "columns:"]
     width = max(len(column.path) for column in found.columns)
@@ -115,12 +119,15 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if a name in a header looks like a value, that is, has no letter or starts with a date."""
+    """Returns True if the first line of a file looks like a row of data instead of a header.
+
+    This is the case if one of its names has no letter or starts with a date.
+    """
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 
 
 def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
-    """Reads the sample with the proposed settings, and collects problems as warnings."""
+    """Reads the sample with the proposed settings. Returns the inspection with the first events and with warnings."""
     try:
         mapping = make_mapping(found.config)
         parsed = parse_events(batch, mapping)

@@ -1,4 +1,7 @@
-"""Proposes settings for a log or an item table. Recognises the role of a column by its name and its values."""
+"""Proposes settings for a log or an item table.
+
+The role of a column, such as the visitor or the price, is recognised by the name and the values of the column.
+"""
 
 import re
 from collections import Counter
@@ -52,7 +55,14 @@ _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|bas
 
 
 def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:
-    """Proposes how to read an event log, from its first rows."""
+    """Proposes settings to read an event log.
+
+    Args:
+      glob: glob of the log.
+      table: the first rows of the log.
+      columns: descriptions of the columns of `table`.
+      files: how to read the files.
+    """
     values = dict(walk_columns(table))
     found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
     found["kind"] = found["kind"] or next((path for path, column in values.items() if _is_kind(column)), None)
@@ -74,7 +84,14 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
 
 
 def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
-    """Proposes how to read an item table, from its first rows."""
+    """Proposes settings to read an item table.
+
+    Args:
+      glob: glob of the table.
+      table: the first rows of the table.
+      columns: descriptions of the columns of `table`.
+      files: how to read the files.
+    """
     values = dict(walk_columns(table))
     named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
     item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
@@ -96,13 +113,20 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
 
 
 def looks_like_weight(column: Column) -> bool:
-    """Returns whether a column contains numbers and has a common name for event weights, such as `quantity`."""
+    """Returns True if a column contains numbers and its name is a common name for event weights, such as `quantity`."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
     return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column whose name is earliest in `pattern`, or None if no column has a name in `pattern`."""
+    """Returns the path of the column that has a role, or None if no column has a name for the role.
+
+    Args:
+      pattern: common names for the role, separated by `|`. Earlier names are preferred.
+      columns: descriptions of the columns.
+      values: values of the columns, by path.
+      role: the role. For `time`, columns with values that can be parsed as times are preferred.
+    """
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -115,7 +139,7 @@ def _plain(path: str) -> str:
 
 
 def _is_kind(values: pa.Array) -> bool:
-    """Returns True if most values are common words for event kinds."""
+    """Returns True if more than half of the values are common words for event kinds, such as `view`."""
     if not pa.types.is_string(values.type) or not len(values):
         return False
     known = sum(count for word, count in count_words(values.drop_null()).items() if _step_of(word) is not None)
@@ -123,15 +147,19 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the funnel step of a common word for an event kind, such as 0 for `view`, or None for other words."""
+    """Returns the step of an event kind in the funnel, such as 0 for `view`.
+
+    Returns None if the word is not a common word for an event kind.
+    """
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes event kinds, in the usual order of the funnel.
+    """Proposes the event kinds of a log, in the usual order of the funnel.
 
-    A word in the column of event kinds is proposed if at least half of its rows are events with an item.
+    A word in the column of event kinds is proposed as a kind if at least half of the rows with this word have an item.
+    The other words are proposed as dropped. If there are too many kinds, only common words for kinds are proposed.
     """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
@@ -146,7 +174,10 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the rows, and the events that have an item, for each word in the column of event kinds."""
+    """Counts events by word in the column of event kinds.
+
+    Returns the number of all events, and the number of events that have an item.
+    """
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -157,7 +188,10 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Returns a sort key for event kinds: by funnel step, with unknown words last, then by descending frequency."""
+    """Returns a sort key for event kinds.
+
+    Kinds are sorted by their step in the funnel, then by descending count. Words without a step come last.
+    """
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

@@ -20,7 +20,7 @@ _MS_PER_DAY = 86_400_000
 
 
 def read_data_page(root: str) -> Page:
-    """Draws the Data page of the dataset at `root`.
+    """Reads the statistics of the dataset at `root`, and builds its Data page.
 
     Raises:
       ContractError: there is no dataset.
@@ -36,7 +36,14 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Draws the Data page. `name` is the dataset's name; `comparison` is the content of `comparison.json`, if any."""
+    """Builds the Data page of a dataset.
+
+    Args:
+      name: name of the dataset, for the subtitle.
+      statistics: content of `statistics.json`.
+      manifest: the manifest.
+      comparison: content of `comparison.json`; None: the dataset was not compared with a baseline.
+    """
     return Page(
         key="data",
         title="Data",
@@ -65,6 +72,9 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """Returns the cuts of a split by time, as (name of the split that starts there, days since 1970)."""
+    """Returns the cuts of a split by time, to mark them in charts; [] for other split methods.
+
+    Each cut is (name of the split that starts at the cut, days since 1970).
+    """
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
     return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

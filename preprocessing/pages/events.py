@@ -14,7 +14,8 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
     Args:
       statistics: statistics of the dataset.
-      marks: name and time (days since 1970) of each cut.
+      marks: cuts of a split by time, which the chart of events per day marks. Each is (name of the split that starts at
+        the cut, days since 1970).
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(
@@ -30,7 +31,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent one, which would make the other bars too short to see."""
+    """Charts all kinds except the most frequent kind. Beside its long bar, the other bars would be too short to see."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

@@ -85,7 +85,11 @@ def _categories(categories: Sequence[dict[str, Any]]) -> Part:
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Groups events by root category and by the level below the root, largest first. Small groups become `others`."""
+    """Adds up the events of categories by root category and by the category below the root.
+
+    Returns (root category, [(category below the root, number of events)]), largest first. The smallest groups are added
+    up as `others`. The events of a root category itself are listed under its own name.
+    """
     events: dict[tuple[str, str], int] = {}
     for entry in categories:
         key = entry["path"][0], entry["path"][1] if len(entry["path"]) > 1 else entry["path"][0]

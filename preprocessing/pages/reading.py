@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Shows figures of the event log, filtered rows, rejected rows with examples, the inputs and the catalogue."""
+    """Shows figures of the event log, the inputs and the catalogue, filtered rows, and examples of rejected rows."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -40,7 +40,7 @@ def reading_section(statistics: Statistics) -> Section:
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """Shows the checks of `comparison.json` in a table, and marks checks outside their limits."""
+    """Shows the comparison with the baseline (`comparison.json`) in a table. Marks figures that exceed their limits."""
     checks = comparison["checks"]
     outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]
@@ -54,7 +54,15 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
 
 
 def format_sparsity(pairs: int, possible: int) -> str:
-    """Formats the share of pairs that have no events, with two digits after the leading nines, as in `99.978%`."""
+    """Formats the share of visitor-item pairs that have no events, with two digits after the leading nines.
+
+    Args:
+      pairs: number of pairs with events.
+      possible: number of all pairs.
+
+    Returns:
+      A text such as `99.978%`.
+    """
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 

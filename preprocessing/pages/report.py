@@ -11,10 +11,12 @@ log = logging.getLogger(__name__)
 
 
 def write_report(root: str) -> str:
-    """Draws the report of the dataset at `root` and returns its path.
+    """Writes the report of the dataset at `root` and returns the path of the report.
 
     Raises:
       ContractError: there is no dataset.
+      FileNotFoundError: the dataset has no statistics.
+      KeyError: the statistics lack a figure, because an earlier version wrote them.
     """
     layout, name = DatasetLayout(root), root.rstrip("/").rpartition("/")[2]
     page = draw_page(read_data_page(root))
@@ -24,7 +26,10 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """Like `write_report`, but logs an error and returns None, because the dataset itself is complete."""
+    """Calls `write_report` for a dataset that has just been prepared.
+
+    If the report cannot be drawn, logs a warning and returns None, because the dataset itself is complete.
+    """
     try:
         return write_report(root)
     except Exception as error:

@@ -14,7 +14,11 @@ _LEAKING = (
 
 
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
-    """Charts the events of each split, and the held-out events of visitors and items without training events."""
+    """Charts the number of events of each split.
+
+    Also charts the validation and test events of new visitors and of new items. A visitor or an item is new if it has
+    no training events.
+    """
     if method == SplitMethod.NONE:
         return Section("Splits", [Note("There is no held-out data: all events are for training the deployed model.")])
     visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]

@@ -1,4 +1,4 @@
-"""Reads CSV files. Well-formed rows become text columns, and malformed rows become rejects.
+"""Reads CSV files. Well-formed rows become text columns. Malformed rows become rejects, which are not used.
 
 Shapes: L non-blank lines of a chunk, N well-formed lines.
 """
@@ -43,18 +43,18 @@ class CsvSource(CsvFiles):
     """Reads byte ranges of CSV files in parallel. Each row must be one line."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into byte ranges."""
+        """Divides a file of `size` bytes into byte ranges. `ordinal` is the index of the file in the input."""
         ranges = divide(size, self.first_byte, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads and parses a byte range, a few MiB at a time."""
+        """Reads and parses a byte range. Yields batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self, part, lines)
 
 
 def parse_lines(source: CsvSource, part: Part, lines: Lines) -> LineBatch:
-    """Parses lines into text columns."""
+    """Parses CSV lines into text columns. The batch also contains the malformed lines."""
     data = lines.data
     begins, ends, num_blank = find_lines(data)
     flaws = Flaws.none(len(begins))
@@ -73,7 +73,7 @@ def parse_lines(source: CsvSource, part: Part, lines: Lines) -> LineBatch:
 
 
 def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
-    """Parses a header line in UTF-8 to column names.
+    """Returns the column names in a header line.
 
     Raises:
       ValueError: the line is not valid CSV in UTF-8.
@@ -86,9 +86,10 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong encoding, line end or number of fields. Returns a mask [L] of the lines with quotes.
+    """Marks lines with a wrong encoding, line end or number of fields as invalid in `flaws`.
 
-    The number of fields is checked only in lines without quotes.
+    The lines are the bytes [begins, ends) of `data`, each [L]. Returns a mask [L] of the lines that contain quotes. In
+    these lines, the number of fields is not checked here; `_parse_quoted` checks it.
     """
     buffer = np.frombuffer(data, np.uint8)
 
@@ -110,7 +111,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines that the mask `is_used` [L] selects. These lines must have the right number of fields."""
+    """Parses the lines that the mask `is_used` [L] selects. The selected lines must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
@@ -132,9 +133,10 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses the lines `rows`, which have quotes. Returns the valid rows and their indices.
+    """Parses lines that contain quotes. `rows` are the indices of these lines.
 
-    Marks lines with an unbalanced quote or a wrong number of fields.
+    Marks lines with an unbalanced quote or a wrong number of fields as invalid in `flaws`. Returns a table of the valid
+    lines, and the indices of the valid lines.
     """
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
