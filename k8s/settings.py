@@ -14,9 +14,9 @@ _SPOT_STEPS = 1000
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
     """Returns the config of a training run, and the settings that turn the preset into this config.
 
-    The returned settings are `settings` and those that follow from `placement`. With GPUs, `gpus` is added; when the
-    run starts, it checks that it has them. With the overlay `spot`, `checkpoint_every_steps` is added, so that the run
-    also saves checkpoints within an epoch.
+    The returned settings are `settings` and those that follow from `placement`. With GPUs, `gpus` is added, so that
+    the run checks at its start that the machine has these GPUs. With the overlay `spot`, `checkpoint_every_steps` is
+    added, so that the run also saves checkpoints within an epoch.
 
     `input.batch_size` is the number of rows of all replicas together, so the same batch size gives the same model with
     any number of GPUs. If the preset's batch size is not divisible by the number of replicas, it is rounded up. With

@@ -76,7 +76,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
     Raises:
       SettingsConflict: the step is running with other settings.
       NotOwned: a workload of another project has the step's name.
-      KubectlError: kubectl failed, or the cluster refuses an object. If the dry run is refused, nothing has changed.
+      KubectlError: kubectl failed, or the cluster refuses an object. If it refuses in the dry run, nothing has changed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -119,7 +119,7 @@ def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> N
     """Applies all objects. If the cluster refuses an object, deletes what may have been created, and raises the error.
 
     The deleted objects are the workload and the ConfigMaps of the step, and the objects `new` (KIND/NAME), which did
-    not exist before.
+    not exist before. If the cluster does not answer, nothing is deleted, because the objects may have been applied.
     """
     try:
         kubectl.apply(objects)

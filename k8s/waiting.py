@@ -58,7 +58,8 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
     """Returns why a workload is suspended.
 
-    The reason is the message in the conditions of Kueue's object of kind Workload, or that a user has suspended it.
+    If the workload is in a queue, the reason is a condition of the Workload object that Kueue creates for it. A
+    workload without a queue was suspended by a user.
     """
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
@@ -78,7 +79,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
-    """Returns why a volume claim of a pod is missing or not bound. Returns None if all claims are bound."""
+    """Returns which volume claim of a pod is missing or not bound, and why. Returns None if all claims are bound."""
     for volume in pod["spec"].get("volumes", []):
         name = volume.get("persistentVolumeClaim", {}).get("claimName")
         claim = kubectl.get("persistentvolumeclaim", name) if name else None

@@ -78,5 +78,5 @@ def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.A
 
 
 def sort_by_count(table: pa.Table, column: str = "count") -> pa.Table:
-    """Sorts rows by descending count, then by ascending id, which is the order of ids in a vocabulary."""
+    """Sorts rows by descending count (`column`), then by ascending id. Vocabularies have this order."""
     return table.take(pc.sort_indices(table, sort_keys=[(column, "descending"), ("id", "ascending")]))

@@ -175,10 +175,10 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks the figures that need no catalogue.
+    """Checks the figures for which the catalogues are not read.
 
-    They are the number of rows, the shares of event kinds, the shares of invalid rows, the shares of items with a
-    category, price or availability, and the last day.
+    These figures are the number of rows, the shares of event kinds, the shares of invalid rows, the shares of items
+    with a category, price or availability, and the last day.
     """
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
@@ -205,7 +205,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of invalid rows for each reason. Describes only the reason with the largest increase."""
+    """Checks the share of invalid rows for each reason. Reports only the reason with the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )
@@ -223,7 +223,7 @@ def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> C
 def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
     """Checks the shares of items with a category, with a price and with an availability.
 
-    The result describes only the share with the largest decrease.
+    Reports only the share with the largest decrease.
     """
     names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
     decreases = {name: getattr(before, name) - getattr(after, name) for name in names}

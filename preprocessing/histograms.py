@@ -18,7 +18,8 @@ MAX_FLOATS = 1 << 16
 class Histogram:
     """Counts of integers in bins.
 
-    For float32 values, the integers are the bits of the values. Integers and non-negative floats have the same order.
+    For float32 values, the integers are the bits of the values. They have the same order as the values, which must not
+    be negative.
     """
 
     values: np.ndarray

@@ -76,17 +76,17 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
     """Detects the unit or format of times from the first rows of the log, and checks the event kinds in these rows.
 
-    Returns the mapping with the detected unit or format. If no row in the first batches has a time,
-    returns the mapping as it is.
+    Returns the mapping with the detected unit or format. If no row in the first batches has a time, returns
+    the mapping as it is.
 
     Args:
       mapping: the mapping from the settings.
       parts: parts of the event log.
-      max_reject_share: maximum share of the rows with an unknown event kind.
+      max_reject_share: maximum share of the rows that may have an unknown event kind.
 
     Raises:
-      ValueError: the time is a constant, a path has no values, no unit or format fits, or more rows than
-        `max_reject_share` have an unknown event kind.
+      ValueError: the time is a constant, a path has no values, no unit or format fits, or too many rows have an
+        unknown event kind.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:

@@ -33,8 +33,8 @@ def read_item_facts(
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
-      shop: path of a shop.toml. Its section `item_table` names the columns and the format of the table. None: default
-        settings.
+      shop: path of a shop.toml. Its section `item_table` names the columns and the format of the table. None: the
+        defaults of `ItemTableConfig`.
       columns: names of columns by role. The roles are in `COLUMNS`. The names replace the names in the shop.toml. If
         the category path has one column per level, give these columns separated by commas, from the root down.
 

@@ -30,7 +30,8 @@ _BUCKETS_PER_DECADE = 5
 class ItemTableMapping:
     """How to convert the columns of an item table to properties.
 
-    An attribute is a column without a special role. It is a number, a text, or otherwise a single value.
+    An attribute is a column that describes the item and has no other role, such as the brand. An attribute that is
+    neither a number nor a text with many words has one value per item.
     """
 
     config: ItemTableConfig

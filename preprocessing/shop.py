@@ -91,7 +91,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 def format_shop(config: PrepareConfig) -> str:
     """Formats the settings that describe the files of a shop as TOML.
 
-    Settings with default values are omitted. Only the columns of the events are always included.
+    Settings with default values are omitted. Only the columns of an event log are always included.
     """
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}

@@ -81,6 +81,8 @@ def read_events(
 ) -> summaries.ReadingSummary:
     """Reads the event log. Writes the cleaned timelines, one file per visitor partition, and the rejects.
 
+    Returns the counts of rows, rejects, duplicates and robots.
+
     Args:
       job: the run of `prepare`.
       parts: parts of the event log.
@@ -128,7 +130,7 @@ def read_properties(
       job: the run of `prepare`.
       parts: parts of the item properties or of the item table.
       num_partitions: number of item partitions.
-      until_ms: item properties from this time on are ignored. It does not apply to an item table, which has no times.
+      until_ms: item properties from this time on are ignored. An item table has no times, so all its rows are used.
       table: how to read the columns of the item table; None: `parts` are item properties.
     """
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
@@ -212,7 +214,7 @@ def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transfor
 
 
 def complete_transform(job: Job) -> None:
-    """Replaces the placeholders in the files that `fit_transform` wrote by the visitor and item vocabularies."""
+    """Writes the visitor and item vocabularies to the files in which `fit_transform` has left placeholders."""
     for name in _COMPLETED_LATER:
         content = storage.read_bytes(job.layout.vocabulary(name))
         storage.write_bytes(join(job.layout.transform, transform.asset_path(name)), content)

@@ -51,7 +51,7 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs `function`, which runs a pipeline, in a thread while the code in the context runs. Yields a future.
+        """Runs `function`, which runs a pipeline, in a thread while the context is open. Yields its future result.
 
         With remote workers, `function` is called in the main thread instead, and finishes before the code in the
         context starts. This costs no time, because a single pipeline already uses all workers. A thread would fail for

@@ -31,12 +31,12 @@ class Result(Generic[Value]):
 def merge_result(
     work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
 ) -> Result[Value]:
-    """Adds steps to a pipeline that merge the elements of a collection into one value. Returns the future value.
+    """Adds steps to a pipeline that merge the elements of a collection into one value. Returns the future result.
 
     Args:
       work: the workspace that stores the value.
       name: name of the value, unique in the job.
-      parts: the collection.
+      parts: the collection to merge.
       merge: an associative and commutative function; it must also accept an empty iterable.
     """
     result = Result[Value](work.result(name))
@@ -60,7 +60,8 @@ class WriteResult:
 class Merge(beam.CombineFn):
     """A Beam combiner that merges parts with a function, eight parts at a time, to save memory.
 
-    Given the plain function, Beam would first collect a hundred parts. In a large shop, each part has many MiB.
+    Without this combiner, Beam would collect a hundred parts before it merges them. In a large shop, each part has many
+    MiB.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

@@ -289,7 +289,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Takes (name from `name_reject_file`, rejects) of an input file. Writes the invalid rows as sorted JSON Lines."""
+    """Takes (name from `name_reject_file`, rejects) of an input file. Writes the invalid rows as JSON Lines."""
 
     directory: str
 
@@ -342,7 +342,7 @@ def write_timelines(work: Workspace, partition: int, rows: Timelines) -> None:
 
 
 def read_split_timelines(work: Workspace, partition: int, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
-    """Reads the timelines of a visitor partition from the workspace, and assigns each event to a split."""
+    """Reads the timelines of a visitor partition from the workspace. Assigns events to splits, and excludes robots."""
     rows = timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
     return timelines.split_timelines(rows, cuts, config)
 

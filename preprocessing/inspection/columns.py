@@ -83,5 +83,5 @@ def has_times(values: pa.Array) -> bool:
 
 
 def is_single(kind: pa.DataType) -> bool:
-    """Returns True if a type is a single value, such as a number or a text: not a list, an object or bytes."""
+    """Returns True if values of a type are single values, such as numbers and texts, not lists, objects or bytes."""
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

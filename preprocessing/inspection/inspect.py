@@ -57,11 +57,11 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
 
     Args:
       glob: glob of the files.
-      files_config: how to read the files; None: detected from the first file.
+      files_config: how to read the files; None: detected from the first non-empty file.
 
     Raises:
       FileNotFoundError: no file matches the glob.
-      ValueError: the first file cannot be read, or has no rows.
+      ValueError: this file cannot be read, or has no rows.
     """
     config = files_config or FormatConfig()
     files = find_input_files(glob)
@@ -119,9 +119,9 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if the first line of a file looks like a row of data instead of a header.
+    """Returns True if the fields `names` of the first line look like data, so that the file has no header.
 
-    This is the case if one of its names has no letter or starts with a date.
+    They look like data if a field has no letter or starts with a date.
     """
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 

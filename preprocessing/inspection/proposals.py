@@ -174,9 +174,9 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts events by word in the column of event kinds.
+    """Counts the events with each word in the column of event kinds.
 
-    Returns the number of all events, and the number of events that have an item.
+    Returns two counts for each word: all events, and the events that have an item.
     """
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
