@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def stage(pages: Path = PAGES) -> None:
-    """Writes every page and picture of the site into the folder `pages`, which Zensical reads; empties it first."""
+    """Empties the folder `pages`, and writes every page and picture of the site into it, for Zensical to read."""
     shutil.rmtree(pages, ignore_errors=True)
     for source, page in page_names().items():
         target = pages / page
@@ -129,7 +129,7 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """Returns a pandas table without its style sheet, and without blank lines, because Markdown ends HTML at them."""
+    """Returns a pandas table without style sheet and blank lines; a blank line would end the HTML in Markdown."""
     found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
     table = f"<table>{found[1]}" if found else html
     return "\n".join(line.strip() for line in table.splitlines() if line.strip())

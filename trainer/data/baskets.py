@@ -46,9 +46,9 @@ def baskets_of(
 
     Args:
       rows: whole timelines, one after the other; the rows of a timeline are in order of time.
-      num_items: I; rows with a higher item index are skipped.
+      num_items: I; rows with an item index of I or higher are skipped.
       is_entry: [N] bool, whether a row is used; None: all rows are used.
-      max_items: maximum number of distinct items per timeline; items with later events are preferred. None: all items.
+      max_items: maximum number of distinct items per timeline; the items with the latest events are kept. None: all.
     """
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]

@@ -17,7 +17,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """Rows with vectors to compute together; each vector is computed by the replica that owns it."""
+    """Rows of the matrix that least squares solves in one step; each replica solves the rows that it owns."""
 
     row: np.ndarray
     """[R, M] int64 row indices in the matrix: visitors or items; padded with -1."""
@@ -39,7 +39,8 @@ def read_interactions(
     Args:
       dataset: the dataset.
       event_weights: a factor for each event kind; it multiplies the weights of the events of this kind.
-      half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
+      half_life_days: the weight of an event halves with every `half_life_days` between it and the last training event.
+        None: the age of an event has no effect.
       power: power to which the sums are raised; 0: each pair with a sum above 0 has the value 1.
 
     Raises:

@@ -42,9 +42,9 @@ class Answers:
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Returns whether a model knows the visitor, the latest items of their timeline, oldest first, and titles.
+        """Returns whether a model knows the visitor, and the items of their timeline with titles, oldest first.
 
-        Without a dataset, there are no items and no titles.
+        At most the latest `MAX_HISTORY` items are returned; without a dataset, none.
         """
         timelines = self._shop.timelines
         history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []

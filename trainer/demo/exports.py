@@ -62,7 +62,7 @@ class Export:
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
-        """Returns the k items most similar to an item, or fewer if there are fewer."""
+        """Returns the k items most similar to an item, or fewer if the model has fewer items to recommend."""
         return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant([min(k, len(self.items))]))
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
@@ -75,7 +75,7 @@ class Export:
 
 
 def open_exports(uris: Sequence[str]) -> list[Export]:
-    """Loads exports, and calls each signature once, because its first call is slow.
+    """Loads exports, and calls each signature once, because the first call of a signature is slow.
 
     Raises:
       ValueError: a directory is not an export, or is given twice.

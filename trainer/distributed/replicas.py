@@ -80,7 +80,7 @@ class Replicas:
         )
 
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas. Every replica calls it, within `run` and within a graph."""
+        """Sums `value` over all replicas. Every replica must call this, within `run` and within a graph."""
         if self.collectives is None:
             return value
         return self.collectives.all_reduce(_current_replica(), value)
@@ -100,7 +100,7 @@ class Replicas:
         return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the arrays of all workers; all must have the same shape. Every worker calls it, outside `run`."""
+        """Sums the arrays of all workers, all of the same shape. Every worker must call this, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
         summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
@@ -114,7 +114,10 @@ class Replicas:
         return tf.function(lambda value: self.run(on_replica, value), autograph=False)
 
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
-        """Returns, for each flag, whether it is True on any worker. Every worker calls it, outside `run`, and waits."""
+        """Returns, for each flag, whether it is True on any worker.
+
+        Every worker must call this, outside `run`, and waits for all others.
+        """
         summed = self.sum_over_workers(np.array(flags, np.float32))
         return tuple((summed > 0).tolist())
 
@@ -234,5 +237,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Returns how many of a table's `rows` rows `replica` owns; replica r % `replicas` owns row r."""
+    """Returns how many rows `replica` owns of a table with `rows` rows; replica r % `replicas` owns row r."""
     return max(0, -((replica - rows) // replicas))

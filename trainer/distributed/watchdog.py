@@ -30,7 +30,7 @@ class Watchdog:
         self._current_limit_seconds = self._limit_seconds
 
     def ping(self) -> None:
-        """Restarts the timer, without changing the limit."""
+        """Restarts the timer. Does not shorten the limit, which is longer until the first call of `progress`."""
         self._last_progress = time.monotonic()
 
     def close(self) -> None:
