@@ -18,12 +18,12 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """Starts of validation and test in a split by time. An event exactly at a cut belongs to the later split."""
+    """The two times that divide events into three splits. An event exactly at a cut is in the later split."""
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""
     test_from_ms: int
-    """Start of the test split, in milliseconds since 1970; not before `validation_from_ms`."""
+    """Start of test, in milliseconds since 1970. It is not before `validation_from_ms`."""
 
 
 # a summary with more distinct times halves its resolution; 2.8 M events over 4.5 months have one of two seconds
@@ -31,17 +31,22 @@ _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
-    """Summarizes timestamps [N] as a histogram of bounded size."""
+    """Summarizes times [N], in milliseconds since 1970, as a histogram of at most 1,048,576 bins."""
     return count_values(timestamps_ms, _MAX_TIMES)
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges results of `summarize_times`. The order of merges does not change the result."""
+    """Merges the histograms of several calls of `summarize_times`. Their order does not change the result."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
 def choose_cuts(summary: Histogram, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, from the settings or from quantiles of event times. None: another method."""
+    """Returns the cuts of a split by time, or None if the settings choose another method.
+
+    Args:
+      summary: times of all events. The cuts are quantiles of these times unless the settings give both cuts.
+      config: settings of the split: its method, and the cuts or the shares.
+    """
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:
@@ -56,7 +61,7 @@ def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, c
     Args:
       counts: number of events in each split, in the order of SPLITS.
       summary: times of all events, used to suggest better cuts.
-      cuts: cuts of a split by time.
+      cuts: cuts of a split by time. None with other methods.
       config: settings of the split. With method `none`, validation and test may be empty.
 
     Raises:
@@ -85,13 +90,16 @@ def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
 def assign_splits(
     timestamps_ms: np.ndarray, row_hashes: np.ndarray, cuts: Cuts | None, config: SplitConfig
 ) -> np.ndarray:
-    """Assigns each row to a split. Returns indices in SPLITS, [N] int8.
+    """Assigns each row to a split. Returns the index of each row's split in SPLITS, [N] int8.
 
     Args:
       timestamps_ms: [N] times of the rows.
       row_hashes: [N] uint64, uniformly distributed hashes of the rows. Only a random split uses them.
-      cuts: cuts of a split by time.
-      config: method and shares.
+      cuts: cuts of a split by time. Other methods ignore them.
+      config: settings of the split. A random split uses its shares of validation and test.
+
+    Raises:
+      ValueError: `cuts` is None in a split by time.
     """
     if config.method == SplitMethod.NONE:
         return np.zeros(len(timestamps_ms), np.int8)
@@ -106,14 +114,17 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time with at least this share of the events before it."""
+    """Returns the earliest time before which at least `share` of the events occur. If there is none, the last time."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty. None: there are fewer than three times."""
+    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty.
+
+    None if there are fewer than three distinct times, because one split would then be empty.
+    """
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

@@ -16,14 +16,27 @@ from preprocessing.sources.text_files import DAMAGE, open_text
 
 
 class CsvTableSource(CsvFiles):
-    """Reads item tables. A file is not divided, because a row may have several lines."""
+    """Reads CSV files with line breaks in quoted fields, such as item tables.
+
+    A row may span several lines, so a worker cannot start to read in mid-file. Therefore, a file is not divided.
+    """
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Returns the whole file as one part."""
+        """Returns one part, which is the whole file.
+
+        Args:
+          path: the file.
+          ordinal: index of the file in the input.
+          size: size of the file in bytes, as stored.
+        """
         return [Part(self, path, ordinal, self.first_byte, None, size)]
 
     def read(self, part: Part) -> Iterator["CsvTableBatch"]:
-        """Reads the rows of a file, a few MiB at a time."""
+        """Yields the rows of a file in batches of a few MiB.
+
+        Raises:
+          ValueError: the file is damaged or has another encoding.
+        """
         invalid: list[str] = []
 
         def skip(row: pa_csv.InvalidRow) -> str:
@@ -46,8 +59,8 @@ class CsvTableSource(CsvFiles):
         except DAMAGE as error:
             if "Empty CSV file" not in str(error):
                 raise ValueError(
-                    f"{part.path} cannot be read after row {first}: {error}; correct the rows that follow, or replace "
-                    "the file by an intact copy"
+                    f"{part.path} cannot be read after row {first}: {error}; correct the rows after row {first}, or "
+                    "replace the file by an intact copy"
                 ) from error
         if invalid:
             nothing = pa.table({name: pa.array([], pa.string()) for name in self.columns})
@@ -73,7 +86,7 @@ class CsvTableSource(CsvFiles):
 
 @dataclass(frozen=True)
 class CsvTableBatch:
-    """Consecutive rows of a table."""
+    """Consecutive rows of a file."""
 
     part: Part
     """The file."""
@@ -82,11 +95,11 @@ class CsvTableBatch:
     columns: pa.Table
     """The well-formed rows, [N], as string columns."""
     invalid: tuple[str, ...]
-    """Rows with a wrong number of fields."""
+    """Texts of the rows with a wrong number of fields."""
 
     @property
     def malformed(self) -> Rejects:
-        """Rows with a wrong number of fields. Their position is that of the batch."""
+        """The rows with a wrong number of fields. Each has the position of the batch instead of its own row number."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
@@ -96,5 +109,9 @@ class CsvTableBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row numbers in the file and the values as JSON, for the indices `rows` in `columns`."""
+        """Returns the row number in the file and the values as JSON, for each of the given rows.
+
+        Args:
+          rows: indices of rows in `columns`.
+        """
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)

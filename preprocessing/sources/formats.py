@@ -35,12 +35,13 @@ _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event"
 
 
 class ColumnAdvice(NamedTuple):
-    """Advice for error messages about the columns of an input."""
+    """Texts for error messages about missing columns. Each kind of input, such as events, has its own texts."""
 
     mapping: str
-    """Template of a sentence that says how to name a missing column, with the fields {role} and {first} (column)."""
+    """Template of a sentence that says how to map a missing column. The placeholder {role} is the meaning of the
+    missing column, such as `visitor`, and {first} is the name of the first column of the file."""
     setting: str = ""
-    """The setting that names the columns of files without a header. Empty: such files cannot be read."""
+    """The setting that lists the column names of files without a header. Empty: files need a header."""
 
 
 EVENTS_ADVICE = ColumnAdvice(
@@ -48,7 +49,7 @@ EVENTS_ADVICE = ColumnAdvice(
     "events_format.columns",
 )
 FIXED_ADVICE = ColumnAdvice("Rename the columns, or check the path")
-"""Advice for item properties and the category tree. The names of their columns are fixed."""
+"""Advice for item properties and for the category tree. The column names of both are fixed."""
 ITEM_TABLE_ADVICE = ColumnAdvice(
     "Name the right column in item_table.id, item_table.title, …", "item_table.format.columns"
 )
@@ -73,7 +74,7 @@ class Layout:
     """The byte at which the rows of a CSV file start."""
 
     def describe(self) -> str:
-        """Describes the format, such as `CSV separated by commas`."""
+        """Returns a description of the format, such as `CSV separated by commas`."""
         if self.format == "parquet":
             return "Parquet"
         packed = f", {self.text_format.compression}" if self.text_format.compression else ""
@@ -106,6 +107,11 @@ def find_input_files(glob: str) -> list[str]:
 def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS_ADVICE) -> Layout:
     """Detects the format and the columns of a file.
 
+    Args:
+      path: the file.
+      config: settings of the format. What they leave open is detected from the first bytes of the file.
+      advice: texts for error messages about columns.
+
     Raises:
       ValueError: the file is empty, damaged, or in a format that cannot be read.
     """
@@ -136,15 +142,19 @@ def open_files(
     advice: ColumnAdvice = EVENTS_ADVICE,
     has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
-    """Divides all files of a glob into parts. Returns the parts and the total uncompressed size, partly estimated.
+    """Divides all files of a glob into parts.
 
     Args:
       glob: glob or directory of the files. Empty files are skipped unless all files are empty.
-      config: how to read the files.
-      required: paths whose top-level columns every file must have.
+      config: settings of the format.
+      required: columns that every file must have. A path into a nested column, such as `user.id`, requires the
+        top-level column `user`.
       optional: columns to read if a file has them.
-      advice: what to do about missing columns.
-      has_line_breaks: whether quoted fields of CSV files may have line breaks. If so, one worker reads a whole file.
+      advice: texts for error messages about missing columns.
+      has_line_breaks: whether quoted fields of CSV files may have line breaks. If so, each CSV file is a single part.
+
+    Returns:
+      The parts of all files, and the total uncompressed size in bytes. The sizes of compressed files are estimates.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -178,7 +188,13 @@ def _sizes_of_files(glob: str) -> dict[str, int]:
 
 
 def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:
-    """Makes the source that reads columns from files with this layout."""
+    """Makes the source that reads files with the given layout.
+
+    Args:
+      layout: format and columns of the files.
+      columns: names of the columns to read.
+      has_line_breaks: whether quoted fields of CSV files may have line breaks. Such files are not divided.
+    """
     if layout.format == "parquet":
         return ParquetSource(columns)
     if layout.format == "jsonl":
@@ -190,12 +206,20 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 def _choose_columns(
     path: str, layout: Layout, required: Sequence[str], optional: Sequence[str], advice: ColumnAdvice
 ) -> tuple[str, ...]:
-    """Returns the columns to read: those of the `required` paths, and those of `optional` that the file has.
+    """Returns the names of the columns to read: all required columns, and the optional columns that the file has.
 
-    For JSON Lines, columns that the first lines lack are also returned, because later lines may have them.
+    For JSON Lines, all required and optional columns are returned. The layout has only the fields of the first lines,
+    and later lines may have others.
+
+    Args:
+      path: the file, for messages.
+      layout: format and columns of the file.
+      required: columns, or paths into nested columns. Of a path, the top-level column is read.
+      optional: names of columns.
+      advice: texts for error messages about missing columns.
 
     Raises:
-      ValueError: a required column is missing, or a column occurs twice.
+      ValueError: a required column is missing (except in JSON Lines), or a column to read occurs twice.
     """
     required = [root_of(name, layout.columns) for name in required]
     missing = [name for name in dict.fromkeys(required) if name not in layout.columns]
@@ -211,7 +235,7 @@ def _choose_columns(
     chosen = tuple(dict.fromkeys((*required, *(name for name in optional if is_open or name in layout.columns))))
     repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})
     if repeated:
-        raise ValueError(f"{path} repeats the column name {', '.join(repeated)}; rename or remove all but one")
+        raise ValueError(f"{path} repeats the column name {', '.join(repeated)}; rename or remove the repeated columns")
     unused = [name for name in layout.columns if name not in chosen]
     if unused:
         log.info("%s: unused columns: %s", path, ", ".join(unused))
@@ -249,12 +273,20 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Guesses the byte order of UTF-16 text, because most characters of a header have a zero high byte."""
+    """Guesses the byte order of UTF-16 text from its zero bytes. Most characters of a header have the high byte 0."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
-    """Returns the fields of the JSON objects in the first lines, in order of occurrence."""
+    """Returns the names of all fields in the JSON objects of the first lines, in order of occurrence.
+
+    Args:
+      path: the file, for error messages.
+      start: the first bytes of the file.
+
+    Raises:
+      ValueError: no line is a JSON object with fields.
+    """
     complete = start.rpartition(b"\n")[0]
     lines = [line for line in (complete if complete.strip() else start).splitlines() if line.strip()]
     fields: dict[str, None] = {}
@@ -293,13 +325,13 @@ def _detect_csv(
     if len(config.columns) != len(names):
         raise ValueError(
             f"{path} has {len(names)} columns, but {advice.setting} names {len(config.columns)}: "
-            f"{', '.join(config.columns)}; name all columns"
+            f"{', '.join(config.columns)}; list every column of the file in {advice.setting}"
         )
     return Layout("csv", config.columns, text_format, separator, False, mark_bytes)
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator that divides the header into the most columns, or a comma if none divides it."""
+    """Returns the separator that divides the header into the most columns. A comma if the header has no separator."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

@@ -25,7 +25,7 @@ _EXACT = 2.0**53
 
 @dataclass(frozen=True)
 class JsonSource:
-    """JSON Lines files with the same fields."""
+    """Reads the same fields from one or more JSON Lines files. A field that a file lacks is null."""
 
     text_format: TextFormat
     """Compression and encoding."""
@@ -33,18 +33,33 @@ class JsonSource:
     """The top-level fields to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into byte ranges."""
+        """Divides a file into byte ranges, one per part.
+
+        Args:
+          path: the file.
+          ordinal: index of the file in the input.
+          size: size of the file in bytes, as stored.
+        """
         ranges = divide(size, 0, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads and parses a byte range, a few MiB at a time."""
+        """Reads and parses the lines of a part. Yields batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self.columns, part, lines)
 
 
 def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch:
-    """Parses lines of JSON objects to columns."""
+    """Parses lines with one JSON object each. Lines that are not a JSON object become the batch's malformed lines.
+
+    Args:
+      columns: names of the fields to read.
+      part: the part of the file that contains the lines.
+      lines: the lines.
+
+    Raises:
+      ValueError: a field is an object or a list on some lines only.
+    """
     data = lines.data
     begins, ends, num_blank = find_lines(data)
     malformed = Rejects(part.path, [], [], [])
@@ -69,7 +84,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines of JSON objects to a table with the fields `columns`. Texts that look like times stay texts.
+    """Parses lines with one JSON object each to a table with the given columns. Texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types, numbers that Arrow would round, or
@@ -99,7 +114,16 @@ def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one. Returns the objects, and a mask [L] of the lines that contain an object."""
+    """Parses lines one by one.
+
+    Args:
+      data: the text of the lines.
+      begins: [L] index in `data` at which each line starts.
+      ends: [L] index in `data` at which each line ends, without the line end.
+
+    Returns:
+      The objects, and a mask [L] of the lines that are an object.
+    """
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -127,7 +151,12 @@ def _parse_number(text: str) -> float | None:
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
-    """Converts fields of objects to columns. `place` names the lines in error messages.
+    """Converts fields of JSON objects to the columns of a table. An object without a field has null in its column.
+
+    Args:
+      objects: the objects, one per row.
+      columns: names of the fields.
+      place: where the lines are, for error messages.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -163,7 +192,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces times by text in an Arrow type, also in nested types, because Arrow reads some texts as times."""
+    """Replaces the time types in an Arrow type, also at inner levels, by text. Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -183,10 +212,11 @@ def _is_inexact(values: pa.Array) -> bool:
 
 
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """Selects columns. A column that no object of the chunk has becomes null.
+    """Returns a table with the given columns only. A column that `table` lacks is filled with nulls.
 
     Raises:
-      pa.ArrowInvalid: a column is inconsistent. Arrow's reader may return such a column for lists with null elements.
+      pa.ArrowInvalid: a column is inconsistent. Arrow's JSON reader can return an inconsistent column if lists have
+        null elements.
     """
     absent = pa.nulls(len(table))
     selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})

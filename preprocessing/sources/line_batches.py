@@ -18,7 +18,7 @@ _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
 @dataclass(frozen=True)
 class LineBatch:
-    """The rows of a chunk of lines."""
+    """Rows that were parsed from consecutive lines of a file."""
 
     part: Part
     """The part of the file that contains the lines."""
@@ -37,16 +37,25 @@ class LineBatch:
 
     @property
     def position(self) -> int:
-        """The byte of the text at which the lines start."""
+        """The byte at which the first line starts, in the uncompressed UTF-8 text of the file."""
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the start bytes in the file and the texts, for the indices `rows` in `columns`."""
+        """Returns the position in the file (first byte) and the text of each of the given rows.
+
+        Args:
+          rows: indices of rows in `columns`.
+        """
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 
 def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the starts [L] and ends [L] of the lines that are not blank, and the number of blank lines."""
+    """Finds the lines of a text, and skips blank lines.
+
+    Returns:
+      The index in `data` at which each line starts, [L]; the index at which each line ends, without the line end, [L];
+      and the number of blank lines.
+    """
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)
     begins = np.r_[0, ends[:-1] + 1]
@@ -56,13 +65,27 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns the start byte of each line in the file, and the first 200 bytes of each line as text."""
+    """Returns the position in the file (first byte) and the text of each of the given lines, cut to 200 bytes.
+
+    Args:
+      lines: consecutive lines of the file.
+      begins: index in `lines.data` at which each of the given lines starts.
+      ends: index in `lines.data` at which each of the given lines ends.
+    """
     texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
     return (begins + lines.position).tolist(), texts
 
 
 def reject_lines(part: Part, lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]) -> Rejects:
-    """Returns the given lines as rejects with the given reasons."""
+    """Returns the given lines as rejects.
+
+    Args:
+      part: the part of the file that contains the lines.
+      lines: consecutive lines of the file.
+      begins: index in `lines.data` at which each rejected line starts.
+      ends: index in `lines.data` at which each rejected line ends.
+      reasons: the reason of each rejected line.
+    """
     positions, texts = locate_lines(lines, begins, ends)
     return Rejects(part.path, positions, reasons, texts)
 

@@ -19,13 +19,22 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Parquet files with the same columns."""
+    """Reads the same columns from one or more Parquet files."""
 
     columns: tuple[str, ...]
     """The top-level columns to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into its row groups."""
+        """Divides a file into parts of one row group each.
+
+        Args:
+          path: the file.
+          ordinal: index of the file in the input.
+          size: size of the file in bytes.
+
+        Raises:
+          ValueError: the file is not a valid Parquet file.
+        """
         with open_parquet(path) as file:
             sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
         total = max(sum(sizes), 1)
@@ -35,7 +44,11 @@ class ParquetSource:
         ]
 
     def read(self, part: Part) -> Iterator["ParquetBatch"]:
-        """Reads the row groups of a part, a few MiB at a time."""
+        """Reads the row group of a part. Yields batches of up to 262,144 rows.
+
+        Raises:
+          ValueError: the file is damaged.
+        """
         with open_parquet(part.path) as file:
             partitions = partition_columns(part.path, file.schema_arrow.names)
             first = sum(file.metadata.row_group(group).num_rows for group in range(part.begin))
@@ -63,7 +76,7 @@ class ParquetBatch:
     """Consecutive rows of a file."""
 
     part: Part
-    """The part (row group) that contains the rows."""
+    """The part of the file, a row group, that contains the rows."""
     position: int
     """Row number, in the file, of the batch's first row."""
     columns: pa.Table
@@ -80,12 +93,21 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row numbers in the file and the values as JSON, for the indices `rows` in `columns`."""
+        """Returns the row number in the file and the values as JSON, for each of the given rows.
+
+        Args:
+          rows: indices of rows in `columns`.
+        """
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 
 def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
-    """Returns the given rows as JSON, cut to 200 bytes each."""
+    """Returns a JSON text for each of the given rows, cut to 200 bytes.
+
+    Args:
+      table: a table that contains the rows.
+      rows: indices of the rows in `table`.
+    """
     values = table.take(pa.array(rows)).to_pylist()
     return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 
@@ -103,7 +125,14 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
-    """Returns the columns that folder names such as `date=2024-03-01` define, except those stored in the file."""
+    """Returns the columns that the folders of a file define, with their values. A null value is None.
+
+    For example, all rows of a file in a folder `date=2024-03-01` have this date in the column `date`.
+
+    Args:
+      path: the file.
+      stored: names of the columns in the file itself, which are not replaced.
+    """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {
         name: None if value == _NULL_PARTITION else unquote(value)

@@ -23,7 +23,7 @@ class Rejects:
     """[N] text of each row, cut to 200 bytes."""
 
     def extend(self, others: "Rejects") -> "Rejects":
-        """Appends other rows of the same file."""
+        """Returns these rows followed by `others`, which must be of the same file."""
         return Rejects(
             self.path,
             [*self.positions, *others.positions],
@@ -32,7 +32,7 @@ class Rejects:
         )
 
     def limit(self) -> "Rejects":
-        """Keeps the first rows of each reason, so that a completely invalid input fits in memory."""
+        """Returns the first 1,000 rows of each reason. This bounds the memory if all rows of an input are invalid."""
         numbered: Counter[str] = Counter()
         kept = []
         for row, reason in enumerate(self.reasons):

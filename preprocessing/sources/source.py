@@ -16,24 +16,24 @@ from preprocessing.validation import Flaws
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an input file."""
+    """A part of an input file. One worker reads it."""
 
     source: "Source"
     """The source that reads the part."""
     path: str
     """The file."""
     ordinal: int
-    """Index of the file in the input. Rows with the same time are sorted by it."""
+    """Index of the file in the input. Rows with the same time are sorted by this index."""
     begin: int
     """First byte of the part in a text file, or first row group in a Parquet file."""
     end: int | None
-    """One past the last byte or row group of the part. None: the end of the file."""
+    """The first byte or row group after the part. None: the part reaches to the end of the file."""
     size: int
-    """Size in bytes as stored, for example compressed."""
+    """Size of the part in bytes, as stored: the compressed size if the file is compressed."""
 
 
 class Batch(Protocol):
-    """Rows of a part that were read together."""
+    """Consecutive rows of a part, read in one step."""
 
     @property
     def part(self) -> Part:
@@ -41,7 +41,7 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the batch in the file, as a byte or a row number. Batches of a file are sorted by it."""
+        """Position of the batch's first row in the file, as a byte or a row number. It orders the batches of a file."""
 
     @property
     def columns(self) -> pa.Table:
@@ -56,17 +56,27 @@ class Batch(Protocol):
         """Number of empty lines, which are skipped."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the positions in the file and the texts, for the indices `rows` in `columns`."""
+        """Returns the position in the file and the text of each of the given rows.
+
+        Args:
+          rows: indices of rows in `columns`.
+        """
 
 
 class Source(Protocol):
-    """Reads files of one format and layout."""
+    """Reads the same columns from files of one format."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into parts."""
+        """Divides a file into parts, which workers read in parallel.
+
+        Args:
+          path: the file.
+          ordinal: index of the file in the input.
+          size: size of the file in bytes, as stored.
+        """
 
     def read(self, part: Part) -> Iterator[Batch]:
-        """Reads a part, a few MiB at a time.
+        """Yields the rows of a part in batches, so that the part need not fit in memory.
 
         Raises:
           ValueError: the file is damaged.
@@ -80,12 +90,13 @@ def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
 
 
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
-    """Returns the malformed rows of a batch, followed by the rows that are marked in `flaws`.
+    """Returns all invalid rows of a batch: the malformed rows, then the rows with events that are marked in `flaws`.
 
     Args:
       batch: the batch.
-      flaws: the invalid events of the batch. An event is a row, or an element of a list in a row.
-      owners: [N] index of the row in `batch.columns` that contains each event. None: each row is an event.
+      flaws: marks of the invalid events, with N events. An event is a row, or an element of a list in a row.
+      owners: [N] index of the row in `batch.columns` that contains each event. None: each row
+        is one event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

@@ -43,7 +43,7 @@ class TextFormat:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether reading can start in mid-file."""
+        """Whether reading can start at any byte of the file. True only for uncompressed UTF-8."""
         return self.compression is None and self.encoding == "utf-8"
 
 
@@ -58,7 +58,12 @@ class Lines:
 
 
 def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
-    """Detects the compression and, unless `encoding` is given, the encoding of a file from its first bytes."""
+    """Detects the compression and the encoding of a file.
+
+    Args:
+      head: the first bytes of the file as stored.
+      encoding: name of a Python codec. None: the encoding is detected from a byte order mark; without one, it is UTF-8.
+    """
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
         return TextFormat(compression, codecs.lookup(encoding).name)
@@ -67,7 +72,7 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 
 
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
-    """Returns the first bytes of a file's text, which contain at least the first line.
+    """Returns the start of a file's text, in UTF-8. It contains at least the first line.
 
     Args:
       path: the file.
@@ -75,7 +80,7 @@ def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
       head: the first bytes of the file as stored.
 
     Raises:
-      ValueError: the file is damaged or has another encoding.
+      ValueError: the file is damaged, has another encoding, or has a first line of more than MAX_LINE_BYTES.
     """
     if text_format.is_seekable and (len(head) < HEAD_BYTES or b"\n" in head):
         return head
@@ -96,7 +101,8 @@ def open_text(
       path: the file.
       text_format: compression and encoding.
       request_bytes: number of bytes per request to a store.
-      validate: whether reading invalid UTF-8 raises UnicodeDecodeError. Other encodings are always validated.
+      validate: whether reading raises UnicodeDecodeError if a UTF-8 file has invalid bytes. If False, these bytes are
+        returned unchanged. Files in other encodings are always validated.
     """
     file = _decompress(storage.open_binary(path, request_bytes), path, text_format.compression)
     if text_format.encoding == "utf-8" and not validate:
@@ -105,7 +111,16 @@ def open_text(
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides a file, from byte `begin` on, into ranges (begin, end, stored size). None is the end of the file."""
+    """Divides the bytes of a file into ranges for parallel workers.
+
+    Args:
+      size: size of the file in bytes, as stored.
+      begin: the first byte of the first range.
+      text_format: compression and encoding. A file that is not seekable has only one range.
+
+    Returns:
+      Ranges as (begin, end, stored size). The end None means the end of the file.
+    """
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)
@@ -113,10 +128,18 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
 
 
 def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
-    """Reads the lines that start in the byte range [begin, end), a few MiB at a time. Each chunk ends with a line feed.
+    """Yields the lines that start in the byte range [begin, end), in chunks of a few MiB.
+
+    Each chunk consists of whole lines. The last line of the file gets a line feed if it has none.
+
+    Args:
+      path: the file.
+      text_format: compression and encoding.
+      begin: the first byte of the range.
+      end: the first byte after the range. None: the range reaches to the end of the file.
 
     Raises:
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, has another encoding, or has a line of more than MAX_LINE_BYTES.
     """
     # one request has the byte before the range, the range, and the end of its last line; a second would be as large
     with open_text(path, text_format, READ_BYTES + HEAD_BYTES) as file:
@@ -145,7 +168,14 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
 
 
 def describe_damage(path: str, text_format: TextFormat, position: int, error: Exception) -> str:
-    """Describes why a file cannot be read."""
+    """Returns an error message that says why a file cannot be read, and what to do.
+
+    Args:
+      path: the file.
+      text_format: compression and encoding.
+      position: a byte of the text. The text before this byte was read without an error.
+      error: the error, one of DAMAGE.
+    """
     if isinstance(error, UnicodeDecodeError):
         other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"
         return (
@@ -156,7 +186,17 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
-    """Reads the rest of a line and returns the whole line. `line` has its first bytes, and `position` is its start."""
+    """Reads the rest of a line and returns the whole line.
+
+    Args:
+      file: the text of the file, at the byte after `line`.
+      line: the bytes of the line that were already read.
+      path: the file, for error messages.
+      position: the byte at which the line starts, for error messages.
+
+    Raises:
+      ValueError: the line is longer than MAX_LINE_BYTES.
+    """
     line += file.readline(MAX_LINE_BYTES + 2 - len(line))
     if len(line.removesuffix(b"\n")) > MAX_LINE_BYTES:
         raise ValueError(_describe_long_line(path, position))
@@ -169,7 +209,7 @@ def _describe_long_line(path: str, position: int) -> str:
 
 
 def _seek_line(file: BinaryIO, path: str, begin: int, *, is_seekable: bool) -> int:
-    """Moves to the first line that starts at or after `begin`, and returns its position."""
+    """Moves to the first line that starts at or after byte `begin`. Returns the byte at which this line starts."""
     if begin == 0:
         return 0
     if not is_seekable:
@@ -209,7 +249,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
 
 
 class _Raw(io.RawIOBase):
-    """Adds `readinto` to an Arrow stream, as Python's streams require."""
+    """Wraps an Arrow stream as a Python stream. Python needs the method `readinto`, which Arrow's stream lacks."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream
@@ -224,7 +264,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Recoded(io.RawIOBase):
-    """Converts a stream to UTF-8."""
+    """A stream that converts the text of another stream to UTF-8."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file, self._decoder = file, codecs.getincrementaldecoder(encoding)()

@@ -21,33 +21,42 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts over one or more partitions. A visitor is in one partition, so counts of partitions can be added."""
+    """Counts that describe the behaviour of the visitors in one or more partitions.
+
+    All events of a visitor are in the same partition, so counts of several partitions can be added.
+    """
 
     pairs: int
     """Number of distinct (visitor, item) pairs."""
     pairs_by_kind: np.ndarray
     """[K] number of pairs with at least one event of the kind."""
     after_previous: np.ndarray
-    """[K-1] for each kind after the first, the number of pairs whose first event of the previous kind is before their
-    first event of this kind."""
+    """[K-1] for each kind but the first: the number of pairs in which the first event of this kind comes after the
+    first event of the previous kind."""
     after_first: np.ndarray
-    """[K-1] for each kind after the first, the number of pairs whose first event of the first kind is before their
-    first event of this kind."""
+    """[K-1] for each kind but the first: the number of pairs in which the first event of this kind comes after the
+    first event of the first kind."""
     after_all: np.ndarray
-    """[K-1] for each kind after the first, the number of pairs with all kinds up to this kind, if the first events of
-    these kinds are in funnel order."""
+    """[K-1] for each kind but the first: the number of pairs that have all kinds up to this kind, and in which the
+    first events of these kinds are in funnel order."""
     events_per_session: Counter[int]
-    """Number of sessions with each number of events."""
+    """Number of sessions, by number of events in the session."""
     session_seconds: np.ndarray
-    """[B] number of sessions by duration. Bucket 0 is [0, 1) seconds, and bucket b is [2**(b-1), 2**b) seconds."""
+    """[B] number of sessions by duration. Bucket 0 is [0, 1) seconds, and bucket b > 0 is [2**(b-1), 2**b) seconds."""
     gap_seconds: np.ndarray
-    """[B] number of pauses between consecutive events of a visitor, in the same buckets."""
+    """[B] number of pauses by duration, in the buckets of `session_seconds`. A pause is between consecutive events of a
+    visitor."""
     new_visitors_by_day: Counter[int]
     """Number of visitors by the day of their first event. Day 0 is 1970-01-01."""
 
 
 def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
-    """Measures the behaviour of the visitors of one partition."""
+    """Measures the behaviour of the visitors of one partition.
+
+    Args:
+      timelines: rows of the partition.
+      num_kinds: K, the number of event kinds. Their indices are in funnel order.
+    """
     first = _first_rows(timelines, num_kinds)
     # a kind that does not occur is at NEVER, which must not count as after the other kinds
     follows_previous = first[:, :-1] < first[:, 1:]
@@ -72,7 +81,7 @@ def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
 
 
 def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
-    """Adds up the behaviour of several partitions."""
+    """Adds up the counts of several partitions."""
     listed = list(parts)
     no_times = np.zeros(_BUCKETS, np.int64)
     return Behaviour(
@@ -89,7 +98,12 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
 
 
 def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, Any]:
-    """Describes funnel, sessions, pauses and new visitors, as JSON. With a single kind, the funnel has no steps."""
+    """Returns JSON values that describe the funnel, the sessions, the pauses and the new visitors.
+
+    Args:
+      behaviour: counts of all partitions.
+      kinds: names of the event kinds, in funnel order. With a single kind, the funnel has no steps.
+    """
     steps = zip(kinds[1:], behaviour.after_previous, behaviour.after_first, behaviour.after_all, strict=True)
     return {
         "funnel": {
@@ -117,7 +131,10 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns the index of each pair's first row of each event kind, [P, K], or NEVER if it has no such row."""
+    """Returns, for each (visitor, item) pair and event kind, the index of the first row with both, [P, K].
+
+    NEVER means that there is no such row.
+    """
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -128,7 +145,7 @@ def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
 
 
 def _bucket(milliseconds: np.ndarray) -> np.ndarray:
-    """Counts the durations in each bucket of seconds, [B]."""
+    """Counts durations by bucket, [B]. `Behaviour.session_seconds` defines the buckets."""
     exponents = np.frexp((milliseconds // 1000).astype(np.float64))[
         1
     ]  # e with seconds in [2**(e-1), 2**e); 0 for 0 seconds
@@ -136,6 +153,9 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns the counts by the lower bound of each bucket in seconds. Omits empty buckets at the end."""
+    """Returns counts [B] as a dictionary from the lower bound of a bucket, in seconds, to its count.
+
+    Empty buckets after the last non-empty bucket are omitted.
+    """
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

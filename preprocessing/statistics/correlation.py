@@ -12,10 +12,10 @@ import numpy as np
 from contract.timelines import TimelineRows
 
 COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
-"""Names of the columns. Time is in hours. Weekday 0 is Monday. The event kind is its index in the funnel. Rank 0 is the
-most frequent id.
+"""Names of the columns. Time is in hours. Weekday 0 is Monday. The event kind is its index in the funnel. The most
+frequent id has rank 0.
 
-The original notebook correlated raw ids, whose order has no meaning. The order of ranks has a meaning.
+Ranks are used instead of ids, because the order of ids has no meaning. The original notebook correlated ids.
 """
 
 _MS_PER_HOUR = 3_600_000
@@ -25,7 +25,7 @@ _RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, as Python integers, so that sums of any size are exact."""
+    """Sums over rows, from which correlations are computed. They are Python integers, so sums of any size are exact."""
 
     rows: int
     """Number of rows, N."""
@@ -36,7 +36,13 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Computes the moments of the target rows. All ids outside the vocabulary have the last rank."""
+    """Computes the sums over the target rows. The columns are those of COLUMNS.
+
+    Args:
+      rows: rows of timelines. Context rows are ignored.
+      num_visitors: size of the visitor vocabulary. All other visitors share the rank after its last entry.
+      num_items: size of the item vocabulary. All other items share the rank after its last entry.
+    """
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(
@@ -54,7 +60,13 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
 
 def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
-    """Describes the correlations of all pairs of columns, as JSON. A correlation with a constant column is null."""
+    """Returns JSON values with the column names and the matrix [C, C] of their correlations.
+
+    A correlation with a constant column is null.
+
+    Args:
+      parts: sums of all partitions. Each row is in one of them.
+    """
     listed = list(parts)
     rows = sum(part.rows for part in listed)
     sums = sum((part.sums for part in listed), np.zeros(len(COLUMNS), object))

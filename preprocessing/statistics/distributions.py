@@ -13,37 +13,58 @@ _QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
 def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
-    """Counts how often each pair of indices `rows` [N] and `columns` [N] occurs, [num_rows, num_columns] int64."""
+    """Counts pairs of indices. Element [r, c] of the result is the number of pairs (r, c).
+
+    Args:
+      rows: [N] first index of each pair, in [0, num_rows).
+      columns: [N] second index of each pair, in [0, num_columns).
+      num_rows: number of rows of the result.
+      num_columns: number of columns of the result.
+
+    Returns:
+      [num_rows, num_columns] int64 counts.
+    """
     counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
     return counts.reshape(num_rows, num_columns)
 
 
 def count_values(values: np.ndarray) -> Counter[int]:
-    """Counts how often each value occurs in non-negative, small integers [N]."""
+    """Counts how often each value occurs. The values [N] are integers of 0 or greater.
+
+    The memory grows with the largest value.
+    """
     counts = np.bincount(values)
     found = np.flatnonzero(counts)
     return Counter(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
 
 
 def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
-    """Returns the counts [K] of event kinds as a dictionary by name."""
+    """Returns a dictionary from the name of each event kind to its count.
+
+    Args:
+      counts: [K] number of events of each kind.
+      kinds: [K] name of each kind.
+    """
     return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:
-    """Replaces days since 1970 by ISO dates, in chronological order."""
+    """Returns counts by day in chronological order, with ISO 8601 dates instead of numbers of days since 1970-01-01."""
     return {format_day(day): int(count) for day, count in sorted(counts.items())}
 
 
 def format_day(day: int) -> str:
-    """Formats a day since 1970 (UTC) as an ISO 8601 date."""
+    """Formats a number of days since 1970-01-01 as an ISO 8601 date."""
     return datetime.fromtimestamp(day * MS_PER_DAY / 1000, UTC).date().isoformat()
 
 
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
-    """Describes a histogram by its mean, maximum, quantiles and counts, as JSON.
+    """Returns JSON values with the mean, the maximum, the quantiles and the counts of a histogram.
 
-    A quantile is the lowest value with at least this share of all values at or below it.
+    The quantile q is the lowest value for which at least the share q of all values is not greater.
+
+    Args:
+      histogram: number of occurrences of each value. Without values, the mean and the maximum are null.
     """
     if not histogram:
         return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}

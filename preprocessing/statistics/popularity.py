@@ -28,7 +28,15 @@ _LORENZ_POINTS = 100
 
 
 def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts all events of each item, as `count_items` does, and adds a column with the count of each split."""
+    """Counts the events of each item, in total, by kind and by split. Omits items without events.
+
+    The table has the columns of `count_items` and, for each split, a column with the number of events in that split.
+
+    Args:
+      timelines: rows of a partition.
+      splits: index of each row's split in SPLITS.
+      num_kinds: number of event kinds.
+    """
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)
     has_events = counts.sum(1) > 0
@@ -38,7 +46,12 @@ def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: in
 
 
 def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any]:
-    """Describes the items with events, as JSON, from the counts of `count_items_by_split`."""
+    """Returns JSON values that describe the items with events.
+
+    Args:
+      encoded: counts of all partitions, from `count_items_by_split` and `merge_counts`.
+      kinds: names of the event kinds.
+    """
     items = decode_columns(encoded)
     counts = items["count"].to_numpy()
     days = items["first_seen_ms"].to_numpy() // MS_PER_DAY
@@ -57,7 +70,12 @@ def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any
 
 
 def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Describes the path and the number of training events of each category, most frequent first, as JSON."""
+    """Returns JSON values with the path and the number of training events of each category, most frequent first.
+
+    Args:
+      encoded: number of training events by category id. Empty bytes: there are no categories.
+      paths: by category id, the ids on the path to the category. A category without a path is its own path.
+    """
     if not encoded:
         return []
     ordered = sort_by_count(decode_columns(encoded))
@@ -68,12 +86,14 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
 
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
-    """Computes the Lorenz curve and the Gini coefficient of the items' popularity.
-
-    The curve is the share of the events of the least popular 0%, 1% … 100% of the items.
+    """Computes how strongly the events are concentrated on the most popular items.
 
     Args:
       counts: [I] number of events of each item, above 0. There must be at least one item.
+
+    Returns:
+      The Lorenz curve and the Gini coefficient. The curve has 101 values: the share of all events that belong to the
+      least popular 0%, 1% … 100% of the items.
     """
     ascending = np.sort(counts).astype(np.int64)
     below = np.append(0, np.cumsum(ascending))

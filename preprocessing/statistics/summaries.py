@@ -37,7 +37,7 @@ Example = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class ReadingSummary:
-    """Counts of the rows read from an input, or from a part of it."""
+    """Counts of the rows that were read from an input or from a part of an input."""
 
     rows: int = 0
     """Number of rows, valid or invalid, without blank lines."""
@@ -46,15 +46,15 @@ class ReadingSummary:
     rejects: Counter[str] = field(default_factory=Counter)
     """Number of invalid rows by reason."""
     filtered: Counter[str] = field(default_factory=Counter)
-    """Number of rows that the settings drop, by reason, such as a condition."""
+    """Number of valid rows that the settings exclude, by reason, such as a condition on a column."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
-    """The first few invalid rows by reason, ordered by file and position."""
+    """By reason, the first invalid rows (at most 3), ordered by file and position."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
-    """Counts of duplicates and robots, for events only."""
+    """Counts of duplicates and robots. 0 for inputs other than events."""
     partitions: frozenset[int] = frozenset()
     """Numbers of the partitions that have rows."""
     times: Histogram = field(default_factory=lambda: merge_times([]))
-    """Times of the events of visitors who are not robots, for events only."""
+    """Times of the events of visitors who are not robots. Empty for inputs other than events."""
 
     @property
     def num_events(self) -> int:
@@ -62,7 +62,7 @@ class ReadingSummary:
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Returns, for each reason, the number of invalid rows and the first of them."""
+        """Returns, by reason, the number of invalid rows and the first invalid row."""
         firsts = {
             reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }
@@ -72,7 +72,14 @@ class ReadingSummary:
 def summarize_reading(
     num_valid: int, num_blank: int, rejects: Rejects, filtered: Counter[str] | None = None
 ) -> ReadingSummary:
-    """Summarizes the rows of one chunk."""
+    """Summarizes the rows of one batch.
+
+    Args:
+      num_valid: number of valid rows that are kept.
+      num_blank: number of empty lines.
+      rejects: the invalid rows.
+      filtered: number of valid rows that the settings exclude, by reason. None: no row is excluded.
+    """
     dropped = filtered or Counter()
     found: dict[str, list[Example]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
@@ -88,13 +95,19 @@ def summarize_reading(
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
-    """Summarizes the assembled timelines of a partition."""
+    """Summarizes the timelines of a partition: its number, the duplicates and robots, and the times of events.
+
+    Args:
+      partition: number of the partition.
+      timelines: rows of the partition, with robots.
+      cleaning: counts of duplicates and robots.
+    """
     times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Merges summaries, in any order. For each reason, keeps the first examples by file and position."""
+    """Adds up summaries, in any order. For each reason, keeps the examples that are first by file and position."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -118,26 +131,27 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Statistics of the events of one or more partitions. A visitor is in one partition only."""
+    """Statistics of the events in one or more partitions. All events of a visitor are in the same partition."""
 
     by_split: np.ndarray
     """[S, K] number of events by split and kind."""
     by_day: dict[int, np.ndarray]
-    """[K] number of events by kind, for each day since 1970."""
+    """[K] number of events by kind, for each day with events. A day is a number of days since 1970-01-01."""
     by_weekday_hour: np.ndarray
-    """[7, 24] number of events by weekday, from Monday, and hour (UTC)."""
+    """[7, 24] number of events by weekday and hour (UTC). Weekday 0 is Monday."""
     visitors: int
     """Number of visitors."""
     visitors_by_kind: np.ndarray
     """[K] number of visitors with at least one event of the kind."""
     events_per_visitor: Counter
-    """Number of visitors with each number of events."""
+    """Number of visitors, by number of events of the visitor."""
     top_visitors: tuple[tuple[tuple[int, str], ...], ...]
-    """Rankings of the most active visitors as (events, id): one for all events, then one per event kind."""
+    """Rankings of the most active visitors, as pairs (number of events, visitor id). The first ranking counts all
+    events, and each of the others counts one event kind."""
     visitors_by_split: np.ndarray
     """[S] number of visitors with an event in the split."""
     new_visitors: np.ndarray
-    """[S] number of visitors with an event in the split and no training event."""
+    """[S] number of visitors who have an event in the split but no training event."""
     events_of_new: np.ndarray
     """[S] number of events in the split by visitors without training events."""
     training_gaps: Histogram
@@ -145,13 +159,19 @@ class EventStatistics:
     robot_events: int
     """Number of events of robots, which are excluded from all other counts."""
     weight_thousandths: int
-    """Sum of all event weights in thousandths. Each weight is rounded, so that the order does not change the sum."""
+    """Sum of all event weights, in thousandths. Each weight is rounded to thousandths first, so that the sum does not
+    depend on the order."""
     behaviour: Behaviour
     """Funnel, sessions and pauses."""
 
 
 def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
-    """Computes the statistics of one partition."""
+    """Computes the statistics of one partition.
+
+    Args:
+      rows: rows of the partition, without robots, and the split of each row.
+      num_kinds: K, the number of event kinds.
+    """
     timelines, splits, robot_events = rows
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
     by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, num_kinds)
@@ -179,7 +199,7 @@ def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
 
 
 def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
-    """Adds up the statistics of several partitions."""
+    """Merges the statistics of several partitions."""
     listed = list(parts)
     by_day: dict[int, np.ndarray] = {}
     for part in listed:
@@ -207,7 +227,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
 
 
 def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
-    """Describes the rows and rejects of an input, as JSON."""
+    """Returns JSON values with the numbers of rows, the invalid rows and the excluded rows of an input."""
     return {
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,
@@ -221,7 +241,13 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
 
 
 def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequence[str]) -> dict[str, Any]:
-    """Describes events and visitors, as JSON."""
+    """Returns JSON values that describe the events and the visitors.
+
+    Args:
+      statistics: statistics of all partitions.
+      cleaning: numbers of duplicates and robots.
+      kinds: names of the event kinds, in funnel order.
+    """
     top_visitors, *top_by_kind = map(_describe_ranking, statistics.top_visitors)
     num_events = int(statistics.by_split.sum())
     return {

@@ -305,7 +305,10 @@ WRONG = [
     (b"1709262000000,v,view,i\n", r"first line looks like data, not like a header.*events_format.columns"),
     (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map, such as time=time, .*inspect"),
     (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
-    (b"timestamp,visitorid,event,itemid,itemid\n", "repeats the column name itemid; rename or remove all but one"),
+    (
+        b"timestamp,visitorid,event,itemid,itemid\n",
+        "repeats the column name itemid; rename or remove the repeated columns",
+    ),
     (b"a,b\rc,d\r", "carriage returns alone"),
     (
         CSV.decode().encode("utf-16-le"),
