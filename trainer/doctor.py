@@ -180,7 +180,12 @@ def check_disk() -> Finding:
 
 
 def check_scheme(scheme: str, plugin: str) -> Finding:
-    """Checks that TensorFlow or an fsspec plugin can open URIs of a scheme."""
+    """Checks that TensorFlow or an fsspec plugin can open URIs of a scheme.
+
+    Args:
+      scheme: such as `s3`.
+      plugin: name of the Python package that adds the scheme to fsspec, such as `s3fs`.
+    """
     if storage.is_served_by_tensorflow(f"{scheme}://bucket/name"):
         return Finding(f"{scheme}://", "served by TensorFlow")
     if importlib.util.find_spec(plugin):
@@ -194,7 +199,7 @@ def check_scheme(scheme: str, plugin: str) -> Finding:
 
 
 def check_uri(uri: str) -> Finding:
-    """Checks that a directory is readable and writable."""
+    """Checks that a directory is readable and writable. A local directory may be missing if it can be created."""
     try:
         count = len(storage.list_files(uri)) if storage.exists(uri) or not storage.is_local(uri) else None
         found = "does not exist yet" if count is None else f"readable, {count} file{'' if count == 1 else 's'}"

@@ -63,22 +63,25 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run's best model and writes `evaluation-SPLIT.json` into the run.
 
-    The workers of a cluster (see `cluster.read_cluster`) share the ranking; the results equal those of one process.
+    The workers of a cluster (see `cluster.read_cluster`) share the ranking. The results do not depend on the number of
+    workers.
 
     Args:
       workdir: directory of the run.
-      data: directory of the run's dataset; by default the path that the run was trained from.
+      data: directory of the run's dataset; None: the path that the run was trained from.
       split: validation or test.
-      config: settings of the cases.
+      config: determines which cases are evaluated, and which items are relevant; None: the default settings.
 
     Returns:
-      The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: the cases of
-      each protocol and the results of `compare_systems`; rankings are null without cases. `ratings`: squared errors,
-      null unless the model predicts event weights.
+      The content of the file. The most important entries are:
+      - `main_protocol`: the protocol that the model is trained for.
+      - `protocols`: for each protocol, the result of `measure_protocol`.
+      - `ratings`: the fields of `RatingErrors`; null if the model does not predict event weights.
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: there is no run, it was trained on another dataset, it is a refit, or its model has diverged.
+      ValueError: `workdir` contains no run; or the run was trained on another dataset, is a refit, or has a model
+        that has diverged.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()
@@ -92,8 +95,8 @@ def _evaluate(
     run = open_trained_run(workdir, data, replicas)
     if run.record.refit_of is not None:
         raise ValueError(
-            f"{workdir} is a refit: it was trained on the events of all splits, so there are none left to evaluate it "
-            f"on; evaluate {run.record.refit_of['run']}, the run that it refits"
+            f"{workdir} is a refit: it was trained on the events of all splits, so no events are left to "
+            f"evaluate it on; evaluate {run.record.refit_of['run']}, the run that it refits"
         )
     result = {
         "workdir": workdir,
@@ -116,7 +119,15 @@ def _evaluate(
 def evaluate_run(
     run: TrainedRun, split: Split, config: EvaluationConfig, replicas: Replicas | None = None
 ) -> dict[str, Any]:
-    """Evaluates an opened run; the workers of `replicas` share the ranking, and all get the same results."""
+    """Evaluates a run; see `evaluate`. Does not write the results.
+
+    Args:
+      run: the run.
+      split: validation or test.
+      config: determines which cases are evaluated, and which items are relevant.
+      replicas: all replicas; their workers share the ranking, and all get the same results. None: this process ranks
+        all cases.
+    """
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
     targets.check_kinds(run.dataset.manifest.event_kinds)
@@ -150,19 +161,22 @@ def measure_protocol(
     replicas: Replicas | None = None,
     events: ItemEvents | None = None,
 ) -> dict[str, Any]:
-    """Evaluates all systems with one of the `PROTOCOLS`.
+    """Evaluates all systems on the cases of one protocol.
 
     Args:
       systems: scorers by name, the model first.
       dataset: the prepared dataset.
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
-      config: the kinds of events that make an item relevant, and the maximum number of cases.
-      replicas: all replicas; their workers share the ranking.
-      events: events of the dataset, for the trends at the time of each case; None: they are read from the dataset.
+      config: the kinds of events that make an item relevant, and the maximum number of cases; None: the defaults.
+      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      events: all events of the dataset; the trends at the time of each case are computed from them. None: this
+        function reads them from the dataset.
 
     Returns:
-      The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
+      `protocol`: a description of the protocol. `cases`: the numbers of cases, visitors and items. `samples`: the
+      result of `sample_recommendations`. All other entries are those of `compare_systems`; if there are no cases, its
+      rankings are null.
     """
     config = config or EvaluationConfig()
     all_cases = build_cases(dataset, split, PROTOCOLS[protocol], config.evaluate.kinds)

@@ -12,11 +12,14 @@ from common.cli import PREEMPTED
 log = logging.getLogger(__name__)
 
 _FIRST_LIMIT_FACTOR = 5
-"""Until the first call of `progress`, the limit is this many times as long, because the first steps are compiled."""
+"""Factor of the limit until the first call of `progress`. The first steps take longer, because they are compiled."""
 
 
 class Watchdog:
-    """Exits the process, with the status of a preemption, if neither `progress` nor `ping` is called in time."""
+    """Exits the process, with the status of a preemption, if neither `progress` nor `ping` is called within a limit.
+
+    The limit is `limit_seconds`, but `_FIRST_LIMIT_FACTOR` times as long until the first call of `progress`.
+    """
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
@@ -25,12 +28,12 @@ class Watchdog:
         self._is_closed = threading.Event()
 
     def progress(self) -> None:
-        """Restarts the timer; from now on, the limit is `limit_seconds`."""
+        """Restarts the timer, and sets the limit to `limit_seconds`."""
         self._last_progress = time.monotonic()
         self._current_limit_seconds = self._limit_seconds
 
     def ping(self) -> None:
-        """Restarts the timer. Does not shorten the limit, which is longer until the first call of `progress`."""
+        """Restarts the timer, and keeps the current limit."""
         self._last_progress = time.monotonic()
 
     def close(self) -> None:

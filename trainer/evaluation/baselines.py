@@ -35,7 +35,7 @@ class FixedOrder:
     """The same ranking for every visitor."""
 
     def __init__(self, scores: np.ndarray):
-        """Takes scores [I]; higher is better."""
+        """Stores the score of each item, `scores` [I]; higher is better."""
         self._scores = tf.constant(scores, tf.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
@@ -44,9 +44,10 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """One random order of all items; the visitor's index determines where their list starts in this order.
+    """One random cyclic order of all items. A visitor's list starts at an item that depends on the visitor's index.
 
-    Drawing a separate order for each visitor would take longer than other systems take to rank, without being fairer.
+    A separate random order for each visitor would be no fairer, and drawing it would take longer than another system
+    takes to rank.
     """
 
     def __init__(self, num_items: int, *, seed: int):
@@ -73,7 +74,13 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk` with the best of its default combinations of powers on `cases`; see `_fill_best`."""
+    """Builds the model `walk`, and chooses its powers: the combination with the best NDCG@20 on `cases`.
+
+    Args:
+      dataset: the dataset.
+      baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
+      cases: cases of the validation split; None: the last combination is used.
+    """
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
@@ -82,7 +89,13 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn` with the best of its default combinations of powers on `cases`."""
+    """Builds the model `session_knn`, and chooses its powers: the combination with the best NDCG@20 on `cases`.
+
+    Args:
+      dataset: the dataset.
+      baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
+      cases: cases of the validation split; None: the last combination is used.
+    """
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
     counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]
@@ -97,14 +110,14 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of the combination that has the best NDCG@20; without cases, of the last one.
+    """Fills a model with the weights of one combination of powers: the one with the best NDCG@20 on `cases`.
 
     Args:
-      name: name of the baseline.
+      name: name of the baseline, for the log.
       model: the model.
-      combinations: the combinations, for the log.
-      counts: for each combination, a function that returns the model's weights.
-      cases: cases of the validation split; None: there are none.
+      combinations: the combinations of powers, for the log.
+      counts: for each combination, a function that computes the model's weights.
+      cases: cases of the validation split; None: the last combination is used.
     """
     if cases is None:
         model.fill(counts[-1]())
@@ -121,7 +134,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """Returns a sample of the validation split's `most_common_cases`; None if there are no cases.
+    """Returns a sample of `most_common_cases` of the validation split; None if there is no such split, or no case.
 
     Args:
       dataset: the dataset.
@@ -134,13 +147,16 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """Builds the baselines of a report, by name. All except `popular` and `random` are blended with the items' trend.
+    """Builds the baselines of a report, by name.
+
+    All baselines except `popular` and `random` are blended with the popularity and the trend of the items.
 
     Args:
       dataset: the dataset.
-      events: its events, of all splits.
+      events: the events of all splits of the dataset.
       seed: seed of the random ranking.
-      kinds: event kinds that make an item relevant in the validation that tunes the baselines; empty: all.
+      kinds: event kinds that make an item relevant in the validation cases; these cases tune the baselines. Empty:
+        all kinds.
     """
     counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
     baskets = training_baskets(dataset, max_items=WalkConfig().max_items)

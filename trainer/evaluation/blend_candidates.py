@@ -33,7 +33,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of a sample of cases."""
+    """The candidates of a sample of cases: the items that are ranked to choose the weights of a blend."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -45,7 +45,10 @@ class Candidates:
     """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of the ranking by scores [V, C]; a relevant candidate ranks last among equal scores."""
+        """[V]: NDCG@20 of each case, if its candidates are ranked by `scores` [V, C].
+
+        A relevant candidate ranks after all other candidates with the same score.
+        """
         order, relevant = self._relevant
         visible = np.where(self.is_candidate, scores, -np.inf)[order]
         gain = np.zeros(len(order))
@@ -61,10 +64,12 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Returns an order of the cases, [V], and for each r, an array of the columns of the r-th relevant candidates.
+        """Returns the order of the cases, and the columns of their relevant candidates.
 
-        Cases with more relevant candidates come first. So the first cases of the order have an r-th relevant candidate,
-        and the array for r has one entry for each of them.
+        Returns:
+          order: [V] indices of the cases; cases with more relevant candidates come first.
+          columns: a list of arrays. Array r contains the column in [0, C) of the r-th relevant candidate, for all cases
+            with more than r relevant candidates. These are the first cases of the order.
         """
         count = self.is_relevant.sum(axis=1)
         order = np.argsort(-count, kind="stable")
@@ -82,16 +87,16 @@ def find_candidates(
     *,
     hides_seen: bool,
 ) -> Candidates:
-    """Finds the candidates of cases, and computes their features.
+    """Finds the candidates of each case, and computes the features of these candidates.
 
     Args:
       parts: the models of the blend.
       cases: the cases.
       events: events of all splits; the trend of a case uses only events before the case.
       item_counts: [I] training events of each item.
-      replicas: all replicas; their workers share the chunks.
-      on_chunk: called before each chunk.
-      hides_seen: whether the ranking hides seen items; if so, history items are not candidates.
+      replicas: all replicas; their workers share the cases. None: this process handles all cases.
+      on_chunk: called before each chunk of cases.
+      hides_seen: whether the ranking hides seen items; if so, the items of a case's history are not its candidates.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -123,7 +128,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins the candidates of one or more samples of cases; shorter rows are padded."""
+    """Joins samples of cases, at least one. Cases with fewer candidates than others are padded."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -141,7 +146,7 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
 
 
 class _Finder:
-    """Finds the candidates of a chunk of queries, and computes their features."""
+    """Finds the candidates of each query in a chunk, and computes the features of these candidates."""
 
     def __init__(
         self, parts: Sequence[Part], moments: tf.Tensor, trends: tf.Tensor, popularity: tf.Tensor, hides_seen: bool
@@ -155,7 +160,13 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns items [B, C], whether each is a candidate [B, C] (int64, 1 or 0), and features [B, C, F]."""
+        """Returns the candidates of each query.
+
+        Returns:
+          item: [B, C] item indices.
+          is_candidate: [B, C] int64: 1 for a candidate, 0 for padding.
+          feature: [B, C, F] features of the items.
+        """
         scores = [
             comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
         ]
@@ -188,12 +199,12 @@ class _Finder:
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _return_columns(self, queries: Queries) -> list[tf.Tensor]:
-        """Returns the return features, each [B, I]; they are 0 for items outside the history."""
+        """Computes each of the `RETURN_FEATURES` as an array [B, I], which is 0 for items outside the history."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(queries.visitor, tf.int64)[0], self._num_items])
         return [tf.scatter_nd(found.index, column, shape) for column in tf.unstack(found.value, axis=1)]
 
 
 def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, 1]: the standard deviation of the `count` highest scores of each row."""
+    """[B, 1]: the standard deviation of the `count` highest of the scores [B, I] in each row."""
     return tf.math.reduce_std(top_k(scores, count).score, axis=1, keepdims=True)

@@ -49,12 +49,18 @@ class Choice:
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
-    """Chooses weights by coordinate ascent, with the trend of the half-life `HALF_LIVES[half_life]`.
+    """Chooses weights by coordinate ascent.
 
-    One ascent tries each part and the popularity with the trend, and starts from the best of them. If the ranking has
-    return features, a second ascent starts from the best of the frequency and the recency of items in the history, also
-    with the trend. The better result is used. So, on these cases, the blend is at least as good as each of these
-    features with the trend.
+    An ascent starts from one feature, to which it adds the trend. It starts from the feature with the best NDCG@20. The
+    first ascent chooses among the parts and the popularity. If the ranking has return features, a second ascent chooses
+    among the frequency and the two kinds of recency. The better result of the two ascents is used. So, on these cases,
+    the blend is at least as good as each of these features with the trend.
+
+    Args:
+      candidates: the candidates of the cases.
+      num_parts: P.
+      half_life: index into `HALF_LIVES` of the half-life of the trend.
+      has_returns: whether the ranking has return features.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
@@ -68,9 +74,15 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`.
+    """Chooses the half-life of the trend with `longest_of_the_best`; returns its index in `HALF_LIVES`.
 
-    One pass of the ascent sets the weights of the other features; they are the same for all half-lives.
+    One pass of coordinate ascent sets the weights of all features. Then the half-lives are compared: the weight of the
+    trend is chosen again for each of them, and all other weights stay the same.
+
+    Args:
+      candidates: the candidates of the cases.
+      num_parts: P.
+      has_returns: whether the ranking has return features.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
@@ -79,13 +91,17 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns the columns that each ascent may start from: parts and popularity, or frequency and recency."""
+    """Returns, for each ascent, the columns that it may start from; see `choose_weights`."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
 
 class _Ascent:
-    """The state of a coordinate ascent; its weights apply to part scores that are divided by their typical spread."""
+    """The state of a coordinate ascent.
+
+    The scores of each part are divided by their typical spread, so that one grid of weights fits all parts. The final
+    weight of a feature is `weight` × `unit`.
+    """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
         self._candidates, self._num_parts = candidates, num_parts
@@ -102,7 +118,11 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Starts from the best of `columns` when added to the trend; returns the NDCG@20 of each column alone."""
+        """Adds the trend to each of the features `columns` alone, and starts from the best of these sums.
+
+        Returns:
+          For each column, the NDCG@20 of this feature alone, without the trend.
+        """
         alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
         starts = []
         for first, values in alone.items():
@@ -114,7 +134,7 @@ class _Ascent:
         return {column: float(values.mean()) for column, values in alone.items()}
 
     def climb(self, passes: int = _PASSES) -> None:
-        """Improves all weights in sequence, until a pass changes none."""
+        """Improves one weight after another; ends after `passes` passes, or after a pass that changes no weight."""
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
@@ -125,24 +145,31 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 with the trend of another half-life, whose weight is set to the best value of the grid."""
+        """[V]: NDCG@20 of each case with the trend of the half-life `HALF_LIVES[half_life]`.
+
+        The weight of this trend is the best value of the grid. The state does not change.
+        """
         column = self._num_parts + 1
         rest = self._total - self.weight[column] * self._feature[column]
         trend = self._candidates.feature[:, :, column + half_life]
         return max(self._measure(rest, trend, _GRID), key=lambda values: float(values.mean()))
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, weights: Sequence[float]) -> list[np.ndarray]:
-        """Returns, for each weight, the NDCG@20 [V] of the scores `rest` + weight × `feature`."""
+        """Returns, for each of the `weights`, the NDCG@20 [V] of the scores `rest` + weight × `feature`, [V, C]."""
         with ThreadPoolExecutor(_THREADS) as pool:  # NumPy computes without the lock of the interpreter
             return list(pool.map(lambda weight: self._candidates.ndcg(rest + weight * feature), weights))
 
     @property
     def best(self) -> float:
-        """NDCG@20 of the current weights."""
+        """Mean NDCG@20 of the current weights."""
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets one weight to the best value of `grid` if the gain is clear; `is_local`: tries only nearby values."""
+        """Sets the weight of a column to the best value of `grid`, but only if NDCG@20 clearly grows.
+
+        The growth is clear if it exceeds both `_LEAST_GAIN` and `_LEAST_ERRORS`. If `is_local`, only 0 and the two
+        values on each side of the current weight are tried.
+        """
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
         rest = self._total - self.weight[column] * self._feature[column]
@@ -157,7 +184,7 @@ class _Ascent:
 
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """Returns the standard deviation of the `TOP` highest scores of a case, averaged over the cases."""
+    """Returns the standard deviation of the `TOP` highest candidate scores of a case, averaged over the cases."""
     count = min(TOP, scores.shape[1])
     best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
@@ -165,7 +192,7 @@ def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The weights that validation chose, and their NDCG@20 in validation."""
+    """The weights of a blend, and their NDCG@20 on the validation cases."""
 
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
@@ -185,18 +212,24 @@ def fit_blend(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> BlendFit:
-    """Chooses the weights on the validation split; if there is none, or it has no cases, all parts have weight 1.
+    """Chooses the weights of a blend on the validation split.
+
+    Without a validation split, or without cases in it, each part has weight 1. If there are no parts either, the
+    popularity has weight 1.
 
     Args:
       parts: P models.
       dataset: the dataset.
-      events: its events, of all splits.
+      events: the events of all splits of the dataset.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the part with a second stage, which was trained on some of the validation visitors. Only
-        the ranking `new_items` uses these visitors again. None: no part has a second stage, so all visitors are used.
-      has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
-      max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
-      replicas: all replicas; their workers share the ranking and get the same weights.
+      held_out_seed: seed of the run that has a second stage. The second stage was trained on some visitors of the
+        validation split. Only the ranking `new_items` uses the cases of these visitors again. None: no part has a
+        second stage, so every ranking uses all visitors.
+      has_trend_only: whether the blend has no return features: parts, popularity and trend are its only features.
+      max_cases: maximum number of cases per ranking; if there are more, a random sample is used. A ranking with cases
+        of two protocols uses at most half of this number from each protocol.
+      replicas: all replicas; their workers share the ranking and get the same weights. None: this process ranks all
+        cases.
       on_chunk: called before each chunk of cases.
     """
     cases = {}
@@ -230,10 +263,13 @@ def fit_blend(
 def ranking_cases(
     dataset: Dataset, kinds: Sequence[str] = (), *, held_out_seed: int | None = None
 ) -> dict[str, list[Cases]]:
-    """Returns the validation cases of each of the `RANKINGS`, by protocol; rankings without cases are skipped.
+    """Returns the validation cases for each of the `RANKINGS`; skips rankings without cases.
 
-    The ranking `returning` has cases of both protocols. With `returning_visitors` alone, the weights would underrate
-    seen items, because visitors who return only to seen items are not cases of that protocol.
+    - `new_items`: cases of the protocol `returning_visitors`.
+    - `in_session`: cases of the protocol `next_items` that are within a session.
+    - `returning`: cases of both protocols that are not within a session, as two separate `Cases`. With
+      `returning_visitors` alone, the weights would underrate seen items: a visitor who returns only to seen items is no
+      case of that protocol.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -255,19 +291,23 @@ def ranking_cases(
 
 
 def _in_session(cases: Cases) -> np.ndarray:
-    """[V] bool: whether each case is within a session; equals `models.blend.is_in_session` for its query."""
+    """[V] bool: whether the last event of a case's history is less than `SESSION_GAP_MS` before the case.
+
+    `models.blend.is_in_session` returns the same for the query of the case.
+    """
     return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
 def longest_of_the_best(values: np.ndarray) -> int:
     """Returns the index into `HALF_LIVES` of the longest half-life that is not clearly worse than the best one.
 
-    All returning visitors of a validation window are ranked at its start, so they share one trend. A short half-life
-    can be the best for this trend by chance and lose its advantage in the test window. If two half-lives differ by less
-    than the standard error, the longer one is safer.
+    A half-life is clearly worse if its mean NDCG@20 is lower by more than the standard error of the difference.
+
+    A longer half-life is safer. All cases of `returning_visitors` have the same moment, so they share one trend. By
+    chance, a short half-life can be the best for this one trend, and lose its advantage in the test split.
 
     Args:
-      values: [half-lives, V] NDCG@20, in order of the half-lives.
+      values: [len(HALF_LIVES), V] NDCG@20 of each case with each half-life.
     """
     difference = values - values[values.mean(axis=1).argmax()]
     error = difference.std(axis=1) / np.sqrt(values.shape[1])
@@ -277,9 +317,12 @@ def longest_of_the_best(values: np.ndarray) -> int:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Fills in the weights of rankings without validation cases.
 
-    Such a ranking gets the weights of the most similar ranking with cases; if there is none, all parts have weight 1.
-    `returning` and `in_session`, which show seen items, are most similar to each other. `new_items` gets no weights of
-    return features; if all its other weights are 0, its parts have weight 1.
+    Such a ranking gets the weights of the most similar ranking with cases. `returning` and `in_session` are most
+    similar to each other, because both show seen items. If no ranking has cases, all rankings get equal weights: 1 for
+    each part or, if there are no parts, 1 for the popularity.
+
+    In `new_items`, the weights of the return features are set to 0. If its other weights are all 0, it gets equal
+    weights too.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -296,9 +339,10 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 
 
 def baseline_cases(num_items: int) -> int:
-    """Returns the number of validation cases that tune a baseline: at most 1,000, with at most 5 × 10⁷ scores in all.
+    """Returns the maximum number of validation cases that tune a baseline.
 
-    Without the limit on scores, tuning for 100,000 items would take longer than the ranking for the report.
+    It is 1,000, or fewer if these cases would need more than 5 × 10⁷ scores (cases × items). With more scores, tuning a
+    baseline for 100,000 items would take longer than the ranking for the report.
     """
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 
@@ -309,10 +353,10 @@ def blend_alone(
     """Returns a baseline blended with the popularity and trend of the items; validation chooses the weights.
 
     Args:
-      model: the baseline; None: popularity and trend alone.
+      model: the baseline; None: the result ranks by popularity and trend alone.
       dataset: the dataset.
-      events: its events, of all splits.
-      has_sums: whether the baseline's scores are sums of positive weights.
+      events: the events of all splits of the dataset.
+      has_sums: whether the baseline's scores are sums of weights; if so, `comparable_scores` converts them.
       kinds: event kinds that make an item relevant; empty: all.
     """
     parts = [] if model is None else [Part(model, has_sums)]
@@ -328,7 +372,13 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends of each blend in `systems`, as they were at the moments of the cases."""
+    """Sets the trends of each blend in `systems` to those at the moments of the cases; see `moments_of`.
+
+    Args:
+      systems: the systems; those that are not a `BlendInference` do not change.
+      cases: the cases.
+      events: the events of all splits.
+    """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

@@ -30,14 +30,15 @@ def blend_runs(
 ) -> BlendRecord:
     """Chooses weights to blend the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Parts with weights of 0 in all rankings are dropped. The same runs give the same weights, so a killed call can be
-    repeated.
+    Drops each part that has the weight 0 in every ranking, but keeps at least one part. If `workdir` already has a
+    blend, and its checkpoints are all among those of `parts`, this blend is returned unchanged. If a call is killed,
+    the next call computes the same weights.
 
     Args:
       workdir: directory of the run that the blend belongs to.
       parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
       dataset: the dataset of all runs.
-      replicas: all replicas; their workers share the ranking; the chief writes.
+      replicas: all replicas; their workers share the ranking, and the chief writes the blend.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
     """
@@ -79,7 +80,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the part that has a second stage, trained on validation cases; None if no part has one."""
+    """Returns the seed of the first run with a second stage; None if no run has one. `parts` are as in `blend_runs`."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -149,7 +149,7 @@ def test_a_workdir_with_another_run_is_refused(finished: Path, refitted: Path, d
 
 
 def test_a_refit_cannot_be_evaluated(finished: Path, refitted: Path) -> None:
-    with pytest.raises(ValueError, match=f"there are none left to evaluate it on; evaluate {finished}"):
+    with pytest.raises(ValueError, match=f"no events are left to evaluate it on; evaluate {finished}"):
         evaluate(workdir=str(refitted))
 
 
