@@ -21,10 +21,10 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Evaluation cases: each is a moment at which a visitor gets recommendations, and the items that are relevant then.
+    """Evaluation cases. A case is a moment at which a visitor gets recommendations, with the relevant items.
 
-    A protocol has a primary ranking, which either hides or shows seen items (those of the history), and a secondary
-    ranking, which does the opposite.
+    A seen item is an item of the history. Each protocol has a primary and a secondary ranking. One of them hides seen
+    items; the other shows them.
     """
 
     visitor: np.ndarray
@@ -66,13 +66,14 @@ class Cases:
 
     @property
     def num_visitors(self) -> int:
-        """Number of visitors with a case."""
+        """Number of visitors who have at least one case."""
         return len(np.unique(self.timeline))
 
     def sample(self, size: int, *, seed: int) -> "Cases":
-        """Returns the cases of randomly drawn visitors, in order: at most `size` cases, but at least one visitor.
+        """Returns all cases of randomly drawn visitors, in their original order.
 
-        All cases of a drawn visitor are included, so that visitors have the same weights as among all cases.
+        As many visitors are drawn as have at most `size` cases together, but at least one visitor. Drawing visitors
+        instead of cases keeps the number of cases per visitor, so that each visitor's weight in a mean stays the same.
         """
         if size >= len(self):
             return self
@@ -82,22 +83,26 @@ class Cases:
         return self.take(np.flatnonzero(np.isin(visitor, drawn[:num_drawn])))
 
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
-        """Returns at most `size` randomly drawn cases, in order.
+        """Returns at most `size` randomly drawn cases, in their original order.
 
-        If visitors have many cases, a mean over this sample varies less than a mean over a `sample` of few visitors.
+        If visitors have many cases, this sample has cases of more visitors than a `sample` of the same size, so a mean
+        over it varies less.
         """
         if size >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Splits the cases by visitor into two sets; the second has about a `share` of the visitors."""
+        """Splits the visitors at random into two sets, and returns the cases of each set.
+
+        The second set contains about a `share` of the visitors.
+        """
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":
-        """Returns the cases at the indices `kept`, which are ascending."""
+        """Returns the cases at the indices `kept`, which must be ascending."""
         return replace(
             self,
             visitor=self.visitor[kept],
@@ -116,12 +121,14 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each visitor with a row before the cut and a new item after it.
+    """Returns one case for each visitor who has rows before the cut and, after the cut, an item that is new to them.
 
     The cut is the start of the split: target rows are after it, all other rows before it. All cases have the same
-    moment, the time of the earliest target row. In the ranking that hides seen items, the visitor's new items after the
-    cut are relevant. In the ranking that shows seen items, all of the visitor's items after the cut are relevant. Rows
-    after the cut are ignored if their event kind does not make an item relevant.
+    moment, the time of the earliest target row. The history consists of the visitor's rows before the cut.
+
+    In the primary ranking, which hides seen items, the new items of the visitor after the cut are relevant. In the
+    secondary ranking, all items of the visitor after the cut are relevant. Only items of the vocabulary can be
+    relevant. Rows after the cut are ignored if their event kind is not in `kinds`.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -159,10 +166,11 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case per target row that has earlier rows.
+    """Returns one case for each target row, if its visitor has earlier rows and its item is in the vocabulary.
 
-    The item of the target row is relevant, and the earlier rows are the history. Visitors return to items, so seen
-    items remain candidates. Rows of event kinds outside `kinds` are not targets, only history.
+    The item of the target row is relevant, and the visitor's earlier rows are the history. The primary ranking shows
+    seen items, because visitors return to items. A row of an event kind outside `kinds` has no case, but is part of
+    histories.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))
@@ -200,12 +208,12 @@ Protocol = Callable[[TimelineRows, int, Kinds], Cases]
 def build_cases(
     dataset: Dataset, split: Split, protocol: Protocol = returning_visitors, kinds: Sequence[str] = ()
 ) -> Cases:
-    """Builds the cases of a split, by the protocol `returning_visitors` or `next_items`.
+    """Builds the cases of a split.
 
     Args:
       dataset: the dataset.
       split: validation or test.
-      protocol: returns the cases.
+      protocol: builds the cases: `returning_visitors` or `next_items`.
       kinds: event kinds that make an item relevant; empty: all.
 
     Raises:
@@ -216,9 +224,10 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of `returning_visitors`; if `next_items` has over ten times as many visitors, its cases.
+    """Returns the cases of the protocol `returning_visitors`, or those of `next_items` if they are far more common.
 
-    Next items are far more common if each visitor is a single session, because such visitors hardly ever return.
+    This is so if `next_items` has cases of over ten times as many visitors. It happens in datasets where each visitor
+    is a single session, because such a visitor hardly ever returns.
 
     Raises:
       ContractError: the dataset has no such split.

@@ -19,7 +19,7 @@ from trainer.ranking.topk import TopItems, add_items, check_finite, hide, scores
 
 
 class ChunkRanking(NamedTuple):
-    """The ranking of one chunk by one policy."""
+    """The ranking of the cases of one chunk, with the candidates of one policy."""
 
     top_item: tf.Tensor
     """[B, K] int64: the best items, best first."""
@@ -50,17 +50,17 @@ def rank_policies(
     longest: int,
     num_items: int,
 ) -> list[ChunkRanking]:
-    """Ranks the catalogue by each policy.
+    """Ranks the catalogue for the queries of a chunk, once for each policy.
 
     Args:
       scorer: the scorer.
       queries: B queries.
       seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
-      num_seen: [B] number of seen items.
-      policies: the policies.
-      relevant: [B, R] relevant items for each policy.
-      longest: K.
-      num_items: I.
+      num_seen: [B] number of items in each row of `seen`, without padding.
+      policies: determine which items each ranking may contain.
+      relevant: for each policy, the relevant items [B, R], see `chunks.Chunk`.
+      longest: length of the longest list, K.
+      num_items: number of items, I.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
@@ -94,7 +94,14 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Returns the candidates of the ranking that shows seen items: those of `hidden`, and the seen items."""
+    """Returns the candidates of the ranking that shows seen items: the candidates `hidden`, plus the seen items.
+
+    Args:
+      hidden: the candidates of the ranking that hides seen items.
+      scores: [B, I] scores of all items.
+      seen: [B, S] distinct items of the histories.
+      num_seen: [B] number of items in each row of `seen`, without padding.
+    """
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -115,13 +122,14 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 
 
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64: rank of each relevant item, from 0; at least K if the item is hidden or comes after the K-th.
+    """[P] int64: rank of each relevant item; the best item has rank 0.
 
-    A relevant item ranks after all irrelevant items with the same score.
+    A relevant item ranks after all irrelevant items with the same score. If it is not among the K best items, or is
+    hidden, its rank is a number that is at least K.
 
     Args:
       ranking: the ranking, as NumPy arrays.
-      lengths: the number of relevant items of each case in the chunk, without padding queries.
+      lengths: the number of relevant items of each case; has no entries for the padding at the end of the chunk.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
@@ -134,7 +142,12 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: 1, 2, … for the relevant items of a case that have the same score, in any order."""
+    """[P] int64: numbers the relevant items of a case that have the same score: 1, 2, …, in any order.
+
+    Args:
+      owner: [P] index of the case of each relevant item.
+      score: [P] score of each relevant item.
+    """
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -29,7 +29,7 @@ class Policy(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The cases of a chunk, with padding up to B."""
+    """A chunk of at most B cases. Each array has B rows; the last ones are padding if the chunk has fewer cases."""
 
     cases: slice
     """Indices of the cases, without the padding."""
@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases to rank and the policies that rank them, the same for all systems."""
+    """The cases and the rankings to compute for them; all systems have the same plan."""
 
     cases: Cases
     """V cases, at least 1."""
@@ -70,7 +70,7 @@ class Plan:
         return [query_signature(self.chunk_size), items, count, [items] * len(self.policies)]
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yields the chunks of this worker."""
+        """Yields the chunks of this worker, or all chunks if there is only one process."""
         cases = self.cases
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self.chunk_size, self.replicas
@@ -86,7 +86,7 @@ class Plan:
             )
 
     def _filled_up(self, rows: np.ndarray) -> tf.Tensor:
-        """[B, …]: `rows`, padded with zeros."""
+        """[B, …]: `rows`, followed by rows of zeros."""
         return tf.constant(np.pad(rows, [(0, self.chunk_size - len(rows))] + [(0, 0)] * (rows.ndim - 1)))
 
 
@@ -99,15 +99,15 @@ def make_plan(
     with_secondary: bool = False,
     is_available: np.ndarray | None = None,
 ) -> Plan:
-    """Returns the plan; the arguments are those of `evaluator.Evaluator`.
+    """Returns the plan of an evaluation. `evaluator.Evaluator` explains the arguments.
 
     Raises:
       ValueError: there are no cases, or a list length is below 1.
     """
     if not len(cases):
         raise ValueError(
-            "nothing to rank: no visitor of this split has a history and, after it, a relevant item of the vocabulary "
-            f"(relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an earlier "
+            "nothing to rank: this split has no visitor with both a history and a later relevant item of the "
+            f"vocabulary (relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an earlier "
             "--validation-from or --test-from, or larger shares in split.*"
         )
     if min(ks) < 1:

@@ -29,10 +29,10 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 
 @dataclass
 class _Columns:
-    """Metrics of the report's sections. A column is a metric in a section, with its sum over the cases of each visitor.
+    """The metrics of one system. A section is a ranking or a group of cases; a column is one metric in one section.
 
-    Sums per visitor take less memory than values per case: there are many more cases than visitors, and most cases
-    are in few sections.
+    A column stores one sum per visitor: the metric summed over their cases. This takes less memory than one value per
+    case, because there are many more cases than visitors.
     """
 
     visitor: np.ndarray
@@ -47,7 +47,13 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section: the values of `metrics` for the cases with the indices `cases`."""
+        """Adds a section.
+
+        Args:
+          section: name of the section.
+          metrics: for each metric, its values for the cases of the section.
+          cases: indices of these cases.
+        """
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -60,9 +66,9 @@ class _Columns:
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M]: mean of each column over the cases of each resample of the visitors.
+        """[R, M]: for each resample of the visitors, the mean of each column over the cases of the drawn visitors.
 
-        A mean is NaN if the resample has no case in the column's section.
+        A mean is NaN if the drawn visitors have no case in the column's section.
         """
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
@@ -82,30 +88,34 @@ def compare_systems(
 ) -> dict[str, Any]:
     """Ranks the catalogue for all cases with every system, and compares the metrics of the systems.
 
-    All intervals and p-values use the same resamples of the visitors.
+    All confidence intervals (`low`, `high`) and p-values use the same resamples of the visitors. A pair is a case with
+    one of its relevant items.
 
     Args:
-      systems: systems by name; each later system is tested against the first.
+      systems: systems by name. Each system after the first is tested against the first.
       cases: the cases and their relevant items.
-      groups: [P] bool by group name: whether the pair is in the group.
+      groups: for each group, by name: [P] bool, whether each pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
-      replicas: all replicas; their workers share the ranking.
-      is_available: [I] bool: items for the ranking `available_only`; None: no such ranking.
+      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      is_available: [I] bool: whether each item is a candidate in the ranking `available_only`; None: no such ranking.
 
     Returns:
-      `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
-      `rankings`: three rankings by name. For each system and metric, a ranking has `value`, `low`, `high` and, except
-      for the first system, the p-value `p` of the difference from the first system.
+      `primary`: the name of the primary ranking, `seen_hidden` or `seen_shown`.
+      `rankings`: the results of the three rankings `seen_hidden`, `seen_shown` and `available_only`. For each system
+      and metric, a ranking has `value`, `low` and `high`. All systems after the first also have `p`, the p-value of
+      their difference from the first system.
       - The primary ranking also has coverage, Gini coefficient and novelty. They are not means over visitors, so they
         have only a `value`.
-      - The secondary ranking has only the cases without seen relevant items; it is null without such cases.
-      - `available_only` is the primary ranking with only available items as candidates, so all other relevant items
-        are missed; it is null if `is_available` is None.
-      `pairs`: for each of the `PAIR_METRICS`, each system and each later system, the `difference` (earlier − later)
-      with `low`, `high` and `p`.
-      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. In this ranking,
-      only the group's relevant items count as hits; all other items remain candidates.
+      - The secondary ranking (the other one of `seen_hidden` and `seen_shown`) has only the cases where no relevant
+        item is in the history. It is null if there are no such cases.
+      - `available_only` is the primary ranking with only the available items as candidates. A relevant item that is
+        not available counts as a miss. The ranking is null if `is_available` is None.
+      `pairs`: compares every two systems. For each of the `PAIR_METRICS`, each system and each later system: the
+      `difference` (earlier − later) with `low`, `high` and `p`.
+      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. This is the
+      primary ranking of the cases in the group. Only the group's relevant items count as hits, but all other items
+      remain candidates.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}
@@ -131,7 +141,12 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the differences between any two systems, with intervals and p-values."""
+    """Returns the entry `pairs` of the result of `compare_systems`.
+
+    Args:
+      ranking: the primary ranking.
+      means_of: for each system, the resampled means of the `PAIR_METRICS`, [R, len(PAIR_METRICS)].
+    """
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])
@@ -190,7 +205,13 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns `value`, `low`, `high` of each column [M]; also `p` if the first system's means [R, M] are given."""
+    """Returns `value`, `low`, `high` and `p` of each of the M columns.
+
+    Args:
+      value: [M] means of the system.
+      means: [R, M] resampled means of the system.
+      first_means: [R, M] resampled means of the first system; None: this is the first system, so there is no `p`.
+    """
     low, high = percentile_interval(means)
     estimates = [
         {"value": float(value[column]), "low": float(low[column]), "high": float(high[column])}

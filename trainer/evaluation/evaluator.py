@@ -32,7 +32,7 @@ _THREADS = 2  # systems that rank at once: while one waits for a step with one t
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of one system."""
+    """The ranks of the relevant items in the rankings of one system, and how often each item is recommended."""
 
     ks: tuple[int, ...]
     """The list lengths k of the metrics."""
@@ -47,11 +47,11 @@ class Measurement:
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """The values [V] of each metric in the primary ranking, by names such as `ndcg@10`."""
+        """The values [V] of each metric in the primary ranking; the keys are names such as `ndcg@10`."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
-        """A metric's mean over the cases."""
+        """Mean of a metric over the cases in the primary ranking; `name`: such as `ndcg@10`."""
         return float(self.by_case[name].mean())
 
 
@@ -86,7 +86,7 @@ class _Ranking:
         self._count_recommended(arrays[0], chunk.cases.stop - chunk.cases.start)
 
     def result(self) -> Measurement:
-        """Returns the measurement over the chunks of all workers."""
+        """Returns the measurement, which includes the chunks of all workers."""
         plan, ranks, added = self._plan, self._ranks, self._added
         if plan.replicas is not None:  # each pair is ranked by one worker and is 0 on all others
             ranks = [plan.replicas.sum_over_workers(row) for row in ranks]
@@ -108,14 +108,22 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts how many of a chunk's lists contain each item, for the first `count` cases."""
+        """Counts, for each item, how many lists of a chunk contain it.
+
+        Args:
+          ranking: the primary ranking of the chunk, as NumPy arrays.
+          count: number of cases in the chunk; the rows after them are padding.
+        """
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)
 
 
 class Evaluator:
-    """Measures a scorer on cases. The compiled ranking is reused after the scorer's weights change."""
+    """Measures a scorer on cases.
+
+    The ranking is compiled once. `measure` can be called again after the weights of the scorer have changed.
+    """
 
     def __init__(
         self,
@@ -127,16 +135,19 @@ class Evaluator:
         with_secondary: bool = False,
         is_available: np.ndarray | None = None,
     ):
-        """Prepares a compiled ranking.
+        """Compiles the ranking.
 
         Args:
           scorer: a trained model or a baseline.
           cases: the cases and their relevant items.
           ks: the list lengths; a list longer than the catalogue contains the whole catalogue.
-          scores_bytes: memory for the scores of a chunk; by default a good value for the device.
-          replicas: all replicas; their workers share the chunks; all get the same measurement.
-          with_secondary: also compute the secondary ranking.
-          is_available: [I] bool: items for the primary ranking with only available items; None: no such ranking.
+          scores_bytes: maximum memory of the scores of a chunk, which determines the size of the chunks; None: a
+            default for the device, see `ranking.topk.chunk_size`.
+          replicas: all replicas; their workers share the cases, and all get the same measurement. None: this process
+            ranks all cases.
+          with_secondary: whether to compute the secondary ranking too; see `Cases`.
+          is_available: [I] bool: whether each item is available. The primary ranking is then computed a second time,
+            with only the available items as candidates. None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -177,7 +188,7 @@ def evaluate_scorer(
     is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once; see `Evaluator` and `Evaluator.measure`."""
+    """Measures a scorer once. `Evaluator` and `Evaluator.measure` explain the arguments."""
     evaluator = Evaluator(
         scorer, cases, ks, replicas=replicas, with_secondary=with_secondary, is_available=is_available
     )
@@ -193,9 +204,10 @@ def evaluate_scorers(
     is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Measurement]:
-    """Measures several scorers, by name; equal to `evaluate_scorer` for each, but faster.
+    """Measures several scorers, given by name; `Evaluator` and `Evaluator.measure` explain the other arguments.
 
-    All scorers rank a chunk, two at a time, before the next chunk, so that the chunk's queries are built only once.
+    The results are those of `evaluate_scorer` for each scorer. This function is faster, because it builds the queries
+    of a chunk only once: all scorers rank a chunk, two at a time, before the next chunk is built.
     """
     plan = make_plan(cases, ks, None, replicas, with_secondary=with_secondary, is_available=is_available)
     rankings = {name: _Ranking(scorer, plan) for name, scorer in scorers.items()}

@@ -7,12 +7,22 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """Share of the items that are in a list, in [0, 1]; `times_recommended` [I]: number of lists with each item."""
+    """Share of all items that are in at least one list, in [0, 1].
+
+    Args:
+      times_recommended: [I] number of lists that contain each item.
+    """
     return float((times_recommended > 0).mean())
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of `times_recommended` [I]: 0 if all items are in equally many lists, near 1 if few are."""
+    """The Gini coefficient of the exposure of items, in [0, 1).
+
+    It is 0 if all items are in equally many lists, and near 1 if the lists contain the same few items.
+
+    Args:
+      times_recommended: [I] number of lists that contain each item.
+    """
     ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:
@@ -24,8 +34,12 @@ def gini(times_recommended: np.ndarray) -> float:
 def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
     """Mean self-information of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
-    The self-information of an item is −log2 of its share of the training events. An item without training events is
-    treated as if it had one.
+    The self-information of an item is −log2(p), where p is the item's share of all training events. An item without
+    training events is treated as if it had one.
+
+    Args:
+      times_recommended: [I] number of lists that contain each item.
+      item_counts: [I] training events of each item.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / max(item_counts.sum(), 1))
     return float((times_recommended * bits).sum() / max(times_recommended.sum(), 1))
@@ -35,7 +49,7 @@ def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.nd
     """Returns all exposure metrics by name, such as `coverage@10`.
 
     Args:
-      times_recommended: by list length k, [I] the number of lists that contain each item.
+      times_recommended: for each list length k: [I] number of lists that contain each item.
       item_counts: [I] training events of each item.
     """
     return {

@@ -12,18 +12,21 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 
 
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
-    """Returns a mask [P] of the pairs in each group, by the group's name; omits groups without a pair.
+    """Divides pairs into groups, in four ways. A pair is a case with one of its relevant items.
 
-    - `view events` and likewise for other kinds: the relevant item had an event of this kind; an item can be in
-      several of these groups
-    - history 1 … history 10+: by the number of rows before the moment
-    - known, cold visitors: whether the visitor is in the training vocabulary
-    - head, middle, tail, cold items: see `item_groups`
+    - `view events`, and a group for each other event kind: an event of this kind makes the item relevant. A pair can
+      be in several of these groups.
+    - `history 1`, `history 2-4`, `history 5-9`, `history 10+`: the number of rows in the history of the case.
+    - `known visitors`, `cold visitors`: whether the visitor is in the training vocabulary.
+    - `head items`, `middle items`, `tail items`, `cold items`: the popularity of the relevant item; see `item_groups`.
 
     Args:
       cases: the cases of the pairs.
       item_counts: [I] training events of each item.
-      num_visitors: visitors in the vocabulary.
+      num_visitors: number of visitors in the vocabulary.
+
+    Returns:
+      For each group, by name: [P] bool, whether each pair is in the group. Groups without pairs are skipped.
     """
     groups = {kind_group(kind): cases.is_kind[:, column] for column, kind in enumerate(cases.kinds)}
     owner = cases.relevant.owner
@@ -39,16 +42,16 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
 
 
 def kind_group(kind: str) -> str:
-    """Returns the name of the group for an event kind."""
+    """Returns the name of the group of an event kind, such as `view events`."""
     return f"{kind} events"
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:
     """[I]: the group of each item, from its number of training events: 0 head, 1 middle, 2 tail, 3 cold.
 
-    Items are ordered by popularity. Those with the first third of all training events are the head, those with the
-    second third the middle, and those with the last third the tail. An item on a boundary belongs to the earlier third.
-    Cold items have no training events.
+    The items are ordered from the most to the least popular, and divided into three groups with about a third of all
+    training events each: head, middle and tail. An item on a boundary belongs to the more popular group. Cold items are
+    those without training events.
     """
     order = np.argsort(-item_counts, kind="stable")
     descending = item_counts[order]

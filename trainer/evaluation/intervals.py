@@ -31,17 +31,18 @@ def resampled_means(
 ) -> np.ndarray:
     """[R, M]: mean of each column over visitors drawn with replacement (Efron, 1979).
 
-    The same visitors are drawn for every column. Calls with the same seed and number of visitors also draw the same
-    visitors, so the means of two systems can be subtracted.
+    All columns use the same draws. Two calls with the same seed and the same number of visitors also use the same
+    draws. So the means of two systems can be compared resample by resample.
+
+    A visitor is drawn with all of their cases, because the cases of one visitor are not independent.
 
     Args:
-      values: [V, M].
+      values: [V, M] the value of each case in each column.
       seed: seed of the draws.
-      owner: [V] number of each case's visitor, ascending; a visitor is drawn with all of their cases, because these
-        are not independent. By default each case has a separate visitor.
-      counts: [V, M] bool: whether a case is included in a column; by default all are. The mean is NaN if a resample has
-        no included case.
-      resamples: R.
+      owner: [V] number of each case's visitor, ascending; None: each case has a separate visitor.
+      counts: [V, M] bool: whether each case is included in each column; None: all cases are. A mean is NaN if the
+        resample has no included case.
+      resamples: number of resamples, R.
     """
     included = np.ones(values.shape) if counts is None else counts.astype(np.float64)
     if len(values) == 0:
@@ -55,9 +56,14 @@ def resampled_means(
 
 
 def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """[R, M]: sum of each column over visitors drawn with replacement; `values` [G, M] has one row per visitor.
+    """[R, M]: sum of each column over visitors drawn with replacement.
 
-    The draws depend on the seed and the number of visitors only.
+    The draws depend only on the seed and the number of visitors.
+
+    Args:
+      values: [G, M] the value of each visitor in each column.
+      seed: seed of the draws.
+      resamples: number of resamples, R.
     """
     generator = np.random.default_rng(seed)
     block = max(1, _MAX_DRAWS // len(values))
@@ -70,9 +76,10 @@ def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES)
 
 
 def percentile_interval(means: np.ndarray) -> Interval:
-    """Returns the bounds of the middle 95% of resampled means [R, M].
+    """Returns the interval of each column: its bounds are the 2.5% and 97.5% quantiles of `means` [R, M].
 
-    If all visitors have the same value, for example no hit at all, the interval has width 0.
+    NaN values are ignored. If all visitors have the same value, for example because there is no hit, the interval has
+    the width 0.
     """
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(means, [tail, 1 - tail], axis=0)
@@ -80,11 +87,18 @@ def percentile_interval(means: np.ndarray) -> Interval:
 
 
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
-    """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
+    """[M], in (0, 1]: two-sided p-value of the difference between two systems in each column.
 
-    A p-value is 2 × (n + 1) / (R + 1), at most 1, where n is the number of resamples in which the difference is 0 or
-    has the less frequent sign. Adding 1 to n and R keeps the p-value above 0, because a finite number of resamples
-    cannot show that something is impossible (Davison and Hinkley, 1997).
+    A p-value is 2 × (n + 1) / (R + 1), but at most 1. Let a be the number of resamples with a difference of at most 0,
+    and b the number of resamples with a difference of at least 0. Then n is the smaller one of a and b. A difference of
+    NaN is treated as 0.
+
+    Adding 1 to n and R keeps the p-value above 0, because a finite number of resamples cannot show that something is
+    impossible (Davison and Hinkley, 1997).
+
+    Args:
+      means: [R, M] resampled means of one system.
+      other_means: [R, M] resampled means of the other system, with the same draws.
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)
@@ -93,7 +107,7 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
 
 
 def _times_drawn(resamples: int, num_visitors: int, generator: np.random.Generator) -> np.ndarray:
-    """[R, G] float64: number of times that each resample contains each visitor."""
+    """[R, G] float64: how often each visitor is drawn in each resample."""
     drawn = generator.integers(num_visitors, size=(resamples, num_visitors))
     flat = (drawn + np.arange(resamples)[:, None] * num_visitors).ravel()
     return np.bincount(flat, minlength=resamples * num_visitors).reshape(resamples, num_visitors).astype(np.float64)

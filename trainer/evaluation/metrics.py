@@ -27,9 +27,12 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """Keeps the pairs where `is_kept` [P] is True; also returns the indices of cases with such a pair.
+        """Drops the pairs where `is_kept` [P] is False, and the cases that have no pair then.
 
-        The ranks do not change: dropped pairs remain in the ranking, but do not count as hits.
+        The ranks stay the same: a dropped item remains in the ranking, but no longer counts as relevant.
+
+        Returns:
+          The remaining ranks, and the indices of the remaining cases.
         """
         num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
         cases = np.flatnonzero(num_relevant)
@@ -38,28 +41,29 @@ class RelevantRanks:
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: hits among the first k, divided by min(k, relevant items) (Liang et al., WWW 2018).
+    """[V], in [0, 1]: hits among the first k items, divided by min(k, number of relevant items).
 
-    The truncated denominator lets a perfect list reach 1 for cases with more than k relevant items.
+    With the minimum, a perfect list has the recall 1 even if there are more than k relevant items (Liang et al., WWW
+    2018).
     """
     return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by a perfect list's sum."""
+    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by its maximum."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 
 
 def mrr(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: 1 / (rank + 1) for the best-ranked relevant item; 0 if it is not among the first k."""
+    """[V], in [0, 1]: 1 / (rank + 1) of the best-ranked relevant item; 0 if no relevant item is among the first k."""
     first = np.full(len(ranks.num_relevant), np.iinfo(np.int64).max)
     np.minimum.at(first, ranks.owner, ranks.rank)
     return np.where(first < k, 1 / (first + 1.0), 0.0)
 
 
 def hit_rate(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], 0 or 1: whether a relevant item is among the first k."""
+    """[V], 0 or 1: whether a relevant item is among the first k items."""
     return (ranks.sum_within(k, np.ones_like) > 0).astype(np.float64)
 
 
@@ -73,7 +77,7 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Returns all metrics [V] by name, such as `ndcg@10`."""
+    """Returns the values [V] of all `METRICS` for each list length in `ks`, by names such as `ndcg@10`."""
     return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
 
 

@@ -46,7 +46,15 @@ def rating_errors(
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """Measures the errors of the model's pair scores on all target rows of a split; several workers share the rows.
+    """Measures how well a model's pair scores predict the event weights of all target rows of a split.
+
+    Args:
+      model: the model.
+      dataset: the dataset.
+      split: the split.
+      event_weights: weight of each event kind; see `rating_mse`.
+      replicas: all replicas; their workers share the rows, and all get the same result. None: this process handles all
+        rows.
 
     Raises:
       ContractError: the dataset has no such split.
@@ -62,7 +70,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """Reads the target rows of a split, without context rows."""
+    """Reads the target rows of a split; skips the rows that are only context (history) for them."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -77,13 +85,15 @@ def rating_mse(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
-    """Returns the mean squared error of the model's pair scores on rows [N].
+    """Returns the mean squared error of a model that predicts, with its pair scores, the weights of rows.
 
     Args:
       model: the model.
       rows: N rows.
-      event_weights: weight of each event kind; it multiplies the weights of rows of that kind.
-      replicas: all replicas; their workers share the rows; all workers get the result over all rows.
+      event_weights: weight of each event kind. The model should predict this weight, multiplied by the weight of the
+        row.
+      replicas: all replicas; their workers share the rows, and all get the error over all rows. None: this process
+        handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:
@@ -111,5 +121,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64: the weight that the model should predict for each row."""
+    """[N] float64: the weight that the model should predict: weight of the row × weight of its event kind."""
     return np.asarray(event_weights)[rows.event] * rows.weight

@@ -53,13 +53,22 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws random visitors and one case for each; returns the recommendations of all systems for these cases.
+    """Draws random visitors and one random case for each; returns what all systems recommend in these cases.
+
+    Args:
+      systems: systems by name.
+      cases: the cases to draw from.
+      dataset: the dataset, for the names of visitors and items.
+      seed: seed of the draws.
 
     Returns:
-      A JSON object per visitor. `visitor_id` is None outside the vocabulary. `moment` is the time of the case.
-      `history` contains the latest rows of the history, and `history_rows` the number of all its rows. `relevant`
-      contains the first relevant items, and `relevant_items` the number of all of them. `systems` contains the list of
-      each system, best item first, with `is_hit` for each item.
+      A JSON object for each visitor:
+      - `visitor_id`: the id of the visitor; None if it is not in the vocabulary.
+      - `moment`: the time of the case.
+      - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
+      - `relevant_items`: the number of relevant items in the primary ranking. `relevant`: the first of these items.
+      - `systems`: for each system, the list of the primary ranking, best item first. `is_hit` is whether an item is
+        relevant.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)
     samples = [_describe(drawn, case, names) for case in range(len(drawn))]
@@ -78,7 +87,7 @@ def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _ranked_items(scorer: Scorer, cases: Cases) -> list[list[int]]:
-    """S lists of the best items of the primary ranking, best first, without hidden items."""
+    """Returns, for each of the S cases, the first items of the primary ranking, best first; skips hidden items."""
     k = min(LIST_LENGTH, cases.num_items)
     ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
     with translate_divergence_errors():

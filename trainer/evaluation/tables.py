@@ -28,20 +28,27 @@ _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20":
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
-    """Returns the primary ranking of a protocol, with seen items hidden or shown; None if it has no cases."""
+    """Returns the primary ranking in the results of a protocol; None if the protocol has no cases."""
     ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
     return ranking
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of a protocol's secondary ranking, and the ranking, which is None if it has no cases."""
+    """Returns the name of the secondary ranking of a protocol and this ranking, which is None if it has no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the model with the best baseline on available items, in one line; None if all items are available."""
+    """Compares, in one line, the model with the best baseline in the ranking of available items only.
+
+    Args:
+      protocol: the results of a protocol.
+
+    Returns:
+      The line; None if there is no such ranking, because all items are available or there are no cases.
+    """
     ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
     if ranking is None:
         return None
@@ -55,8 +62,9 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 def ranking_table(systems: Ranking) -> str:
     """Returns a table with a row per system. † marks a significant difference from the first system.
 
-    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals,
-    and no value is bold, because the highest is not the best: a random ranking has the highest coverage and novelty.
+    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals.
+    None of their values is bold, because the highest value is not the best: a random ranking has the highest coverage
+    and novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
@@ -78,10 +86,9 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Renders the results of `evaluate` in 100 columns: a table of the main protocol, a line or two per other protocol.
+    """Renders a result of `evaluate` as text that is at most 100 columns wide.
 
-    Args:
-      result: the result of `evaluate`.
+    The main protocol is a table; each other protocol has one or two lines.
     """
     name, others = result["main_protocol"], dict(result["protocols"])
     protocol = others.pop(name)
@@ -109,7 +116,11 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes the evaluation of the refitted run, in sentences."""
+    """Describes a refit, which cannot be evaluated itself, by the evaluation of the run that it refits.
+
+    Args:
+      refit_of: the field `refit_of` of the refit's record.
+    """
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
@@ -127,12 +138,12 @@ def describe_refit(refit_of: Mapping[str, Any]) -> str:
 
 
 def cases_text(cases: Mapping[str, Any]) -> str:
-    """Formats the numbers of cases, visitors and ranked items of a protocol."""
+    """Formats the numbers of cases, visitors and ranked items; `cases` is the entry of this name of a protocol."""
     return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
 
 
 def is_sample(cases: Mapping[str, Any]) -> bool:
-    """Whether only some of a protocol's cases were evaluated."""
+    """Whether only a sample of the cases was evaluated; `cases` is the entry of this name of a protocol."""
     return bool(cases["cases"] < cases["cases_in_all"])
 
 
@@ -160,14 +171,14 @@ def _summary_cell(estimate: Estimate, width: int) -> str:
 
 
 def _compare_with_best(ranking: Ranking) -> str:
-    """Compares the model with the best baseline by the main metric, in words."""
+    """Compares the model with the best baseline by the `MAIN_METRIC`, in words."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"
 
 
 def metric_title(metric: str) -> str:
-    """Returns the name of a metric for readers: `NDCG@20`, `hit rate@20`, `MSE`."""
+    """Returns the name of a metric as reports show it: `NDCG@20` for `ndcg@20`, `hit rate@20` for `hit_rate@20`."""
     return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("mse", "MSE").replace("_", " ")
 
 
@@ -185,7 +196,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """Formats a metric's cells, one per system: the best in bold, † if significantly different from the first."""
+    """Formats the cells of one metric, one cell per system.
+
+    The best value is bold. † marks a significant difference from the first system.
+    """
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 
