@@ -23,7 +23,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Timelines:
-    """Rows of a partition. A visitor's rows are contiguous and sorted by time. Rows of equal time are in file order."""
+    """The events of a partition, one per row. Rows are sorted by visitor, then by time, then by order in the files."""
 
     visitors: pa.Array
     """[V] distinct visitor ids, sorted by hash. This order does not depend on time or activity."""
@@ -38,16 +38,17 @@ class Timelines:
     item_code: np.ndarray
     """[N] index of the item in `items`."""
     weight: np.ndarray
-    """[N] float32 weight of the event, at least 0."""
+    """[N] float32 weight of the event, 0 or greater."""
     robot_from_ms: np.ndarray
-    """[V] time of the visitor's first event above the daily limit, or NEVER if the visitor is not a robot."""
+    """[V] time of the first event with which the visitor exceeds the daily limit, in milliseconds since 1970. NEVER if
+    the visitor is not a robot."""
 
     def __len__(self) -> int:
         return len(self.timestamp_ms)
 
 
 class SplitTimelines(NamedTuple):
-    """The rows of a partition, without robots, and the split of each row."""
+    """The rows of a partition without the excluded rows of robots, and the split of each row."""
 
     timelines: Timelines
     """The rows that are not excluded."""
@@ -62,15 +63,25 @@ class Cleaning:
     """Counts of the duplicates and robots in a partition."""
 
     duplicates: int
-    """Number of exact duplicates, which are dropped."""
+    """Number of exact duplicates that were dropped."""
     robot_visitors: int
-    """Number of visitors who exceed the daily limit of events on some day."""
+    """Number of visitors who exceed the daily limit of events on at least one day (UTC)."""
 
 
 def assemble_timelines(
     table: pa.Table, max_events_per_day: int, *, keep_repeats: bool = False
 ) -> tuple[Timelines, Cleaning]:
-    """Sorts a partition's rows into timelines and detects robots. Drops exact duplicates unless `keep_repeats`."""
+    """Sorts the rows of a partition into timelines, drops duplicates, and detects robots.
+
+    Args:
+      table: the valid events of the partition in file order, with the columns visitor, timestamp_ms, event, item,
+        transaction and weight.
+      max_events_per_day: daily limit of events. A visitor with more events on a day (UTC) is a robot.
+      keep_repeats: whether rows that are equal in all columns are kept. Otherwise, only the first of them is kept.
+
+    Returns:
+      The timelines, with robots, and the numbers of duplicates and robots.
+    """
     visitor_code, visitors = encode_strings(table["visitor"])
     item_code, items = encode_strings(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))
@@ -113,6 +124,11 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
     In a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
     splits. Thus events after a cut do not affect earlier splits. With other methods, robots are excluded from all
     splits.
+
+    Args:
+      timelines: rows of a partition, with robots.
+      cuts: cuts of a split by time. None with other methods.
+      config: settings of the split.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -136,7 +152,13 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
 
 
 def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
-    """Assigns each row to a split. Returns indices in SPLITS, [N] int8."""
+    """Assigns each row to a split, also rows of robots. Returns the index of each row's split in SPLITS, [N] int8.
+
+    Args:
+      timelines: rows of a partition.
+      cuts: cuts of a split by time. None with other methods.
+      config: settings of the split.
+    """
     if config.method != SplitMethod.RANDOM:
         return assign_splits(timelines.timestamp_ms, np.empty(0, np.uint64), cuts, config)
     row = pd.DataFrame(
@@ -155,16 +177,17 @@ def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> 
 def select_split(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, item_index: np.ndarray
 ) -> TimelineRows:
-    """Selects the rows of a split and, as context, the rows of the same visitors in earlier splits.
+    """Selects the target rows of a split, and the context rows of the same visitors.
 
-    In a random split, context rows may be later than target rows, which leaks information.
+    The targets are the rows in the split. The context is the rows in earlier splits. In a random split, context rows
+    may be later than target rows, which leaks information about the future.
 
     Args:
-      timelines: timelines of a partition.
-      splits: [N] indices in SPLITS.
+      timelines: rows of a partition, without robots.
+      splits: [N] index of each row's split in SPLITS.
       split: the split to select.
-      visitor_index: [V] vocabulary indices of `timelines.visitors`.
-      item_index: vocabulary indices of `timelines.items`.
+      visitor_index: [V] vocabulary index of each visitor in `timelines.visitors`.
+      item_index: vocabulary index of each item in `timelines.items`.
     """
     number = SPLITS.index(split)
     is_target = splits == number
@@ -188,10 +211,13 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the visitor id of each timeline from `select_split`, or "" if the visitor is in the vocabulary.
+    """Returns the ids of visitors who are not in the vocabulary.
+
+    The result has one text per timeline that `select_split` selects, in the same order: the visitor id, or "" if the
+    visitor is in the vocabulary.
 
     Args:
-      timelines, splits, split, visitor_index: as for `select_split`.
+      timelines, splits, split, visitor_index: the same values as for `select_split`.
       num_known: size of the visitor vocabulary.
     """
     selected = np.unique(timelines.visitor_code[splits == SPLITS.index(split)])
@@ -200,13 +226,18 @@ def select_unknown_ids(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> np.ndarray:
-    """Returns the seconds (float32) between consecutive events of a visitor. `rows` is a mask [N] of rows to use."""
+    """Returns the seconds between consecutive events of the same visitor, float32.
+
+    Args:
+      timelines: rows of a partition.
+      rows: mask [N] of the rows to use. All other rows are ignored.
+    """
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     return (np.diff(times)[code[1:] == code[:-1]] / 1000).astype(np.float32)
 
 
 def encode_timelines(timelines: Timelines) -> EncodedTable:
-    """Encodes the timelines of a partition for an intermediate file."""
+    """Encodes the timelines of a partition as bytes, to write them to an intermediate file."""
     table = pa.table(
         {
             "visitor": pa.DictionaryArray.from_arrays(pa.array(timelines.visitor_code, pa.int32()), timelines.visitors),
@@ -246,7 +277,11 @@ def empty_timelines() -> Timelines:
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns a mask [N] of the rows that are equal to an earlier row in all columns."""
+    """Returns a mask [N] of the rows that are equal to an earlier row in all columns.
+
+    Args:
+      columns: columns [N] by name. The rows are sorted by visitor, then by time.
+    """
     # only rows of the same visitor and time, which are adjacent, can be equal
     same = np.ones(len(columns["visitor"]), bool)
     for name in ("visitor", "timestamp_ms"):
@@ -263,10 +298,15 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Returns the time of each visitor's first event above the limit per UTC day, [V] int64, or NEVER.
+    """Returns the time of the first event with which each visitor exceeds the daily limit, [V] int64.
+
+    The time is in milliseconds since 1970. NEVER means that the visitor does not exceed the limit on any day (UTC).
 
     Args:
-      visitor, timestamp_ms: [N] columns of rows that are sorted by visitor and time.
+      visitor: [N] index of each row's visitor. The rows are sorted by visitor, then by time.
+      timestamp_ms: [N] time of each row.
+      num_visitors: V, the number of visitors.
+      max_events_per_day: the daily limit of events.
     """
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY

@@ -36,10 +36,18 @@ _COMMON_FORMATS = (
 
 
 def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
-    """Replaces `unit=auto` by the unit or format that fits most values of a sample.
+    """Returns the config with `unit=auto` replaced by the unit or the format that fits most values of a sample.
+
+    The config is returned unchanged if it gives a unit or a format, or if the sample has one of Arrow's time types. The
+    unit is milliseconds if the sample has no values.
+
+    Args:
+      sample: the first values of the column.
+      config: settings of the times.
+      column: name of the column, for error messages.
 
     Raises:
-      ValueError: no unit or format fits, or several fit. The message lists those that fit.
+      ValueError: no unit or format fits, or several formats fit. The message lists the formats that fit.
     """
     if config.unit != "auto" or config.format is not None or is_time_type(sample.type):
         return config
@@ -54,20 +62,20 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
             f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format"
         )
     raise ValueError(
-        f"`{column}` has values such as {example}, which are neither ISO 8601 nor seconds, milliseconds, … since 1970 "
-        "that give a time from 2000 to 2100; set time.format, for example to %d.%m.%Y %H:%M:%S, or map time to another "
-        "column"
+        f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "
+        "the number of seconds, milliseconds, microseconds or nanoseconds since 1970 for a time from 2000 to 2100; set "
+        "time.format to their format, such as %d.%m.%Y %H:%M:%S, or map time to another column"
     )
 
 
 def drop_missing(values: pa.Array) -> pa.Array:
-    """Drops nulls and empty texts."""
+    """Returns the values that are neither null nor an empty text."""
     present = values.drop_null()
     return present.filter(pc.not_equal(present, "")) if pa.types.is_string(present.type) else present
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
-    """Returns the units or formats that fit most values [N] of a sample."""
+    """Returns configs with the units or formats that fit most values [N] of a sample. Empty if none fits."""
     numbers = _to_numbers(values)
     if numbers is not None:
         low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
@@ -91,11 +99,18 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to UTC milliseconds, [N] int64. Marks unreadable and implausible times in `flaws`.
+    """Parses times to milliseconds since 1970 (UTC), [N] int64. Marks unreadable and implausible times in `flaws`.
 
-    Unreadable times become 0. Times without a zone are in `config.zone`. If a local time occurs twice, because clocks
-    are set back, the first occurrence is used. The unit may still be `auto` if the first rows of the log have one of
-    Arrow's time types. Then texts in other files are read as ISO 8601, and numbers as milliseconds.
+    Unreadable times become 0. Times without a time zone are local times of `config.zone`. When clocks are set back, a
+    local time occurs twice; the first occurrence is used.
+
+    `resolve_times` leaves the unit at `auto` if the first rows of the log have one of Arrow's time types. Other files
+    may have texts or numbers in the same column. With `auto`, texts are read as ISO 8601, and numbers as milliseconds.
+
+    Args:
+      values: [N] times: numbers, texts, or values of one of Arrow's time types.
+      config: settings of the times.
+      flaws: marks of the N rows, which this function changes.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -111,7 +126,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
 
 
 def is_time_type(kind: pa.DataType) -> bool:
-    """Returns True for the time and date types of Arrow."""
+    """Returns True if an Arrow type is a timestamp or a date."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 
@@ -156,19 +171,19 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Reinterprets timestamps that were parsed as UTC as local times of a zone."""
+    """Replaces the zone UTC of timestamps by another zone. Their local dates and hours stay the same."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
 
 
 def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
-    """Converts timestamps with a zone to UTC, datetime64[ms]."""
+    """Converts timestamps with a time zone to times in UTC, [N] datetime64[ms]."""
     return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
-    """Parses ISO 8601, also with `UTC` instead of `Z`, as BigQuery writes it. Times without a zone are read as UTC."""
+    """Parses ISO 8601 times. BigQuery's suffix `UTC` is read as `Z`. Times without a time zone are read as UTC."""
     return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 
@@ -177,7 +192,10 @@ def _without_decimals(values: pa.Array) -> pa.Array:
 
 
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
-    """Returns the values that are numbers, as float64, or None if fewer than 90% are numbers."""
+    """Returns the finite numbers among the values, as float64. None: the values are not numbers.
+
+    Texts count as numbers if at least 90% of them have 9 to 19 digits before an optional decimal point.
+    """
     values = _without_decimals(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)

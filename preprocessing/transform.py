@@ -45,25 +45,31 @@ class TransformConfig:
     """Settings of the TF-Transform graph."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
-    """Sizes of the vocabularies, by name."""
+    """Size and number of out-of-vocabulary (OOV) buckets of each vocabulary, by name."""
     event_kinds: tuple[str, ...]
     """The event kinds of the dataset. The graph maps each kind to its index."""
     has_prices: bool
-    """Whether there are prices to analyze. Otherwise, the price features are constant."""
+    """Whether any item with training events has a price. Otherwise, the price features are constant."""
     has_gaps: bool
-    """Whether there are gaps to analyze. Otherwise, the gap feature is constant."""
+    """Whether there are gaps between training events. Otherwise, the gap feature is constant."""
     num_buckets: int
-    """Number of quantile buckets of prices and of gaps."""
+    """Number of quantile buckets of prices, and also of gaps."""
 
 
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """Makes the function that TF-Transform traces. The graph contains the vocabulary files as assets.
+    """Makes the preprocessing function. TF-Transform traces it to a graph that has the vocabulary files as assets.
 
-    The outputs are sparse, like the inputs: `visitor`, `item`, `event`, `category_path` and `property_values`
-    (int64 indices), `price_bucket` and `gap_bucket` (int64 quantile buckets from 1, because 0 means no value) and
-    `price_scaled` (float32, log1p with mean 0 and variance 1).
+    The inputs and the outputs are dictionaries of sparse tensors. The outputs are:
+
+    - `visitor`, `item`, `event`, `category_path` and `property_values`: int64 indices;
+    - `price_bucket` and `gap_bucket`: int64 numbers of quantile buckets. The first bucket is 1, because 0 means no
+    value; - `price_scaled`: float32, log(1 + price), scaled to mean 0 and variance 1.
+
+    Args:
+      config: settings of the graph.
+      vocabulary_file: returns the path of the file of a vocabulary.
     """
 
     def preprocessing_fn(inputs: dict) -> dict:
@@ -81,7 +87,7 @@ def make_preprocessing_fn(
 
 
 def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
-    """Describes the batches of `make_analysis_batch` to TF-Transform."""
+    """Returns the columns and tensors of the batches of `make_analysis_batch`, in the form that TF-Transform needs."""
     representation = schema_pb2.TensorRepresentation
     return tfxio.TensorAdapterConfig(
         arrow_schema=_batch_schema(),
@@ -93,9 +99,14 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
 
 
 def make_analysis_batch(gaps: np.ndarray, prices: np.ndarray) -> pa.RecordBatch:
-    """Makes the batch to analyse. Its single row contains all gaps (in seconds) and all prices, float32.
+    """Makes the only batch that TF-Transform analyses. It has a single row with all gaps and all prices.
 
-    With several batches, the order of summation would depend on the number of threads, and so would the catalogue.
+    With several batches, the number of threads would change the order of summation. Rounding would then change the
+    results, and with them the catalogue.
+
+    Args:
+      gaps: seconds between consecutive events of a visitor, float32.
+      prices: prices of the items, float32.
     """
     columns = {"gap_seconds": gaps, "price": prices}
     return _make_batch({name: _list_of_all(values) for name, values in columns.items()}, 1)
@@ -106,7 +117,12 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 
 
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
-    """Makes a batch from `columns`, lists [num_rows] by feature. All other features are absent."""
+    """Makes a batch with all features of the graph.
+
+    Args:
+      columns: by name of a feature, a column [num_rows] of lists. The lists of all other features are empty.
+      num_rows: number of rows.
+    """
     arrays = []
     for field in _batch_schema():
         lists = columns.get(field.name)
@@ -115,15 +131,20 @@ def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatc
 
 
 def wrap_in_lists(column: pa.Array) -> pa.Array:
-    """Wraps each value of a column in a list. A null becomes an empty list."""
+    """Returns a column of lists with one value each. A null becomes an empty list."""
     offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
 
 
 def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array]:
-    """Applies the saved graph to catalogue rows [I].
+    """Applies the saved graph to the items of the catalogue.
 
-    Returns the columns category_path, property_values, price_bucket and price_scaled.
+    Args:
+      model: the saved graph, from `load_transform`.
+      items: one row per item, with the columns category_path, property_values and price.
+
+    Returns:
+      The columns category_path, property_values, price_bucket and price_scaled, by name.
     """
     raw = {
         "category_path": items["category_path"].combine_chunks(),
@@ -141,7 +162,11 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 
 
 def load_transform(directory: str) -> tf.Module:
-    """Loads the saved graph. `.transform_fn({name: SparseTensor})` of the result applies the graph."""
+    """Loads the saved graph from the transform directory.
+
+    The method `transform_fn` of the result applies the graph. It takes and returns a dictionary of sparse tensors by
+    name.
+    """
     with tempfile.TemporaryDirectory() as copy:  # TensorFlow cannot open files of every store
         for name in storage.list_files(join(directory, _SAVED_MODEL)):
             storage.write_bytes(join(copy, name), storage.read_bytes(join(directory, _SAVED_MODEL, name)))
@@ -164,10 +189,16 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Replaces ids by their indices, with a lookup table that TF-Transform tracks.
+    """Replaces ids by their indices in a vocabulary, with a lookup table that TF-Transform tracks.
 
-    A tracked table saves its file as an asset of the graph. `tft.apply_vocabulary` saves only files that an analyzer
-    wrote. With other files, the saved graph would fail once the original file is removed.
+    The vocabulary file of a tracked table becomes an asset of the graph. `tft.apply_vocabulary` is not used, because it
+    saves only the files of TF-Transform's analyzers. The saved graph would then need the original vocabulary file.
+
+    Args:
+      ids: ids of visitors, items, categories or property values.
+      vocabulary: name of the vocabulary.
+      config: settings of the graph.
+      path: the vocabulary file.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
@@ -218,7 +249,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the value of each row, [num_rows], or 0 for a row without a value."""
+    """Returns the value of each row, [num_rows], or 0 if the row has no value. No row has more than one value."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

@@ -35,18 +35,23 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """Invalid rows and their reasons. A row that is marked twice keeps its first reason."""
+    """Marks invalid rows with the reason why they are invalid. A row that is marked twice keeps its first reason."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + the index of the reason in REASONS."""
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns flaws in which all rows are valid."""
+        """Returns an object that marks no row as invalid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
-        """Marks the rows that a mask [N] selects as invalid for a reason."""
+        """Marks rows as invalid.
+
+        Args:
+          rows: mask [N] of the rows to mark.
+          reason: one of REASONS.
+        """
         self.codes[rows & self.is_valid] = 1 + REASONS.index(reason)
 
     @property
@@ -66,26 +71,32 @@ class Flaws:
 
 
 def check_ids(texts: pa.Array, flaws: Flaws) -> None:
-    """Marks rows with an empty id. Any other text is a valid id."""
+    """Marks the rows with an empty id as invalid. All other texts are valid ids."""
     flaws.mark(pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False), EMPTY_ID)
 
 
 @dataclass(frozen=True)
 class RejectReason:
-    """The rows that were rejected for one reason."""
+    """Summary of the rows that were rejected for the same reason."""
 
     count: int
     """Number of rows."""
     first: str
-    """The first of these rows, as `file at N: text`."""
+    """The first of these rows, as `FILE at POSITION: TEXT`. The position is a byte or a row number."""
 
 
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:
     """Raises an error if too many rows of an input are invalid.
 
+    Args:
+      name: name of the input, such as events, for the error message.
+      num_rows: number of rows, valid or invalid.
+      rejects: the invalid rows, by reason.
+      max_share: maximum share of invalid rows.
+
     Raises:
-      ValueError: the share of invalid rows exceeds `max_share`. The message has the most frequent reasons and an
-        example of each.
+      ValueError: the share of invalid rows exceeds `max_share`. The message has the three most frequent reasons, with
+        an example of each.
     """
     num_rejected = sum(reason.count for reason in rejects.values())
     if num_rows == 0 or num_rejected <= max_share * num_rows:
@@ -99,10 +110,16 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
 
 
 def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: str) -> None:
-    """Raises an error if all events of an input are invalid or belong to robots.
+    """Raises an error if an input has no usable event, because all events are invalid or belong to robots.
+
+    Args:
+      num_events: number of usable events.
+      num_rows: number of rows, valid or invalid.
+      robot_visitors: number of visitors who are robots.
+      glob: the files of the input, for the error message.
 
     Raises:
-      ValueError: there is no usable event. The message has the probable cause.
+      ValueError: there is no usable event. The message says what to check or to change.
     """
     if num_events:
         return

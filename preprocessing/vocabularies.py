@@ -30,20 +30,27 @@ from preprocessing.workspace import Workspace, read_table, write_table
 
 
 def kind_columns(num_kinds: int) -> list[str]:
-    """Returns the names of the columns with event counts by kind: `kind_0`, `kind_1` and so on."""
+    """Returns the names of the columns that count events by kind: `kind_0`, `kind_1` and so on, one per event kind."""
     return [f"kind_{code}" for code in range(num_kinds)]
 
 
 def stack_kinds(counts: pa.Table) -> np.ndarray:
-    """Stacks the columns of a table with event counts by kind, [N, kinds] int64."""
+    """Returns the columns of `kind_columns` in a table as a matrix, [N, number of kinds] int64."""
     num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
     return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
 
 
 def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events of each item, in the rows that the mask `rows` [N] selects. Omits items without events.
+    """Counts the events of each item. Omits items without events.
 
-    The table has the columns id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
+    Args:
+      timelines: rows of a partition.
+      rows: mask of the rows to count.
+      num_kinds: number of event kinds.
+
+    Returns:
+      A table with the columns id, count, first_seen_ms and last_seen_ms, and the columns of `kind_columns`. The times
+      are those of the item's first and last event, in milliseconds since 1970.
     """
     item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
     size = len(timelines.items)
@@ -57,7 +64,12 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
 
 
 def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
-    """Makes a table with the columns of `count_items` in which each distinct id has 0 events."""
+    """Makes a table like that of `count_items` for items without events. All counts are 0, and all times are null.
+
+    Args:
+      ids: item ids, possibly with repetitions. The table has one row per distinct id.
+      num_kinds: number of event kinds.
+    """
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
     counts = dict.fromkeys(("count", *kind_columns(num_kinds)), zeros)
@@ -65,9 +77,14 @@ def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Counts the events of each visitor, in the rows that the mask `rows` [N] selects. Omits visitors without events.
+    """Counts the events of each visitor. Omits visitors without events.
 
-    The table has the columns id and count.
+    Args:
+      timelines: rows of a partition.
+      rows: mask of the rows to count.
+
+    Returns:
+      A table with the columns id and count.
     """
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
@@ -75,15 +92,25 @@ def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
 
 
 def count_values(lists: pa.Array) -> pa.Table:
-    """Counts the lists that contain each value. Returns the columns id and count. A list must not repeat a value."""
+    """Counts, for each value, the lists that contain it. No list may contain a value twice.
+
+    Returns:
+      A table with the columns id (the value) and count (the number of lists).
+    """
     counted = pc.value_counts(lists.flatten())
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
-    """Merges tables with the columns id, count, …. Adds up the counts of each id, and keeps its first and last time.
+    """Merges tables of counts that have the same columns. The result has one row per distinct id.
 
-    Ignores empty tables, b"". Returns b"" if there are no other tables.
+    Counts are added up. `first_seen_ms` is the earliest time, and `last_seen_ms` the latest.
+
+    Args:
+      encoded: encoded tables with the column id and columns of counts or times. Empty bytes are ignored.
+
+    Returns:
+      The encoded result. Empty bytes if there is no table.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
@@ -97,7 +124,12 @@ def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """Returns the rows of a count table that enter the vocabulary, sorted by descending count, then by id."""
+    """Returns the rows of a count table that become vocabulary entries, sorted by descending count, then by id.
+
+    Args:
+      counts: table with the columns id and count.
+      config: minimum count of an entry, and maximum number of entries.
+    """
     frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
     return sort_by_count(frequent).slice(0, config.max_size)
 
@@ -105,7 +137,20 @@ def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the visitor vocabulary and, to one file per partition, the ids and indices of its visitors."""
+    """Builds and writes the visitor vocabulary. Also writes a file for each partition.
+
+    The file of a partition has the ids and the vocabulary indices of the partition's visitors. Visitors who are not in
+    the vocabulary are omitted.
+
+    Args:
+      work: paths of the intermediate files, with the event counts of the visitors of each partition.
+      num_partitions: number of partitions.
+      config: settings of the vocabulary.
+      layout: paths of the dataset's files.
+
+    Raises:
+      ValueError: the vocabulary would be empty.
+    """
     counts = [read_table(work.visitor_counts(partition)) for partition in range(num_partitions)]
     owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
     entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)
@@ -123,9 +168,21 @@ def index_visitors(
 def index_items(
     work: Workspace, num_partitions: int, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary and, to one file per partition, its items with their indices and training counts.
+    """Builds and writes the item vocabulary. Also writes a file for each partition of the items.
 
-    Items that are not in the vocabulary have the index -1.
+    The file of a partition has the training counts and the vocabulary indices of the partition's items. Items that are
+    not in the vocabulary have the index -1.
+
+    Args:
+      work: paths of the intermediate files.
+      num_partitions: number of partitions.
+      encoded_counts: encoded table of training events by item, with the columns of `count_items`. Items without
+        training events have a count of 0.
+      config: settings of the vocabulary.
+      layout: paths of the dataset's files.
+
+    Raises:
+      ValueError: the vocabulary would be empty.
     """
     counts = decode_columns(encoded_counts)
     entries = choose_entries(counts, config)
@@ -148,14 +205,28 @@ def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
 def index_words(
     name: Vocabulary, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the vocabulary of categories or property values."""
+    """Builds and writes the vocabulary of categories or of property values. It may be empty.
+
+    Args:
+      name: name of the vocabulary.
+      encoded_counts: encoded table with the columns id and count.
+      config: settings of the vocabulary.
+      layout: paths of the dataset's files.
+    """
     entries = choose_entries(decode_columns(encoded_counts), config)
     _write_ids(layout.vocabulary(name), entries)
     return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Returns the vocabulary index of each id, [N] int64. Ids outside the vocabulary get V + their bucket number."""
+    """Returns the vocabulary index of each id, [N] int64.
+
+    Args:
+      ids: [N] ids.
+      vocabulary: [V] ids of the vocabulary, in index order.
+      oov_buckets: number of out-of-vocabulary (OOV) buckets. An id that is not in the vocabulary is assigned to a
+        bucket, and bucket b has the index V + b.
+    """
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
         return found.to_numpy().astype(np.int64)
@@ -166,7 +237,10 @@ def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.
 
 
 def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Assigns unknown ids to buckets, [N] int64 in [0, oov_buckets), like `tf.lookup.StaticVocabularyTable`."""
+    """Returns the out-of-vocabulary (OOV) bucket of each id, [N] int64 in [0, oov_buckets).
+
+    An id gets the same bucket as in `tf.lookup.StaticVocabularyTable`.
+    """
     if oov_buckets == 1:
         return np.zeros(len(ids), np.int64)
     texts = tf.constant(ids.to_numpy(zero_copy_only=False).astype(object), tf.string)

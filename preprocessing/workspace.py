@@ -26,18 +26,23 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Workspace:
-    """Names of the intermediate files. Some files are partitioned by visitor, others by item."""
+    """Paths of the intermediate files. A partition is a group of visitors or of items."""
 
     root: str
     """Directory of all intermediate files."""
 
     @property
     def chunks(self) -> str:
-        """Directory of the input rows until they are grouped by partition."""
+        """Directory of the files with input rows. They exist until the rows are grouped by partition."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """File with the rows of one chunk of an input. The position of the chunk is (index of the input file, byte)."""
+        """File with the rows of one chunk of an input.
+
+        Args:
+          name: name of the input.
+          position: index of the input file, and position of the chunk in this file (a byte or a row number).
+        """
         return join(self.chunks, f"{name}-{position[0]:05d}-{position[1]:012d}.arrow")
 
     def timelines(self, partition: int) -> str:
@@ -56,7 +61,7 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with all items of a partition and their training counts. The items of the vocabulary come first."""
+        """File with all items of a partition and their training counts. Items in the vocabulary precede all others."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
@@ -65,12 +70,12 @@ class Workspace:
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """File with a value that a pipeline returns to the program that started it."""
+        """File with a result. A pipeline writes it, and the program that started the pipeline reads it."""
         return join(self.root, f"result-{name}.pickle")
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """Writes a table as an Arrow IPC stream."""
+    """Writes a table as an Arrow IPC stream, for `read_table`."""
     storage.write_bytes(path, encode_columns(table))
 
 
@@ -88,20 +93,27 @@ def read_result(path: str) -> Any:
     """Reads a value written by `write_result`.
 
     Raises:
-      ValueError: the file contains other objects than records, arrays and counters.
+      ValueError: the file contains a type or function that is not allowed in results.
     """
     return _ResultReader(storage.read_bytes(path), path).load()
 
 
 class _ResultReader(pickle.Unpickler):
-    """Loads only records, arrays and counters, because other programs may be able to write to the workers' bucket."""
+    """Loads a pickle that consists of records, enumerations, arrays, sets, counters and simple values only.
+
+    Other programs may be able to write to the workers' bucket, and an unrestricted pickle can run any code.
+    """
 
     def __init__(self, content: bytes, path: str) -> None:
         super().__init__(io.BytesIO(content))
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a class or function by name; raises ValueError if results may not contain it."""
+        """Returns the class or function that a pickle names. Called by `load`.
+
+        Raises:
+          ValueError: the class or function is not allowed in results.
+        """
         if (module, name) == ("builtins", "getattr"):
             return _member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
         is_known = (module, name) in _OTHER_NAMES
@@ -116,7 +128,13 @@ class _ResultReader(pickle.Unpickler):
 
 
 def _member(kind: Any, name: str) -> enum.Enum:
-    """Returns a member of an enumeration. Replaces `getattr`, with which a pickle could call any Python function."""
+    """Returns the member `name` of the enumeration `kind`.
+
+    It replaces `getattr` in pickles, because `getattr` would give a pickle access to any Python function.
+
+    Raises:
+      ValueError: `kind` is not an enumeration, or has no such member.
+    """
     if isinstance(kind, enum.EnumType) and name in kind.__members__:
         return kind[name]
     raise ValueError(f"{name} of {kind!r} is not a member of an enumeration")

@@ -109,7 +109,7 @@ def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS
 
     Args:
       path: the file.
-      config: settings of the format. What they leave open is detected from the first bytes of the file.
+      config: settings of the format. Settings that are `auto` or None are detected from the start of the file.
       advice: texts for error messages about columns.
 
     Raises:
