@@ -107,8 +107,8 @@ def make_plan(
     if not len(cases):
         raise ValueError(
             "nothing to rank: this split has no visitor with both a history and a later relevant item of the "
-            f"vocabulary (relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an earlier "
-            "--validation-from or --test-from, or larger shares in split.*"
+            f"vocabulary (relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an "
+            "earlier --validation-from or --test-from, or larger shares in split.*"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
