@@ -29,13 +29,13 @@ _EXAMPLE_ITEMS = 2
 
 
 def export(*, workdir: str, output: str, data: str | None = None, rules: OfferRules | None = None) -> dict[str, Any]:
-    """Publishes a run's best model; see `export_model`.
+    """Publishes a run's best model and its model card; see `export_model`.
 
     Args:
       workdir: directory of the run.
-      output: directory or URI, which must not exist.
-      data: the run's dataset, if it has moved since training.
-      rules: which items are on offer.
+      output: directory or URI, which must not exist yet.
+      data: directory of the run's dataset; None: the path that the run was trained from.
+      rules: determine which items are on offer; None: see `export_model`.
     """
     storage.refuse_existing(output)
     with storage.own_output(output):
@@ -77,13 +77,16 @@ def export_model(
     Args:
       model: the model, a `tf.Module`.
       dataset: the dataset that the model was trained on; its vocabularies become assets.
-      output: directory or URI, which must not exist.
+      output: directory or URI, which must not exist yet.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
-      rules: which items are on offer; None: all items that are not known to be unavailable at the training cut.
+      rules: determine which items are on offer; None: all items, except those known to be unavailable at the training
+        cut.
 
     Returns:
-      Path, name, signatures, vocabulary sizes, items on offer, bytes and the path of the card.
+      `output`: the path. `model`: the name. `signatures`: the names of the signatures. `items`, `visitors`: the sizes
+      of the vocabularies. `offer`: which items are on offer. `bytes`: the size of all files. `card`: the path of the
+      model card, or None.
 
     Raises:
       FileExistsError: `output` exists.
@@ -133,7 +136,7 @@ def export_model(
 
 
 def _write_warm_up(dataset: Dataset, path: str) -> None:
-    """Writes a request for each signature, with the most frequent items as history."""
+    """Writes a warm-up request for each signature; the most frequent items are its history."""
     items = dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_warm_up(path, warm_up_requests(items, dataset.manifest.event_kinds, dataset.num_items))
@@ -149,7 +152,7 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """Reads the run's evaluations of the checkpoint of `step`; skips evaluations of other checkpoints."""
+    """Reads the run's evaluations, by split; skips those of other checkpoints than that of `step`, with a warning."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)
@@ -179,7 +182,7 @@ def _refuse_diverged(model: ServedModel) -> None:
 
 
 def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
-    """Copies a vocabulary to a local file and returns its path."""
+    """Copies a vocabulary to a file in the local directory `scratch`, and returns the path of the file."""
     content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
     if b"\r" in content:
         found = next(entry for entry in content.split(b"\n") if b"\r" in entry).decode()

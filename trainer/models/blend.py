@@ -48,7 +48,7 @@ class ReturnFeatures(NamedTuple):
 
 
 class BlendInference(tf.Module):
-    """A blend of trained models; see `models.interface.ServedModel` and `PolicyScorer`."""
+    """A blend of trained models. Implements `ServedModel` and `PolicyScorer`; see `models.interface`."""
 
     def __init__(
         self,
@@ -61,11 +61,12 @@ class BlendInference(tf.Module):
         """Builds a blend.
 
         Args:
-          parts: P models with their weights loaded; empty for a ranking by popularity and trend alone.
-          weights: the weights of each ranking, by its name in `RANKINGS`.
+          parts: P models with their weights loaded; if empty, the blend ranks by popularity and trend alone.
+          weights: for each of the `RANKINGS`, the weights of the features.
           item_counts: [I] training events of each item.
-          trends: the trends of the items for each half-life in `half_lives_of(weights)`, all at the same moments. A
-            query uses the trends at the latest moment that is not after its time or, if there is none, at the first.
+          trends: for each half-life in `half_lives_of(weights)`, the trends of the items; all with the same M moments.
+            A query uses the trends at the latest moment that is not after the time of the query. If all moments are
+            after it, the query uses the first moment.
 
         Raises:
           ValueError: the half-lives of the trends are not those of the weights.
@@ -90,7 +91,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the trends by `values` [L, M, I] at the new moments `moment_ms` [M]; M may change."""
+        """Replaces the moments by `moment_ms` [M] and the trends by `values` [L, M, I]. M may change."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -99,7 +100,7 @@ class BlendInference(tf.Module):
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden`, a scalar or [B], that returns the scores [B, I] float32."""
+        """Returns a function that scores the catalogue; see `PolicyScorer.policy_scores`."""
         features = [
             comparable_scores(part.catalogue_scores(queries), has_sums=has_sums)
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)
@@ -124,9 +125,10 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the trends [B, I] for queries at the times `timestamp_ms` [B]; the list has one entry per half-life.
+        """Returns, for each half-life, the trends [B, I] at the moments that the queries use.
 
-        A query uses the latest moment that is not after it or, if there is none, the first moment.
+        A query uses the latest moment that is not after its time `timestamp_ms` [B]. If all moments are after it, the
+        query uses the first moment.
         """
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
@@ -136,7 +138,10 @@ class BlendInference(tf.Module):
         ]
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B] and without histories."""
+        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B].
+
+        There is no history, so the weights of the ranking `new_items` are used, with the trends of the last moment.
+        """
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
         features = [
@@ -147,16 +152,19 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the item similarities by the first part of the blend."""
+        """[B, I] float32: the similarities that the first part of the blend returns for the items [B]."""
         return self._parts[0].item_similarities(item)
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Converts scores [B, I] that are sums to a logarithmic scale, so that they can be added to logits.
+    """Converts scores that are sums of weights to a logarithmic scale, so that they can be added to logits.
 
-    A sum becomes log(0.02 + sum / r), where r is the 10th largest sum of the row, or the largest one if the 10th is not
-    positive. Negative sums are replaced by 0, so a row without positive sums gets equal scores. If `has_sums` is False,
-    the scores are returned unchanged.
+    A sum s becomes log(0.02 + s / r), where r is the 10th largest sum of the row, or the largest one if the 10th is not
+    positive. Negative sums are replaced by 0, so a row without positive sums gets equal scores.
+
+    Args:
+      scores: [B, I] scores.
+      has_sums: whether the scores are sums; if False, they are returned unchanged.
     """
     if not has_sums:
         return scores
@@ -166,9 +174,9 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def is_in_session(queries: Queries) -> tf.Tensor:
-    """[B] bool: whether the last event of each history is less than `SESSION_GAP_MS` before the request.
+    """[B] bool: whether the last event of the history is less than `SESSION_GAP_MS` before the request.
 
-    The result is True if the time of the last event is unknown, and False for an empty history.
+    True if the time of the last event is unknown; False if the history is empty.
     """
     has_history = queries.history_length > 0
     last = tf.maximum(queries.history_length - 1, 0)
@@ -186,7 +194,8 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of each item in the history of each query.
 
-    The first feature is 1. The others are log(1 + 10 × Σ w), summed over the history's entries with the item:
+    The first feature, `is_seen`, is 1. Each other feature is log(1 + 10 × Σ w). The sum is over the entries of the
+    history that have the item; w is the weight of an entry:
 
     - frequency: w = (1 + a) ** -0.25, where a is the number of later entries;
     - recency: w = (1 + a) ** -1;
@@ -204,7 +213,12 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: the weight of each history entry [E, 2], which halves every `_RETURN_HALF_LIFE_MS`."""
+    """[E] float32: the weight 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of entries; 1 if the time of an entry is unknown.
+
+    Args:
+      queries: B queries.
+      entry: [E, 2] query and position in its history, for each entry.
+    """
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)
@@ -212,7 +226,11 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the weights of a ranking, with a trend column per half-life; columns of other half-lives are 0."""
+    """[F] float32: the weights of one ranking for all features of the blend.
+
+    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one of them, so its weights
+    of the others are 0.
+    """
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -20,10 +20,10 @@ from trainer.models.table_rows import RowCounter, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions that the Python module of every model has; `model` is the config of the model."""
+    """The functions that the Python module of every model has. Their argument `model` is the config of the model."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
-        """Specifies the rows of each table, by name."""
+        """Specifies the rows of each table of the model, by the name of the table."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
         """Builds the model that ranks; `fill` sets its weights later."""
@@ -36,7 +36,7 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train: its `tables`, dense weights and objective."""
+        """Builds the model to train. It combines the embedding `tables` with dense weights and an objective."""
 
 
 @runtime_checkable
@@ -44,11 +44,15 @@ class CountedModelFile(ModelFile, Protocol):
     """The Python module of a model whose tables `solver=count` computes from the training timelines."""
 
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
-        """Returns a function of (combination, replica, number of replicas) that yields table rows.
+        """Returns a function that computes the table rows of one replica.
 
-        The function yields the rows that the replica owns, in order. `combination` is an index into
-        `CountedConfig.combinations`. If the function yields fewer rows than a table has, the last rows remain 0. For
-        `baskets` [T, I], see `data.baskets.training_baskets`.
+        The arguments of the function are: the index of a combination in `CountedConfig.combinations`, the replica, and
+        the number of replicas. The function yields the rows that this replica stores, in order. If it yields fewer rows
+        than the replica stores, the last rows remain 0.
+
+        Args:
+          model: the config of the model.
+          baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
         """
 
 
@@ -57,12 +61,17 @@ class DescribedModelFile(ModelFile, Protocol):
     """A Python module that also describes its model; other models get a generic description and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
-        """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
+        """Describes the model for its model card; `has_content`: whether the dataset's catalogue describes items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
         """Returns the boxes of the model's diagram, from the inputs to the score.
 
-        Shapes: B rows, C candidates, H history.
+        In the shapes that boxes show, B is the number of rows of a batch, C the number of candidates, and H the length
+        of the history.
+
+        Args:
+          model: the config of the model.
+          tables: the shapes of the model's tables.
         """
 
 
@@ -78,13 +87,13 @@ MODELS: Mapping[str, ModelFile] = {
 
 
 def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the rows of each of the model's tables, by name."""
+    """Specifies the rows of each table of the model, by the name of the table."""
     model = config.scored_model
     return MODELS[model.kind].table_rows(model, dataset)
 
 
 def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dict[str, ShardedTable]:
-    """Builds the model's tables by name, all zeros; `embeddings.initialize` or a checkpoint sets their values."""
+    """Builds the model's tables, by name. They are 0 until `embeddings.initialize` or a checkpoint sets them."""
     optimizer = row_optimizer(config.optimizer) if config.solver == "sgd" else None
     return {
         name: ShardedTable(rows=rows.num_rows, dim=rows.width, replicas=replicas, optimizer=optimizer)
@@ -129,7 +138,7 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
 
 
 def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """Describes the model for its card; see `DescribedModelFile`."""
+    """Describes the model for its model card; see `DescribedModelFile.describe`."""
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)
@@ -137,7 +146,7 @@ def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
 
 
 def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:
-    """Returns the boxes of the model's diagram, from the inputs to the score."""
+    """Returns the boxes of the model's diagram; see `DescribedModelFile.diagram`."""
     file = MODELS[model.kind]
     if isinstance(file, DescribedModelFile):
         return file.diagram(model, tables)

@@ -28,7 +28,7 @@ NEW_ITEMS_RANK_LAST = (
 
 
 class ModelDescription(NamedTuple):
-    """The text about a model in its card."""
+    """The text about a model in its model card."""
 
     principle: str
     """How the model scores items; the card puts it after "Ranks the items for a visitor:"."""
@@ -37,7 +37,13 @@ class ModelDescription(NamedTuple):
 
 
 def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
-    """Returns the box of a table with the boxes `reads` as inputs; if `tables` lacks it, its shape has no numbers."""
+    """Returns the box of a table in a diagram.
+
+    Args:
+      name: name of the table.
+      tables: the shapes of the tables. If the table is missing here, the box shows the shape `rows × D`.
+      reads: names of the boxes that are inputs of the table.
+    """
     rows, width = tables.get(name, (None, None))
     shape = f"{rows:,} × {width}" if rows else "rows × D"
     return DiagramBox(f"{name} table", shape, 1, reads, is_trained=True)

@@ -38,7 +38,7 @@ _BLOCK_ENTRIES = 4_000_000
 
 
 def table_rows(model: EaseConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables, with a row for each of the R items; see `models.item_neighbours.neighbour_tables`."""
+    """Specifies two tables, with a row for each item that has weights; see `item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "EASE")
 
 
@@ -48,7 +48,7 @@ def inference_model(model: EaseConfig, _: RunConfig, dataset: Dataset) -> Neighb
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "an item's score is the sum of the weights from the history's items to it, from a linear regression"
     limit = "Only the most frequent items, `num_frequent_items`, have weights. Other items rank last, by popularity."
     return ModelDescription(principle, (KNOWN_BY_HISTORY, limit, NEW_ITEMS_RANK_LAST))
@@ -62,7 +62,8 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
 
-    The weights are computed once for all replicas of a process and for successive combinations with the same `l2`.
+    All replicas of a process use the same weights. They are computed again only if `l2` differs from that of the
+    previous combination.
     """
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
@@ -81,14 +82,15 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Yields each item's N weights with the largest absolute values, in blocks of consecutive items.
+    """Computes the weights W, and yields each item's N weights with the largest absolute values.
 
-    Ties go to the lower index. The inverse takes 4 bytes per pair of items, and its time grows with the cube of R.
+    Yields blocks of consecutive items. Of two weights with the same absolute value, the one to the item with the lower
+    index is kept. The inverse P takes 4 × R² bytes, and computing it takes time in proportion to R³.
 
     Args:
-      baskets: [T, R], 1 if the timeline contains the item.
+      baskets: X, [T, R]: 1 if the timeline contains the item.
       l2: penalty on squared weights.
-      num_neighbours: N.
+      num_neighbours: number of weights to keep for each item, N.
 
     Raises:
       ValueError: XᵀX + l2 is not positive definite in float32.
@@ -105,7 +107,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: the inverse P; computed in place, so that only one such matrix is in memory."""
+    """[R, R] float32: the inverse P of XᵀX + l2. Computed in place, so that only one R × R matrix is in memory."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()
@@ -124,7 +126,7 @@ def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
 
 
 def _blocks(size: int) -> Iterator[slice]:
-    """Yields blocks of consecutive items with at most about `_BLOCK_ENTRIES` (item, item) pairs each."""
+    """Divides `size` items into blocks; a block of n items has n × `size` entries, about `_BLOCK_ENTRIES` at most."""
     step = max(_BLOCK_ENTRIES // max(size, 1), 1)
     for first in range(0, size, step):
         yield slice(first, min(first + step, size))

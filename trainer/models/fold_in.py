@@ -18,9 +18,10 @@ MAX_ENTRIES = 64
 
 
 class FoldIn(tf.Module):
-    """Computes visitor vectors by least squares from fixed item vectors, as the first half of a training sweep does.
+    """Computes visitor vectors by least squares, while the item vectors stay fixed.
 
-    Events have the same weights as in training, except that the weights do not decay with age.
+    The first half of a sweep of `solver=als` does the same. The weights of events differ only in one way: here, they do
+    not decay with the age of the event.
     """
 
     def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:
@@ -37,11 +38,15 @@ class FoldIn(tf.Module):
         self._basis.assign(basis)
 
     def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns visitor vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0.
+        """Computes a vector for the visitor of each query, from the latest entries of the history.
 
         Args:
           items: [I, D] item vectors.
           queries: B queries.
+
+        Returns:
+          The visitor vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0. If not,
+          the vector is 0.
         """
         item, weights = self._entries(queries)
         vectors = tf.einsum("bld,de->ble", tf.gather(items, item), self._basis)
@@ -52,9 +57,10 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the items and the weights, both [B, L], of the latest entries, newest first.
+        """Returns the items and the weights of the latest entries of each history, both [B, L], newest first.
 
-        If an item is repeated, its newest entry has the sum of the weights, and its other entries have the weight 0.
+        If several entries have the same item, the newest of them gets the sum of their weights, and the others get the
+        weight 0. Padding and unknown items have the weight 0 too.
         """
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)

@@ -11,7 +11,7 @@ from trainer.models.interface import Queries
 
 
 class Entries(NamedTuple):
-    """The entries of histories, in order of the queries."""
+    """The entries of the histories of all queries, in the order of the queries."""
 
     query: tf.Tensor
     """[E] int64 index of the query, ascending."""
@@ -22,15 +22,16 @@ class Entries(NamedTuple):
 
 
 def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_power: tf.Tensor) -> Entries:
-    """Returns the latest entries of each query, newest first, with the weights (1 + age) ** -recency_power.
+    """Returns the latest entries of each query's history, newest first; skips entries of unknown items.
 
-    The age of an entry is the number of later entries, including those of unknown items.
+    The weight of an entry is (1 + age) ** -recency_power. The age of an entry is the number of later entries in the
+    history, including entries of unknown items.
 
     Args:
       queries: B queries with histories.
-      max_entries: maximum L; older entries are ignored.
-      num_items: items with this index or a higher one are unknown, so their entries are skipped.
-      recency_power: scalar float32.
+      max_entries: maximum of L; older entries are ignored. Entries of unknown items are included in this number.
+      num_items: an item is unknown if its index is `num_items` or higher.
+      recency_power: scalar float32; a higher power reduces the weights of older entries more.
     """
     age = tf.range(tf.minimum(tf.shape(queries.history)[1], max_entries), dtype=tf.int64)
     position = queries.history_length[:, None] - 1 - age  # [B, L]

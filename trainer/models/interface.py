@@ -15,7 +15,7 @@ UNKNOWN_EVENT = -1
 
 
 class Queries(NamedTuple):
-    """Visitors to rank the catalogue for, with their histories."""
+    """B queries. A query asks for a ranking of the catalogue for one visitor with one history."""
 
     visitor: tf.Tensor
     """[B] int64 indices of visitors; a visitor who was not in training has an index after the vocabulary."""
@@ -32,7 +32,10 @@ class Queries(NamedTuple):
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Builds queries from items alone: every event has the kind UNKNOWN_EVENT, and the time of requests is 0."""
+        """Builds queries from histories that consist of items alone.
+
+        Every event has the kind UNKNOWN_EVENT. All times are 0: those of the events and those of the requests.
+        """
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
@@ -41,17 +44,20 @@ class Scorer(Protocol):
     """A system that ranks the catalogue: a trained model or a baseline."""
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 scores: higher is better; comparable within a row; finite for known and unknown visitors."""
+        """[B, I] float32: the score of every item for each query; higher is better.
+
+        Scores are comparable only within a row. They are finite, for known and unknown visitors.
+        """
 
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer that can score a slice of the catalogue; the cost is in proportion to the size of the slice."""
+    """A scorer that can score a slice of the catalogue, in time that is proportional to the length of the slice."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (first, n) that scores the items first … first + n - 1; its result is [B, n] float32.
+        """Returns a function of (first, n): the scores [B, n] float32 of the n items with indices from `first` on.
 
-        This method computes everything that depends only on the queries, once for all slices.
+        Whatever depends only on the queries is computed in this method, once for all slices.
         """
 
 
@@ -60,32 +66,32 @@ class PolicyScorer(Scorer, Protocol):
     """A scorer whose scores depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden`, a scalar or [B], that returns the scores [B, I] float32.
+        """Returns a function of `is_seen_hidden` that computes the scores [B, I] float32.
 
-        `is_seen_hidden` is True if the ranking hides the items of the history. This method computes everything that
-        does not depend on it, once.
+        `is_seen_hidden`, a scalar or [B] bool, is True if the ranking hides the items of the history. Whatever does not
+        depend on it is computed in this method, once for both rankings.
         """
 
 
 class ServedModel(Scorer, Protocol):
-    """A trained model as a `tf.Module`; the same module is evaluated and exported, so both give the same scores."""
+    """A trained model as a `tf.Module`. The same module is evaluated and exported, so an export has the same scores."""
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All weights; an array that is not a variable would become a constant of the exported graph."""
+        """All weights. They must be variables, because other arrays would become constants in the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B].
 
-        For a known item, the score equals the one in `catalogue_scores` for the visitor with an empty history.
+        The score of a known item equals its score in `catalogue_scores` for the same visitor with an empty history.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarity of each item [B], given as an index, to every item of the vocabulary."""
+        """[B, I] float32: the similarity of each `item`, [B] indices, to every item of the vocabulary."""
 
 
 class InferenceModel(ServedModel, Protocol):
     """A model that ranks with the weights of one run."""
 
     def fill(self, weights: Weights) -> None:
-        """Sets the weights, which are 0 in a new model. A run fills the same model again at each validation."""
+        """Sets the weights, which are 0 in a new model. A run fills the same model again before each validation."""

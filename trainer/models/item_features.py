@@ -45,7 +45,14 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: the content of a slice of n items, computed from the feature table [num_features, W]."""
+        """[n, W] float32: the content of items.
+
+        The content of an item is the weighted sum of the table's rows for the item's features.
+
+        Args:
+          table: [num_features, W] the feature table.
+          items: slice of n items.
+        """
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
@@ -53,9 +60,12 @@ class ItemFeatures:
 
 
 class ItemRows:
-    """Item rows [I, W] of a trained model: an item's own row, if it has training events, plus its content.
+    """Item rows [I, W] of a trained model. The last column is the bias.
 
-    The last column is the bias. Rows are computed when they are read, so that the whole array is never in memory.
+    The row of an item is its content; if the item has training events, its own row is added. An item with neither
+    content nor training events gets the lowest bias of all items with training events.
+
+    Rows are computed when they are read, so that the whole array is never in memory.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
@@ -63,9 +73,9 @@ class ItemRows:
 
         Args:
           content: the features of each item.
-          own: table of the items' own rows.
-          is_trained: [I] bool: whether an item has training events.
-          features: table of the features; None: items have no content.
+          own: table with a row of weights for each item.
+          is_trained: [I] bool: whether each item has training events.
+          features: the feature table; None: no item has content.
         """
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
@@ -74,7 +84,7 @@ class ItemRows:
         self._has_content = np.any(content.weight > 0, axis=1)
 
     def read(self, items: slice) -> np.ndarray:
-        """[n, W]: the rows of a slice of items."""
+        """[n, W] float32: the rows of a slice of n items."""
         start, stop, _ = items.indices(len(self._has_content))
         rows = np.zeros((stop - start, self._own.shape[1]), np.float32)
         if self._features is not None:
@@ -92,7 +102,7 @@ class ItemRows:
 
 
 class FeatureValues(NamedTuple):
-    """The values of one kind of feature, as (item, value) pairs in order of the items."""
+    """The values of one kind of feature for all items, as N (item, value) pairs in the order of the items."""
 
     item: np.ndarray
     """[N] item index of each pair."""
@@ -103,12 +113,12 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """Returns a feature for each category of an item, from the root down."""
+    """Returns all categories on the path from the root of the category tree to each item's category, in this order."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """Returns a feature for the quantile bucket of an item's price; bucket 0 means no price and gives no feature."""
+    """Returns the quantile bucket of each item's price; skips items without a price, which have bucket 0."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
@@ -124,7 +134,7 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """Reads all kinds of features of the vocabulary's items, in the order of FEATURES."""
+    """Reads the features of all items in the vocabulary, in the order of `FEATURES`, at most `MAX_FEATURES` each."""
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []
@@ -140,14 +150,21 @@ def read_item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Flattens a column of lists, one per item: returns the item and the value of each list entry."""
+    """Flattens a column that has a list for each item; returns the item index and the value of each list entry."""
     combined = lists.combine_chunks()
     lengths = np.diff(combined.offsets.to_numpy())
     return np.repeat(np.arange(len(combined)), lengths), combined.flatten().to_numpy()
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds ItemFeatures from pairs of item (`owner`, ascending) and feature index."""
+    """Builds `ItemFeatures`.
+
+    Args:
+      owner: item index of each feature, ascending.
+      feature: the features, as rows of the feature table.
+      num_items: number of items, I.
+      names: names of the rows of the feature table.
+    """
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

@@ -29,7 +29,7 @@ NeighbourConfig = WalkConfig | EaseConfig
 
 
 class NeighbourRows(NamedTuple):
-    """The neighbours of n items; if an item has fewer than N, the weights in its last columns are 0."""
+    """The neighbours of n items. If an item has fewer than N neighbours, the weights in its last columns are 0."""
 
     neighbour: np.ndarray
     """[n, N] float32 item indices, ascending."""
@@ -40,7 +40,13 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts a matrix [n, I] with at most N entries per row, sorted by column."""
+        """Converts a sparse matrix.
+
+        Args:
+          weights: [n, I] with at most N entries per row; each row is sorted by column.
+          num_neighbours: N.
+          total_weight: [n], see the field.
+        """
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
         column = np.arange(weights.nnz) - weights.indptr[row]
@@ -48,11 +54,11 @@ class NeighbourRows(NamedTuple):
         return cls(neighbour, weight, total_weight)
 
     def only(self, kept: slice) -> "NeighbourRows":
-        """Returns the rows of a slice of the items."""
+        """Returns the neighbours of the items in the slice `kept`."""
         return NeighbourRows(*(column[kept] for column in self))
 
     def counted(self) -> CountedRows:
-        """Converts the rows to tables, for `solver=count`."""
+        """Returns the neighbours as rows of the tables `neighbour` and `weight`, for `solver=count` to store."""
         tables = {"neighbour": self.neighbour, "weight": self.weight}
         return CountedRows(tables, float(np.abs(self.weight).sum(dtype=np.float64)), float(self.total_weight.sum()))
 
@@ -63,10 +69,15 @@ def num_rows(config: NeighbourConfig, num_items: int) -> int:
 
 
 def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> dict[str, TableRows]:
-    """Specifies two tables of R rows and N columns: the neighbours of the items, and their weights.
+    """Specifies two tables of R rows and N columns: each item's neighbours, and the weights of these neighbours.
+
+    Args:
+      config: the config of the model.
+      dataset: the dataset.
+      name: name of the model in error messages.
 
     Raises:
-      ValueError: there are too many items for the model `name`.
+      ValueError: the table cannot store the indices of so many items.
     """
     check_item_indices(dataset, name)
     count = num_rows(config, dataset.num_items)
@@ -87,13 +98,19 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """Ranks items by the weights of neighbours; see `models.interface.InferenceModel`.
+    """Ranks items by their weighted sums over the history; see `models.interface.InferenceModel`.
 
-    Items that are not a neighbour of any item in the history rank last, by popularity.
+    Items with a sum of 0 or less rank last, by popularity. The sum is 0 if an item is no neighbour of any item in the
+    history.
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
-        """Creates the model; `item_counts` [I] is each item's number of training events. `fill` sets the tables."""
+        """Creates the model; its tables are 0 until `fill` sets them.
+
+        Args:
+          config: the config of the model.
+          item_counts: [I] training events of each item.
+        """
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items
         self._adds_repeats = config.adds_repeats
@@ -130,13 +147,20 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, entries: Entries) -> Entries:
-        """Merges entries with the same query and item; keeps the largest of their weights."""
+        """Merges entries of the same query and item into one entry, which has the largest of their weights."""
         pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
         weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum of factor × W[item] over its entries; `query`, `item`, `factor` are [E]."""
+        """[B, I]: for each query, the sum of `factor` × W[`item`] over its entries; row W[i] is the weights of item i.
+
+        Args:
+          query: [E] query of each entry.
+          item: [E] item of each entry.
+          factor: [E] weight of each entry.
+          num_queries: B.
+        """
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items

@@ -19,10 +19,15 @@ Rescale = Callable[[sp.csr_matrix, slice], None]
 def largest_products(
     left: sp.csr_matrix, right: sp.csr_matrix, count: int, rescale: Rescale
 ) -> Iterator[sp.csr_matrix]:
-    """Yields `left` [N, T] @ `right` [T, I] in blocks of rows, with only the `count` largest entries of each row.
+    """Computes the product `left` @ `right` in blocks of rows; yields the largest entries of each row.
 
-    Ties go to the lower column. The entries of a row do not depend on the other rows of `left`. `rescale` changes each
-    block of the product before the largest entries are selected.
+    The entries of a row do not depend on the other rows of `left`, so they do not depend on the blocks.
+
+    Args:
+      left: [N, T].
+      right: [T, I].
+      count: number of entries to keep in each row. Of equal entries, those in lower columns are kept.
+      rescale: changes each block of the product before the largest entries are selected.
     """
     for block in _row_blocks(left, right):
         product = left[block] @ right
@@ -31,7 +36,10 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """Keeps the `count` largest entries of each row; ties go to the lower column. All entries are float32 ≥ 0."""
+    """Keeps the `count` largest entries of each row. Of equal entries, those in lower columns are kept.
+
+    All entries must be float32 and at least 0.
+    """
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()
@@ -50,14 +58,22 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """[N] uint64 keys; their order is ascending by row, then descending by value. Values are float32, at least 0."""
+    """Returns uint64 keys of entries. Sorted by key, the entries are ascending by row, and then descending by value.
+
+    Args:
+      row: row of each entry.
+      values: value of each entry; float32, at least 0.
+    """
     # read as whole numbers, the bits of floats of at least 0 have the order of the floats; sorting these whole numbers
     # is several times as fast as an argsort of floats
     return (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - values.view(np.uint32))
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Yields blocks of rows of `left`; a block's product with `right` has at most about `_BLOCK_ENTRIES` entries."""
+    """Divides the rows of `left` into blocks.
+
+    The product of a block with `right` has at most `_BLOCK_ENTRIES` entries, except for a single row with more entries.
+    """
     # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])
