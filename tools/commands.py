@@ -27,7 +27,7 @@ def render() -> str:
 
 
 def _sections() -> Iterator[str]:
-    """Renders a section for each verb, with a subsection for each command of `submit`."""
+    """Renders a section for each verb of `cartwheel`, such as `train`. Each command of `submit` has a subsection."""
     for verb, (module, _) in VERBS.items():
         cli = importlib.import_module(module)
         if verb == "submit":
@@ -44,7 +44,7 @@ def _sections() -> Iterator[str]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Returns the parsers of a parser's subcommands, by name."""
+    """Returns the parser of each subcommand, by name of the subcommand."""
     (action,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(action.choices)
 
@@ -55,7 +55,7 @@ def _section(title: str, command: argparse.ArgumentParser) -> str:
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
-    """Formats the synopsis, independent of the width of the terminal."""
+    """Returns the usage line of a command. It does not depend on the width of the terminal."""
     formatter = argparse.HelpFormatter(command.prog, width=_WIDTH)
     formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()

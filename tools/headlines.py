@@ -39,7 +39,13 @@ _COMPARED = re.compile(r"(?P<peer>[^,]+), (?P<own>[\d.]+) / (?P<theirs>[\d.]+)")
 
 
 def render_headlines(results: Results) -> str:
-    """Renders the number of met targets, and a table of the best results and the first missed targets."""
+    """Renders the summary of the targets for README.
+
+    A sentence says how many targets are met. A table shows some of the best results, and then the first missed targets.
+
+    Args:
+      results: the measured results.
+    """
     targets = read_targets(results)
     best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
     missed = [target for target in targets if not target.is_met]
@@ -61,7 +67,10 @@ def _label(target: Target) -> str:
 
 
 def _measured(target: Target) -> str:
-    """Formats the measured value of a target; adds both values and the name of the peer to a ratio."""
+    """Formats the measured value of a target.
+
+    If the value is a ratio to a peer, the text also has both values and the peer's name: `0.2 / 0.1 (peer) = 2`.
+    """
     found = _COMPARED.match(target.compared_with)
     if not found:
         return target.measured

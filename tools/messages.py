@@ -40,11 +40,13 @@ def render() -> str:
 
 
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
-    """Yields each message of a module with its kind as prefix: an exception, a log level, `usage`, `exit` or `answer`.
+    """Yields each message of a module as `KIND: TEXT`, in the order of the code.
+
+    The kind is the name of an exception, a log level, `usage`, `exit` or `answer`.
 
     Args:
-      tree: the module.
-      shared: texts that the functions of other modules return, by `name()`.
+      tree: the syntax tree of the module.
+      shared: texts that public functions of the product return. The key is the name of the function, followed by `()`.
     """
     texts = {**shared, **_returned_texts(list(_functions(tree)), shared)}
     scopes = [(node, {**texts, **_local_texts(node, texts)}) for node in _functions(tree)]
@@ -63,7 +65,7 @@ def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
 
 @functools.cache
 def _nodes(tree: ast.AST) -> Sequence[ast.AST]:
-    """Returns a node and all nodes below it. Cached, because walking takes most of the time."""
+    """Returns a node and all nodes below it. The result is cached, because walking trees takes most of the time."""
     return tuple(ast.walk(tree))
 
 
@@ -72,7 +74,7 @@ def _functions(tree: ast.AST) -> Iterator[_Function]:
 
 
 def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, list[ast.expr]]]:
-    """Yields the kind and the arguments of a message, if the node is one."""
+    """Yields the kind and the arguments of the message in a node. Yields nothing if the node is not a message."""
     match node:
         case ast.Raise(exc=ast.Call(func=function, args=[_, *_] as arguments)):
             yield ast.unparse(function), arguments
@@ -86,7 +88,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the texts of variables that are assigned once, by name."""
+    """Returns the texts of the variables of a function, by name. Omits variables that are assigned more than once."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)
@@ -99,7 +101,10 @@ def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
 
 
 def _returned_texts(functions: Sequence[_Function], texts: _Texts) -> dict[str, str]:
-    """Returns the texts that functions may return, by `name()`; skips functions that return other values."""
+    """Returns the texts that functions may return. The key is the name of the function, followed by `()`.
+
+    Omits functions that return no text.
+    """
     found: dict[str, str] = {}
     for function in [*functions, *functions]:  # one may return the text of a later one
         scope = {**texts, **found}
@@ -122,7 +127,11 @@ def _is_text(node: ast.expr, texts: _Texts) -> bool:
 
 
 def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
-    """Renders the arguments of a message. If there are several, the later ones replace each `%s` of the first."""
+    """Renders a message from its arguments.
+
+    If there are several arguments, the first is a template. The other arguments replace its placeholders, such as `%s`.
+    Without matching placeholders, all arguments are joined by commas.
+    """
     template, *values = [_text(argument, texts) for argument in arguments]
     parts = re.split(r"%[-+,.0-9]*[sdfgr]", template) if values else [template]
     if len(parts) != len(values) + 1:
@@ -131,7 +140,7 @@ def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
 
 
 def _text(node: ast.expr, texts: _Texts) -> str:
-    """Renders an expression as text, with `{name}` for a value."""
+    """Renders an expression as text. A value that only the program knows becomes `{name}`."""
     match node:
         case ast.Constant(value=str(text)):
             return text

@@ -36,7 +36,11 @@ class Package(NamedTuple):
 
 
 def read_pins(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, list[str]]:
-    """Returns the files that pin each package.
+    """Returns, for each pinned version of a package, the requirements files that pin it.
+
+    Args:
+      files: paths of the requirements files, relative to `root`.
+      root: directory of the project.
 
     Raises:
       ValueError: a file has no pins.
@@ -52,13 +56,20 @@ def read_pins(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, 
 
 
 def parse_pin(line: str) -> Package | None:
-    """Returns the package that a line of a requirements file pins; None for hashes and comments."""
+    """Returns the package that a line of a requirements file pins. None: the line pins none, such as a comment."""
     found = _PIN.match(line)
     return Package(re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]) if found else None
 
 
 def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, str]:
-    """Returns the earliest day on which a commit pinned each package; empty outside a git checkout."""
+    """Returns the day (ISO 8601) of the commit that pinned each package.
+
+    If several files pin a package, it is the earliest day. The result is empty outside a git checkout.
+
+    Args:
+      files: paths of the requirements files, relative to `root`.
+      root: directory of the project.
+    """
     dates: dict[Package, str] = {}
     for file in files:
         command = ["git", "-C", str(root), "blame", "--porcelain", "--", file]
@@ -70,7 +81,11 @@ def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, 
 
 
 def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields each line of a file with the day of its commit, from `git blame --porcelain`."""
+    """Yields each line of a file, and the day (ISO 8601) of the commit that last changed the line.
+
+    Args:
+      blame: lines of the output of `git blame --porcelain`.
+    """
     commit, days = "", dict[str, str]()
     for line in blame:
         if found := _COMMIT.match(line):
@@ -82,10 +97,12 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_licence(package: Package) -> dict[str, Any] | None:
-    """Returns the licence in the metadata of an installed package; None if this version is not installed or has none.
+    """Returns the licence of a package in the form of CycloneDX, from the metadata of the installed package.
 
-    Uses the SPDX expression if there is one, else a classifier, else the first line of the old field `License`, which
-    may have the licence's full text.
+    The licence is the SPDX expression if there is one, else the first classifier of a licence, else the first line of
+    the old field `License`. That field may have the full text of the licence.
+
+    None if this version of the package is not installed, or if its metadata has no licence.
     """
     try:
         found = metadata.distribution(package.name)
@@ -106,13 +123,13 @@ def find_licence(package: Package) -> dict[str, Any] | None:
 def build_sbom(
     pins: Mapping[Package, Sequence[str]], dates: Mapping[Package, str], *, version: str, commit: str | None
 ) -> dict[str, Any]:
-    """Builds the document: one component per pinned version.
+    """Builds the software bill of materials (CycloneDX), with one component per pinned version of a package.
 
     Args:
       pins: files that pin each package.
-      dates: day of the commit that pinned each package.
+      dates: day of the commit that pinned each package. Packages may be missing.
       version: version of Cartwheel.
-      commit: commit of the release; None outside a checkout.
+      commit: commit of Cartwheel. None outside a git checkout.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:
@@ -139,7 +156,7 @@ def _component(package: Package, files: Sequence[str], day: str | None) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the document, and reports the packages with unknown licences."""
+    """Writes the software bill of materials. Reports packages with unknown licences on standard error. Returns 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of standard output")
     output = parser.parse_args(arguments).output

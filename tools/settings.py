@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the table of the environment variables that set `Limits`."""
+    """Renders the table of the environment variables that change the fields of `Limits`."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
@@ -47,11 +47,14 @@ def _environment() -> Iterator[str]:
 
 
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
-    """Renders a table of the config's own settings, then the sections of its nested configs.
+    """Renders a section for a config: a table of its own settings, and then the sections of its nested configs.
+
+    Several settings may be configs of the same class. They share a section.
 
     Args:
-      prefixes: prefixes of the config's keys, such as `items.` in `items.min_count`.
-      values: for each prefix, the instance that supplies the defaults; None: the class supplies them.
+      config: the class of the config.
+      prefixes: a prefix for each setting that is a config of this class, such as `items.` of the key `items.min_count`.
+      values: for each prefix, the config that has the default values. None: the class has the default values.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
@@ -91,7 +94,14 @@ def _summary(config: type) -> str:
 
 
 def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
-    """Groups the fields of nested configs by class; fields of one class share a section."""
+    """Groups fields by their classes.
+
+    Args:
+      nested: by name of a field, the config classes that the field may have.
+
+    Returns:
+      By config class, the names of the fields that may have it.
+    """
     names: dict[type, list[str]] = {}
     for name, configs in nested.items():
         for config in configs:
@@ -100,7 +110,10 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """Reads the docstring under each field of a dataclass and of its bases, each as one line for a Markdown table."""
+    """Returns the docstrings of the fields of a dataclass and its base classes, by name of the field.
+
+    Each docstring is a single line, for a cell of a Markdown table.
+    """
     descriptions: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

@@ -34,13 +34,14 @@ class Assortment:
     """Index of each item's shelf (a category with items), ascending."""
 
     style: np.ndarray
-    """Style of each item, in [0, 1]; visitors with a similar style choose the item."""
+    """Style of each item, in [0, 1]. Visitors who look for a similar style choose the item."""
 
     born: np.ndarray
-    """Time at which the item appears, as the share of the shelf's traffic before this time, in [0, 1)."""
+    """Time at which the item appears, in [0, 1). A time is the share of the interests in the item's shelf that start
+    before it: at time 0.5, half of them have started."""
 
     ended: np.ndarray
-    """Time at which the item disappears, as the share of the shelf's traffic before this time, in (0, 1]."""
+    """Time at which the item disappears, in (0, 1]. The scale is that of `born`."""
 
     quota: np.ndarray
     """[3, I] number of visitors who only view the item (LOOK), who put it into the cart without buying it (CART), and
@@ -48,10 +49,11 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws items with quotas that sum to the demand on each shelf.
+    """Draws the items of all shelves. On each shelf, the quotas of the items sum to the wanted interests.
 
     Args:
-      wanted: [3, S] demand: the number of interests that end with LOOK, CART and BUY on each shelf.
+      wanted: [3, S] number of interests in each shelf that end with LOOK, CART and BUY. An interest is a pair
+        of a visitor and an item.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -69,7 +71,14 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the number of distinct visitors of each item, [I], descending, at least 1. The sum is about `total`."""
+    """Draws the number of interests in each item, [I], descending and at least 1. Each is of a different visitor.
+
+    Args:
+      size: I, the number of items.
+      total: number of interests in all items. The sum of the result is about this number.
+      scale: size of the shop.
+      random: source of all draws.
+    """
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
     # popular items get the interests that the limit cut off: the long tail keeps its shape in a small shop
@@ -80,10 +89,15 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the shelf of each item, [I], so that the interests on each shelf sum to about the demand on the shelf.
+    """Draws the shelf of each item, [I]. On each shelf, the interests of the items sum to about the demand.
 
-    Items are assigned in levels of popularity, from the most to the least popular. A level has half the popularity of
-    the level before. Each item gets a random shelf with enough remaining demand.
+    Items are assigned in groups of similar popularity, from the most to the least popular. The items of a group have
+    about half as many interests as those of the group before. Each item gets a random shelf with enough demand left.
+
+    Args:
+      interests: [I] number of interests in each item, descending.
+      demand: [S] number of interests in each shelf.
+      random: source of all draws.
     """
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
@@ -104,7 +118,15 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the numbers of looks, carts and purchases of each item, [3, I]. On each shelf, they sum to `wanted`."""
+    """Draws the quotas of each item for LOOK, CART and BUY, [3, I]. On each shelf, the quotas sum to `wanted`.
+
+    Args:
+      interests: [I] number of interests in each item.
+      shelf: [I] shelf of each item, ascending.
+      wanted: [3, S] number of interests in each shelf that end with LOOK, CART and BUY.
+      scale: size of the shop.
+      random: source of all draws.
+    """
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))
@@ -118,7 +140,19 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """Like `apportion`, but first lowers the weights of items with a count above `largest`. Returns [I] counts."""
+    """Divides the total of each shelf among its items by weight, as `apportion` does.
+
+    Weights that would give a count above `largest` are lowered first.
+
+    Args:
+      weights: [I] weight of each item.
+      shelf: [I] shelf of each item, ascending.
+      totals: [S] total of each shelf.
+      largest: the limit of a count.
+
+    Returns:
+      [I] count of each item.
+    """
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))
         weights = np.minimum(weights, (largest * sums / np.maximum(totals, 1))[shelf])

@@ -59,18 +59,22 @@ class Times:
     """[E] milliseconds since 1970 (UTC)."""
 
     session: np.ndarray
-    """[E] number of the session, ascending, counted over all visitors."""
+    """[E] number of the event's session. Sessions are numbered over all visitors, from 0 and in the order of the
+    events."""
 
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts hours of average activity to real times: such an hour is shorter when the shop is busy.
+    """Converts hours of average activity to real times.
 
-    `hours[i]` is the hour at the time `edges_ms[i]`, in milliseconds since 1970.
+    An hour of average activity has as many events as an average hour. It takes less than an hour when the shop is busy.
     """
 
     edges_ms: np.ndarray
+    """Ascending times, in milliseconds since 1970."""
+
     hours: np.ndarray
+    """Hours of average activity from the start of the log to each of these times."""
 
     @property
     def total_hours(self) -> float:
@@ -81,7 +85,7 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times of all events. The events of each visitor keep their order.
+    """Draws the times and the sessions of all events. The events of each visitor keep their order.
 
     Args:
       interests: the interests of all visitors.
@@ -107,7 +111,13 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the time [D] and the session [D] of each interest's first event."""
+    """Returns the times of the first events of all interests: for each interest, the time [D] and the session [D].
+
+    Args:
+      times: the times of all events.
+      events: all events.
+      num_interests: D, the number of interests.
+    """
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -117,7 +127,14 @@ def first_times(times: Times, events: Events, num_interests: int) -> Times:
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws a mask [E] of the events that start a session."""
+    """Draws the events that start a session. Returns a mask [E].
+
+    Args:
+      visitor: [E] visitor of each event, ascending.
+      kind: [E] kind of each event.
+      is_robot: [V] whether each visitor is a robot.
+      random: source of all draws.
+    """
     num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
     tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
@@ -135,7 +152,12 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of the purchases in the same order as the purchase directly before them."""
+    """Returns a mask [E] of the purchases that belong to the same purchase order as the event directly before them.
+
+    Args:
+      order: [E] purchase order of each event's interest, or -1.
+      kind: [E] kind of each event.
+    """
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -143,7 +165,17 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds since the previous event, [E]: 0 at the start of a session, else at least 1."""
+    """Draws the milliseconds from the previous event of the session to each event, [E].
+
+    The first event of a session has 0, and all other events have at least 1.
+
+    Args:
+      kind: [E] kind of each event.
+      is_start: [E] whether the event is the first of a session.
+      is_same_order: [E] whether the event belongs to the same purchase order as the event before it.
+      is_robot: [E] whether the event's visitor is a robot.
+      random: source of all draws.
+    """
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():
@@ -158,7 +190,14 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the start time of each session, [S] ms, from its visitor [S] and its duration [S]."""
+    """Draws the start time of each session, [S], in milliseconds since 1970.
+
+    Args:
+      visitor: [S] visitor of each session, ascending.
+      duration_ms: [S] duration of each session.
+      is_robot: [V] whether each visitor is a robot. The sessions of a robot start at equal intervals.
+      random: source of all draws.
+    """
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
     wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)
@@ -176,7 +215,17 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Moves session starts [S], so that sessions of a visitor are over 30 minutes apart and within the period."""
+    """Moves session starts, so that the sessions of each visitor are over 30 minutes apart and end within the log.
+
+    Args:
+      visitor: [S] visitor of each session, ascending.
+      start_ms: [S] start of each session, in milliseconds since 1970.
+      duration_ms: [S] duration of each session.
+      sizes: [V] number of sessions of each visitor.
+
+    Returns:
+      The new start of each session, [S].
+    """
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]

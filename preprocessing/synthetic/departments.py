@@ -9,26 +9,30 @@ _COLOURS = "White, Cream, Yellow, Orange, Red, Pink, Purple, Navy, Blue, Teal, G
 
 @dataclass(frozen=True, kw_only=True)
 class Department:
-    """The words of a department."""
+    """The words for product titles in a department of the shop."""
 
     types: tuple[str, ...]
-    """Product types. Neighbours in the list are related."""
+    """Product types, such as sneakers. Neighbours in the list are related."""
 
     variants: tuple[str, ...]
-    """Variants of each product type, in addition to the plain type."""
+    """Adjectives that make further products of each product type."""
 
     materials: tuple[str, ...]
-    """`NUM_MATERIALS` materials or similar properties."""
+    """Materials, or similar adjectives. There are `NUM_MATERIALS`."""
 
     looks: tuple[str, ...]
-    """`NUM_LOOKS` looks, such as colours. Neighbours in the list are alike."""
+    """Looks, such as colours. There are `NUM_LOOKS`. Neighbours in the list look alike."""
 
     @property
     def num_products(self) -> int:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of product `number`. Plain product types have the lowest numbers; variants follow."""
+        """Returns the name of a product, which is a product type with or without a variant.
+
+        Args:
+          number: number of the product, less than `num_products`. The lowest numbers have no variant.
+        """
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

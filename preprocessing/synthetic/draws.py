@@ -12,65 +12,99 @@ import numpy as np
 
 
 def stratified(count: int, random: np.random.Generator) -> np.ndarray:
-    """Divides (0, 1) into equal intervals and returns their midpoints [count] in random order."""
+    """Divides (0, 1) into `count` equal intervals. Returns the midpoints of the intervals in random order, [count]."""
     return (random.permutation(count) + 0.5) / count
 
 
 def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) -> np.ndarray:
-    """Returns the quantiles [N] of a log-normal distribution for probabilities [N] in (0, 1)."""
+    """Returns the quantiles of a log-normal distribution, [N].
+
+    Args:
+      probability: [N] probabilities in (0, 1).
+      median: median of the distribution.
+      sigma: standard deviation of the logarithm.
+    """
     inverse = NormalDist().inv_cdf
     return median * np.exp(sigma * np.fromiter(map(inverse, probability), float, len(probability)))
 
 
 def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> np.ndarray:
-    """Returns the quantiles [N] of a power law for probabilities [N] in (0, 1), as counts from 1 to `largest`.
+    """Returns the quantiles of a power law, [N], as counts of at least 1. Counts above `largest` become `largest`.
 
     The power law is P(count > n) = (n + 1) ** -exponent.
+
+    Args:
+      probability: [N] probabilities in (0, 1).
+      exponent: exponent of the power law.
+      largest: the largest count.
     """
     return np.minimum((1 - probability) ** (-1 / exponent), largest).astype(np.int64)
 
 
 def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns the quantiles [N] for probabilities [N], log-interpolated between knots (probability, value)."""
+    """Returns the quantiles [N] of a distribution that is given by some of its quantiles.
+
+    Between two given quantiles, the logarithm of the value is interpolated linearly.
+
+    Args:
+      probability: [N] probabilities in [0, 1).
+      knots: the given quantiles as pairs (probability, value), ascending.
+    """
     probabilities, values = np.array(knots).T
     return np.exp(np.interp(probability, probabilities, np.log(values)))
 
 
 def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns the quantiles [N] for probabilities [N] of a distribution given by knots (value, P(X > value)).
+    """Returns the quantiles [N] of a distribution that is given by the probabilities of larger values.
 
-    The distribution follows a power law between two knots. The first and the last knot are its minimum and maximum.
+    Between two given values, the distribution follows a power law. The first given value is the minimum of the
+    distribution, and the last is its maximum.
+
+    Args:
+      probability: [N] probabilities in (0, 1).
+      knots: pairs (value, probability of a larger value), by ascending value.
     """
     values, above = np.array(knots).T
     return np.exp(np.interp(-np.log1p(-probability), -np.log(above), np.log(values)))
 
 
 def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws indices [N] in proportion to `weights`. `uniform` has one random number in [0, 1) per draw, [N]."""
+    """Draws indices [N] with probabilities in proportion to `weights`.
+
+    Args:
+      weights: weight of each index, 0 or greater.
+      uniform: [N] a random number in [0, 1) for each draw.
+    """
     cumulative = np.cumsum(weights)
     return np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
 
 
 def group_starts(sizes: np.ndarray) -> np.ndarray:
-    """Returns the offset of each group, [G], in a concatenation of groups of these sizes."""
+    """Returns the index of each group's first member, [G], if groups of the given sizes [G] are concatenated."""
     return np.cumsum(sizes) - sizes
 
 
 def position_in_group(sizes: np.ndarray) -> np.ndarray:
-    """Returns the position of each member in its group, [sum of sizes]. Sizes 2 and 3 give 0, 1, 0, 1, 2."""
+    """Returns the position of each member in its group, if groups of the given sizes [G] are concatenated.
+
+    For example, the sizes 2 and 3 give the positions 0, 1, 0, 1, 2.
+    """
     return np.arange(sizes.sum()) - np.repeat(group_starts(sizes), sizes)
 
 
 def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Divides the total of each group among its members by weight. A count differs from its exact share by at most 1.
+    """Divides the total of each group among its members in proportion to their weights.
+
+    The counts are whole numbers. A count differs from the exact share of its member by at most 1.
 
     Args:
-      weights: [N] weight of each member, not negative.
+      weights: [N] weight of each member, 0 or greater.
       group: [N] group of each member, in [0, G), ascending.
-      totals: [G] total of each group. If all weights of a group are 0, its counts are 0.
+      totals: [G] total of each group.
 
     Returns:
-      [N] count of each member.
+      [N] count of each member. The counts of a group sum to its total, unless all of its weights are 0. Then its counts
+        are 0.
     """
     sums = np.bincount(group, weights, len(totals))
     share = np.divide(weights, sums[group], out=np.zeros(len(weights)), where=sums[group] > 0)

@@ -28,7 +28,14 @@ _DISORDER_MS = _DAY_MS // 4  # maximum displacement of a row within its day
 
 
 def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
-    """Writes a shop to a new directory and returns its paths and counts. A failure leaves no files.
+    """Generates a shop and writes its files to a new directory. If this fails, no files remain.
+
+    Args:
+      config: settings of the shop.
+      output: the directory.
+
+    Returns:
+      The paths of the files, the seed, and the numbers of visitors, events, items, property rows and categories.
 
     Raises:
       FileExistsError: `output` is not empty.
@@ -64,7 +71,10 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 
 def _event_table(shop: Shop) -> pa.Table:
-    """Builds the event log. Days are in random order, rows are shuffled within a day, and a few rows are duplicated."""
+    """Builds the table of the event log, with a few duplicated rows.
+
+    As in Retailrocket's log, rows are not sorted by time: days are in random order, and rows move within their day.
+    """
     interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms
     rows = np.arange(len(timestamp_ms))
@@ -100,9 +110,15 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files and returns their number.
+    """Writes all property rows to two files. Returns the total number of rows.
 
-    The maximum number of rows in the first file is proportional to the number of listed items.
+    The first file is filled up to a limit, which is proportional to the number of listed items. All other rows are
+    written to the second file.
+
+    Args:
+      shop: the shop.
+      first_path: the first file.
+      second_path: the second file.
     """
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0

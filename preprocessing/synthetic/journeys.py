@@ -33,7 +33,10 @@ _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 @dataclass(frozen=True)
 class Interests:
-    """The interests of all visitors, as columns [D], sorted by visitor and start."""
+    """The interests of all visitors, as columns [D]. An interest is a pair of a visitor and an item.
+
+    Interests are sorted by visitor. Those of a visitor are in the order in which they start.
+    """
 
     visitor: np.ndarray
     """Visitor id, ascending."""
@@ -45,11 +48,11 @@ class Interests:
     """Whether the item is put into the cart."""
 
     order: np.ndarray
-    """Index of the purchase order with the item, or -1 if the item is not bought."""
+    """Index of the purchase order that contains the item, or -1 if the item is not bought."""
 
     @property
     def reach(self) -> np.ndarray:
-        """How far each interest goes, [D]: LOOK, CART or BUY."""
+        """The last stage of each interest, [D]: LOOK (only viewed), CART (in the cart, not bought) or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 
@@ -61,7 +64,7 @@ class Events:
     """Index of the event's interest in `Interests`."""
 
     kind: np.ndarray
-    """VIEW, ADD_TO_CART or TRANSACTION."""
+    """Kind of the event: VIEW, ADD_TO_CART or TRANSACTION."""
 
 
 def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Events]:
@@ -71,7 +74,10 @@ def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Inte
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """Returns all interests, and the number of repeated views per visitor, [V]."""
+    """Draws all interests, and the number of repeated views of each visitor, [V].
+
+    A repeated view is a view of an item that the visitor has viewed before.
+    """
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
@@ -95,7 +101,7 @@ def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[In
 
 
 def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
-    """Draws the interests that reach the cart or an order, sorted by visitor."""
+    """Draws the interests that end with CART or BUY, sorted by visitor."""
     everyone = np.arange(len(visitors.views))
     loose = np.repeat(everyone, visitors.loose_carts)
     order_visitor = np.repeat(everyone, visitors.orders)
@@ -119,7 +125,13 @@ def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
 
 
 def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Events:
-    """Draws the events of all interests, sorted by visitor and time."""
+    """Draws the events of all interests, sorted by visitor and time.
+
+    Args:
+      interests: all interests.
+      repeats: [V] number of repeated views of each visitor.
+      random: source of all draws.
+    """
     sizes = np.bincount(interests.visitor, minlength=len(repeats))
     start = position_in_group(sizes)
     every = np.arange(len(start))
@@ -144,7 +156,14 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase, [N]. Purchases of an order share one, after their interests start."""
+    """Returns the position of each purchase among the events of its visitor, [N] for N purchases.
+
+    All purchases of an order have the same position. It is after the start of all interests in the order.
+
+    Args:
+      order: [N] purchase order of each purchase.
+      start: [N] position at which the interest of each purchase starts.
+    """
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

@@ -24,7 +24,15 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Returns the index of the item of each interest, [D]. A visitor seldom gets the same item twice."""
+    """Assigns an item to each interest. Returns the indices of the items, [D].
+
+    Each item is assigned as often as its quota requires. A visitor seldom gets the same item twice.
+
+    Args:
+      wishes: the shelf and the style that each interest looks for.
+      items: the items with their quotas.
+      random: source of all draws.
+    """
     queues, groups, matches = [], [], []
     for reach in _TOGETHER:
         queue, group = _queue_interests(wishes, reach)
@@ -40,7 +48,12 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the interests that end with `reach`, in the order of the pairing with items, and their groups."""
+    """Sorts the interests that end with `reach`, so that interest i can be paired with item i of `_queue_items`.
+
+    Returns:
+      The indices of the sorted interests [N], and the group of each of them [N]. A group has the same shelf and a
+      similar time.
+    """
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
     order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], _TOGETHER[reach])
@@ -48,7 +61,11 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Repeats each item according to its quota for `reach`. Returns the items in the order of the pairing."""
+    """Repeats each item as often as its quota for `reach` requires, and sorts the copies.
+
+    Returns:
+      The index of each copy's item, [N]. Copy i is paired with interest i of `_queue_interests`.
+    """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
     style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))
@@ -68,7 +85,7 @@ def _group_by_style(
       together: number of rows per group.
 
     Returns:
-      The order of the rows [N], and the group [N] of each row in this order.
+      The indices of the sorted rows [N], and the number of each sorted row's group [N].
     """
     by_time = np.argsort(shelf + time * _BELOW_ONE, kind="stable")
     group = np.cumsum(position_in_group(np.bincount(shelf)) % together == 0)
@@ -77,9 +94,18 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Exchanges an item that a visitor gets again for the item `distance` positions away in the same group.
+    """Reduces repetitions, in which a visitor gets the same item more than once.
 
-    Returns the new items, [N].
+    A repeated item is swapped with the item `distance` positions away, if both are in the same group.
+
+    Args:
+      visitor: [N] visitor of each interest.
+      item: [N] item of each interest.
+      group: [N] group of each interest. A group has the same shelf and a similar time.
+      distance: a power of two.
+
+    Returns:
+      The new item of each interest, [N].
     """
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)

@@ -36,7 +36,7 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """Rows of one property for the items of a chunk."""
+    """The rows of one property for the items of a chunk. Each row sets a first or a changed value of an item."""
 
     item: np.ndarray
     """[R] index of the item in the chunk."""
@@ -45,20 +45,22 @@ class _Changes:
     """[R] index of the weekly snapshot that sets the value."""
 
     left: np.ndarray
-    """[R] number of later changes of the item's property. Values depend on it, so that consecutive values differ."""
+    """[R] number of later rows of the same item. Values depend on this number, so that consecutive values differ."""
 
 
 def property_tables(
     tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...], title_random: np.random.Generator
 ) -> Iterator[pa.Table]:
-    """Yields all property rows in random order, as tables with the columns timestamp, itemid, property and value.
+    """Yields all property rows. Each table has the rows of a chunk of items, in random order.
+
+    The columns are timestamp, itemid, property and value.
 
     Args:
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed for all rows except titles, and for the order of these rows.
-      title_random: random generator for the titles and for the positions of their rows among the others.
+      seed: seed of all rows except those of titles, and of their order.
+      title_random: source of the titles, and of the positions of their rows among the other rows.
     """
     titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
@@ -75,7 +77,14 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability of a change per snapshot with which items have `rows_per_item` rows on average."""
+    """Returns the probability that a property of an item changes at a snapshot.
+
+    With this probability, items have `rows_per_item` rows on average: one for the first value, and one per change.
+
+    Args:
+      first_snapshot: index of the snapshot that first lists each item. The property can change at every later snapshot.
+      rows_per_item: mean number of rows per item.
+    """
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
     return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
 
@@ -115,7 +124,10 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns the category in each row. The rows of an item alternate between its own category (last) and another."""
+    """Returns the category in each row, [R].
+
+    The rows of an item alternate between its own category and one other category. The last row has its own category.
+    """
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -125,7 +137,11 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws values with a word that changes and, for some properties, words for the shelf, the style and the item."""
+    """Draws the values of a property, [R]. A value consists of words.
+
+    One word differs between consecutive values of an item. Property 6 has only this word. The other properties also
+    have a word for the shelf and a word for the style, and property 888 has one for the item.
+    """
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)
@@ -138,12 +154,15 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
 
 
 def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
-    """Makes one row per item, at the item's first snapshot. Titles never change."""
+    """Makes the rows of titles: one per item, at the first snapshot that lists the item. Titles never change."""
     return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers N … N + count - 1 at random positions into `order` [N]. Other numbers keep their order."""
+    """Inserts the numbers from N to N + count - 1 at random positions into `order`, which has the numbers below N.
+
+    The numbers below N keep their order.
+    """
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """Rare properties, and the shelves whose items may have them."""
+    """The rare properties, and the probability that an item has each of them. It depends on the item's shelf."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -40,14 +40,15 @@ class RareProperties:
     """[P] whether the values are numbers."""
 
     of_shelf: np.ndarray
-    """[S, K] indices of the possible properties of each shelf's items."""
+    """[S, K] indices of the properties that items on each shelf may have."""
 
     chance: np.ndarray
-    """[S, K] probability that an item has the property at the same position in `of_shelf`."""
+    """[S, K] probability that an item on the shelf has the property `of_shelf[s, k]`. 0 if the property is a
+    repetition."""
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the properties. Their probabilities give as many rows per item as Retailrocket has."""
+    """Draws the rare properties. Items have as many rows of these properties, on average, as in Retailrocket's data."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
@@ -67,7 +68,7 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
 
 
 def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """Draws the property rows of a chunk's items."""
+    """Draws the rows of the rare properties for a chunk of items."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)
@@ -84,9 +85,17 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`.
+    """Draws the properties that only some shelves have: 26 for each shelf, with possible repetitions.
 
-    Each property is drawn at least once if S * K' is at least `size`.
+    Each property is drawn for at least one shelf, if there are enough draws.
+
+    Args:
+      size: number of these properties.
+      num_shelves: S, the number of shelves.
+      random: source of all draws.
+
+    Returns:
+      [S, 26] indices of properties, in [0, size). The indices of a shelf are ascending.
     """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
@@ -96,7 +105,16 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws values [R] as integers. A value depends on the item's style and shelf, only on its shelf, or on neither."""
+    """Draws property values as integers, [R].
+
+    Some values depend on the shelf and the style of the item, some only on the shelf, and all others are random.
+
+    Args:
+      which: [R] index of the property in each row.
+      shelf: [R] shelf of each row's item.
+      style: [R] style of each row's item, in [0, 1].
+      random: source of all draws.
+    """
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
     of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)

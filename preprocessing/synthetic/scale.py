@@ -43,19 +43,37 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class Scale:
-    """Scales the counts of a full-size shop to a number of visitors."""
+    """Scales the counts of a full-size shop to another number of visitors. A full-size shop has Retailrocket's size."""
 
     visitors: int
-    """Number of visitors."""
+    """Number of visitors of the scaled shop."""
 
     def count(self, at_full_size: float) -> int:
-        """Scales a count in proportion to the number of visitors. Returns at least 1."""
+        """Scales a count in proportion to the number of visitors.
+
+        Args:
+          at_full_size: the count of a full-size shop.
+
+        Returns:
+          The count of the scaled shop, at least 1.
+        """
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Scales a number of categories or properties, which grows more slowly than the number of visitors."""
+        """Scales a number of categories or properties. It grows more slowly than the number of visitors.
+
+        Args:
+          at_full_size: the number in a full-size shop.
+          at_least: the smallest result.
+        """
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Scales the maximum of a heavy-tailed count per item, which grows more slowly than the number of visitors."""
+        """Scales a maximum, such as the events of the most popular item.
+
+        A maximum grows more slowly than the number of visitors.
+
+        Args:
+          at_full_size: the maximum in a full-size shop.
+        """
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

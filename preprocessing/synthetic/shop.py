@@ -26,7 +26,10 @@ _TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PR
 
 @dataclass(frozen=True)
 class Shop:
-    """A synthetic shop: events and items, and their hidden causes, which are the wishes of visitors and item styles."""
+    """A synthetic shop: its events, its items, and the hidden causes of the events.
+
+    The hidden causes are the wishes of the visitors and the styles of the items. They are not written to files.
+    """
 
     config: SynthesisConfig
     """The settings."""
@@ -50,10 +53,10 @@ class Shop:
     """The items that occur in events."""
 
     item: np.ndarray
-    """[D] item of each interest, as an index into `items`."""
+    """[D] index in `items` of each interest's item."""
 
     catalogue: Catalogue
-    """The ids of all items, and the items in the property files."""
+    """The ids of all items, and the items that are listed in the property files."""
 
     def properties(self) -> Iterator[pa.Table]:
         """Yields all property rows, in tables of up to about 1.6 million rows."""
@@ -62,7 +65,7 @@ class Shop:
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
     def row_generator(self) -> np.random.Generator:
-        """Returns the random generator for the order of rows in files, and for duplicates in the event log."""
+        """Returns a new random generator for the order of rows in files, and for the duplicates in the event log."""
         return _stream(self.config, _ROWS)
 
 

@@ -29,10 +29,10 @@ class Wishes:
     """Visitor id."""
 
     reach: np.ndarray
-    """How far the interest goes: LOOK, CART or BUY."""
+    """The last stage of the interest: LOOK (only viewed), CART (in the cart, not bought) or BUY."""
 
     begin_ms: np.ndarray
-    """Time of the interest's first event."""
+    """Time of the interest's first event, in milliseconds since 1970."""
 
     shelf: np.ndarray
     """Index of the wanted shelf."""
@@ -43,10 +43,13 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """Favourite shelves of each visitor, [V, F], most liked first, and the preferred style on each shelf, [V, F]."""
+    """The favourite shelves of each visitor, and the visitor's preferred style on each of them."""
 
     shelf: np.ndarray
+    """[V, F] favourite shelves, most liked first."""
+
     style: np.ndarray
+    """[V, F] preferred style on each favourite shelf, in [0, 1]."""
 
 
 def draw_wishes(
@@ -58,7 +61,7 @@ def draw_wishes(
       tree: the shelves.
       interests: the interests of all visitors.
       begin: [D] time and session of each interest's first event. A session is mostly on one shelf.
-      is_robot: [V] whether each visitor is a robot. Robots have no taste.
+      is_robot: [V] whether each visitor is a robot. Robots have no favourites: their shelves and styles are random.
       random: source of all draws.
     """
     visitor = interests.visitor
@@ -78,16 +81,23 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Counts the wishes that end with LOOK, CART and BUY on each shelf, [3, S]."""
+    """Counts, for each shelf, the wishes that end with LOOK, with CART and with BUY. Returns counts [3, S]."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Draws the favourite shelves of each visitor, in proportion to the views of the shelves.
+    """Draws the favourite shelves of each visitor, and a random style for each favourite.
 
-    The first favourite of a visitor with carts is drawn in proportion to carts instead, and that of a buyer in
-    proportion to purchases. The second favourite is often a sibling of the first.
+    The first favourite of a buyer is drawn in proportion to the purchases of the shelves. For other visitors with
+    carts, it is drawn in proportion to the carts. All other favourites are drawn in proportion to the views. But the
+    second favourite is often a sibling of the first: a shelf with the same parent category.
+
+    Args:
+      tree: the shelves.
+      interests: the interests of all visitors.
+      num_visitors: V, the number of visitors.
+      random: source of all draws.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -101,7 +111,15 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """For each shelf [N], draws a shelf with the same parent, by popularity. The result may be the shelf itself."""
+    """Draws, for each given shelf, a shelf with the same parent category. Returns the drawn shelves, [N].
+
+    Shelves are drawn in proportion to their views. A drawn shelf may be the given shelf itself.
+
+    Args:
+      tree: the shelves.
+      shelf: [N] the given shelves.
+      uniform: [N] a random number in [0, 1) for each draw.
+    """
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")
@@ -112,7 +130,14 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws one of the F favourites for each interest, [D] in [0, F). A session mostly has the same favourite."""
+    """Draws one of the visitor's favourites for each interest. Returns indices [D] in [0, F).
+
+    Most interests of a session have the same favourite.
+
+    Args:
+      session: [D] session of each interest's first event.
+      random: source of all draws.
+    """
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
@@ -120,5 +145,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """Moves styles [N] into [0, 1]. Values outside are mirrored at the nearer end."""
+    """Returns styles [N] in [0, 1]. Values outside are mirrored at the nearer end, so that -0.1 becomes 0.1."""
     return 1 - np.abs(1 - np.abs(style))

@@ -24,7 +24,7 @@ _MATERIALS = pa.array([material for department in DEPARTMENTS for material in de
 
 @dataclass(frozen=True)
 class _Products:
-    """The product that each shelf sells."""
+    """The department and the product of each shelf."""
 
     department: np.ndarray
     """[S] index in `DEPARTMENTS`."""
@@ -34,7 +34,10 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L]. Titles repeat only if a product has over 3,200 items with one look."""
+    """Draws a title for each listed item, [L].
+
+    Items that share a product and a look have different titles, unless there are more than 3,200 of them.
+    """
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
@@ -53,7 +56,10 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
 
 
 def _assign_products(tree: Tree, random: np.random.Generator) -> _Products:
-    """Assigns each shelf a product of its root's department. Neighbouring shelves get related products."""
+    """Assigns a product to each shelf. Shelves that are close in the category tree get related products.
+
+    All shelves below the same root category have products of the same department.
+    """
     departments = random.permutation(len(DEPARTMENTS))
     paths = [_path_from_root(tree.parent, node) for node in tree.shelf_node.tolist()]
     department = departments[np.array([path[0] for path in paths]) % len(departments)]
@@ -76,14 +82,27 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws materials [N] and series [N]. The first items of a group differ in material, later ones also in series."""
+    """Draws a material [N] and a series [N] for each item. The series is a word that makes more titles possible.
+
+    The first eight items of a group have the same series and different materials. The next eight items have the same
+    materials and another series, and so on.
+
+    Args:
+      group: [N] group of each item. The items of a group share their product and look.
+      number: [N] number of each item in its group, from `_number_in_group`.
+      random: source of all draws.
+    """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
     material = (first_material[group] + number) % NUM_MATERIALS
     return material, (first_series[group] + number // NUM_MATERIALS) % len(_SERIES)
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """Numbers the members of each group from 0, in their order. Returns the number of each member, [N]."""
+    """Returns the number of each item in its group, [N]. The items of a group are numbered from 0, by index.
+
+    Args:
+      group: [N] group of each item.
+    """
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

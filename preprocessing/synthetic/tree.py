@@ -38,17 +38,17 @@ class Tree:
     """[S] node of each shelf. Shelves with the same parent are next to each other."""
 
     family: np.ndarray
-    """[S] number of each shelf's family, ascending. Shelves with the same parent are a family."""
+    """[S] family of each shelf, ascending. Shelves with the same parent are a family."""
 
     view_weight: np.ndarray
-    """[S] share of each shelf in the views."""
+    """[S] share of the views that each shelf gets."""
 
     cart_weight: np.ndarray
-    """[S] relative popularity of each shelf for carts. 0: no item is ever put into a cart."""
+    """[S] relative popularity of each shelf for carts. 0: no item of the shelf is ever put into a cart."""
 
     buy_weight: np.ndarray
-    """[S] relative popularity of each shelf for purchases. 0: no item is ever bought. Shelves with purchases also have
-    carts."""
+    """[S] relative popularity of each shelf for purchases. 0: no item of the shelf is ever bought. Shelves with
+    purchases also have carts."""
 
     @property
     def num_shelves(self) -> int:
@@ -57,7 +57,7 @@ class Tree:
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a category tree with the shape of Retailrocket's tree. A smaller shop gets a smaller tree."""
+    """Draws a category tree in the shape of Retailrocket's tree, and its shelves. Small shops have small trees."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
@@ -77,7 +77,7 @@ def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
 
 
 def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the parent of each node, [C], level by level."""
+    """Draws the parent of each node, [C], one level of the tree after the other. -1: the node is a root."""
     sizes = [scale.variety(count) for count in _NODES_BY_DEPTH]
     levels = [np.full(sizes[0], -1)]
     begin = 0
@@ -92,7 +92,13 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the nodes that have items, [S]. Most are leaves, and a few are inner nodes."""
+    """Draws the nodes that have items. Returns their indices, [S]. Most of them are leaves, and a few are inner nodes.
+
+    Args:
+      parent: [C] parent of each node, or -1 for a root.
+      num_shelves: S, the number of nodes to draw.
+      random: source of all draws.
+    """
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -104,7 +110,12 @@ def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Gene
     """Draws the popularity of each shelf for carts [S] and for purchases [S].
 
     The popularity for carts is the popularity for views times a random factor. The popularity for purchases is the
-    popularity for carts times another random factor. Only the best-selling shelves have values above 0.
+    popularity for carts times another random factor. The shelves with the lowest popularity for carts get 0 instead.
+
+    Args:
+      view_weight: [S] popularity of each shelf for views.
+      scale: size of the shop.
+      random: source of all draws.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))

@@ -18,16 +18,16 @@ class PropertyRows:
     """Rows of the property files, as columns [R]."""
 
     item: np.ndarray
-    """Index of the item in its chunk."""
+    """Index of the row's item in its chunk."""
 
     snapshot: np.ndarray
-    """Index of the weekly snapshot."""
+    """Index of the weekly snapshot that contains the row."""
 
     name: pa.Array
-    """Name of the property."""
+    """Name of the row's property."""
 
     value: pa.Array
-    """Value, as text."""
+    """Value of the property, as text."""
 
 
 def format_words(words: np.ndarray) -> pa.Array:
@@ -41,7 +41,14 @@ def format_numbers(numbers: np.ndarray) -> pa.Array:
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """Hashes a salt and arrays of integers [N] to integers [N] below `NUM_WORDS`, which serve as words."""
+    """Returns a pseudo-random word for each row: an integer in [0, NUM_WORDS), [N].
+
+    Rows with the same salt and the same parts get the same word.
+
+    Args:
+      salt: an integer, or an integer per row [N].
+      parts: integers [N].
+    """
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
         word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS
@@ -49,5 +56,13 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def style_word(salt: int | np.ndarray, shelf: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Returns a word for each style [N] in [0, 1] on its shelf [N]. Similar styles on a shelf have the same word."""
+    """Returns a word for each style: an integer in [0, NUM_WORDS), [N].
+
+    Similar styles on the same shelf get the same word.
+
+    Args:
+      salt: an integer, or an integer per row [N]. Another salt gives other words.
+      shelf: [N] shelf of each row.
+      style: [N] style of each row, in [0, 1].
+    """
     return mix(salt, shelf, (style * _STYLE_WORDS).astype(np.int64))

@@ -44,7 +44,7 @@ _ACTIVITY_NOISE = 1.0  # noise between the rank by carts and orders and the rank
 
 @dataclass(frozen=True)
 class Visitors:
-    """Total activity of the visitors. The index of a visitor is the visitor id."""
+    """The total numbers of views, carts and orders of each visitor. The index of a visitor is also the visitor id."""
 
     views: np.ndarray
     """[V] number of views."""
@@ -56,14 +56,17 @@ class Visitors:
     """[V] number of orders."""
 
     order_lines: np.ndarray
-    """[O] number of items in each order. Orders are sorted by visitor."""
+    """[O] number of items in each order. The orders of all visitors are concatenated, sorted by visitor."""
 
     is_robot: np.ndarray
     """[V] whether the visitor is a robot."""
 
 
 def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
-    """Draws buyers, visitors with carts only, browsers and robots, with random ids."""
+    """Draws the activity of all visitors, with random ids.
+
+    There are four groups: buyers, visitors who have carts but no orders, browsers who have only views, and robots.
+    """
     buyers, cart_only = scale.count(_BUYERS), scale.count(_CART_ONLY)
     robots = _robot_views(scale)
     browsers = scale.visitors - buyers - cart_only - len(robots)
@@ -84,7 +87,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Returns the number of views of each robot. A tiny shop has no robots, because they would dominate its events."""
+    """Returns the number of views of each robot. A tiny shop has no robots: most of its events would be theirs."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -93,16 +96,22 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws correlated numbers of carts [count] and views [count] for visitors who have carts but no purchases."""
+    """Draws the activity of visitors who have carts but no orders.
+
+    Returns:
+      The numbers of carts [count] and of views [count]. They are correlated.
+    """
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws correlated numbers for buyers: orders, items per order, items put into the cart but not bought, and views.
+    """Draws the activity of buyers. The numbers of a buyer are correlated.
 
-    The items per order have the shape [total number of orders], and all others have the shape [count].
+    Returns:
+      The number of orders of each buyer, [count]; the number of items in each order, [total number of orders]; the
+      number of items that each buyer puts into the cart but does not buy, [count]; and the number of views, [count].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -116,7 +125,12 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ranks visitors by activity plus noise. Returns the ranks [N] as evenly spaced probabilities in (0, 1)."""
+    """Returns the rank of each visitor by activity, with noise, [N]. Ranks are evenly spaced numbers in (0, 1).
+
+    Args:
+      activity: [N] activity of each visitor. The most active visitor has the highest rank, except for the noise.
+      random: source of the noise.
+    """
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -124,12 +138,12 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """Returns the numbers of views [N] at the quantiles `probability` [N].
+    """Returns quantiles of the number of views per visitor, [N].
 
     Args:
-      probability: quantiles in (0, 1).
-      without: share of visitors without views.
-      shape: median and sigma of the log-normal number of views of all other visitors.
+      probability: [N] probabilities in (0, 1).
+      without: share of visitors who have no views.
+      shape: median and sigma of a log-normal distribution, which all other visitors follow.
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
