@@ -18,7 +18,10 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """The two times that divide events into three splits. An event exactly at a cut is in the later split."""
+    """The two times that divide events into training, validation and test.
+
+    An event exactly at a cut is in the later split.
+    """
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""

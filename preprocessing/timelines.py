@@ -152,7 +152,9 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
 
 
 def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
-    """Assigns each row to a split, also rows of robots. Returns the index of each row's split in SPLITS, [N] int8.
+    """Assigns each row, including rows of robots, to a split.
+
+    Returns the index of each row's split in SPLITS, [N] int8.
 
     Args:
       timelines: rows of a partition.

@@ -171,7 +171,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Replaces the zone UTC of timestamps by another zone. Their local dates and hours stay the same."""
+    """Replaces the zone UTC of timestamps by another zone. The dates and the times of day stay the same."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")

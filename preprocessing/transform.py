@@ -64,8 +64,8 @@ def make_preprocessing_fn(
     The inputs and the outputs are dictionaries of sparse tensors. The outputs are:
 
     - `visitor`, `item`, `event`, `category_path` and `property_values`: int64 indices;
-    - `price_bucket` and `gap_bucket`: int64 numbers of quantile buckets. The first bucket is 1, because 0 means no
-    value; - `price_scaled`: float32, log(1 + price), scaled to mean 0 and variance 1.
+    - `price_bucket` and `gap_bucket`: int64 quantile buckets, numbered from 1. 0 is left for missing values;
+    - `price_scaled`: float32, log(1 + price), scaled to mean 0 and variance 1.
 
     Args:
       config: settings of the graph.

@@ -35,7 +35,7 @@ def kind_columns(num_kinds: int) -> list[str]:
 
 
 def stack_kinds(counts: pa.Table) -> np.ndarray:
-    """Returns the columns of `kind_columns` in a table as a matrix, [N, number of kinds] int64."""
+    """Returns the columns `kind_0`, `kind_1` and so on of a table as a matrix, [N, number of kinds] int64."""
     num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
     return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
 
@@ -197,7 +197,7 @@ def index_items(
 
 
 def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
-    """Returns the rows of `counts` that are not in `entries`, sorted by id, with index -1."""
+    """Returns the rows of `counts` whose ids are not in `entries`, sorted by id, with a column `index` of -1."""
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 

@@ -64,7 +64,7 @@ def parse_pin(line: str) -> Package | None:
 def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, str]:
     """Returns the day (ISO 8601) of the commit that pinned each package.
 
-    If several files pin a package, it is the earliest day. The result is empty outside a git checkout.
+    If several files pin a package, the day is that of the earliest commit. The result is empty outside a git checkout.
 
     Args:
       files: paths of the requirements files, relative to `root`.
@@ -102,7 +102,7 @@ def find_licence(package: Package) -> dict[str, Any] | None:
     The licence is the SPDX expression if there is one, else the first classifier of a licence, else the first line of
     the old field `License`. That field may have the full text of the licence.
 
-    None if this version of the package is not installed, or if its metadata has no licence.
+    Returns None if this version of the package is not installed, or if its metadata has no licence.
     """
     try:
         found = metadata.distribution(package.name)

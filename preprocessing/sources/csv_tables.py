@@ -16,7 +16,7 @@ from preprocessing.sources.text_files import DAMAGE, open_text
 
 
 class CsvTableSource(CsvFiles):
-    """Reads CSV files with line breaks in quoted fields, such as item tables.
+    """Reads CSV files that may have line breaks in quoted fields, such as item tables.
 
     A row may span several lines, so a worker cannot start to read in mid-file. Therefore, a file is not divided.
     """
@@ -105,11 +105,11 @@ class CsvTableBatch:
 
     @property
     def num_blank(self) -> int:
-        """Always 0, because blank lines are not counted."""
+        """Always 0. Blank lines are skipped, but their number is unknown."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row number in the file and the values as JSON, for each of the given rows.
+        """Returns two lists: for each given row, its row number in the file, and its values as JSON.
 
         Args:
           rows: indices of rows in `columns`.

@@ -158,7 +158,7 @@ def open_files(
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: a file cannot be read, lacks a required column, or has a column twice.
+      ValueError: a file cannot be read, lacks a required column, or has a column to read twice.
     """
     parts: list[Part] = []
     total = 0
@@ -208,13 +208,13 @@ def _choose_columns(
 ) -> tuple[str, ...]:
     """Returns the names of the columns to read: all required columns, and the optional columns that the file has.
 
-    For JSON Lines, all required and optional columns are returned. The layout has only the fields of the first lines,
-    and later lines may have others.
+    For JSON Lines, all optional columns are returned: the layout has only the fields of the first lines, and later
+    lines may have other fields.
 
     Args:
       path: the file, for messages.
       layout: format and columns of the file.
-      required: columns, or paths into nested columns. Of a path, the top-level column is read.
+      required: columns, or paths into nested columns. For a path, its top-level column is read.
       optional: names of columns.
       advice: texts for error messages about missing columns.
 

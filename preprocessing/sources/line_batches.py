@@ -41,7 +41,7 @@ class LineBatch:
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the position in the file (first byte) and the text of each of the given rows.
+        """Returns two lists: for each given row, the position of its first byte in the file, and its text.
 
         Args:
           rows: indices of rows in `columns`.
@@ -65,7 +65,9 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns the position in the file (first byte) and the text of each of the given lines, cut to 200 bytes.
+    """Returns two lists: for each given line, the position of its first byte in the file, and its text.
+
+    A text is cut to 200 bytes.
 
     Args:
       lines: consecutive lines of the file.

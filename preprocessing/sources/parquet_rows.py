@@ -93,7 +93,7 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row number in the file and the values as JSON, for each of the given rows.
+        """Returns two lists: for each given row, its row number in the file, and its values as JSON.
 
         Args:
           rows: indices of rows in `columns`.

@@ -56,7 +56,7 @@ class Batch(Protocol):
         """Number of empty lines, which are skipped."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the position in the file and the text of each of the given rows.
+        """Returns two lists: for each given row, its position in the file, and its text.
 
         Args:
           rows: indices of rows in `columns`.
@@ -94,9 +94,9 @@ def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) ->
 
     Args:
       batch: the batch.
-      flaws: marks of the invalid events, with N events. An event is a row, or an element of a list in a row.
-      owners: [N] index of the row in `batch.columns` that contains each event. None: each row
-        is one event.
+      flaws: the invalid events among the N events of the batch. An event is a row, or an element of a list in a row.
+      owners: [N] index of the row in `batch.columns` that contains each event. None: each row is an
+        event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

@@ -40,8 +40,8 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
     Args:
       rows: rows of timelines. Context rows are ignored.
-      num_visitors: size of the visitor vocabulary. All other visitors share the rank after its last entry.
-      num_items: size of the item vocabulary. All other items share the rank after its last entry.
+      num_visitors: size of the visitor vocabulary. All other visitors have the same rank, which is the last.
+      num_items: size of the item vocabulary. All other items have the same rank, which is the last.
     """
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR

@@ -31,7 +31,7 @@ def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_col
 def count_values(values: np.ndarray) -> Counter[int]:
     """Counts how often each value occurs. The values [N] are integers of 0 or greater.
 
-    The memory grows with the largest value.
+    The memory is proportional to the largest value.
     """
     counts = np.bincount(values)
     found = np.flatnonzero(counts)
@@ -61,7 +61,7 @@ def format_day(day: int) -> str:
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
     """Returns JSON values with the mean, the maximum, the quantiles and the counts of a histogram.
 
-    The quantile q is the lowest value for which at least the share q of all values is not greater.
+    The quantile q is the lowest value v for which at least the share q of all values is v or less.
 
     Args:
       histogram: number of occurrences of each value. Without values, the mean and the maximum are null.

@@ -71,7 +71,9 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the number of interests in each item, [I], descending and at least 1. Each is of a different visitor.
+    """Draws the number of interests in each item, [I], descending and at least 1.
+
+    All interests in the same item are of different visitors.
 
     Args:
       size: I, the number of items.

@@ -90,7 +90,8 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
     Args:
       interests: the interests of all visitors.
       events: the events of these interests.
-      is_robot: [V] whether each visitor is a robot. Robots act fast, in long sessions at equal intervals.
+      is_robot: [V] whether each visitor is a robot. Robots act fast. Their sessions are long and start at
+        equal intervals.
       random: source of all draws.
     """
     visitor = interests.visitor[events.interest]

@@ -15,10 +15,10 @@ class Department:
     """Product types, such as sneakers. Neighbours in the list are related."""
 
     variants: tuple[str, ...]
-    """Adjectives that make further products of each product type."""
+    """Words that are put before each product type to get more products, such as `kids'`."""
 
     materials: tuple[str, ...]
-    """Materials, or similar adjectives. There are `NUM_MATERIALS`."""
+    """Materials, such as canvas, or similar words. There are `NUM_MATERIALS`."""
 
     looks: tuple[str, ...]
     """Looks, such as colours. There are `NUM_LOOKS`. Neighbours in the list look alike."""

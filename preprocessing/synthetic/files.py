@@ -73,7 +73,8 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 def _event_table(shop: Shop) -> pa.Table:
     """Builds the table of the event log, with a few duplicated rows.
 
-    As in Retailrocket's log, rows are not sorted by time: days are in random order, and rows move within their day.
+    As in Retailrocket's log, rows are not sorted by time: days are in random order, and within a day, rows are moved by
+    up to six hours.
     """
     interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms

@@ -59,7 +59,7 @@ def property_tables(
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed of all rows except those of titles, and of their order.
+      seed: seed of all rows except the rows of titles. The order of these rows also depends on it.
       title_random: source of the titles, and of the positions of their rows among the other rows.
     """
     titles = draw_titles(tree, catalogue, title_random)
@@ -140,7 +140,7 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
     """Draws the values of a property, [R]. A value consists of words.
 
     One word differs between consecutive values of an item. Property 6 has only this word. The other properties also
-    have a word for the shelf and a word for the style, and property 888 has one for the item.
+    have a word for the shelf and a word for the style, and property 888 also has a word for the item.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The rare properties, and the probability that an item has each of them. It depends on the item's shelf."""
+    """The rare properties, and the probability of each property on each shelf."""
 
     name: pa.Array
     """[P] names, which are numbers."""

@@ -60,7 +60,9 @@ class Scale:
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Scales a number of categories or properties. It grows more slowly than the number of visitors.
+        """Scales a number of categories or properties, such as the number of shelves.
+
+        Such a number grows more slowly than the number of visitors.
 
         Args:
           at_full_size: the number in a full-size shop.
