@@ -133,7 +133,7 @@ def _read_pods(pods: Sequence[Object]) -> State:
     for pod in pods:
         if reason := _find_permanent_problem(pod):
             return State(Phase.STUCK, reason)
-        if reason := _find_scheduling_problem(pod):
+        if reason := _find_scheduling_problem(pod) or _find_deletion(pod):
             return State(Phase.BLOCKED, reason)
     phases = [pod.get("status", {}).get("phase", "Pending") for pod in pods]
     count = f"{phases.count('Running') + phases.count('Succeeded')} of {len(pods)} pods" if len(pods) > 1 else "its pod"
@@ -164,6 +164,23 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     gpus = _limit(pod, "main", "nvidia.com/gpu")
     lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
     return f"Unschedulable: {lacking} ({message})"
+
+
+def _find_deletion(pod: Object) -> str | None:
+    """Returns why a running pod is being deleted; its replacement starts after its end, which a lost node hides."""
+    status = pod.get("status", {})
+    if "deletionTimestamp" not in pod["metadata"] or status.get("phase") in ("Failed", "Succeeded"):
+        return None
+    disruptions = [
+        f" ({condition.get('message') or condition.get('reason')})"
+        for condition in status.get("conditions", [])
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+    ]
+    name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName", "")
+    return (
+        f"pod {name} is being deleted{''.join(disruptions)}; its replacement starts when it has ended. If node {node} "
+        "is lost, delete the node, or taint it as out of service"
+    )
 
 
 def _find_permanent_problem(pod: Object) -> str | None:

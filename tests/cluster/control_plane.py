@@ -1,4 +1,4 @@
-"""Starts and ends a Kubernetes control plane with JobSet, Kueue and fake nodes, on the loopback interface."""
+"""Starts and ends a Kubernetes control plane with JobSet and Kueue on this machine, by default with fake nodes."""
 
 import base64
 import ctypes
@@ -23,6 +23,7 @@ from tests.k8s.rendering import yaml
 
 START_SECONDS = 180
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 _WEBHOOKS = {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
 _IN_PODS = {"Deployment", "ConfigMap", "APIService", "PriorityLevelConfiguration", "FlowSchema"}
 """Kinds of objects that only the addons' pods need. They are not applied: the addons run as processes instead."""
@@ -45,6 +46,8 @@ class ControlPlane:
     """Directory of certificates, data and logs."""
     binaries: Binaries
     """The programs of the cluster."""
+    address: str = "127.0.0.1"
+    """Address of the API server."""
     api_port: int = 0
     """Port of the API server."""
     kubelet: Kubelet | None = None
@@ -56,7 +59,7 @@ class ControlPlane:
         """Writes the configuration of kubectl for a user, or returns the existing one."""
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
         if not path.exists():
-            cluster = {"server": f"https://127.0.0.1:{self.api_port}", "insecure-skip-tls-verify": True}
+            cluster = {"server": f"https://{self.address}:{self.api_port}", "insecure-skip-tls-verify": True}
             config = {
                 "apiVersion": "v1",
                 "kind": "Config",
@@ -81,12 +84,6 @@ class ControlPlane:
 
     def launch(self, name: str, *arguments: str, **environment: str) -> None:
         """Starts a program. The kernel kills it when this process ends, even by SIGKILL."""
-        libc = ctypes.CDLL(None)
-
-        def prepare() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.nice(19)
-
         with open(self.folder / f"{name}.log", "wb") as log:
             self.processes[name] = subprocess.Popen(
                 [self.binaries.programs[name], *arguments],
@@ -94,7 +91,7 @@ class ControlPlane:
                 stdout=log,
                 stderr=log,
                 env=os.environ | environment,
-                preexec_fn=prepare,  # noqa: PLW1509 (no other thread runs yet)
+                preexec_fn=end_with_parent,  # noqa: PLW1509 (no other thread runs yet)
             )
 
     def end(self) -> None:
@@ -121,10 +118,24 @@ class ControlPlane:
             time.sleep(0.2)
 
 
+def end_with_parent() -> None:
+    """Prepares a new process: the kernel kills it when its parent ends. It gives way to other processes."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(19)
+
+
 @contextmanager
 def running(folder: Path, binaries: Binaries) -> Iterator[ControlPlane]:
     """Runs a cluster with JobSet, Kueue and five fake nodes."""
-    plane = ControlPlane(folder, binaries)
+    with running_without_nodes(ControlPlane(folder, binaries)) as plane:
+        _start_nodes(plane)
+        plane.wait("nodes", lambda: plane.kubectl("get", "nodes").count(" Ready") == 5)
+        yield plane
+
+
+@contextmanager
+def running_without_nodes(plane: ControlPlane) -> Iterator[ControlPlane]:
+    """Runs a control plane with JobSet and Kueue; ends it and its nodes."""
     try:
         _start(plane)
         yield plane
@@ -136,16 +147,14 @@ def _start(plane: ControlPlane) -> None:
     _create_certificate(plane.folder)
     tokens = [f"{','.join([user] * 3 + [group] * bool(group))}\n" for user, group in USERS.items()]
     (plane.folder / "tokens.csv").write_text("".join(tokens))
-    etcd, peer, plane.api_port, kubelet, *webhooks = free_ports(4 + 2 * len(ADDONS))
+    etcd, peer, plane.api_port, *webhooks = free_ports(3 + 2 * len(ADDONS))
     _start_storage(plane, etcd, peer)
     _start_api_server(plane, etcd)
     plane.wait("API server", lambda: plane.kubectl("get", "--raw", "/readyz", is_checked=False) == "ok")
     _start_controllers(plane)
-    _start_nodes(plane, kubelet)
     for index, name in enumerate(ADDONS):
         _start_addon(plane, name, webhooks[2 * index], webhooks[2 * index + 1])
     plane.wait("service account", lambda: "default" in plane.kubectl("get", "serviceaccounts", is_checked=False))
-    plane.wait("nodes", lambda: plane.kubectl("get", "nodes").count(" Ready") == 5)
 
 
 def _create_certificate(folder: Path) -> None:
@@ -174,9 +183,9 @@ def _start_api_server(plane: ControlPlane, etcd: int) -> None:
     certificate, key = plane.folder / "tls.crt", plane.folder / "tls.key"
     flags = {
         "etcd-servers": f"http://127.0.0.1:{etcd}",
-        "bind-address": "127.0.0.1",
+        "bind-address": plane.address,
         "secure-port": plane.api_port,
-        "advertise-address": "127.0.0.1",
+        "advertise-address": plane.address,
         "endpoint-reconciler-type": "none",
         "tls-cert-file": certificate,
         "tls-private-key-file": key,
@@ -189,6 +198,7 @@ def _start_api_server(plane: ControlPlane, etcd: int) -> None:
         "kubelet-client-certificate": certificate,
         "kubelet-client-key": key,
         "kubelet-preferred-address-types": "InternalIP",
+        "default-unreachable-toleration-seconds": 1,  # pods leave a lost node at once, not after five minutes
     }
     plane.launch("kube-apiserver", *_flags(flags))
 
@@ -212,7 +222,8 @@ def _start_controllers(plane: ControlPlane) -> None:
         plane.launch(name, *_flags(flags | others))
 
 
-def _start_nodes(plane: ControlPlane, port: int) -> None:
+def _start_nodes(plane: ControlPlane) -> None:
+    (port,) = free_ports(1)
     plane.kubelet = Kubelet(plane.folder, f"https://127.0.0.1:{plane.api_port}", port)
     plane.kubelet.start()
     plane.kubectl("create", "-f", "-", objects=nodes(port))

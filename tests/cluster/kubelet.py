@@ -35,6 +35,8 @@ class Kubelet:
     """Log lines of every container."""
     exits: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Exit code and reason of each pod that is to end, by name."""
+    lost: set[str] = field(default_factory=set)
+    """Names of the nodes that do not answer."""
 
     def __post_init__(self) -> None:
         self._running: set[str] = set()
@@ -64,7 +66,7 @@ class Kubelet:
                 pods = self._call("GET", "/api/v1/pods")["items"]
                 self._running = {_name(pod) for pod in pods if pod["status"].get("phase") == "Running"}
                 for pod in pods:
-                    if "nodeName" in pod["spec"]:
+                    if pod["spec"].get("nodeName") not in {None, *self.lost}:
                         self._advance(pod)
             except (OSError, urllib.error.HTTPError):
                 continue  # changed meanwhile, or the cluster is ending: the next poll sees it

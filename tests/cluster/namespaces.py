@@ -13,6 +13,9 @@ from tests.k8s.rendering import K8S, ROOT
 
 SUBMIT_SECONDS = 120
 TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
+QUEUED = ["--queue", "research"]
+KUEUE = "kueue.x-k8s.io/v1beta2"
+"""Version of Kueue's objects."""
 FAST = ["--poll", "0.2", "--patience", "0.05"]
 
 

@@ -1,31 +1,10 @@
 """Tests submit.py with Kueue: admission, a full queue, a missing queue, and a quota that is too small."""
 
-from typing import Any
-
 import pytest
 
-from tests.cluster.namespaces import FAST, TRAIN, Namespace, last_line
+from tests.cluster.namespaces import FAST, QUEUED, TRAIN, Namespace, last_line
 
 pytestmark = pytest.mark.cluster
-
-KUEUE = "kueue.x-k8s.io/v1beta2"
-QUEUED = ["--queue", "research"]
-
-
-@pytest.fixture
-def queue(namespace: Namespace) -> Namespace:
-    """A namespace with a separate queue, which has eight GPUs."""
-    quotas = {"cpu": "96", "memory": "768Gi", "nvidia.com/gpu": "8"}
-    resources = [{"name": name, "nominalQuota": value} for name, value in quotas.items()]
-    group = {"coveredResources": list(quotas), "flavors": [{"name": "default", "resources": resources}]}
-    spec = {"namespaceSelector": {}, "resourceGroups": [group]}
-    objects: list[dict[str, Any]] = [
-        {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": "default"}},
-        {"apiVersion": KUEUE, "kind": "ClusterQueue", "metadata": {"name": namespace.name}, "spec": spec},
-    ]
-    namespace.plane.kubectl("apply", "--server-side", "-f", "-", objects=objects)
-    namespace.create("LocalQueue", "research", {"clusterQueue": namespace.name}, version=KUEUE)
-    return namespace
 
 
 def test_a_queue_that_does_not_exist_ends_the_wait(namespace: Namespace) -> None:

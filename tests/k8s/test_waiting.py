@@ -151,6 +151,20 @@ def test_a_deletion_has_a_reason(finalizers: list[str], pods: list[dict], text: 
     assert state(deleted, pods, Answers()) == State(Phase.BLOCKED, f"it is being deleted: {text}")
 
 
+def test_a_pod_that_is_being_deleted_blocks_its_replacement() -> None:
+    condition = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}
+    leaving = pod("train-a", "Running", running={}, conditions=[condition])
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    leaving["spec"] = {"nodeName": "e", "containers": []}
+    assert state(workload(), [leaving], Answers()) == State(
+        Phase.BLOCKED,
+        "pod train-a is being deleted (Eviction API: evicting); its replacement starts when it has ended. "
+        "If node e is lost, delete the node, or taint it as out of service",
+    )
+    leaving["status"]["phase"] = "Succeeded"
+    assert state(workload(), [leaving], Answers()).phase is Phase.RUNNING
+
+
 def test_remarks_of_the_scheduler_are_dropped() -> None:
     message = "0/2 nodes are available: 2 Insufficient memory. no new claims to deallocate, preemption: 0/2 nodes"
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
