@@ -152,7 +152,7 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """Reads the run's evaluations, by split; skips those of other checkpoints than that of `step`, with a warning."""
+    """Reads the run's evaluations of the checkpoint of `step`, by split; warns of evaluations of other checkpoints."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)

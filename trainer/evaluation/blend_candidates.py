@@ -64,7 +64,7 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Returns the order of the cases, and the columns of their relevant candidates.
+        """Sorts the cases, and finds the columns of their relevant candidates.
 
         Returns:
           order: [V] indices of the cases; cases with more relevant candidates come first.
@@ -160,11 +160,11 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns the candidates of each query.
+        """Finds the candidates of each query.
 
         Returns:
           item: [B, C] item indices.
-          is_candidate: [B, C] int64: 1 for a candidate, 0 for padding.
+          is_candidate: [B, C] int64: 1 for a candidate, 0 for an entry that must be ignored.
           feature: [B, C, F] features of the items.
         """
         scores = [

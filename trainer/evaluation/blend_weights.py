@@ -51,10 +51,10 @@ class Choice:
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent.
 
-    An ascent starts from one feature, to which it adds the trend. It starts from the feature with the best NDCG@20. The
-    first ascent chooses among the parts and the popularity. If the ranking has return features, a second ascent chooses
-    among the frequency and the two kinds of recency. The better result of the two ascents is used. So, on these cases,
-    the blend is at least as good as each of these features with the trend.
+    An ascent starts from a single feature plus the trend. It tries several features, and starts from the one with the
+    best NDCG@20. The first ascent tries the parts and the popularity. If the ranking has return features, there is a
+    second ascent, which tries the frequency and the two kinds of recency. The better result of the two ascents is used.
+    So, on these cases, the blend is at least as good as each of these features with the trend.
 
     Args:
       candidates: the candidates of the cases.
@@ -118,10 +118,10 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Adds the trend to each of the features `columns` alone, and starts from the best of these sums.
+        """Tries each feature of `columns` together with the trend, and starts from the best of them.
 
         Returns:
-          For each column, the NDCG@20 of this feature alone, without the trend.
+          For each column, the NDCG@20 of its feature alone, without the trend.
         """
         alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
         starts = []

@@ -28,7 +28,7 @@ def blend_runs(
     kinds: Sequence[str] = (),
     on_chunk: Callable[[], None] = lambda: None,
 ) -> BlendRecord:
-    """Chooses weights to blend the best checkpoints of several runs, and writes the blend to the run at `workdir`.
+    """Blends the best checkpoints of several runs: chooses weights, and writes the blend to the run at `workdir`.
 
     Drops each part that has the weight 0 in every ranking, but keeps at least one part. If `workdir` already has a
     blend, and its checkpoints are all among those of `parts`, this blend is returned unchanged. If a call is killed,

@@ -72,8 +72,8 @@ class Cases:
     def sample(self, size: int, *, seed: int) -> "Cases":
         """Returns all cases of randomly drawn visitors, in their original order.
 
-        As many visitors are drawn as have at most `size` cases together, but at least one visitor. Drawing visitors
-        instead of cases keeps the number of cases per visitor, so that each visitor's weight in a mean stays the same.
+        Draws visitors, at least one, until the next one would bring the number of cases above `size`. A drawn visitor
+        keeps all of their cases, so the relative weights of visitors in a mean stay the same.
         """
         if size >= len(self):
             return self
@@ -124,7 +124,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
     """Returns one case for each visitor who has rows before the cut and, after the cut, an item that is new to them.
 
     The cut is the start of the split: target rows are after it, all other rows before it. All cases have the same
-    moment, the time of the earliest target row. The history consists of the visitor's rows before the cut.
+    moment, the time of the earliest target row of all visitors. The history of a case is the visitor's rows before the
+    cut.
 
     In the primary ranking, which hides seen items, the new items of the visitor after the cut are relevant. In the
     secondary ranking, all items of the visitor after the cut are relevant. Only items of the vocabulary can be
@@ -226,8 +227,8 @@ def build_cases(
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
     """Returns the cases of the protocol `returning_visitors`, or those of `next_items` if they are far more common.
 
-    This is so if `next_items` has cases of over ten times as many visitors. It happens in datasets where each visitor
-    is a single session, because such a visitor hardly ever returns.
+    Those of `next_items` are returned if they belong to over ten times as many visitors. This happens if each visitor
+    of the dataset is a single session, because such a visitor hardly ever returns.
 
     Raises:
       ContractError: the dataset has no such split.

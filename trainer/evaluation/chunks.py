@@ -29,7 +29,7 @@ class Policy(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A chunk of at most B cases. Each array has B rows; the last ones are padding if the chunk has fewer cases."""
+    """A chunk of at most B cases. Arrays have B rows; if there are fewer cases, the last rows are padding."""
 
     cases: slice
     """Indices of the cases, without the padding."""

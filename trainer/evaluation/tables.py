@@ -138,12 +138,12 @@ def describe_refit(refit_of: Mapping[str, Any]) -> str:
 
 
 def cases_text(cases: Mapping[str, Any]) -> str:
-    """Formats the numbers of cases, visitors and ranked items; `cases` is the entry of this name of a protocol."""
+    """Formats the numbers of cases, visitors and ranked items; `cases` is the entry `cases` of a protocol's results."""
     return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
 
 
 def is_sample(cases: Mapping[str, Any]) -> bool:
-    """Whether only a sample of the cases was evaluated; `cases` is the entry of this name of a protocol."""
+    """Whether only a sample of the cases was evaluated; `cases` is the entry `cases` of a protocol's results."""
     return bool(cases["cases"] < cases["cases_in_all"])
 
 
@@ -198,7 +198,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
     """Formats the cells of one metric, one cell per system.
 
-    The best value is bold. † marks a significant difference from the first system.
+    The best value is bold if the metric has intervals. † marks a significant difference from the first system.
+
+    Args:
+      estimates: the estimate of each system.
+      digits: number of decimals.
     """
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]

@@ -15,7 +15,7 @@ UNKNOWN_EVENT = -1
 
 
 class Queries(NamedTuple):
-    """B queries. A query asks for a ranking of the catalogue for one visitor with one history."""
+    """B queries. A query is a visitor with a history; the catalogue is ranked for it."""
 
     visitor: tf.Tensor
     """[B] int64 indices of visitors; a visitor who was not in training has an index after the vocabulary."""
