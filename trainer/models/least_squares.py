@@ -25,15 +25,19 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the vectors x [M, D] that minimize the objective, and the contribution of each row to the minimum [M].
+    """Computes the vectors x that minimize the objective of the module docstring, if all vectors y are fixed.
 
     Args:
-      vectors: [M, L, D] the vectors y of each row's entries.
-      weights: [M, L] w, at least 0; 0 for padding.
-      gramian: [D] diagonal of the Gramian of all y.
-      l2: [M] λ, above 0.
-      unobserved_weight: u.
-      is_long: whether to solve a D × D system for each row instead of L × L; the result is the same.
+      vectors: [M, L, D] the vectors y of the row's entries.
+      weights: [M, L] the weights w of the entries, at least 0; 0 marks padding.
+      gramian: [D] the diagonal of G, the Gramian of all y; the other entries of G must be 0.
+      l2: [M] the regularization λ of each row, above 0.
+      unobserved_weight: u, the weight of every pair; observed pairs have w in addition.
+      is_long: whether to solve a linear system of size D × D per row, which is faster if L > D. Otherwise the system
+        has size L × L. The result is the same.
+
+    Returns:
+      The vectors x [M, D], and the part of the minimum [M] that each row contributes.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)
@@ -57,5 +61,15 @@ def solve_rows(
 
 
 def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, unobserved_weight: float) -> tf.Tensor:
-    """[M] λ of rows with `entries` [M] entries: l2 × (entries + u × num_others) ** l2_power (Rendle et al., 2022)."""
+    """Computes λ [M], the regularization of each row: l2 × (entries + u × num_others) ** l2_power.
+
+    The formula is by Rendle et al. (RecSys 2022).
+
+    Args:
+      entries: [M] number of entries of each row.
+      num_others: number of vectors y, with which each row forms pairs.
+      l2: regularization if `l2_power` is 0.
+      l2_power: how fast λ grows with the number of entries.
+      unobserved_weight: u.
+    """
     return l2 * tf.pow(tf.cast(entries, tf.float32) + unobserved_weight * num_others, l2_power)

@@ -56,7 +56,10 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies an item table and, unless visitors are sums of their items, a visitor table; see `models.build`."""
+    """Specifies an item table and, if `history_length` is 0, a visitor table; see `models.build.ModelFile`.
+
+    If `history_length` is above 0, a visitor's vector is the sum of the vectors of their items, so it is not stored.
+    """
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -165,7 +168,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """Creates the logarithm of the scale, if the scale is learnt; otherwise the list is empty."""
+    """Creates the dense weights: the logarithm of the scale of the scores; an empty list if the scale is not learnt."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -173,7 +176,7 @@ def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variab
 
 @dataclass(frozen=True)
 class MatrixFactorization:
-    """Differentiable scores from table rows, for training and inference; see `objectives.Factors`."""
+    """Computes vectors and scores from table rows, for training and inference; see `objectives.Factors`."""
 
     config: MatrixFactorizationConfig
     """Settings of the model."""
@@ -181,11 +184,11 @@ class MatrixFactorization:
     """Type of matrix products."""
 
     def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Returns visitor vectors [B, D]; the dot product with an item vector is the score without bias.
+        """Returns visitor vectors [B, D]. A score is the dot product of visitor and item vector, plus the item bias.
 
         Args:
-          rows: [B, D] rows of the visitor table, or sums of item vectors.
-          dense: the dense weights.
+          rows: [B, D] rows of the visitor table, or the sums of item vectors from `sum_items`.
+          dense: the variables of `make_dense_variables`; empty if the scale is not learnt.
         """
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
@@ -198,9 +201,11 @@ class MatrixFactorization:
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[B, D]: the sum of each history's normalised item vectors, from item table rows [B, H, W].
+        """Returns the sum [B, D] of the item vectors of each history; each vector is normalised to length 1 before.
 
-        Only the entries with `is_entry` [B, H] are added.
+        Args:
+          rows: [B, H, W] rows of the item table, one per history entry.
+          is_entry: [B, H] bool: the entries to add; False for padding.
         """
         vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
         squares = tf.reduce_sum(tf.square(vectors), axis=2)
@@ -235,18 +240,23 @@ class MatrixFactorizationInference(tf.Module):
         visitor_items: sp.csr_matrix | None = None,
         fold_in: FoldIn | None = None,
     ) -> None:
-        """Creates the model; `fill` sets its weights. Table rows after the vocabulary are out-of-vocabulary buckets.
+        """Creates the model; `fill` sets its weights.
+
+        A table has one row per id of the vocabulary, then the rows of its out-of-vocabulary buckets.
 
         Args:
           config: settings of the model.
           num_visitors: number of visitors in the vocabulary.
-          visitor_rows: number of rows of the visitor table, at least `num_visitors`.
-          num_items: I.
-          item_rows: number of rows of the item table, at least I.
-          item_counts: [I] training events of each item. Unknown visitors get the items ranked by this number; items
-            that are unknown or have no events get a zero vector and the lowest bias. None: all rows are trained.
-          visitor_items: [V, I] number of events of each visitor with each item; needed without a visitor table.
-          fold_in: computes the vectors of visitors with a history by least squares; None: the model has no fold-in.
+          visitor_rows: number of rows of the visitor table with buckets, at least `num_visitors`.
+          num_items: I, the number of items in the vocabulary.
+          item_rows: number of rows of the item table with buckets, at least I.
+          item_counts: [I] number of training events of each item. Unknown visitors get the items ranked by this number.
+            Items without training events and unknown items get a zero vector and the lowest bias. None: every row was
+            trained, also those of the buckets, so unknown visitors and items are ranked by the rows of their buckets.
+          visitor_items: [V, I] number of events of each visitor with each item, where V is `visitor_rows`. A visitor's
+            vector is the sum of their items' vectors. None: visitors have a table, or their vectors are 0.
+          fold_in: computes the vectors of visitors from their histories, by least squares; None: the model does not
+            compute them.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
@@ -292,7 +302,7 @@ class MatrixFactorizationInference(tf.Module):
         fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """[n, D]: for each visitor of a slice, the sum of the vectors of their items."""
+        """Returns the vectors [n, D] of the n visitors in the slice: sums of the vectors of each visitor's items."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
@@ -334,7 +344,7 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums [B, D] of the histories' item vectors, and [B] bool: whether a history has a known item."""
+        """Returns the sum [B, D] of the item vectors of each history, and [B] bool: whether it has a known item."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
@@ -347,14 +357,14 @@ class MatrixFactorizationInference(tf.Module):
 
 
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
-    """[count] float32: the biases of the first `count` rows of the item table."""
+    """Computes the item biases [count] float32 from the first `count` rows of the item table, in chunks."""
     starts = range(0, count, CHUNK_ROWS)
     parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
     return np.concatenate(parts)
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows as if `second` followed `first` in one tensor; indices after the end get the last row."""
+    """Gathers rows from the concatenation of `first` and `second`; an index after its end gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

@@ -79,7 +79,10 @@ def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
-    """Creates kernel and bias of each layer, initialised as in `keras.layers.Dense`; called in a strategy's scope."""
+    """Creates kernel and bias of each layer, initialised as in `keras.layers.Dense`.
+
+    Variables that are to be trained must be created in the strategy's scope.
+    """
     sizes = [2 * config.dim, *config.hidden, 1]
     variables = []
     for layer, shape in enumerate(itertools.pairwise(sizes)):
@@ -92,13 +95,13 @@ def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable
 def predict(
     dense: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor, compute_dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """[B] float32 scores for visitor vectors [B, D] and item vectors [B, D].
+    """Returns the scores [B] float32 of pairs of a visitor and an item.
 
     Args:
-      dense: kernel and bias of each layer in sequence.
-      visitors: visitor vectors.
-      items: item vectors.
-      compute_dtype: type of matrix products.
+      dense: kernel and bias of the first layer, then those of the second layer, and so on.
+      visitors: [B, D] visitor vectors.
+      items: [B, D] item vectors.
+      compute_dtype: data type of the matrix products.
     """
     hidden = tf.cast(tf.concat([visitors, items], axis=1), compute_dtype)
     for kernel, bias in zip(dense[::2], dense[1::2], strict=True):
@@ -107,10 +110,20 @@ def predict(
 
 
 class NeuralInference(tf.Module):
-    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets have trained rows."""
+    """A trained network; see `models.interface.InferenceModel`.
+
+    Unknown visitors and items are scored by the rows of their out-of-vocabulary buckets, which are trained too.
+    """
 
     def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
-        """Creates the model with tables of these sizes; `fill` sets its weights."""
+        """Creates the model; `fill` sets its weights.
+
+        Args:
+          config: settings of the model.
+          visitor_rows: number of rows of the visitor table, with the out-of-vocabulary buckets.
+          item_rows: number of rows of the item table, with the out-of-vocabulary buckets.
+          num_items: I.
+        """
         super().__init__(name="neural")
         self._dim = config.dim
         self._num_items = num_items
