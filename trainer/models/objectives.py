@@ -32,7 +32,7 @@ Inputs = TypeVar("Inputs", bound=tuple)
 
 
 class Prepared(NamedTuple, Generic[Inputs]):
-    """Everything that the loss of a batch needs on one replica, except dense weights."""
+    """All that the loss of a batch reads on one replica, except the dense weights."""
 
     lookups: dict[str, Lookup]
     """The rows that were looked up, by table."""
@@ -41,18 +41,29 @@ class Prepared(NamedTuple, Generic[Inputs]):
 
 
 class Objective(Protocol[Inputs]):
-    """A loss over table rows; it has the same value for any number of replicas."""
+    """A loss as a function of table rows and dense weights.
+
+    Every replica computes its part of the loss. The sum of the parts is the same for any number of replicas.
+    """
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[Inputs]:
-        """Looks up the rows for a global batch; called within `Replicas.run`."""
-
-    def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
-        """Returns this replica's share of the global batch's mean loss, a scalar; pure, so that XLA can compile it.
+        """Prepares the inputs of `loss` on one replica, and looks up the table rows; must run within `Replicas.run`.
 
         Args:
-          vectors: the rows that were looked up, by table.
+          replica: index of this replica.
+          batch: the global batch, the same on every replica.
+          step: scalar int64: number of steps before this one; random numbers depend on it.
+        """
+
+    def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
+        """Returns this replica's part of the loss, a scalar; the parts add up to the mean over the global batch.
+
+        The function has no side effects, so that XLA can compile it.
+
+        Args:
+          vectors: the rows of `Prepared.lookups`, by name of the table.
           dense: the model's dense weights.
-          inputs: `Prepared.inputs`, from `prepare`.
+          inputs: `Prepared.inputs` of the same batch.
         """
 
 
@@ -79,7 +90,10 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean squared error, or another of WEIGHT_LOSSES, between the score and the weight of the event."""
+    """Mean error between the score of a visitor and an item, and the weight of their event.
+
+    `config.kind` chooses the error among WEIGHT_LOSSES, such as the squared error.
+    """
 
     config: SquaredErrorConfig
     """Settings of the loss, with the weights of the events."""
@@ -114,7 +128,7 @@ class SquaredErrorObjective:
 
 
 class Candidates(NamedTuple):
-    """The positives of a replica's rows, and the candidates that each of these rows is scored against."""
+    """The positives of the b rows of a replica, and the C candidates. Every row is scored against all candidates."""
 
     positive: tf.Tensor
     """[b] item of each row."""
@@ -139,10 +153,15 @@ class Candidates(NamedTuple):
         step: tf.Tensor,
         own: slice,
     ) -> "Candidates":
-        """Builds the positives of the rows `own`, and the candidates, which are the same on every replica.
+        """Builds the positives of a replica's rows, and the candidates. All replicas have the same candidates.
 
         Args:
-          is_valid: [B] bool: whether the row contributes to the loss; see `valid_rows`.
+          batch: the global batch.
+          is_valid: [B] bool: whether each row contributes to the loss; see `valid_rows`.
+          config: settings of the loss.
+          sampler: draws the negatives.
+          step: scalar int64: number of the step; the negatives depend on it.
+          own: the rows of the global batch that belong to this replica.
         """
         weights = tf.cast(is_valid, tf.float32) * example_weights(batch, config)
         negatives = sampler.draw(step)
@@ -163,15 +182,25 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """[B, J] items that each row looks up for itself: its history, and its positive if `positive_index` is None."""
+        """Returns the items [B, J] that each row of the global batch looks up for itself.
+
+        These are the items of its history. If `positive_index` is None, the row's positive is the last one, because it
+        may be missing among the candidates.
+        """
         if self.positive_index is not None:
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits the table rows [bJ, W] of `entries` into rows of the histories [b, H, W] and of the positives [b, W].
+        """Splits the table rows of `entries` into the rows of the histories and those of the positives.
 
-        The second result is None if the positives are among the candidates.
+        Args:
+          rows: [bJ, W] rows of the item table, for the items that `entries` returns for this replica's rows.
+          history_length: H.
+
+        Returns:
+          The rows of the histories [b, H, W], and the rows of the positives [b, W]; the latter are None if the
+          positives are among the candidates.
         """
         num_entries = history_length + (self.positive_index is None)
         rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
@@ -181,17 +210,20 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Returns indices of rows of a global batch, ascending; the positives of these rows are the in-batch candidates.
+    """Chooses the rows of a global batch that supply in-batch candidates: the positives of these rows.
 
-    The rows are evenly spaced, so that every replica has an equal share of them. Batches are shuffled, so the rows are
-    a random sample.
+    The rows are evenly spaced, so that every replica has an equal share of them. Because batches are shuffled, they are
+    a random sample nevertheless.
+
+    Returns:
+      [K] indices of rows, ascending; empty if `in_batch_negatives` is off.
     """
     count = min(batch_size, config.max_in_batch_negatives) if config.in_batch_negatives else 0
     return np.arange(count) * batch_size // max(count, 1)
 
 
 class FactorsConfig(Protocol):
-    """The settings of a dot-product model that `SampledSoftmaxObjective` reads."""
+    """The settings that `SampledSoftmaxObjective` reads from the config of a dot-product model."""
 
     @property
     def dim(self) -> int:
@@ -199,11 +231,14 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """Maximum number of item vectors whose sum is a visitor's vector; 0: visitors have an embedding table."""
+        """Maximum number of history items. If above 0, a visitor's vector is the sum of the vectors of these items.
+
+        If 0, visitors have an embedding table.
+        """
 
     @property
     def visitor_dropout(self) -> float:
-        """Share of a visitor vector's entries that a training step drops."""
+        """Share of the entries of a visitor vector that dropout sets to 0 in a training step."""
 
 
 class Factors(Protocol):
@@ -213,13 +248,23 @@ class Factors(Protocol):
     def config(self) -> FactorsConfig: ...
 
     def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns visitor vectors [b, D], computed from rows of the visitor table or sums of item vectors, [b, D]."""
+        """Returns visitor vectors [b, D].
+
+        Args:
+          rows: [b, D] rows of the visitor table, or the sums of item vectors from `sum_items`.
+          dense: the dense weights.
+        """
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[b, D]: sums of item vectors over the entries with `is_entry` [b, H]; `rows` [b, H, W]: item table rows."""
+        """Returns the sum [b, D] of the item vectors of each history.
+
+        Args:
+          rows: [b, H, W] rows of the item table, one per history entry.
+          is_entry: [b, H] bool: the entries to add; False for padding.
+        """
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] scores, for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
@@ -234,18 +279,18 @@ class SampledSoftmaxInputs(NamedTuple):
     candidates: Candidates
     """Positives and candidates."""
     keep: tf.Tensor
-    """[b, D] dropout of the visitor vectors: 0 for a dropped entry, else 1 / share kept."""
+    """[b, D] dropout of the visitor vectors: 0 for a dropped entry, else 1 / (share of entries that are kept)."""
     is_history: tf.Tensor
-    """[b, H] bool: whether there is a history entry at this position that is not the positive."""
+    """[b, H] bool: False for padding, for unknown items and for entries with the row's positive."""
 
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Cross entropy, or another of SAMPLED_LOSSES, of the positive against in-batch and sampled negatives.
+    """Loss of the positive against in-batch and sampled negatives; `config.kind` chooses it among SAMPLED_LOSSES.
 
-    A row whose item is outside the vocabulary is skipped: it does not contribute to the loss, and its item is not a
-    candidate. If visitor vectors are sums of item vectors, the positive is removed from the history, and rows whose
-    history is then empty are skipped too.
+    A row is skipped if its item is outside the vocabulary: the row does not contribute to the loss, and its item is not
+    a candidate. If visitor vectors are sums of item vectors, the positive is removed from the row's history. A row is
+    skipped too if no known item remains in its history.
     """
 
     config: SampledSoftmaxConfig
@@ -303,7 +348,16 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """[b]: squared norms of a row's visitor and positive, plus 1 / B of the sum over all sampled negatives."""
+        """Returns the L2 penalty [b] of each row, without its factor.
+
+        It is the squared norm of the row's visitor vector, plus that of its positive, plus 1 / B of the sum of the
+        squared norms of all sampled negatives.
+
+        Args:
+          visitor_rows: [b, D] rows of the visitor table, or sums of item vectors.
+          positive_rows: [b, W] rows of the item table.
+          candidate_rows: [C, W] rows of the item table; the sampled negatives are last.
+        """
         read = tf.concat([visitor_rows, positive_rows], axis=1)
         negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
@@ -312,19 +366,24 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: whether the item of each history entry is in the vocabulary; False for padding."""
+    """Returns [B, H] bool: whether each history entry is an item below `num_items`; False for padding."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: like `known_entries`, but False for entries with the row's positive."""
+    """Returns [B, H] bool: like `known_entries`, but also False for entries that equal the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
-    """[B] bool: whether each row contributes to the loss.
+    """Returns [B] bool: whether each row contributes to the loss; False for padding.
 
-    The row's item must be in the vocabulary. If H > 0, at least one `is_entry` [B, H] of the row must be True.
+    The row's item must have an index below `num_items`. If H > 0, the row must have a history entry too.
+
+    Args:
+      batch: the global batch.
+      num_items: number of items that can be positives.
+      is_entry: [B, H] bool: whether there is a history entry that the model reads.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid
@@ -333,14 +392,18 @@ def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """Creates a sampler that draws from the items with training events.
+    """Creates a sampler that draws negatives from the items with training events.
 
-    The logQ correction needs to know how often each item is an in-batch candidate, so the items are counted in an epoch
-    of batches. Counts of training events would be too high, because rows without a history are skipped.
+    The logQ correction needs to know how often each item is an in-batch candidate. Therefore this function reads the
+    batches of one epoch and counts the items of the valid rows. The numbers of training events would be too high,
+    because rows without a history are skipped.
 
     Args:
-      entries: selects the history entries that the model reads, given a batch and the number of items:
-        `known_entries` or `history_without_target`.
+      loss: settings of the loss.
+      dataset: the dataset of the run.
+      config: settings of the run.
+      entries: `known_entries` or `history_without_target`: function of a batch and the number of items that selects the
+        history entries that the model reads.
     """
     num_items = dataset.num_trained_items
 
@@ -368,14 +431,15 @@ def negative_sampler(
 
 
 def compute_dtype(config: RunConfig) -> tf.DType:
-    """Returns the data type of matrix products."""
+    """Returns the data type of matrix products: bfloat16 if `mixed_precision` is on, else float32."""
     return tf.bfloat16 if config.mixed_precision else tf.float32
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """[B] float32 weights of examples, by event kind and age.
+    """Returns the weight [B] float32 of each row: the batch's weight, halved for every `half_life_days` of age.
 
-    Only proportions matter, so ages are relative to the newest row of the batch.
+    Only the proportions of the weights in a batch matter, so the age is the time before the batch's newest row. If
+    `half_life_days` is None, the age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight
@@ -384,24 +448,40 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns the slice of a global batch that belongs to a replica."""
+    """Returns the slice of the rows of a global batch that belongs to a replica.
+
+    Args:
+      batch: the global batch.
+      replica: index of the replica.
+      replicas: number of replicas, R.
+    """
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
-    """Returns an inverted-dropout mask: 0 for a dropped entry, else 1 / share kept; see `keep_mask`."""
+    """Returns a random mask for inverted dropout: 0 for a share `rate` of the entries, else 1 / (1 - rate).
+
+    See `keep_mask` for the arguments.
+    """
     return keep_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
 
 
 def keep_mask(
     shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
 ) -> tf.Tensor:
-    """Returns the slice `rows` of a random float32 mask of `shape`: 0 for a share `rate` of the entries, else 1.
+    """Returns a part of a random float32 mask: 0 for a share `rate` of the entries, else 1.
 
-    The first axis is the global batch. An entry depends only on the seed, the step, its position in the global batch
-    and `stream`, which differs between the masks of a step. So the mask is the same for any number of replicas. Random
-    numbers are drawn for the slice only.
+    An entry depends only on the seed, the step, the stream and its position in the whole mask. Therefore the mask does
+    not depend on the number of replicas, although each replica draws random numbers only for its own rows.
+
+    Args:
+      shape: shape of the whole mask; the first axis is the rows of the global batch.
+      rate: share of zeros.
+      seed: seed of the run.
+      step: scalar int64: number of the step.
+      stream: number of the mask; the masks of one step need different numbers.
+      rows: the rows of the mask to return.
     """
     begin, end, _ = rows.indices(shape[0])
     own_shape = [end - begin, *shape[1:]]

@@ -56,14 +56,14 @@ class ItemFacts(NamedTuple):
     popularity: np.ndarray
     """[I] float32 log(1 + events)."""
     recent_popularity: np.ndarray
-    """[I] float32 log(1 + events), where only the latest tenth of all events is counted."""
+    """[I] float32 log(1 + events); only events among the latest tenth of all training events are counted."""
     repeat_rate: np.ndarray
-    """[I] float32: among the item's events with a history, the share whose history contains the item. It is smoothed
-    towards the mean of all items."""
+    """[I] float32: how often an event with the item is a repetition. Among the item's events with a history, it is the
+    share whose history contains the item, smoothed towards the mean of all items."""
 
 
 class Layers(NamedTuple):
-    """The network's weights, and the means and deviations that normalise its inputs."""
+    """The network's weights, and the means and standard deviations that normalise its inputs."""
 
     mean: np.ndarray | tf.Tensor
     """[F] mean of each feature."""
@@ -80,14 +80,14 @@ class Layers(NamedTuple):
     last: np.ndarray | tf.Tensor
     """[U2, 1] weights of the output."""
     scale: np.ndarray | tf.Tensor
-    """[] factor of the towers' score in the output."""
+    """Scalar: factor of the towers' score, which is added to the network's output."""
 
 
 class SecondStage(NamedTuple):
-    """A trained second stage."""
+    """All arrays of a trained second stage."""
 
     walk: Weights
-    """The walk that supplies candidates, counted with the powers of WALK."""
+    """Weights of the item walk that supplies candidates; the walk has the settings WALK."""
     facts: ItemFacts
     """Statistics of the items in the training events."""
     layers: Layers
@@ -95,23 +95,23 @@ class SecondStage(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The candidates of queries, with their features."""
+    """The candidates of B queries, with the inputs of the network."""
 
     item: tf.Tensor
     """[B, C] int64 indices; arbitrary where `is_candidate` is False."""
     is_candidate: tf.Tensor
-    """[B, C] bool; no item is a candidate twice."""
+    """[B, C] bool: whether there is a candidate in this column; no item is a candidate of a query twice."""
     score: tf.Tensor
-    """[B, C] scores by the towers, with return bonuses."""
+    """[B, C] the towers' scores of the candidates, with return bonuses."""
     feature: tf.Tensor
     """[B, C, F] features of the candidates."""
 
 
 class Entries(NamedTuple):
-    """The latest entries of histories: how often and how recently the item of each entry occurs."""
+    """For each of the latest L entries of a history, how often and how recently the entry's item occurs among them."""
 
     is_first: tf.Tensor
-    """[B, L] bool: whether the entry is the first, and so the newest, with its item."""
+    """[B, L] bool: whether the entry is the newest one with its item; False for padding."""
     newest: tf.Tensor
     """[B, L] age of the item's newest entry; the age of an entry is the number of later entries."""
     oldest: tf.Tensor
@@ -121,22 +121,32 @@ class Entries(NamedTuple):
     recency: tf.Tensor
     """[B, L] sum of 1 / (1 + age) over the item's entries."""
     bonus: tf.Tensor
-    """[B, L] sum of the return bonuses of the item's entries."""
+    """[B, L] sum of the towers' return bonuses of the item's entries."""
 
 
 def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """Returns scores [...] of candidates, from their features [..., F] and their scores by the towers [...]."""
+    """Computes the final scores of candidates: the network's output plus the scaled score of the towers.
+
+    Args:
+      layers: weights of the network.
+      feature: [..., F] features of the candidates.
+      score: [...] the towers' scores of the candidates, with return bonuses.
+
+    Returns:
+      [...] scores.
+    """
     hidden = tf.nn.gelu(tf.tensordot((feature - layers.mean) / layers.deviation, layers.first, 1) + layers.first_bias)
     hidden = tf.nn.gelu(tf.tensordot(hidden, layers.second, 1) + layers.second_bias)
     return tf.tensordot(hidden, layers.last, 1)[..., 0] + layers.scale * score
 
 
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
-    """Computes, for each entry of a history, how often and how recently its item occurs.
+    """Computes, for each entry of a history, how often and how recently the entry's item occurs.
 
     Args:
-      history: the latest L entries.
-      bonuses: [B, H] return bonuses of the latest H ≤ L entries.
+      history: the latest L entries of each history.
+      bonuses: [B, H] the towers' return bonuses; the towers read only the latest H ≤ L entries, so later columns have
+        no bonus.
     """
     item = tf.where(history.is_entry, history.item, -1)
     is_same = tf.equal(item[:, :, None], item[:, None, :]) & history.is_entry[:, :, None]
@@ -155,12 +165,19 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 class RerankedTowers(tf.Module):
     """Towers with a second stage; see `models.interface.InferenceModel`.
 
-    The towers alone compute `pair_scores` and `item_similarities`. Visitors without a known item in their history get
-    popular items.
+    The second stage changes only the ranking of the catalogue. The methods `pair_scores` and `item_similarities` return
+    the results of the towers alone. Visitors without a known item in their history get popular items.
     """
 
     def __init__(self, towers: TowersInference, num_items: int) -> None:
-        """Wraps the towers of I items; `fill` sets their weights, and `fill_stage` those of the second stage."""
+        """Adds a second stage without weights to the towers.
+
+        `fill` sets the weights of the towers, and `fill_stage` sets the weights of the second stage.
+
+        Args:
+          towers: the towers.
+          num_items: I.
+        """
         super().__init__(name="reranked_towers")
         self._towers, self._num_items = towers, num_items
         self._walk = NeighbourInference(WALK, np.zeros(num_items, np.int64))
@@ -173,13 +190,16 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets the walk and the item facts that the features are computed from."""
+        """Sets all inputs of the features: the weights of the item walk and the statistics of the items.
+
+        After this and `fill`, `candidates` can be called; the network needs no weights for it.
+        """
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
             variable.assign(value)
 
     def fill_stage(self, stage: SecondStage) -> None:
-        """Sets all weights of the second stage."""
+        """Sets all weights of the second stage: the walk, the statistics of the items, and the network."""
         self.fill_facts(stage.walk, stage.facts)
         for variable, value in zip(self._layers, stage.layers, strict=True):
             variable.assign(value)
@@ -192,7 +212,7 @@ class RerankedTowers(tf.Module):
         return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
 
     def candidates(self, queries: Queries) -> Candidates:
-        """Returns the candidates of queries, with the inputs of the network."""
+        """Returns the candidates of the queries and their features; training the network needs them."""
         return self._find(queries, self._towers.score_in_parts(queries))
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -202,7 +222,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """Returns the candidates of queries; `first` contains the towers' scores."""
+        """Returns the candidates of the queries and their features, given the towers' scores `first`."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
@@ -216,7 +236,19 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns items [B, C] (of the history, of the towers, of the walk), and [B, C] bool: which are candidates."""
+        """Chooses the candidates: L columns from the history, then NUM_BEST from the towers and as many from the walk.
+
+        An item that an earlier source has chosen is not chosen again.
+
+        Args:
+          history: the latest L entries of each history.
+          entries: statistics of the same entries.
+          tower: [B, I] the towers' scores without return bonuses.
+          walk: [B, I] the walk's scores; 0 for items that the walk does not reach.
+
+        Returns:
+          Item indices [B, C], and [B, C] bool: whether the column has a candidate; if not, its index is arbitrary.
+        """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
         of_tower = tf.math.top_k(_mask_items(tower, of_history, history.is_entry), count)
@@ -230,9 +262,17 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """Returns the features that differ between a query's candidates, each [B, C]; they come first in FEATURES.
+        """Computes the features that differ between the candidates of a query.
 
-        `tower` and `walk` are the candidates' scores [B, C].
+        Args:
+          item: [B, C] item indices.
+          is_candidate: [B, C] bool: whether the column has a candidate.
+          tower: [B, C] the towers' scores of the candidates, without return bonuses.
+          walk: [B, C] the walk's scores of the candidates.
+          entries: statistics of the latest entries of the histories.
+
+        Returns:
+          Features [B, C] in the order of FEATURES, where they come before those of `_query_features`.
         """
 
         def of_entries(column: tf.Tensor) -> tf.Tensor:
@@ -252,7 +292,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features that all candidates of a query share, each [B]; they come last in FEATURES."""
+        """Returns the features [B] that are the same for all candidates of a query; they are the last of FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -265,7 +305,13 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """[B, I]: `score` [B, C] for the candidates; other items have lower scores, in the order of `tower` [B, I]."""
+    """Returns scores [B, I] of all items that rank the candidates first.
+
+    Args:
+      tower: [B, I] the towers' scores; they rank the other items, and are lowered if a candidate has a lower score.
+      found: the candidates.
+      score: [B, C] the final scores of the candidates.
+    """
     entries = tf.where(found.is_candidate)
     index = tf.stack([entries[:, 0], tf.gather_nd(found.item, entries)], axis=1)
     least = tf.reduce_min(tf.where(found.is_candidate, score, np.inf), axis=1, keepdims=True)
@@ -274,24 +320,36 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns scores [B, I] with _NEVER for the items [B, n] where `is_item` [B, n] is True."""
+    """Returns a copy of `scores` where some items have the score _NEVER.
+
+    Args:
+      scores: [B, I].
+      items: [B, n] indices of the items to mask.
+      is_item: [B, n] bool: False for indices to ignore.
+    """
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """[B, C]: the values of `column` [B, L] for the candidates from the history; 0 for all other candidates."""
+    """Extends a column of `Entries` [B, L] to all candidates [B, C].
+
+    Candidates from the history are in the first L columns and keep their values; all other columns are 0.
+    """
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """[B, C] log(1 + rank) of each candidate by `score`; the best candidate has rank 0."""
+    """Returns log(1 + rank) [B, C], where rank is the number of candidates of the query with a higher score [B, C].
+
+    Candidates with equal scores rank in the order of the columns.
+    """
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 
 
 def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """[B, C] score minus the score of the best candidate; at most 0 for candidates."""
+    """Returns each score [B, C] minus the score of the query's best candidate; at most 0 for candidates."""
     return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)
