@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """The comparison of a trained second stage with the towers alone."""
+    """How much better the ranking is with a trained second stage than with the towers alone."""
 
     step: int
     """Step of the towers' checkpoint that the second stage belongs to."""
@@ -39,17 +39,17 @@ class SecondStageRecord:
 
     @property
     def is_used(self) -> bool:
-        """Whether the second stage ranks better than the towers alone."""
+        """Whether the run uses its second stage: only if the ranking is better than by the towers alone."""
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the result of the comparison, as JSON values."""
+        """Returns the compared metrics and `is_used` as JSON values, without the step and the checksum."""
         values = {"is_used": self.is_used, "metric": self.metric, "cases": self.cases}
         return values | {"towers": self.towers, "second_stage": self.second_stage}
 
 
 def encode_second_stage(stage: SecondStage) -> bytes:
-    """Encodes the weights as a .npz file; equal weights give equal bytes."""
+    """Encodes the arrays of a second stage as the content of a .npz file; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"walk_{name}": np.asarray(table) for name, table in stage.walk.tables.items()}
     arrays |= {"walk_powers": stage.walk.dense[0]} | stage.facts._asdict() | stage.layers._asdict()
@@ -58,7 +58,13 @@ def encode_second_stage(stage: SecondStage) -> bytes:
 
 
 def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) -> None:
-    """Writes the encoded weights, then the record, which marks them as complete."""
+    """Writes second_stage.npz, then second_stage.json. The second file marks the first one as complete.
+
+    Args:
+      workdir: directory of the run.
+      content: content of the .npz file, from `encode_second_stage`.
+      record: content of the JSON file.
+    """
     storage.check_ownership(workdir)
     storage.write_bytes(RunLayout(workdir).second_stage_arrays, content)
     storage.write_bytes(
@@ -67,7 +73,11 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
-    """Reads second_stage.json; returns None if there is no such file (yet)."""
+    """Reads second_stage.json; returns None if the run has no second stage, or its training is not finished.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     path = RunLayout(workdir).second_stage
     if not storage.exists(path):
         return None
@@ -76,7 +86,13 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of `run`, if it has one, to `workdir`; there, it belongs to the checkpoint of `step`."""
+    """Copies the second stage of a run to another run; does nothing if there is none.
+
+    Args:
+      run: directory of the run with the second stage.
+      workdir: directory of the run that gets the copy.
+      step: step of the checkpoint in `workdir` that the copy belongs to.
+    """
     record = read_record_of_stage(run)
     if record is not None:
         content = storage.read_bytes(RunLayout(run).second_stage_arrays)
@@ -84,7 +100,17 @@ def copy_second_stage(run: str, workdir: str, step: int) -> None:
 
 
 def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items: int) -> InferenceModel:
-    """Adds the run's second stage to `model` if it improves the ranking and belongs to the checkpoint of `step`.
+    """Adds the second stage of a run to its model.
+
+    Args:
+      model: the model with the weights of the checkpoint of `step`.
+      workdir: directory of the run.
+      step: step of the checkpoint.
+      num_items: I.
+
+    Returns:
+      `model` with the second stage. Without a second stage, or if it does not improve the ranking: `model` itself. If
+      the second stage belongs to another checkpoint: `model` itself, and a warning is logged.
 
     Raises:
       ValueError: a file of the second stage is damaged.

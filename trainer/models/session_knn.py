@@ -34,13 +34,14 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables: a row per (timeline, item) pair, and a row per timeline; see `models.build.ModelFile`.
+    """Specifies two tables with one column; see `models.build.ModelFile`.
 
-    The number of pairs is not known before the timelines are read. The table `item` has enough rows for any possible
-    number, so its last rows may remain unused.
+    `item` has a row per (timeline, item) pair, with the index of the item. `length` has a row per timeline, with its
+    number of items. The number of pairs is known only after the timelines are read, so `item` has as many rows as there
+    can be pairs at most, and its last rows may remain unused.
 
     Raises:
-      ValueError: there are too many items.
+      ValueError: the tables cannot store the indices of so many items.
     """
     check_item_indices(dataset, "session kNN")
     num_timelines = dataset.max_training_timelines
@@ -49,7 +50,7 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
 
 
 def _numbered_rows(count: int) -> TableRows:
-    """Specifies a table with one column; the id of a row is its number."""
+    """Specifies a table of `count` rows with one column; the id of a row is its number."""
     return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 
@@ -81,10 +82,14 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the timelines, the latest first; see `models.build.CountedModelFile`.
+    """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
 
-    In the yielded rows, `total` is the number of (timeline, item) pairs. `kept` is the number of pairs whose timeline
-    is among the latest `max_timelines` timelines of the item.
+    `CountedRows.total` is the number of (timeline, item) pairs of the replica. `CountedRows.kept` is the number of
+    pairs that inference uses: the timeline must be among the latest `max_timelines` timelines with the item.
+
+    Args:
+      model: settings of the model.
+      baskets: [T, I] items of the timelines, latest timeline first.
     """
 
     def count(_: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:
@@ -97,25 +102,31 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """Counts a session kNN and returns its weights, without writing a checkpoint; see `row_counter`."""
+    """Returns the weights of a session kNN without writing a checkpoint.
+
+    Args:
+      model: settings of the model.
+      baskets: [T, I] items of the timelines, latest timeline first.
+      combination: index of the combination of powers in `model.combinations`.
+    """
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
 
 
 class SessionKnnInference(tf.Module):
-    """A counted session kNN; see `models.interface.InferenceModel`.
+    """A session kNN that ranks; see `models.interface.InferenceModel`.
 
-    Items that are in no similar timeline rank last, by popularity.
+    Items that are in none of the most similar timelines rank behind all others, by popularity.
     """
 
     def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:
-        """Creates the model; `fill` sets its timelines.
+        """Creates the model; `fill` sets its timelines and powers.
 
         Args:
           config: settings of the model.
-          item_counts: [I] training events of each item.
-          num_timelines: maximum number of timelines.
-          num_entries: maximum number of (timeline, item) pairs.
+          item_counts: [I] number of training events of each item.
+          num_timelines: maximum of T.
+          num_entries: maximum of N.
         """
         super().__init__(name=config.kind)
         self._num_items, self._max_entries = len(item_counts), config.max_entries

@@ -21,16 +21,24 @@ _MAX_DENSE_TIMELINES = 16_384
 
 
 class _Similar(NamedTuple):
-    """The most similar timelines of each query."""
+    """The K most similar timelines of each query; fewer columns if no query has K similar timelines."""
 
     timeline: tf.Tensor
-    """[B, K] int32."""
+    """[B, K] int32 indices of timelines."""
     similarity: tf.Tensor
-    """[B, K] float32, descending; at most 0 for timelines that share no item with the history."""
+    """[B, K] float32 similarities, descending; 0 or negative for timelines that share no item with the history."""
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """[N] bool: whether each entry of `baskets` [T, I] is one of the first `max_timelines` entries of its item."""
+    """Finds the first `max_timelines` timelines of each item, the only ones that are searched for similar timelines.
+
+    Args:
+      baskets: [T, I] items of the timelines, latest timeline first; N pairs are stored.
+      max_timelines: maximum number of timelines per item.
+
+    Returns:
+      [N] bool: whether the stored (timeline, item) pair is among the first ones of its item.
+    """
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
     is_sampled = np.empty(len(order), bool)
@@ -39,13 +47,20 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """The items of each timeline, and the timelines of each item, latest first.
+    """Variables with the items of each timeline, and with the latest timelines of each item.
 
-    If timelines are equally similar, the latest one comes first.
+    If two timelines are equally similar to a history, the later one is preferred.
     """
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
-        """Creates variables for up to `num_timelines` timelines and `num_entries` (timeline, item) pairs."""
+        """Creates empty variables.
+
+        Args:
+          config: settings of the session kNN.
+          num_items: I.
+          num_timelines: maximum of T.
+          num_entries: maximum of N.
+        """
         super().__init__()
         self._config, self._num_items, self._num_timelines = config, num_items, num_timelines
         self._items = make_variable((num_entries,), "items", np.int32)
@@ -57,11 +72,11 @@ class TimelineLists(tf.Module):
         self._block_queries = max(_MAX_PAIRS // largest, 1)
 
     def fill(self, baskets: sp.csr_matrix, factors: np.ndarray) -> None:
-        """Replaces the timelines.
+        """Sets the timelines.
 
         Args:
-          baskets: [T, I], the items of each timeline, latest timeline first.
-          factors: [T]; the similarity of a history to timeline t is multiplied by `factors[t]`.
+          baskets: [T, I] items of the timelines, latest timeline first.
+          factors: [T] factor of the similarity of each timeline to any history.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
@@ -76,7 +91,17 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: for each item, the sum of the similarities of the most similar timelines that contain it."""
+        """Computes the score of each item: the sum of the similarities of the timelines that contain the item.
+
+        The sum is only over the K timelines that are most similar to the query.
+
+        Args:
+          entries: the history entries of all queries, with weights.
+          num_queries: B.
+
+        Returns:
+          [B, I] float32 scores; 0 for items in none of these timelines.
+        """
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)
         bounds = tf.searchsorted(entries.query, tf.range(num_blocks + 1, dtype=tf.int64) * size)
@@ -112,9 +137,12 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Finds each query's most similar timelines, from the weights [P] of (query, timeline) pairs [P].
+        """Finds each query's most similar timelines in a dense array [B, T], which is fast for few timelines.
 
-        Fast for few timelines.
+        Args:
+          pair: [P] int64 (query, timeline) pairs as query × maximum of T + timeline; a pair may occur several times.
+          weight: [P] weights of the entries; those of the same pair are added up.
+          num_queries: B.
         """
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
@@ -122,7 +150,10 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`, but fast if there are many timelines and most of them share no item with the history."""
+        """Like `_best_of_all`, but considers only timelines that share an item with the history.
+
+        This is fast if there are many timelines and most of them share no item with the history.
+        """
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties
@@ -140,7 +171,10 @@ def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) ->
 
 
 def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
-    """[P] int32: the row of each value; TensorFlow's `value_rowids` would need memory for rows × the longest row."""
+    """Returns the index of the list [P] int32 that each of the P values belongs to.
+
+    TensorFlow's `value_rowids` returns the same, but needs memory for (number of lists) × (longest list) values.
+    """
     starts, total = lists.row_splits[1:-1], tf.size(lists.flat_values)
     is_start = tf.scatter_nd(starts[:, None], tf.ones_like(starts), [total + 1])
     return tf.cumsum(is_start)[:-1]

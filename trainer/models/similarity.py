@@ -7,7 +7,14 @@ import tensorflow as tf
 
 
 def cosines(vectors: tf.Tensor | tf.Variable, item: tf.Tensor) -> tf.Tensor:
-    """[B, I] float32 cosines between the vectors of items [B] and all vectors [I, D]; 0 for a vector of zeros."""
+    """Returns the cosines [B, I] float32 between the vectors of some items and the vectors of all items.
+
+    The cosine with a vector of zeros is 0.
+
+    Args:
+      vectors: [I, D] vectors of all items.
+      item: [B] indices of the items to compare with all items.
+    """
     selected = tf.gather(vectors, item)
     # dividing the products by the norms avoids [I, D] normalised vectors for every request
     lengths = tf.norm(selected, axis=1)[:, None] * tf.norm(vectors, axis=1)

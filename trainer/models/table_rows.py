@@ -21,18 +21,18 @@ class TableRows(NamedTuple):
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns the id of each row, ids of the vocabulary first; a warm start copies rows with equal ids."""
+    """Returns the id of each row; those of a vocabulary come first. A warm start copies the rows with equal ids."""
 
 
 class CountedRows(NamedTuple):
-    """A part of the table rows of a model that `solver=count` computes."""
+    """Consecutive rows of a model's tables, as `solver=count` computes them."""
 
     tables: Mapping[str, np.ndarray]
-    """The next n rows of a replica for each table, by name: [n, width] float32; n may differ between tables."""
+    """The replica's next n rows of each table, [n, width] float32, by the table's name; n may differ by table."""
     kept: float
     """Sum of the counts that these rows store."""
     total: float
-    """Sum of the counts that these rows would store if the settings dropped none."""
+    """Sum of the counts that these rows would store if no setting limited how many are stored."""
 
 
 RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
@@ -40,10 +40,14 @@ RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:
-    """Checks that a table can store item indices.
+    """Checks that the float32 tables of a model can store the index of every item exactly.
+
+    Args:
+      dataset: the dataset.
+      model: name of the model in the error message.
 
     Raises:
-      ValueError: there are too many items.
+      ValueError: the vocabulary has more than 2^24 items.
     """
     count = dataset.num_items
     if count > _MAX_ITEMS:
@@ -54,23 +58,44 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """Specifies a row for each index of a vocabulary: first its ids, then its out-of-vocabulary buckets."""
+    """Specifies a table with a row for each id of a vocabulary, then a row for each of its out-of-vocabulary buckets.
+
+    Args:
+      dataset: the dataset.
+      name: the vocabulary.
+      width: number of columns of the table.
+    """
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Specifies a row for each of the first `count` ids of a vocabulary, and one row for all other ids."""
+    """Specifies a table with a row for each of the first `count` ids of a vocabulary, then one row for all other ids.
+
+    Args:
+      dataset: the dataset.
+      name: the vocabulary.
+      count: number of ids that have a row of their own.
+      width: number of columns of the table.
+    """
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
-    """Returns a row id for each index of a vocabulary; it names the id or bucket, and does not depend on the index."""
+    """Returns a row id for each index of a vocabulary.
+
+    A row id contains the vocabulary's id or the number of the bucket, but not the index. Therefore it identifies the
+    same id in another dataset, where the id may have another index.
+    """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
     return ids + [f"bucket {number} of {buckets}" for number in range(buckets)]
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a row belongs to a single id of the vocabulary; other rows are shared by several ids."""
+    """Returns whether a row belongs to a single id of a vocabulary. Several ids share each of the other rows.
+
+    Args:
+      row_id: id of the row, from `TableRows.ids`.
+    """
     return row_id.startswith(_ID)

@@ -23,17 +23,23 @@ _ALIGNMENT_BYTES = 64
 
 
 def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = np.float32) -> tf.Variable:
-    """Creates a variable of zeros that takes no memory until it is filled; `dtype` must have 4 bytes."""
+    """Creates a variable of zeros that takes no memory until it is filled.
+
+    Args:
+      shape: shape of the variable.
+      name: name of the variable.
+      dtype: type of the entries; must have 4 bytes.
+    """
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
 def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
-    """Fills a variable [N, …] with the rows first … first + N - 1 of a table.
+    """Fills a variable with N consecutive rows of a table.
 
     Args:
-      variable: the variable; its old values are dropped.
-      read: returns the rows of a slice of the table.
-      first: index of the first row.
+      variable: [N, …] variable to fill; its memory is freed first.
+      read: returns the rows of the table in a slice.
+      first: index of the first of the N rows in the table.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
@@ -46,12 +52,12 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
 
 def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed: np.ndarray | None) -> None:
-    """Fills needed rows of a variable [N, …] that only `tf.gather` reads.
+    """Fills the needed rows of a variable in place. Only `tf.gather` may read the variable.
 
     Args:
-      variable: the variable.
-      read: returns the rows of a slice.
-      needed: indices of rows to read, each below N; other rows keep their values. None: all rows are read.
+      variable: [N, …] variable to fill; row r of the variable is row r of the table.
+      read: returns the rows of the table in a slice.
+      needed: indices of the rows to fill, each below N; other rows keep their values. None: all rows.
     """
     if needed is None:
         fill(variable, read)
@@ -64,20 +70,24 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices of at most CHUNK_ROWS rows that contain all `rows`, given in ascending order, and few others."""
+    """Returns slices that contain all needed rows and few others, each with at most CHUNK_ROWS rows.
+
+    Args:
+      rows: indices of the needed rows, ascending.
+    """
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
 def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Yields lists of consecutive spans, with about CHUNK_ROWS rows each; an update per span would be slow."""
+    """Groups consecutive spans into lists with about CHUNK_ROWS rows each, because an update per span would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
     for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Returns zeros at an aligned address; the system allocates their pages only when they are written to."""
+    """Returns an array of zeros at an aligned address; the system allocates a memory page at the first write to it."""
     num_bytes = int(np.prod(shape)) * 4
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT_BYTES
@@ -85,5 +95,5 @@ def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
 
 
 def _share(values: np.ndarray) -> tf.Tensor:
-    """Returns a tensor that shares the array's memory; `tf.constant` would copy it."""
+    """Returns a tensor that shares the array's memory, unlike `tf.constant`, which copies the array."""
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__())

@@ -19,39 +19,43 @@ from trainer.runs.record import RunRecord, check_checkpoint, read_record, traini
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run with its dataset and its best model."""
+    """A finished or running training run, opened with its dataset and the model of its best checkpoint."""
 
     record: RunRecord
     """Settings and environment of the run."""
     dataset: Dataset
     """Dataset that the run was trained on."""
     model: ServedModel
-    """Model with the weights of the best checkpoint, or a blend of several models."""
+    """The model with the weights of the best checkpoint; for a blend, the blend of several models."""
     step: int
     """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """Step of the checkpoint of each part of the blend, or of the run itself, by the directory of the run."""
+    """Step of each checkpoint that the model is loaded from, by the directory of its run. A blend has an entry for each
+    part, any other run has one for itself."""
     blend: BlendRecord | None = None
-    """The parts and weights of the blend; None: the model is not a blend."""
+    """Parts and weights of the blend; None if the model is not a blend."""
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
-    """Opens a run.
+    """Opens a run: reads its record, opens its dataset, and loads its model.
 
     Args:
       workdir: directory of the run.
-      data: directory of the run's dataset; by default the path that the run was trained from.
-      replicas: all workers open the run together and choose the same checkpoint.
+      data: directory of the run's dataset. None: the path that the run was trained from.
+      replicas: replicas of the workers that call this together; all choose the same checkpoint. None: this process
+        calls it alone.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.
-      ValueError: there is no run or no checkpoint, or the run was trained on another dataset.
+      ValueError: there is no run, it has no intact checkpoint, or it was trained on another dataset.
     """
     record = read_record(workdir)
     try:
         dataset = open_dataset(data or record.data)
     except ContractError as error:
-        hint = "" if data else f" (the run at {workdir} was trained from this path; if it has moved, use --data)"
+        hint = (
+            "" if data else f" (the run at {workdir} was trained from this path; if the dataset has moved, use --data)"
+        )
         raise ContractError(f"{error}{hint}") from error
     dataset, blend = training_view(record, dataset), read_blend(workdir)
     if blend is None:
@@ -64,18 +68,35 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
 
 
 def part_directory(workdir: str, part: str) -> str:
-    """Returns the directory of `part`, one of the runs in the blend of the run at `workdir`."""
+    """Returns the directory of a part of a blend.
+
+    Args:
+      workdir: directory of the run with the blend.
+      part: an entry of `BlendRecord.parts`: a path relative to `workdir`, or OWN_RUN for the run itself.
+    """
     return workdir if part == OWN_RUN else join(workdir, part)
 
 
 def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
-    """Loads a run as a part of a blend."""
+    """Loads the model of a run as a part of a blend.
+
+    Args:
+      workdir: directory of the run that is the part.
+      step: step of its checkpoint.
+      dataset: the dataset that the run was trained on.
+    """
     record = read_record(workdir)
     return Part(load_inference_model(workdir, record, step, dataset), record.config.model.has_sums)
 
 
 def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> BlendInference:
-    """Builds a blend, with the trends right after the last event of the dataset."""
+    """Builds a blend of loaded models. The trends of items are those at the time of the dataset's last event.
+
+    Args:
+      parts: the models, in the order of `blend.parts`.
+      blend: the weights.
+      dataset: supplies the popularity and the trends of items.
+    """
     return BlendInference(
         parts,
         weights=blend.weights,
@@ -85,7 +106,13 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
-    """Loads the model of a run from its complete checkpoint of `step`.
+    """Loads the model of a run from a checkpoint, with the run's second stage if it has one.
+
+    Args:
+      workdir: directory of the run.
+      record: record of the run.
+      step: step of a complete checkpoint.
+      dataset: the dataset that the run was trained on.
 
     Raises:
       ValueError: the run was trained on another dataset, or the checkpoint belongs to another run.

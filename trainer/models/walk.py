@@ -49,7 +49,12 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`."""
+    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
+
+    Args:
+      model: settings of the walk.
+      baskets: [T, I], 1 if the timeline contains the item.
+    """
 
     def count(combination: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:
         items = np.arange(replica, baskets.shape[1], num_replicas)
@@ -62,15 +67,19 @@ def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
 def walk_rows(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray
 ) -> Iterator[NeighbourRows]:
-    """Yields the neighbours of `items`, in blocks of consecutive `items`; an item is a neighbour of itself.
+    """Computes the neighbours of each item i in `items`: the N items j with the highest weights W_ij above 0.
 
-    Ties go to the lower index. An item's neighbours do not depend on the other entries of `items` or on the blocks.
+    An item may be its own neighbour. Among items j with equal weights, those with lower indices are preferred. The
+    neighbours of an item do not depend on which other items are given.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      powers: the combination of powers.
+      powers: the powers in the formula of W_ij.
       num_neighbours: N.
-      items: item indices.
+      items: indices of the items whose neighbours are computed.
+
+    Yields:
+      The neighbours of a block of consecutive entries of `items`; the blocks are in the order of `items`.
     """
     item_visitors = np.maximum(np.bincount(baskets.indices, minlength=baskets.shape[1]), 1).astype(np.float32)
     visitor_items = np.maximum(np.diff(baskets.indptr), 1).astype(np.float32)
@@ -93,7 +102,14 @@ def walk_rows(
 def count_walk(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
 ) -> Weights:
-    """Counts a walk over all items and returns its weights; calls `on_block` after each block. See `walk_rows`."""
+    """Returns the weights of a walk over all items without writing a checkpoint.
+
+    Args:
+      baskets: [T, I], 1 if the timeline contains the item.
+      powers: the powers in the formula of W_ij.
+      num_neighbours: N.
+      on_block: called after each block of items, for example to show the progress.
+    """
     parts = []
     for rows in walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])):
         parts.append(rows)
