@@ -70,7 +70,7 @@ of zero give the same NDCG@20, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the tables that `NextItemObjective` reads; see `models.build.ModelFile`."""
+    """Specifies the tables that the field `NextItemObjective.tables` describes; see `models.build.ModelFile`."""
     features, width = read_item_features(dataset), item_width(model)
     rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items, width)}
     if features.width:
@@ -86,7 +86,9 @@ def training_model(
 ) -> TrainingModel:
     """Builds the towers, with the sampled-softmax objective."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
-        raise ValueError("the towers predict no event weights; set loss.kind=sampled_softmax")
+        raise ValueError(
+            "the towers predict no event weights, so they need the sampled-softmax loss; set loss.kind=sampled_softmax"
+        )
     with replicas.strategy.scope():
         dense = make_dense_variables(model, len(dataset.manifest.event_kinds), config.seed)
     objective = NextItemObjective(
@@ -161,7 +163,7 @@ def diagram(model: TowersConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 class History(NamedTuple):
-    """The latest events of visitors, newest first."""
+    """The H latest events of each of B visitors, newest first."""
 
     item: tf.Tensor
     """[B, H] item indices; arbitrary where `is_entry` is False."""
@@ -176,7 +178,14 @@ class History(NamedTuple):
 
     @classmethod
     def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
-        """Builds a history from items, event kinds or UNKNOWN_EVENT, and the time since each event, all [B, H]."""
+        """Builds histories.
+
+        Args:
+          item: [B, H] item indices, newest first.
+          event: [B, H] indices of event kinds; UNKNOWN_EVENT if kind and time of the event are unknown.
+          age_ms: [B, H] time since each event.
+          is_entry: [B, H] bool; False for padding and for items that are not in the vocabulary.
+        """
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
         is_known = tf.not_equal(event, UNKNOWN_EVENT)
@@ -185,12 +194,18 @@ class History(NamedTuple):
 
     @property
     def is_empty(self) -> tf.Tensor:
-        """[B] bool: whether the history has no entry."""
+        """[B] bool: whether the history has no entry, that is, no known item."""
         return ~tf.reduce_any(self.is_entry, axis=1)
 
 
 def latest(queries: Queries, *, size: int, num_items: int) -> History:
-    """Returns the newest `size` entries of the queries' histories."""
+    """Returns the newest events of the queries' histories.
+
+    Args:
+      queries: B queries.
+      size: H of the result; shorter histories are padded.
+      num_items: an item is unknown if its index is `num_items` or higher; it is not an entry, but has a column.
+    """
     columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
     position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
     # padded by a column, because all histories may be empty and index 0 must exist
@@ -203,7 +218,11 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
-    """Returns how many of the thresholds AGES_MS each age has reached, int64; `age_ms` may have any shape."""
+    """Returns the age class of each event, int64: the number of thresholds AGES_MS that its age has reached.
+
+    Args:
+      age_ms: ages in an array of any shape, which is the shape of the result too.
+    """
     return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
@@ -211,13 +230,13 @@ class DenseWeights(NamedTuple):
     """All weights except the tables, in the order that checkpoints store them."""
 
     position: tf.Tensor
-    """[H] added to the attention to an entry, by its position in the history."""
+    """[H] by the position of an entry in the history; added to the attention that the entry gets."""
     age: tf.Tensor
-    """[A] added to the attention to an entry, by its age."""
+    """[A] by the age of an entry; added to its attention."""
     visit: tf.Tensor
-    """[S] added to the attention to an entry, by its visit."""
+    """[S] by the visit of an entry; added to its attention."""
     event: tf.Tensor
-    """[E, D] added to the item vector of an entry, by its event kind."""
+    """[E, D] by the event kind of an entry; added to its item vector."""
     attention: tf.Tensor
     """[D, D] maps the newest item to the attention query."""
     hidden: tf.Tensor
@@ -227,7 +246,7 @@ class DenseWeights(NamedTuple):
     output: tf.Tensor
     """[2D, D] output layer; its result is added to the attended history."""
     log_scale: tf.Tensor
-    """[] logarithm of the scale of the cosine."""
+    """Scalar: logarithm of the factor by which cosines are multiplied."""
     return_position: tf.Tensor
     """[H] part of an entry's return bonus, by its position in the history."""
     return_event: tf.Tensor
@@ -246,7 +265,15 @@ def item_width(config: TowersConfig) -> int:
 
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
-    """Creates the initial `DenseWeights`, for `kinds` event kinds; called in a strategy's scope."""
+    """Creates variables with the initial values of `DenseWeights`.
+
+    Variables that are to be trained must be created in the strategy's scope.
+
+    Args:
+      config: settings of the model.
+      kinds: number of event kinds of the dataset; E = kinds + 1, because index 0 is the unknown kind.
+      seed: seed of the random initial values.
+    """
     dim = config.dim
     kinds, ages, visits = kinds + 1, len(AGES_MS) + 2, VISITS + 1  # the first of each is unknown
     generator = np.random.default_rng(seed)
@@ -278,25 +305,28 @@ def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[ke
 
 @dataclass(frozen=True)
 class Towers:
-    """Differentiable scores from item rows and dense weights, for training and inference."""
+    """Computes vectors and scores from table rows and dense weights, for training and inference."""
 
     config: TowersConfig
     """Settings of the model."""
     compute_dtype: tf.DType = tf.float32
-    """Type of the product with the candidates."""
+    """Data type in which visitor and candidate vectors are multiplied."""
 
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns visitor vectors [B, D], and the part [B] of the return bonus that all entries of a visitor share.
+        """Computes visitor vectors and a part of the return bonuses.
 
-        The dot product of a visitor's and an item's vector is the score without item bias and return bonus.
+        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
 
         Args:
           dense: the dense weights.
-          vectors: [B, H, D] item vectors of the history's entries.
-          history: the history.
+          vectors: [B, H, D] item rows of the history entries without the bias, not normalised.
+          history: the histories.
           own: [B, D] rows of the visitor table; 0 for visitors without a row.
+
+        Returns:
+          Visitor vectors [B, D], and the part [B] of the return bonus that all entries of a visitor share.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
@@ -317,21 +347,35 @@ class Towers:
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] scores without return bonuses, for visitor vectors [B, D], item vectors [C, D] and biases [C]."""
+        """Returns the scores [B, C] of every visitor for every candidate, without return bonuses.
+
+        Args:
+          visitors: [B, D] visitor vectors.
+          items: [C, D] vectors of the candidates.
+          biases: [C] biases of the candidates.
+        """
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B] scores without return bonuses, for visitor vectors [B, D], item vectors [B, D] and biases [B]."""
+        """Returns the scores [B] of pairs of a visitor and an item, without return bonuses.
+
+        Args:
+          visitors: [B, D] visitor vectors.
+          items: [B, D] item vectors.
+          biases: [B] item biases.
+        """
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """[B, H] return bonus that each entry adds to the score of its item; a repeated item gets several bonuses.
+        """Returns the bonus [B, H] that each history entry adds to the score of its item; 0 for padding.
+
+        If several entries have the same item, all their bonuses are added to its score.
 
         Args:
           dense: the dense weights.
-          history: the entries.
-          returning: [B] the part of the bonus that all entries share, from `embed_visitors`.
+          history: the histories.
+          returning: [B] the part of the bonus that all entries of a visitor share, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -344,24 +388,27 @@ class NextItemInputs(NamedTuple):
     candidates: Candidates
     """Positives and candidates."""
     history: History
-    """[b, H] histories of the rows."""
+    """The histories of this replica's b rows."""
     keep: tf.Tensor
-    """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
+    """[b, H, D] dropout of the item vectors of the histories: 0 for a dropped number, else 1 / (share of numbers that
+    are kept)."""
     keep_own: tf.Tensor
-    """[bJ + C] for the items that rows look up, then for the candidates: 0 if id dropout drops the own row, else 1."""
+    """[bJ + C] for the items that rows look up for themselves, then for the candidates: 0 if id dropout drops the
+    item's own row, so that only its content remains, else 1."""
     feature_weight: tf.Tensor
-    """[bJ + C, F] weights of the features of the same items."""
+    """[bJ + C, F] weights of the items' features, for the items of `keep_own`."""
     keep_visitor: tf.Tensor
     """[b] 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
 
 
 @dataclass(frozen=True)
 class NextItemObjective:
-    """Cross entropy of the next item against the items of the history, in-batch and sampled negatives.
+    """Loss of the next item against three kinds of candidates: history items, in-batch and sampled negatives.
 
-    The items of a row's history are always candidates of this row, so they get no logQ correction, and they are
-    excluded from the row's other candidates. Otherwise the model would learn to repeat items too often or too rarely.
-    Rows with an unknown item or an empty history are skipped: they have no loss, and their items are not candidates.
+    All items of a row's history are candidates of this row. They are not sampled, so they get no logQ correction, and
+    they are excluded from the row's other candidates, so that each is a candidate only once. Otherwise the model would
+    learn to repeat items too often or too rarely. Rows with an unknown item or without a known item in their history are skipped: they do not
+    contribute to the loss, and their items are not in-batch candidates.
     """
 
     config: SampledSoftmaxConfig
@@ -402,9 +449,13 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the rows of `items`, of their features, and of the visitors [B].
+        """Looks up the rows of items, of the items' features, and of visitors; returns the lookups by table.
 
-        The first `num_entries` = B·J items are those that rows look up for themselves; the others are candidates.
+        Args:
+          replica: index of this replica.
+          items: [BJ + C] the items that the rows of the global batch look up for themselves, then the candidates.
+          num_entries: B × J.
+          visitor: [B] visitors of the global batch.
         """
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
@@ -452,9 +503,18 @@ class NextItemObjective:
     def _score_history(
         self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns [b, H] scores of the histories' items, and [b, H] bool: whether the item is in an earlier column too.
+        """Scores the items of the histories, with return bonuses.
 
-        An item that occurs twice in a history gets both bonuses of `bonus` [b, H], but it is only one candidate.
+        An item that occurs twice in a history gets both bonuses, but it must be a candidate only once.
+
+        Args:
+          visitors: [b, D] visitor vectors.
+          rows: [b, H, W] item rows of the history entries.
+          history: the histories.
+          bonus: [b, H] return bonus of each entry.
+
+        Returns:
+          Scores [b, H], and [b, H] bool: whether an earlier column of the history has the same item.
         """
         is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
         items, biases = self.model.embed_items(rows)
@@ -463,21 +523,34 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces the indices of items without training events by a valid index; later, masks exclude these items."""
+        """Replaces indices after the last trained item by that of the last trained item, so that they can be looked up.
+
+        The results for these items are not used: masks exclude the items from the loss.
+        """
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bJ + C] mask of the own rows of the items at indices `used`; 1 for all items without features."""
+        """Draws the id dropout: 0 if the own row of an item is dropped, else 1; always 1 for items without features.
+
+        Args:
+          feature_weight: [bJ + C, F] weights of the features of the items that this replica uses.
+          num_items: BJ + C, the number of items that all replicas use; the mask is drawn for all of them.
+          used: [bJ + C] positions of this replica's items among all items.
+          step: scalar int64: number of the step.
+
+        Returns:
+          [bJ + C] mask.
+        """
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """[B, H] event kinds of the histories; all UNKNOWN_EVENT in the rows that context dropout selects."""
+        """Returns the event kinds [B, H] of the histories; context dropout sets all kinds of a row to UNKNOWN_EVENT."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
     def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
-        """[b] mask of the visitor table's rows; 0 if dropout drops the row or the visitor has none."""
+        """Returns a mask [b]: 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
         if "visitor" not in self.tables:
             return tf.zeros(visitor[own].shape)
         keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
@@ -485,14 +558,23 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bJ + C] indices of the items that the batch rows `own` use, in the list of BJ entries and C candidates."""
+    """Returns the positions [bJ + C] of a replica's items in the list of all BJ entries and C candidates.
+
+    Args:
+      shape: (B, J).
+      num_candidates: C; every replica uses all candidates.
+      own: the b rows of the global batch that belong to the replica.
+    """
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """[bJ + C, W]: each item's own row, unless dropout drops it, plus the weighted sum of its feature rows."""
+    """Returns the item rows [bJ + C, W]: each item's own row, unless id dropout drops it, plus the item's content.
+
+    The content is the weighted sum of the item's rows of the feature table.
+    """
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows
@@ -501,13 +583,13 @@ def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.T
 
 
 def _is_earlier_column(size: int) -> tf.Tensor:
-    """[H, H] bool: True at [row, column] if column < row."""
+    """Returns a [size, size] bool matrix that is True at [row, column] if column < row."""
     index = tf.range(size)
     return index[None, :] < index[:, None]
 
 
 def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
-    """[b, C] bool: whether the candidate is in the row's history."""
+    """Returns [b, C] bool: whether each candidate [C] is an item of the row's history."""
     item = tf.where(history.is_entry, history.item, -1)
     is_found = tf.equal(item[:, :1], candidates[None, :])
     for column in range(1, item.shape[1]):  # [b, C, H] at once would take ten times the memory of the scores
@@ -516,21 +598,21 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The scores of queries, in parts that `catalogue_scores` adds up."""
+    """The parts of the catalogue scores of B queries; `catalogue_scores` adds up `score` and `bonus`."""
 
     score: tf.Tensor
     """[B, I] scores without return bonuses."""
     bonus: tf.Tensor
-    """[B, H] return bonus that each entry of the history adds to the score of its item; 0 for padding."""
+    """[B, H] return bonus that each history entry, newest first, adds to the score of its item; 0 for padding."""
     is_empty: tf.Tensor
-    """[B] bool: whether the history has no known item; if so, popularity replaces the scores."""
+    """[B] bool: whether the history has no known item. If so, `TowersInference.popularity` replaces the scores."""
 
 
 class TowersInference(tf.Module):
     """Trained towers; see `models.interface.InferenceModel`.
 
-    Visitors without a known item in their history get popular items. `pair_scores` has no histories, so it returns the
-    popularity of items.
+    Visitors without a known item in their history get popular items. `pair_scores` gets no histories, so it returns the
+    popularity of the items for every visitor.
     """
 
     def __init__(
@@ -546,10 +628,11 @@ class TowersInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_rows: reads item rows [n, W] from trained weights: an item's own row, if it has one, plus its content.
-          num_frequent: number of frequent visitors, which have rows in the visitor table.
+          item_rows: function of the trained weights that returns a function of a slice of n items. The latter returns
+            the item rows [n, W]: an item's own row, if it has one, plus its content.
+          num_frequent: number of frequent visitors; only these have their own rows in the visitor table.
           num_kinds: number of event kinds of the dataset.
-          item_counts: [I] training events of each item.
+          item_counts: [I] number of training events of each item.
         """
         super().__init__(name="towers")
         self._model = Towers(config)
@@ -587,11 +670,11 @@ class TowersInference(tf.Module):
 
     @property
     def popularity(self) -> tf.Tensor:
-        """[I] scores for visitors without a known item in their history."""
+        """[I] scores for visitors without a known item in their history: log(1 + training events of the item)."""
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:
-        """Returns the catalogue scores without return bonuses, and the bonuses; `catalogue_scores` adds them up."""
+        """Returns the catalogue scores and the return bonuses separately; the second stage needs both."""
         visitors, history, bonuses = self._read(queries)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)
@@ -611,7 +694,10 @@ class TowersInference(tf.Module):
         return score
 
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
-        """Returns the visitors' vectors [B, D], their histories, and their return bonuses [B, H]."""
+        """Returns the visitor vectors [B, D], the latest H entries of the histories, and the return bonuses [B, H].
+
+        The bonuses include the setting `return_bonus`, also where the history has padding.
+        """
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)
         item = tf.where(history.is_entry, history.item, 0)
