@@ -11,9 +11,10 @@ _STEP = re.compile(r"^step-(\d{9})$")
 
 @dataclass(frozen=True)
 class RunLayout:
-    """File names below a run directory."""
+    """The paths of the files of a run. Each docstring describes the contents of the file."""
 
     root: str
+    """Directory of the run."""
 
     @property
     def run(self) -> str:
@@ -27,26 +28,26 @@ class RunLayout:
 
     @property
     def blend(self) -> str:
-        """The parts of the run's blend and their weights."""
+        """The models that the run blends, and the weights of the blend."""
         return join(self.root, "blend.json")
 
     @property
     def auto(self) -> str:
-        """The models that `--preset auto` tried, with their states and seconds."""
+        """The trials of `--preset auto`: for each model, whether it was trained, and the seconds of training."""
         return join(self.root, "auto.json")
 
     @property
     def second_stage(self) -> str:
-        """The record of the second stage, if the model has one."""
+        """The record of the second stage, a network that reorders the best items; only some runs have one."""
         return join(self.root, "second_stage.json")
 
     @property
     def second_stage_arrays(self) -> str:
-        """The weights of the second stage."""
+        """NumPy arrays: the weights of the second stage."""
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """The directory of a run that is a part of the blend."""
+        """The directory of one of the models that the run blends; `name` is its preset."""
         return join(self.root, part_name(name))
 
     @property
@@ -56,17 +57,20 @@ class RunLayout:
 
     @property
     def history(self) -> str:
-        """JSON lines: the times at which the run started, saved and stopped."""
+        """JSON lines: when the run was started or resumed, saved a checkpoint, and ended."""
         return join(self.root, "history.jsonl")
 
     @property
     def starts(self) -> str:
-        """The number of starts since the last checkpoint; does not exist if the last start ended by itself."""
+        """The number of starts since the last checkpoint that were killed, hung, or lost another worker.
+
+        A running start is included, see `starts.counting_starts`. The file exists only if the number is above 0.
+        """
         return join(self.root, "starts.json")
 
     @property
     def report(self) -> str:
-        """The pages of the run: its data, its training, its evaluation."""
+        """The report, a web page about the data, the training and the evaluation of the run."""
         return join(self.root, "report.html")
 
     @property
@@ -85,7 +89,10 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a part, relative to the blended run; a part is a run like any other."""
+    """Returns the directory of a blended model, relative to the directory of the run that blends it.
+
+    The directory contains a complete run. `name` is the preset of the model.
+    """
     return join("parts", name)
 
 

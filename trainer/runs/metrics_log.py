@@ -21,16 +21,18 @@ log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """The metrics and history of a run; only the chief writes."""
+    """Writes the metrics and the history of a run. All workers may call it, but only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log at `first_step`; drops the metrics of later steps, which are leftovers of a killed run.
+        """Opens the log at `first_step`, and drops the metrics of later steps.
+
+        A killed process may have logged such steps after its last checkpoint; they are trained again.
 
         Args:
           workdir: directory of the run.
           is_chief: whether this process writes.
           total_rows: rows of the whole run, over all epochs.
-          first_row: rows seen before `first_step`.
+          first_row: rows that were trained on before `first_step`.
           first_step: step from which the run starts or resumes.
         """
         layout = RunLayout(workdir)
@@ -49,13 +51,23 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def losses_since(self, step: int) -> list[tuple[int, float]]:
-        """Returns the number of steps and the mean loss of each call after `step` that an earlier process logged."""
+        """Returns the losses that earlier processes logged for the steps from `step` to the step of the resume.
+
+        Each pair contains a number of consecutive steps and their mean loss, in order.
+        """
         losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
         return [(line["step"] - start, line["loss"]) for start, line in zip(starts, losses, strict=False)]
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history. Unlike the metrics, the history keeps the steps that a killed run lost."""
+        """Adds an event to the history, and writes all lines so far.
+
+        Unlike the metrics, the history also keeps lines of steps that a killed run has to train again.
+
+        Args:
+          event: name of the event, such as `checkpoint`.
+          details: more values for the line of the event.
+        """
         if not self._is_chief:
             return
         self._check_owner()
@@ -68,7 +80,14 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the mean `loss` of the steps since the previous call, up to `step`; they trained on `rows` rows."""
+        """Logs the steps since the previous call.
+
+        Args:
+          step: number of steps so far.
+          epoch: epoch of these steps.
+          rows: number of rows that these steps trained on.
+          loss: mean loss of these steps.
+        """
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step
@@ -77,12 +96,17 @@ class RunLog:
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
     def validation(self, *, step: int, epoch: int, metric: str, value: float) -> None:
-        """Logs the validation metric of the model at `step`."""
+        """Logs the `value` of the validation `metric` after `step` steps, at the end of `epoch`."""
         self._write({"step": step, "epoch": epoch, f"validation_{metric}": value})
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """Logs the end of an epoch, above the progress bar."""
+        """Logs the end of an epoch, and writes the metrics so far.
+
+        Args:
+          epoch: number of the epoch.
+          text: results of the epoch. They appear above the progress bar.
+        """
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)
@@ -91,7 +115,7 @@ class RunLog:
         self._since = time.monotonic()
 
     def close(self) -> None:
-        """Writes everything and closes the files."""
+        """Writes all lines and closes the files."""
         self._flush()
         self._bar.close()
         if self._writer is not None:
@@ -110,9 +134,9 @@ class RunLog:
                     tf.summary.scalar(name, value)
 
     def _check_owner(self) -> None:
-        """Stops logging if another process has taken over the run; lines that were not written yet are dropped.
+        """Stops logging if another process has taken over the run. Lines that are not written yet are then lost.
 
-        The TensorBoard file needs no such check, because each process has a separate one.
+        The TensorBoard file could be written without this check, because each process has its own file.
 
         Raises:
           OwnershipError: another process has taken over the run.
@@ -136,7 +160,7 @@ class RunLog:
 
 
 class _Lines:
-    """A file of JSON lines. Object stores cannot append, so each write replaces the whole file."""
+    """A file of JSON lines. Each write replaces the whole file, because object stores cannot append to a file."""
 
     def __init__(self, path: str, lines: Sequence[Mapping[str, Any]]) -> None:
         self.path, self._lines = path, [json.dumps(line, allow_nan=False) for line in lines]
@@ -146,13 +170,13 @@ class _Lines:
         self._lines.append(json.dumps(line, allow_nan=False))
 
     def write(self) -> None:
-        """Writes all lines; if that fails, the next `write` includes them."""
+        """Writes all lines. No line is lost if this fails: the next call writes all of them again."""
         storage.write_bytes(self.path, "".join(f"{line}\n" for line in self._lines).encode())
 
 
 @contextmanager
 def _warn_on_error(path: str) -> Iterator[None]:
-    """Logs a warning instead of ending the run if a file cannot be written, as on a full disk."""
+    """Replaces an error of the block by a warning that `path` could not be written; a full disk does not end a run."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -161,7 +185,11 @@ def _warn_on_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """Opens a `RunLog`, logs how the run ends, and closes it."""
+    """Yields an open `RunLog`, and closes it after the block.
+
+    The last event in the history says how the block ended: `finished`, `preempted`, or `failed` with the reason. The
+    arguments are those of `RunLog`.
+    """
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log
@@ -178,14 +206,14 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
 
 
 def _lines_until(path: str, first_step: int) -> list[dict[str, Any]]:
-    """Reads the lines up to a step, in order."""
+    """Reads the lines of the steps up to and including `first_step`, in order."""
     return [line for line in read_lines(path) if line["step"] <= first_step]
 
 
 def read_lines(path: str) -> list[dict[str, Any]]:
-    """Reads the lines of metrics.jsonl or history.jsonl; none if the file does not exist.
+    """Reads the lines of metrics.jsonl or history.jsonl. Returns an empty list if the file does not exist.
 
-    Damaged lines are skipped with a warning, because a log is no reason to stop a run or its report.
+    Damaged lines are skipped with a warning, because a run or its report can do without a few log lines.
     """
     try:
         content = storage.read_bytes(path)

@@ -50,9 +50,9 @@ class RunRecord:
     commit: str | None
     """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]
-    """Versions of Python and of the packages that affect the numbers."""
+    """Versions of Python and of the packages that the results depend on."""
     dataset_facts: dict[str, str] = field(default_factory=dict)
-    """Facts about the dataset, for the error message if the run is resumed with another dataset."""
+    """Descriptions of the dataset by name. If the run is resumed with another dataset, the error compares them."""
     warm_start: dict[str, Any] | None = None
     """The run that initialised this run, and the numbers of rows taken from it; None: random initialisation."""
     refit_of: dict[str, Any] | None = None
@@ -87,7 +87,10 @@ def write_record(record: RunRecord, workdir: str) -> None:
 
 
 def run_identity(record: RunRecord) -> str:
-    """Returns the SHA-256 of everything that determines a run's weights; each of its checkpoints contains it."""
+    """Returns the SHA-256 of everything that determines the weights of a run.
+
+    This is the settings, the dataset, the warm start and the refitted run. Each checkpoint of the run stores this hash.
+    """
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
     earlier = {"warm_start": (record.warm_start or {}).get("run"), "refit_of": (record.refit_of or {}).get("run")}
@@ -96,21 +99,23 @@ def run_identity(record: RunRecord) -> str:
 
 
 def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
-    """Checks that the run of `record` wrote a checkpoint at `workdir`; run.json may have been replaced since then.
+    """Checks that the checkpoint at `workdir` was written by the run of `record`.
+
+    Another run may have written it, because run.json can be deleted or replaced while the checkpoints stay.
 
     Args:
       workdir: directory of the run.
-      record: the run, as read or as requested.
-      checkpoint_run: identity of the run that wrote the checkpoint.
+      record: record of the run: from run.json or, without this file, of the requested run.
+      checkpoint_run: the `run_identity` that the checkpoint stores.
 
     Raises:
-      ValueError: another run wrote it.
+      ValueError: another run wrote the checkpoint.
     """
     if checkpoint_run != run_identity(record):
         raise ValueError(
-            f"the checkpoints in {workdir} belong to another run (its settings, dataset, warm start or refitted run "
-            "differ), and run.json is missing or was replaced; restore run.json, use the original settings and "
-            "dataset, or give another --workdir"
+            f"the checkpoints in {workdir} belong to a run with other settings, or with another dataset, warm start or "
+            "refitted run, and the run.json of that run is missing or was replaced; restore it, use the original "
+            "settings and dataset, or give another --workdir"
         )
 
 
@@ -120,7 +125,7 @@ def has_run(workdir: str) -> bool:
 
 
 def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
-    """Returns the dataset with the events that the run trains on: the training split, or all splits in a refit."""
+    """Returns `dataset` with the events that the run trains on: all splits for a refit, else the training split."""
     return dataset if record.refit_of is None else dataset.with_all_events()
 
 
@@ -132,10 +137,20 @@ def check_same_run(
     warm_start: str | None = None,
     refit_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks that a resumed run has the settings, dataset, warm start and refitted run of its record.
+    """Checks that a run can be resumed: the requested run must agree with the record of the earlier one.
+
+    Differences in `HARMLESS_SETTINGS` are allowed, and logged.
+
+    Args:
+      workdir: directory of the run.
+      record: record of the run in `workdir`.
+      config: requested settings.
+      dataset: requested dataset.
+      warm_start: directory of the requested warm start; None: the warm start of the record, if it has one.
+      refit_of: description of the run to refit, from `refit.describe_run`; None: the requested run is not a refit.
 
     Raises:
-      ValueError: they differ; the message lists the differences.
+      ValueError: the runs differ; the message lists the differences.
     """
     changed = differences(record.config, config)
     harmless = [line for line in changed if line.split(":")[0] in HARMLESS_SETTINGS]
@@ -151,15 +166,15 @@ def check_same_run(
     if found:
         raise ValueError(
             f"the run in {workdir} differs from the requested one ({'; '.join(found)}); "
-            "use the original settings and dataset, or give another --workdir (add --warm-start to start from the "
-            "vectors of this run)"
+            "use the original settings and dataset, or give another --workdir; there, --warm-start "
+            f"{workdir} starts from the vectors of this run"
         )
     if harmless:
         log.info("resuming with changed settings: %s", "; ".join(harmless))
 
 
 def current_commit() -> str | None:
-    """Returns the commit of this program's checkout, with `-dirty` if it has changes; None outside a checkout."""
+    """Returns the git commit of this program, with `-dirty` if files are changed; None if it is not in a checkout."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -177,6 +192,6 @@ def current_commit() -> str | None:
 
 
 def current_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that affect the numbers."""
+    """Returns the versions of Python and of the packages that the results of a run depend on, by name."""
     packages: dict[str, Any] = {name: metadata.version(name) for name in ("cartwheel", "tensorflow", "keras", "numpy")}
     return {"python": platform.python_version(), **packages}

@@ -24,19 +24,20 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Counts a start of the run at `workdir`, unless the start ends with a result, an error or a requested stop.
+    """Counts the starts of a run that were killed, hung, or lost another worker; the block is one start.
 
-    So only starts that were killed, hung, or lost another worker are counted. The chief stores the count in the run
-    directory. All workers call this together.
+    The count is raised before the block. If the block ends with an error or a requested stop, its start is not counted.
+    If the block ends normally, the count becomes 0. Only starts since the last checkpoint are counted. The chief stores
+    the count in the run directory. All workers call this together.
 
     Args:
       workdir: directory of the run.
-      parts: directories of the runs that it blends; a new checkpoint of one of them is progress, too.
+      parts: directories of the other runs that this run trains and blends; their checkpoints reset the count, too.
       replicas: all replicas.
 
     Raises:
-      ValueError: the last `MAX_STARTS` starts saved no checkpoint. The count is then 0, so that the next start is
-        allowed.
+      ValueError: the last `MAX_STARTS` starts were counted, and no checkpoint was saved. This error resets the count to
+        0, so the run may be started again.
     """
     steps = [saved_step(path) for path in (workdir, *parts)]
     earlier = _read_count(workdir, steps) if replicas.is_chief else 0
@@ -61,7 +62,10 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the number of starts since the checkpoints of `steps` were saved."""
+    """Returns the stored count; 0 if there is none.
+
+    If it was stored with other last checkpoints than those of `steps`, there is a new checkpoint, and 0 is returned.
+    """
     path = RunLayout(workdir).starts
     try:
         content = json.loads(storage.read_bytes(path))

@@ -14,13 +14,14 @@ State = Literal["running", "complete", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class SearchLayout:
-    """File names below the directory of a search."""
+    """The paths of the files of a search. Each docstring describes the contents of the file."""
 
     root: str
+    """Directory of the search."""
 
     @property
     def definition(self) -> str:
-        """The definition of the search: settings and values. It is the same for all processes."""
+        """The definition of the search: the preset, the settings, the searched values, the seed and the dataset."""
         return join(self.root, "tune.json")
 
     @property
@@ -30,48 +31,48 @@ class SearchLayout:
 
     @property
     def trials(self) -> str:
-        """The trials, as a list of `Trial`."""
+        """JSON: a list with the fields of each `Trial`."""
         return join(self.root, "trials.json")
 
     @property
     def best(self) -> str:
-        """The best trial, with the commands that train and refit its settings."""
+        """The best trial, with two commands: one trains a run with its settings, the other refits its run."""
         return join(self.root, "best.json")
 
     @property
     def report(self) -> str:
-        """The trials as a table and pictures."""
+        """The report: a web page with a table and diagrams of the trials."""
         return join(self.root, "tune.html")
 
     def run(self, number: int) -> str:
-        """Directory of a trial's run, which is a run like any other."""
+        """The directory of a trial. It contains a complete run."""
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """The lock file of a trial; the process that runs the trial locks it."""
+        """The lock file of a trial. A process holds the lock while it runs the trial."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A run of the search."""
+    """A trial of the search: a run with one choice of the searched settings."""
 
     number: int
-    """Number of the trial, from 0."""
+    """Number of the trial; the first one is 0."""
     state: State
-    """`pruned`: stopped early, because earlier trials had better validations at the same epoch."""
+    """State of the trial. `pruned`: it was stopped early, because it was worse than the median at that epoch."""
     settings: Mapping[str, str]
-    """The searched settings, as in `--set`."""
+    """Values of the searched settings by key, in the notation of `--set`."""
     value: float | None
     """Best validation metric; None: no epoch is validated yet."""
     validations: Mapping[int, float]
     """Validation metric by epoch."""
     problem: str | None = None
-    """Why the trial failed."""
+    """Why the trial failed; None if it did not fail."""
 
 
 def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> None:
-    """Checks that a resumed search has the same definition as before; writes the definition of a new search.
+    """Writes the definition of a new search, or checks that a resumed search still has the stored definition.
 
     Raises:
       ValueError: the definitions differ; the message lists the differences.
@@ -95,5 +96,5 @@ def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes JSON values, indented."""
+    """Writes a value as indented JSON."""
     storage.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

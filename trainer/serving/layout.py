@@ -29,28 +29,30 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Writes the description of an export, with the checksums of the files that are there."""
+    """Writes `INFO`, the description of an export. `info` is the description without `files`, which is added."""
     names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
     checksums = {name: storage.sha256(join(uri, name)) for name in names}
     storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))
 
 
 def read_info(uri: str) -> dict[str, Any]:
-    """Reads the description of an export.
+    """Reads `INFO`, the description of an export.
 
     Raises:
-      ValueError: the directory is not an export of this version, or the description is damaged.
+      ValueError: this version of Cartwheel cannot read the description, or it is missing or damaged.
     """
     try:
         info = decode_sealed(storage.read_bytes(join(uri, INFO)))
         checks = {"name": str, "offer": dict, "half_lives_days": list, "files": dict}
         return {**info, **{key: kind(info[key]) for key, kind in checks.items()}}
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{uri} has no {INFO} of this version, or it is damaged; export the run again") from error
+        raise ValueError(
+            f"{uri} has no {INFO} of this version of Cartwheel, or the file is damaged; export the run again"
+        ) from error
 
 
 def check_files(uri: str, checksums: Mapping[str, str], source: str) -> None:
-    """Checks that all files of an export are there and intact.
+    """Checks that all files of an export are present and undamaged.
 
     Args:
       uri: the export, or a copy of it.

@@ -58,13 +58,13 @@ class Subject:
     record: RunRecord
     """Record of the training run."""
     step: int
-    """Step of the checkpoint with the model's weights."""
+    """Step of the checkpoint that is exported."""
     manifest: Manifest
     """Manifest of the training dataset."""
     period: tuple[str, str] | None
     """First and last day with an event, as ISO dates; None if the dataset has no statistics."""
     evaluations: Mapping[Split, Figures]
-    """Evaluations of this checkpoint by split; for a refit, of the refitted checkpoint. Empty without evaluations."""
+    """Evaluations of this checkpoint by split; empty if there are none. For a refit, those of the refitted run."""
     items: Sequence[str]
     """Item ids of the catalogue for the usage example, at least one."""
     blend: BlendRecord | None = None
@@ -72,7 +72,7 @@ class Subject:
 
 
 def model_card(subject: Subject) -> str:
-    """Writes the card as Markdown; the same subject gives the same text."""
+    """Returns the model card as Markdown. The text depends only on `subject`, not on the time."""
     sections = {
         "Training": _training(subject),
         **({"Blend": _blend(subject.blend, subject.record.config.name)} if subject.blend else {}),
@@ -106,7 +106,10 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """Returns the preset most similar to a config, and the differences as `KEY: PRESET'S VALUE, now CONFIG'S VALUE`."""
+    """Returns the name of the preset with the fewest differences from `config`, and these differences.
+
+    A difference has the form `KEY: OLD, now NEW`: the value in the preset, then the value in `config`.
+    """
     changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
     return name, changes[name]
@@ -164,7 +167,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields a row with the powers of a counted model's checkpoint; nothing for other models."""
+    """Yields a table row with the powers that `solver=count` used at `step`; nothing if the model has no powers."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -234,7 +237,7 @@ def _explain_missing(manifest: Manifest) -> str:
 
 
 def _evaluation(figures: Figures) -> Iterable[str]:
-    """Yields the paragraphs of one split."""
+    """Yields paragraphs and tables about the evaluation on one split."""
     yield (
         f"Every system ranked the whole catalogue for the visitors of the {figures['split']} split. {FOOTNOTE}. "
         "Coverage is the share of the catalogue that any list contains; Gini is 0 if all items are recommended equally "
@@ -316,7 +319,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Describes, for each evaluation, the popularity bias and the rows that could not be evaluated."""
+    """Yields a text per split and protocol: the popularity bias, and the share of rows that no metric includes."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)
@@ -334,7 +337,7 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
 
 
 def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Returns the name, inputs and outputs of each signature; `kinds` are the event kinds of the dataset."""
+    """Returns the name, the inputs and the outputs of each signature. `kinds` are the event kinds of the dataset."""
     any_kind = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
     return [
         (
@@ -387,5 +390,5 @@ The same request to TensorFlow Serving is the body of a POST to `/v1/models/NAME
 
 
 def _table(header: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
-    """Formats a Markdown table of two columns, and escapes the values."""
+    """Formats a Markdown table with two columns. Line breaks and `|` in the second column are replaced."""
     return markdown_table(header, [(name, " ".join(value.split()).replace("|", "\\|")) for name, value in rows])

@@ -23,10 +23,11 @@ _EXCLUDE_SEEN = tf.TensorSpec(None, tf.bool, "exclude_seen")
 
 
 class ServingModel(tf.Module):
-    """Signatures that take ids; unknown ids are allowed.
+    """A TensorFlow module with the signatures of an export. Inputs and outputs are ids of visitors and items.
 
-    For an unknown visitor, some models rank by the history, others by popularity. Unknown items in a history are
-    ignored. The items similar to an unknown item are the popular items. Lists contain only items that are on offer.
+    Lists contain only items that are on offer. Unknown ids are allowed. If the visitor is unknown, some models rank by
+    the history in the request, others by popularity. Unknown items in a history are ignored. For an unknown item,
+    `similar_items` returns popular items.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ServingModel(tf.Module):
         event_kinds: Sequence[str],
         is_offered: np.ndarray,
     ):
-        """Loads local vocabulary files, one id per line, which become assets of the SavedModel.
+        """Loads the vocabularies from local files with one id per line. The SavedModel contains these files as assets.
 
         Args:
           model: the trained model.
@@ -48,8 +49,8 @@ class ServingModel(tf.Module):
           visitors: size of the visitor vocabulary.
           items_file: file of the item vocabulary.
           items: size of the item vocabulary.
-          event_kinds: event kinds of the dataset; `history_event` must be one of them.
-          is_offered: [I] bool: items that may be recommended; `refresh` replaces it in the SavedModel.
+          event_kinds: event kinds of the dataset; the allowed values of `history_event`.
+          is_offered: [I] bool: whether an item is on offer; `refresh` replaces these values in the SavedModel.
         """
         super().__init__()
         self._model = model
@@ -67,16 +68,16 @@ class ServingModel(tf.Module):
 
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
-          history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
-            exclude: the model does not store timelines. Without the kinds and times of the events, the model treats the
-            visitor as within a session; use `recommend_events` to pass kinds and times.
-          k: int32, the length of the lists, from 1 to I: a scalar, or [B] for a length per query.
-          exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B].
+          history: [B, H] string, the items of the visitor's events, oldest first; '' is padding. The model does not
+            store histories, so `exclude_seen` excludes only these items. The events are treated as events of unknown
+            kind in the current session; use `recommend_events` to pass their kinds and times.
+          k: int32, the length of the lists, at least 1 and at most I: a scalar, or [B], one length per visitor.
+          exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B], one value per visitor.
 
         Returns:
-          `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row; K is the largest of
-          `k`. After the last item of a row, ids are '' and scores -inf: a row has fewer than K items if its `k` is
-          smaller or if no other items are left.
+          `item_id` [B, K] string, best first, and `score` [B, K] float32; K is the largest value of `k`. Only scores of
+          the same row are comparable. A row has fewer than K items if its `k` is smaller, or if there are no other
+          items. The remaining ids of such a row are '', and the scores are -inf.
         """
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return self._recommend(self._queries(visitor_id, history, event, tf.zeros_like(event)), k, exclude_seen)
@@ -101,14 +102,18 @@ class ServingModel(tf.Module):
         k: tf.Tensor,
         exclude_seen: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """Like `recommend`, with the kinds and times of the events in the history, as in the evaluation.
+        """Like `recommend`, but the request also contains the kinds and times of the events of the history.
+
+        The evaluation ranks with these inputs, too.
 
         Args:
           visitor_id: as in `recommend`.
           history: as in `recommend`.
-          history_event: [B, H] string, the kind of each event, one of the dataset's; ignored at padding.
-          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If the last event
-            is at least half an hour old, a blend ranks seen items as for a visitor who comes back.
+          history_event: [B, H] string, the kind of each event, an event kind of the dataset. Values at padding are
+            ignored.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0. Values at padding are ignored. If the
+            last event is at least half an hour old, a blend ranks seen items with its weights for visitors who come
+            back after a break.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
@@ -134,7 +139,12 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_VISITOR_ID, _ITEM_ID], autograph=False)
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `score` [B] float32 for pairs of visitor_id [B] and item_id [B]."""
+        """Returns `score` [B] float32: for each position, the score of the item for the visitor.
+
+        Args:
+          visitor_id: [B] string.
+          item_id: [B] string.
+        """
         same_size = tf.debugging.assert_equal(
             tf.shape(visitor_id)[0],
             tf.shape(item_id)[0],
@@ -146,12 +156,18 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_ITEM_ID, _K], autograph=False)
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the k items on offer most similar to each of item_id [B], with their similarity (`score`).
+        """Returns the items on offer that are most similar to each given item. The given item itself is excluded.
 
-        The similarity is the cosine of both items' vectors. For a walk, it is the weight of the step from the given
-        item to the other one. For session kNN, it is the score of the other item if the given item is the whole
-        history. The given item itself is excluded. For an unknown item, returns the most popular items with a score of
-        0.
+        The similarity depends on the model. Models with item vectors use the cosine of the vectors of both items. The
+        walk model uses its weight of the step from the given item to the other item. Session kNN uses the score that
+        the other item has if the history consists of the given item. A blend uses the similarity of its first model.
+
+        Args:
+          item_id: [B] string. For an unknown item, the most popular items are returned, with a score of 0.
+          k: as in `recommend`.
+
+        Returns:
+          `item_id` [B, K] and `score` [B, K], as in `recommend`; the score is the similarity.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
@@ -166,9 +182,9 @@ class ServingModel(tf.Module):
         return self._best(scores, k)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the ids and scores [B, K] of the `k` best items of each row of scores [B, I].
+        """Returns `item_id` and `score` [B, K]: the best items of each row of `scores` [B, I].
 
-        `k` is a scalar or [B]; K is the largest of its values.
+        `k` is a scalar, or [B] with a length per row; K is its largest value.
         """
         k = _per_query(k, scores, "k")
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
@@ -181,7 +197,14 @@ class ServingModel(tf.Module):
         return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": score}
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """Builds queries from visitor_id [B] and events [B, H]. The time of a query is 0; event times are negative."""
+        """Builds the queries of a request. Their time is 0, so an event has the time `-age_ms`.
+
+        Args:
+          visitor_id: [B] string.
+          history: [B, H] string; '' is padding, which may be at any position.
+          event: [B, H] int64 indices of the event kinds.
+          age_ms: [B, H] int64 ages of the events.
+        """
         same_size = tf.debugging.assert_equal(
             tf.shape(visitor_id)[0],
             tf.shape(history)[0],
@@ -204,7 +227,10 @@ class ServingModel(tf.Module):
 
 
 def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns `values` as [B], for queries [B, …]; a single value is repeated for all queries."""
+    """Returns `values` as [B], where B is the number of rows of `queries`. A single value is repeated B times.
+
+    If the number of values is neither 1 nor B, the graph reports an error with `name`, the name of the input.
+    """
     flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
     message = f"{name} must have one value, or one for each query"
     is_valid = tf.debugging.Assert((tf.size(flat) == 1) | (tf.size(flat) == count), [message, tf.shape(values)])
@@ -218,7 +244,10 @@ def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operati
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Maps ids to vocabulary indices, and unknown ids to out-of-vocabulary buckets by hash, as preprocessing does."""
+    """Returns a table that maps ids to vocabulary indices.
+
+    A hash maps each unknown id to an out-of-vocabulary index, as in preprocessing.
+    """
     indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,
@@ -231,7 +260,7 @@ def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocab
 
 
 def _id_table(path: str) -> tf.lookup.StaticHashTable:
-    """Maps indices to ids, and an index beyond the vocabulary to ''."""
+    """Returns a table that maps indices to ids. An index outside the vocabulary gets ''."""
     ids = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.int64,

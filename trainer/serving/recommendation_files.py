@@ -1,6 +1,6 @@
 """Encodes a shard of recommendations as Parquet or JSON Lines.
 
-Shapes: V visitors of the shard, K list, I items.
+Shapes: V visitors of the shard, K items of the longest list, I items of the vocabulary.
 """
 
 import io
@@ -18,14 +18,14 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class ShardLists:
-    """The lists of a shard, best item first."""
+    """The recommendations of one shard of visitors. Each visitor has a list of items, best first."""
 
     visitor_id: Sequence[str]
     """Ids of the V visitors."""
     item: np.ndarray
-    """[V, K] int64 vocabulary indices."""
+    """[V, K] int64 vocabulary indices of the items of the lists."""
     score: np.ndarray
-    """[V, K] float32, descending; -inf marks the end of a shorter list."""
+    """[V, K] float32 scores of the items, descending. A score of -inf is padding after the end of a shorter list."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,18 @@ class ItemNames:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemNames":
-        """Reads the names of a dataset's items."""
+        """Reads the ids and titles of the items of a dataset."""
         titles = np.array(dataset.catalogue["title"].to_pylist(), object)
         has_titles = any(title is not None for title in titles)
         return cls(np.array(dataset.vocabulary(Vocabulary.ITEMS), object), titles if has_titles else None)
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes a row per visitor: visitor_id, and the lists item_id, score and (if any item has a title) title."""
+    """Encodes the lists as Parquet, with one row per visitor.
+
+    The columns are `visitor_id` and the lists `item_id` and `score`. If an item of the catalogue has a title, there is
+    also the list `title`.
+    """
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -65,7 +69,7 @@ def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
 def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
     """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …, "title": …}, …]}.
 
-    An unknown title is null. If no item of the catalogue has a title, the key is omitted.
+    An unknown title is null. If no item of the catalogue has a title, the items have no key `title`.
     """
     columns = {"item_id": names.ids[lists.item].tolist(), "score": lists.score.tolist()}
     if names.titles is not None:

@@ -36,23 +36,25 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with an updated offer and trend, either with all its files or not at all.
+    """Publishes a copy of an export with an updated offer and trend. The copy appears only when it is complete.
 
     Args:
       export: directory or URI that `export` or `refresh` published; it is not changed.
       output: directory or URI, which must not exist.
       facts: table of `ITEM_FACTS_SCHEMA`: availability and categories of the items.
-      rules: which items are on offer; None: all that are not known to be unavailable.
-      newer: a dataset with newer events, for the trend; None: the trend stays as it is.
+      rules: rules that select the items on offer; None: all items that `facts` does not mark as unavailable.
+      newer: a dataset whose newer events are added to the trend; None: the trend is not changed.
 
     Returns:
-      Paths, name, the new offer, how many items were `added` to the offer and `removed` from it, and `trend_events`:
-      how many events were added to the trend.
+      JSON values. `export` and `output` are the arguments. `model` is the name of the model, and `items` is the size of
+      the catalogue. `offer` contains the number of items on offer, and the numbers of excluded items by reason. `added`
+      and `removed` count the items that the offer gained and lost. `trend_events` is the number of events that were
+      added to the trend.
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: `export` is not an export of this version or is damaged, or the rules do not fit the items; see
-        `find_offer`.
+      ValueError: `export` is damaged or was not written by this version of Cartwheel, or the rules do not fit the
+        items; see `find_offer`.
     """
     storage.refuse_existing(output, marker=layout.MARKER)
     layout.check_export(export)
@@ -86,7 +88,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """Reads the events of a dataset, with items as indices into `items`; events of other items are skipped."""
+    """Reads the events of a dataset. Their items become indices into `items`; events of other items are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -94,7 +96,13 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the trends in `values`, the variables by name; returns the number of added events."""
+    """Adds newer events to the trends of the items, and returns the number of added events.
+
+    Args:
+      values: variables of the SavedModel by name; the trends among them are replaced.
+      half_lives_days: half-life of each trend; empty: the model has no trends.
+      events: events, sorted by time; those that the trends already include are skipped. None: nothing is added.
+    """
     if not half_lives_days or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()
@@ -109,7 +117,15 @@ def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[floa
 
 
 def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
-    """Reads all entries of the checkpoint of a SavedModel."""
+    """Reads all variables of a SavedModel by name.
+
+    Args:
+      prefix: path prefix of the checkpoint of the SavedModel.
+      export: path for the error message.
+
+    Raises:
+      ValueError: the SavedModel has no mask of the items on offer.
+    """
     types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
     if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")
@@ -123,7 +139,7 @@ def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
 
 
 def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
-    """Replaces the checkpoint of a SavedModel, and removes the hash of the earlier one."""
+    """Replaces the checkpoint of the SavedModel in `staging`, and removes the hash of the old checkpoint."""
     prefix = os.path.join(staging, layout.VARIABLES)
     shutil.rmtree(os.path.dirname(prefix))
     storage.remove(os.path.join(staging, _FINGERPRINT))
@@ -134,7 +150,7 @@ def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
 
 
 def _copy(uri: str, path: str) -> None:
-    """Copies a file to a local path."""
+    """Copies the file at `uri` to a local path; creates its directory."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with storage.open_binary(uri) as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target)

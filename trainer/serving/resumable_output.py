@@ -33,9 +33,9 @@ class ResumableOutput:
     folder: str
     """Directory that the files are written to."""
     marker: str
-    """File that shows readers that the directory is complete."""
+    """Name of the file that is written last: readers treat a directory without it as incomplete."""
     inputs: Mapping[str, Any]
-    """JSON values that determine the contents of the files."""
+    """JSON values that determine the contents of the files. To resume an output, a process must have equal inputs."""
     finished: dict[str, str]
     """SHA-256 of the finished files, by name."""
 
@@ -44,7 +44,7 @@ class ResumableOutput:
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Writes the files of one shard; `files`: contents by name."""
+        """Writes all files of one shard. `files` maps the name of a file to its contents."""
         storage.check_ownership(self.destination)
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
@@ -54,7 +54,7 @@ class ResumableOutput:
             self._write_record()
 
     def publish(self, marker: bytes) -> None:
-        """Writes the marker and moves the directory to its final path."""
+        """Writes the marker file with the contents `marker`, and moves the directory to its final path."""
         storage.check_ownership(self.destination)
         storage.write_bytes(join(self.folder, self.marker), marker)
         if self.folder != self.destination:
@@ -68,10 +68,17 @@ class ResumableOutput:
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
-    """Opens an output. It contains the finished shards of a killed process with the same inputs, if there was one.
+    """Opens a new output, or resumes the output of a killed process that had the same inputs.
+
+    A resumed output keeps the finished shards and removes all other files.
+
+    Args:
+      destination: final path of the directory.
+      inputs: JSON values that determine the contents of the files.
+      marker: name of the file that is written last, see `ResumableOutput.marker`.
 
     Raises:
-      FileExistsError: `destination` exists, or there are unfinished shards with other inputs.
+      FileExistsError: `destination` exists; or the unfinished output there has other inputs, or its record is damaged.
     """
     storage.refuse_existing(destination, marker=marker)
     storage.check_writable(destination)
@@ -93,7 +100,11 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
 
 
 def _write_verified(path: str, content: bytes) -> str:
-    """Writes a file and returns its SHA-256; a file in an object store is read back and compared."""
+    """Writes a file and returns the SHA-256 of `content`.
+
+    Raises:
+      OSError: the file was written to an object store, and reading it back gave other contents.
+    """
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
@@ -127,7 +138,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the entries of `finished` for files that are present and unchanged."""
+    """Returns the entries of `finished` with an unchanged file. A warning names each missing or changed file."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)
