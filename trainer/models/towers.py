@@ -407,8 +407,10 @@ class NextItemObjective:
 
     All items of a row's history are candidates of this row. They are not sampled, so they get no logQ correction, and
     they are excluded from the row's other candidates, so that each is a candidate only once. Otherwise the model would
-    learn to repeat items too often or too rarely. Rows with an unknown item or without a known item in their history are skipped: they do not
-    contribute to the loss, and their items are not in-batch candidates.
+    learn to repeat items too often or too rarely.
+
+    Rows with an unknown item, or without a known item in their history, are skipped: they do not contribute to the
+    loss, and their items are not in-batch candidates.
     """
 
     config: SampledSoftmaxConfig

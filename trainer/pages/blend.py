@@ -15,12 +15,12 @@ TITLES = {
 
 
 def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]]) -> Page:
-    """Returns the page of a blend.
+    """Returns the Model page of a run that is a blend.
 
     Args:
       name: name of the run.
-      blend: the blend.
-      trials: entries of `auto.json`; empty for other presets.
+      blend: parts, weights and validation of the blend.
+      trials: entries of `auto.json`, the models that `--preset auto` tried; empty for other presets.
     """
     sections = [Section(title, _ranking(blend, ranking, name)) for ranking, title in TITLES.items()]
     if trials:
@@ -39,7 +39,7 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     figures = blend.validation[ranking]
     if figures is None:
         return [
-            Note("The validation split has no cases for this list, so it has the weights of another list."),
+            Note("The validation split has no cases for this list, so this list uses the weights of another one."),
             weights,
         ]
     rows: list[Sequence[Cell]] = [

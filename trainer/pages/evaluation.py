@@ -34,12 +34,13 @@ _MAX_HISTORY_ROWS = 10
 
 
 def evaluation_page(name: str, evaluations: Mapping[Split, Figures], refit_of: Mapping[str, Any] | None = None) -> Page:
-    """Returns the page of the run called `name`.
+    """Returns the Evaluation page of a run.
 
     Args:
       name: name of the run.
-      evaluations: its evaluations by split, or those of the run that it refits.
-      refit_of: the run that it refits.
+      evaluations: contents of `evaluation-SPLIT.json` by split. For a refit, these are the evaluations of the run that
+        was refitted, because a refit cannot be evaluated.
+      refit_of: field `refit_of` of the run's record; None if the run is not a refit.
     """
     split_sections = [section for split, figures in evaluations.items() for section in _split_sections(split, figures)]
     return Page(
@@ -178,7 +179,15 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns a table of pairwise differences: the main metric of the row's system minus that of the column's."""
+    """Returns a table with a row and a column per system, of differences between pairs of systems.
+
+    A cell is the main metric of the row's system minus that of the column's system.
+
+    Args:
+      systems: names of the systems, in order.
+      pairs: `pairs[a][b]` has the `difference` of systems a and b and its `p`. Each pair is stored once, as (a, b) or
+        as (b, a).
+    """
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -247,7 +256,7 @@ def _estimate_cells(estimate: Figures) -> list[Cell]:
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
-    """Returns value, low and high; all equal if the estimate has no interval."""
+    """Returns the value, the lower and the upper limit of its interval; without an interval, the value three times."""
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 
@@ -262,7 +271,7 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Shows the visitor's latest events next to each system's list, and the relevant items below."""
+    """Returns a table of the visitor's latest events next to a table of recommendations; below, the relevant items."""
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""
@@ -278,7 +287,11 @@ def _visitor_parts(sample: Figures) -> list[Part]:
 
 
 def _recommendations(systems: Figures) -> Block:
-    """Returns a table with a column per system, the best item on top and hits marked."""
+    """Returns a table with a row per rank and a column per system; relevant items are marked.
+
+    Args:
+      systems: the ranked items of each system, by its name.
+    """
     rows, marked = [], set()
     for rank in range(max(map(len, systems.values()))):
         row: list[Cell] = [str(rank + 1)]
@@ -300,5 +313,5 @@ def _describe_item(item: Figures) -> str:
 
 
 def _format_minute(moment: str) -> str:
-    """Shortens an ISO timestamp to `2015-09-01 10:00`."""
+    """Shortens an ISO timestamp to minutes, for example to `2015-09-01 10:00`."""
     return moment[:16].replace("T", " ")

@@ -27,16 +27,16 @@ Shown = Literal["data", "training", "evaluation"]
 
 
 def write_report(workdir: str, *, data: str | None = None, shown: Shown = "training") -> str:
-    """Writes the report of a run and returns its path.
+    """Writes `report.html` of a run and returns its path.
 
     Args:
       workdir: directory of the run.
-      data: directory of the run's dataset; by default the path that the run was trained from. Without a dataset, the
-        report has no Data page.
-      shown: the page that is open first; if it cannot be drawn, the Training page is open first.
+      data: directory of the run's dataset. None: the path that the run was trained from. If the dataset is not there,
+        the report has no Data page, and a warning is logged.
+      shown: the page that is open first. If the report does not contain it, the Training page is open first.
 
     Raises:
-      ValueError: there is no run.
+      ValueError: there is no run, or one of its files is damaged.
     """
     layout, record = RunLayout(workdir), read_record(workdir)
     blend = read_blend(workdir)
@@ -56,7 +56,10 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
 
 def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
-    """Writes the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
+    """Writes the report after a job and returns its path; see `write_report`.
+
+    After an error it logs a warning and returns None, because the job itself succeeded.
+    """
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception as error:
@@ -73,7 +76,10 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
 
 
 def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
-    """Reads the Data page that `prepare` drew; logs a warning and returns None if it cannot be used."""
+    """Reads the Data page that `prepare` drew for the dataset at `root`.
+
+    Returns None and logs a warning if there is no such dataset or page, or if the run was trained on another dataset.
+    """
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())

@@ -10,7 +10,10 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns how long the run took, its best checkpoint or the models it tried, and the paths of its files."""
+    """Returns a summary of `train`: its duration, the result and the paths of the files.
+
+    The result is the best checkpoint. With `--preset auto`, it is the models that were tried and their blend.
+    """
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [
@@ -35,7 +38,7 @@ def _describe_files(result: Result) -> list[str]:
 
 
 def _describe_trials(result: Result) -> list[str]:
-    """Returns a line about the models that were trained, and a line about the others."""
+    """Returns a line about the models that `--preset auto` trained, and one about those that it did not use, if any."""
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(
@@ -54,7 +57,10 @@ _RANKINGS = {
 
 
 def _describe_blend(blend: Result) -> list[str]:
-    """Returns a line per ranking: validation NDCG@20 of the blend and of its best part, and the weights."""
+    """Returns a line per kind of ranking: validation NDCG@20 of the blend and of its best part, and the weights.
+
+    A kind of ranking without validation cases has no line.
+    """
     lines = []
     for ranking, title in _RANKINGS.items():
         figures, weights = blend["validation"][ranking], blend["weights"][ranking]
@@ -77,7 +83,7 @@ def _describe_blend(blend: Result) -> list[str]:
 
 
 def summarize_search(result: Result) -> str:
-    """Returns the trials by state, the best one, and how to use its settings."""
+    """Returns the number of trials by state, the best trial, and the commands that train its settings."""
     counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     best, lines = result["best"], [f"Trials: {counts}"]
     if best is not None:
@@ -91,19 +97,19 @@ def summarize_search(result: Result) -> str:
 
 
 def summarize_evaluation(result: Result) -> str:
-    """Returns the results table of the model's main protocol and the paths of the files."""
+    """Returns the table of the main results, and the paths of the full result and of the report."""
     run = result["workdir"]
     return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns a line about the items that are not on offer; none if all are."""
+    """Returns a line with the numbers of items on offer and of excluded items; an empty list if none is excluded."""
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 
 
 def summarize_export(result: Result) -> str:
-    """Returns the contents and the path of the export."""
+    """Returns the contents, size and path of the export."""
     size = f"{result['bytes'] / 1e6:,.1f} MB"
     lines = [
         f"Exported {result['model']} with {result['items']:,} items and {result['visitors']:,} visitors ({size}) to "
@@ -115,13 +121,13 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the number of lists, their path and the numbers of excluded items."""
+    """Returns the length and number of the lists, their path, and the number of excluded items by reason."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:
-    """Returns the number of findings by state, without details, because `doctor` logs each finding."""
+    """Returns the number of findings of `doctor` by state; the command itself logs the findings."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

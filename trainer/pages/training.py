@@ -37,15 +37,15 @@ def training_page(
     validations: Validations,
     tables: Mapping[str, tuple[int, int]],
 ) -> Page:
-    """Returns the page of a run.
+    """Returns the Training page of a run.
 
     Args:
       name: name of the run.
       record: record of the run.
-      metrics: lines of steps and of validations, in order.
-      history: events of the run, in order; empty for a run of an earlier version.
-      validations: validation metric of each checkpoint.
-      tables: rows and columns of each table of the model.
+      metrics: lines of `metrics.jsonl`, in order; only the lines of training steps are used.
+      history: lines of `history.jsonl`, in order: starts, checkpoints and ends; empty if there is no such file.
+      validations: validation metric by step.
+      tables: number of rows and columns of each table of the model, by its name.
     """
     steps = [line for line in metrics if "loss" in line]
     return Page(
@@ -87,7 +87,10 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a table of the rows that a warm start copied; [] if the run has no warm start, or before it is done."""
+    """Returns a table with the number of rows that a warm start copied into each table of the model.
+
+    The list is empty if the run has no warm start, or if the warm start is not finished yet.
+    """
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]
@@ -160,12 +163,20 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, starting with the first; n is the smallest that leaves at most `_MAX_POINTS`."""
+    """Returns every n-th value, starting with the first, with the smallest n for at most _MAX_POINTS values."""
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Averages groups of neighbouring points so that at most `_MAX_POINTS` are left."""
+    """Replaces groups of neighbouring points by their averages, so that at most _MAX_POINTS points are left.
+
+    Args:
+      x: x-coordinates of the points.
+      y: y-coordinates of the points.
+
+    Returns:
+      The new x- and y-coordinates.
+    """
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
@@ -202,7 +213,10 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds a `killed` event before each start without a preceding end, at the time of the preceding event."""
+    """Adds an event `killed` wherever a run starts or resumes although it did not end before.
+
+    The time of the kill is not known, so the new event has the time and step of the event before it.
+    """
     events: list[Line] = []
     for line in history:
         if events and line["event"] in _START_EVENTS and events[-1]["event"] not in _END_EVENTS:
@@ -212,7 +226,14 @@ def _add_kills(history: Sequence[Line]) -> list[Line]:
 
 
 def _subsample_by_kind(events: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
-    """Subsamples each kind of event separately, so that thousands of checkpoints do not displace the few starts."""
+    """Keeps about _MAX_POINTS events of each kind, evenly spaced.
+
+    The kinds are treated separately, because otherwise thousands of checkpoints would displace the few starts.
+
+    Args:
+      events: all events.
+      counts: number of events of each kind.
+    """
     kept, seen = [], Counter[str]()
     for line in events:
         kind = line["event"]

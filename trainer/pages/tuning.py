@@ -16,7 +16,7 @@ _MAX_PANELS = 8
 def write_tuning_report(
     layout: SearchLayout, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> None:
-    """Writes `tune.html` of a search."""
+    """Writes `tune.html` of a search; see `tuning_page` for the arguments."""
     page = tuning_page(layout.root, dimensions, trials, best)
     html = render([page], title=f"Cartwheel: {layout.root}", shown=page.key)
     storage.write_bytes(layout.report, html.encode())
@@ -25,13 +25,14 @@ def write_tuning_report(
 def tuning_page(
     name: str, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> Page:
-    """Returns the page of a search.
+    """Returns the page of a search over settings.
 
     Args:
       name: name of the search.
-      dimensions: the searched settings.
-      trials: the trials, by number.
-      best: the best trial as in `best.json`; None: no trial is complete yet.
+      dimensions: the settings that are searched, with their ranges.
+      trials: the trials, in the order of their numbers.
+      best: the content of `best.json`: number, metric, settings and commands of the best trial. None: no trial is
+        complete yet.
     """
     metric = metric_title(best["metric"]) if best else "validation"
     parts: list[Part] = [_overview(trials, best, metric)]
@@ -59,7 +60,14 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws the trials' validation values, over the trial number and over each setting."""
+    """Draws the validation value of each trial as points: a panel by the trial's number, and a panel per setting.
+
+    Args:
+      dimensions: the settings that are searched.
+      trials: the trials.
+      best: the best trial, which is marked; None: no trial is complete yet.
+      metric: title of the validation metric.
+    """
     measured = [trial for trial in trials if trial.value is not None]
     if not measured:
         return [Note("No trial is validated yet.")]

@@ -15,7 +15,7 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories, as ranges of rows; histories of the same timeline share its rows instead of copying them."""
+    """V histories. Each one is a range of the rows of a timeline; several ranges can share rows without a copy."""
 
     item: np.ndarray
     """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""
@@ -30,7 +30,13 @@ class Histories:
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":
-        """Builds V histories from rows [N]; history v consists of the rows begins[v] … ends[v] - 1."""
+        """Builds V histories from timelines.
+
+        Args:
+          rows: N rows of timelines.
+          begins: [V] index of the first row of each history.
+          ends: [V] index after the last row of each history; equal to `begins` for an empty history.
+        """
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
     def __len__(self) -> int:
@@ -38,7 +44,7 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64 lengths, one per history."""
+        """[V] int64: number of rows of each history."""
         return self.ends - self.begins
 
     def take(self, indices: np.ndarray) -> "Histories":
@@ -46,7 +52,15 @@ class Histories:
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns items, events and timestamps [B, H] of the histories begin … end - 1, padded with 0 on the right."""
+        """Returns some histories as dense arrays, oldest row first, padded with 0 on the right.
+
+        Args:
+          begin: index of the first of the B histories.
+          end: index after the last of them.
+
+        Returns:
+          Item indices, indices of event kinds, and times in milliseconds, each [B, H] int64.
+        """
         lengths = self.lengths[begin:end]
         offset = np.arange(lengths.max(initial=0))
         is_entry = offset < lengths[:, None]
@@ -59,7 +73,13 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns the distinct items of each of the histories begin … end - 1, without items outside the vocabulary."""
+        """Returns the distinct items of each history, in the order of their first rows.
+
+        Args:
+          begin: index of the first of the B histories.
+          end: index after the last of them.
+          num_items: only items with an index below this are returned.
+        """
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

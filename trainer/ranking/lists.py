@@ -19,7 +19,13 @@ class Lists:
 
     @classmethod
     def from_pairs(cls, owner: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
-        """Builds lists from the entries `values` [N]; `owner` [N] is the index of each entry's list, non-decreasing."""
+        """Builds V lists from entries.
+
+        Args:
+          owner: [N] index of the list of each entry; must be non-decreasing.
+          values: [N] the entries.
+          num_lists: V; lists without entries are empty.
+        """
         return cls(values, np.searchsorted(owner, np.arange(num_lists + 1)))
 
     def __len__(self) -> int:
@@ -27,12 +33,12 @@ class Lists:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64 lengths, one per list."""
+        """[V] int64: number of entries of each list."""
         return np.diff(self.starts)
 
     @property
     def owner(self) -> np.ndarray:
-        """[N] int64: for each entry, the index of its list."""
+        """[N] int64: index of the list of each entry."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, indices: np.ndarray) -> "Lists":
@@ -44,7 +50,12 @@ class Lists:
         return Lists(self.values[entries], starts)
 
     def padded(self, begin: int, end: int) -> np.ndarray:
-        """[B, L] int64: lists begin … end - 1, padded with 0 on the right."""
+        """Returns some lists as a dense array [B, L] int64, padded with 0 on the right.
+
+        Args:
+          begin: index of the first of the B lists.
+          end: index after the last of them.
+        """
         lengths = self.lengths[begin:end]
         is_entry = np.arange(lengths.max(initial=0)) < lengths[:, None]
         matrix = np.zeros(is_entry.shape, np.int64)
