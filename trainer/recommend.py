@@ -44,35 +44,36 @@ _SUMMARY = "recommendations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The recommendations to write."""
+    """What to write: for which visitors, how many items, and in which formats."""
 
     k: int = 20
-    """Items per visitor."""
+    """Maximum number of items per visitor."""
     visitor_ids: Sequence[str] | None = None
-    """Ids, in the order of the output; ids without events in the dataset get popular items. None: all with events."""
+    """Ids of the visitors, in the order of the output. Visitors without events in the dataset get popular items. None:
+    all visitors with events."""
     formats: Sequence[str] = FORMATS
     """File formats, among `FORMATS`."""
     rules: OfferRules = field(default_factory=OfferRules)
-    """Which items are on offer; lists contain no others."""
+    """Rules that select the items on offer; all other items are never recommended."""
 
 
 @dataclass(frozen=True)
 class _Audience:
-    """The V visitors to rank for."""
+    """The V visitors who get recommendations."""
 
     ids: Sequence[str]
     """[V] ids."""
     visitor: np.ndarray
-    """[V] vocabulary indices."""
+    """[V] vocabulary indices; visitors outside the vocabulary have the index after its last one."""
     history: Histories
-    """V histories."""
+    """V histories: the whole timelines of the visitors, empty for unknown visitors."""
     is_unknown: np.ndarray
     """[V] bool: whether the dataset does not contain the visitor."""
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """A range of the audience, and the names of its files by format."""
+    """A shard of the output: a range of the audience, and the name of its file in each format."""
 
     visitors: slice
     files: Mapping[str, str]
@@ -82,8 +83,10 @@ class _Shard:
 
 
 _Rank = Callable[[slice, Callable[[int], object]], ShardLists]
-"""Computes the lists for a range of the audience. After each chunk it calls the second argument with the number of
-visitors that all workers completed since the last call."""
+"""Function of (range, on_progress) that computes the lists for a range of the audience.
+
+After each chunk, it calls `on_progress` with the number of visitors that the workers completed together since the last
+call."""
 
 
 def recommend(
@@ -96,21 +99,28 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best items for each visitor, without items in their timeline; see `write_recommendations`.
+    """Writes the k best items for each visitor, without the items in their timeline; see `write_recommendations`.
 
-    The run's best model ranks the items. The workers of a cluster (see `cluster.read_cluster`) share the ranking; the
-    chief publishes.
+    The run's best model ranks the items. If the process is a worker of a cluster (see `cluster.read_cluster`), the
+    workers share the ranking, and the chief writes the files.
 
     Args:
       workdir: directory of the run.
-      output: directory or URI, which must not exist.
-      k: items per visitor.
-      visitors: file of visitor ids, one per line; None: all visitors with events.
+      output: directory or URI; must not exist or must be empty.
+      k: maximum number of items per visitor.
+      visitors: path of a file of visitor ids, one per line; None: all visitors with events.
       formats: file formats, among `FORMATS`.
-      data: the run's dataset, if it has moved since training.
-      rules: which items are on offer; None: all that are not known to be unavailable at the dataset's cut.
+      data: directory of the run's dataset. None: the path that the run was trained from.
+      rules: rules that select the items on offer. None: all items, except those that are known to be unavailable at the
+        end of the dataset.
+
+    Returns:
+      See `write_recommendations`.
 
     Raises:
+      FileExistsError: see `write_recommendations`.
+      ValueError: see `write_recommendations` and `open_trained_run`.
+      ContractError: there is no dataset, or the dataset is damaged.
       OwnershipError: another process writes to `output`.
     """
     storage.refuse_existing(output, marker=_SUMMARY)
@@ -135,7 +145,10 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and settings, because some settings affect the ranking but not the weights."""
+    """Returns a SHA-256 that identifies the ranking: of the weights, the blend and the settings of the run.
+
+    The settings are included because some of them change the ranking, but not the weights.
+    """
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
@@ -151,24 +164,27 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes a list for each visitor: the k best items on offer that are not in the visitor's timeline.
+    """Writes a list for each visitor: the k best items that are on offer and not in the visitor's timeline.
 
-    A list is shorter if fewer than k items are left. All lists are published together. A killed process leaves its
-    finished shards next to the output (see `resumable_output`); the same call resumes and writes the same files.
+    If fewer than k such items are left, the list is shorter. Readers see the output only when all lists are written. A
+    killed process leaves its finished shards behind (see `resumable_output`). The same call then writes the missing
+    shards; the result is the same as without the interruption.
 
     Args:
       scorer: ranks the catalogue of the dataset.
-      dataset: supplies visitors and timelines.
-      output: directory or URI, which must not exist.
-      request: the recommendations to write, with `k` from 1 to I.
-      model_checksum: identifies the scorer; shards of different scorers are not mixed.
-      replicas: all replicas; their workers share the ranking; the chief publishes.
+      dataset: supplies the visitors and their timelines.
+      output: directory or URI; must not exist or must be empty.
+      request: what to write; `request.k` must be from 1 to I.
+      model_checksum: identifies the scorer, so that a resumed call does not mix shards of different scorers.
+      replicas: replicas of the workers that call this together. They share the ranking, and the chief writes the files.
+        None: this process calls it alone.
 
     Returns:
-      Counts and the paths of the shards by format, as in `recommendations.json` next to them.
+      The content of `recommendations.json`, which is written to `output` too: the numbers of visitors and items, the
+      checksums, and the paths of the shards by format.
 
     Raises:
-      FileExistsError: `output` exists, or there are unfinished shards of another request.
+      FileExistsError: `output` is not empty, or it has unfinished shards of another request.
       ValueError: k is out of range, there are no visitors, no item is on offer, or a score is NaN or infinite.
     """
     k, formats = request.k, sorted(set(request.formats))
@@ -248,7 +264,13 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that the chief has not written yet; all workers get the same list."""
+    """Returns the shards that are not finished. All workers get the same list, although only the chief knows it.
+
+    Args:
+      unfinished: the output on the chief; None on other workers.
+      shards: all shards.
+      replicas: replicas of the workers that call this together; None: this process calls it alone.
+    """
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )
@@ -260,7 +282,15 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks the missing shards on all workers. The chief writes them; on other workers, `unfinished` is None."""
+    """Ranks for the visitors of the missing shards on all workers, and writes the shards on the chief.
+
+    Args:
+      unfinished: the output on the chief; None on other workers.
+      missing: the shards to write.
+      num_visitors: V, for the progress bar.
+      rank: computes the lists of a shard.
+      dataset: supplies the ids and titles of the items.
+    """
     names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None

@@ -28,7 +28,14 @@ GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Returns how many visitors `best_items` should rank at a time, for speed and to bound the memory for scores."""
+    """Returns the number of visitors that `best_items` should rank at a time.
+
+    This number is fast, and the scores of so many visitors fit into memory.
+
+    Args:
+      scorer: the model.
+      num_items: I.
+    """
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
@@ -41,15 +48,17 @@ def best_items(
     is_seen_hidden: bool = True,
     is_offered: tf.Tensor | None = None,
 ) -> TopItems:
-    """Finds the K best items of the catalogue for each query; ties go to the lower index, the more frequent item.
+    """Finds the K best items of the catalogue for each query.
+
+    Of items with equal scores, the one with the lower index ranks first. Lower indices are more frequent items.
 
     Args:
       scorer: the model.
       queries: B queries.
       k: K, at most I.
       num_items: I.
-      is_seen_hidden: whether items of the history are excluded.
-      is_offered: [I] bool: items that may be recommended; None: all.
+      is_seen_hidden: whether to exclude the items of each query's history.
+      is_offered: [I] bool: whether each item may be recommended; None: all items.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite; see `topk.translate_divergence_errors`.
@@ -79,10 +88,16 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """Returns the K best items of `best` and a piece; the piece starts at the item `begin` and has scores [B, P].
+    """Updates the K best items with the items of the next piece.
 
-    Ties go to the earlier item, so an item of the piece is added only if it scores higher than the K-th best so far.
-    Therefore only blocks with a maximum above that score are read. Later pieces have fewer such blocks.
+    All items of the piece have higher indices than those in `best`, so they lose ties. An item of the piece is added
+    only if its score is higher than the K-th best so far. Therefore only blocks of items with a maximum above that
+    score are read. The more pieces are done, the fewer such blocks are left.
+
+    Args:
+      best: the K best items of the earlier pieces.
+      scores: [B, P] scores of the piece.
+      begin: index of the first item of the piece.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])

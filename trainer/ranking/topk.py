@@ -31,24 +31,25 @@ _NOT_FINITE = (
 
 
 class TopItems(NamedTuple):
-    """The best items, best first."""
+    """The K best items of each query, best first."""
 
     item: tf.Tensor
-    """[B, K] int64."""
+    """[B, K] int64 item indices."""
     score: tf.Tensor
-    """[B, K] float32; if fewer than K items are visible, the last scores are -inf and their items meaningless."""
+    """[B, K] float32 scores. If a query has fewer than K visible items, its last scores are -inf, and the items in
+    these columns have no meaning."""
 
 
 def visible_scores(
     scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool, is_offered: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """[B, I] float32: the scorer's scores, with -inf for hidden items and items that are not offered.
+    """Returns the scorer's scores [B, I] float32, with -inf for items that must not be recommended.
 
     Args:
       scorer: the model.
       queries: B queries.
-      is_seen_hidden: whether the items of the history are hidden; a scalar or [B].
-      is_offered: [I] bool: items that may be recommended; None: all.
+      is_seen_hidden: whether the items of each query's history get -inf; a scalar, or [B] for each query.
+      is_offered: [I] bool: whether each item may be recommended; None: all items.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
@@ -58,7 +59,11 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function from `is_seen_hidden`, a scalar or [B], to scores [B, I]; only a `PolicyScorer` uses it."""
+    """Returns a function that computes the scores [B, I]; what does not depend on its argument is computed only once.
+
+    The argument `is_seen_hidden`, a scalar or [B], says whether the ranking will hide the items of the history. Only
+    the scores of a `PolicyScorer` depend on it. The function does not hide any items.
+    """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
     scores = scorer.catalogue_scores(queries)
@@ -66,12 +71,17 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns scores [B, I] with -inf for items that are not offered; `is_offered` is [I] bool, or None if all are."""
+    """Returns `scores` with -inf for items that are not on offer.
+
+    Args:
+      scores: [B, I].
+      is_offered: [I] bool: whether each item is on offer; None: all items.
+    """
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
 def check_finite(scores: tf.Tensor) -> tf.Tensor:
-    """Returns the scores [B, I] if all of them are finite.
+    """Returns the scores [B, I] unchanged, after a check that all are finite.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
@@ -85,7 +95,10 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def translate_divergence_errors() -> Iterator[None]:
-    """Turns the error of `check_finite` in a compiled function into a ValueError without details of the graph."""
+    """Context manager that turns the error of `check_finite` into a ValueError with a message for users.
+
+    TensorFlow adds details of the compiled function to its own error.
+    """
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -95,9 +108,13 @@ def translate_divergence_errors() -> Iterator[None]:
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
-    """Returns scores [B, I] with -inf for the items to hide: in each row, the first `lengths` [B] of `items` [B, H].
+    """Returns `scores` with -inf for some items of each row.
 
-    Only the rows where `is_hidden`, a scalar or [B], is True are changed. Items outside the catalogue are ignored.
+    Args:
+      scores: [B, I].
+      items: [B, H] indices of the items to hide; indices below 0, or of I and above, are ignored.
+      lengths: [B] number of items to hide in each row; later columns of `items` are padding.
+      is_hidden: whether to hide the items; a scalar, or [B] for each row.
     """
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
@@ -108,7 +125,10 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Returns the K best items of each row of scores [B, I]; ties go to the lower index, the more frequent item."""
+    """Returns the K best items of each row of scores [B, I].
+
+    Of items with equal scores, the one with the lower index ranks first. Lower indices are more frequent items.
+    """
 
     def at_once() -> TopItems:
         values, indices = tf.math.top_k(scores, k)
@@ -126,23 +146,27 @@ def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """`top_k` for large I: see `best_blocks`."""
+    """Like `top_k`, but faster for large I: sorts only the items that `best_blocks` returns."""
     item, score = best_blocks(scores, k)
     values, index = tf.math.top_k(score, k)
     return TopItems(tf.gather(item, index, batch_dims=1), values)
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns items [B, C], ascending, that include the K best of each row of `scores`, and their scores [B, C].
+    """Selects a small part of the items of each row that includes the K best ones.
 
-    The row is divided into blocks; the result contains the K blocks with the largest maxima, and the items after the
-    last whole block. This is exact: the best item of each of the K blocks ranks before every item of the other blocks,
-    because it has a higher score, or an equal score and a lower index.
+    A row is divided into blocks of items. The result contains the K blocks with the largest maxima, and the items after
+    the last whole block. No better item can be missing: the best item of each of the K blocks ranks before every item
+    of the other blocks, because it has a higher score, or an equal score and a lower index.
 
     Args:
       scores: [B, I].
       k: K.
-      above: [B, 1]: items with this score or a lower one may be missing from the result; None: none are.
+      above: [B, 1] a limit for each row: the best items at or below the limit may be missing from the result. None: no
+        limit.
+
+    Returns:
+      Item indices [B, C], ascending in each row, and their scores [B, C].
     """
     num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
     end = num_items - num_items % _BLOCK_ITEMS  # the items after the last whole block are always included
@@ -161,7 +185,15 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """Returns the K best of `top` and other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
+    """Returns the K best of the items in `top` and some other items.
+
+    Of items with equal scores, the one with the lower index ranks first.
+
+    Args:
+      top: K items per row.
+      item: [B, S] int64 indices of the other items. All indices, also those in `top`, must be below 2^31.
+      score: [B, S] float32 scores of the other items.
+    """
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
     # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
@@ -172,7 +204,12 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """Returns B ≥ 1 such that scores [B, I] fit into `scores_bytes`; None: a good memory size for the device."""
+    """Returns the largest B, from 1 to _MAX_CHUNK, for which scores [B, I] float32 take at most `scores_bytes`.
+
+    Args:
+      num_items: I.
+      scores_bytes: memory for the scores. None: a size that is fast on the device.
+    """
     if scores_bytes is None:
         scores_bytes = GPU_SCORES_BYTES if tf.config.list_logical_devices("GPU") else CPU_SCORES_BYTES
     return int(np.clip(scores_bytes // (num_items * _FLOAT_BYTES), 1, _MAX_CHUNK))
@@ -181,16 +218,19 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
 def query_chunks(
     visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int, replicas: Replicas | None = None
 ) -> Iterator[tuple[slice, Queries]]:
-    """Divides V queries into chunks of `size`; yields the slice of each chunk and its queries.
-
-    The last chunk is padded with unused queries, so that a compiled function sees one shape.
+    """Divides V queries into chunks of B queries.
 
     Args:
       visitor: [V] vocabulary indices.
       history: V histories.
-      timestamp_ms: [V] moments.
+      timestamp_ms: [V] times of the queries.
       size: B.
-      replicas: if there are several workers, they take chunks in turn, and only this worker's chunks are yielded.
+      replicas: the workers that share the chunks: worker w of W gets the chunks w, w + W, w + 2 W and so on. None: this
+        process gets all chunks.
+
+    Yields:
+      For each chunk of this worker: the slice of the V queries, and its B queries. The last chunk is filled up with
+      queries to ignore, so that all chunks have B queries.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):
@@ -204,6 +244,10 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """The `tf.function` input signature of chunks of `size` queries (None: of any size); H may vary between chunks."""
+    """Returns the input signature of a `tf.function` of queries; the length H of the histories may vary between calls.
+
+    Args:
+      size: number of queries, B; None: B may vary too.
+    """
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

@@ -40,12 +40,12 @@ class BlendWeights:
             raise ValueError(f"expected {len(RETURN_FEATURES)} weights of return features, found {len(self.returns)}")
 
     def to_array(self) -> np.ndarray:
-        """[P + 6] float32: parts, popularity, trend, returns."""
+        """Returns all P + 6 weights float32 in the order: parts, popularity, trend, features of returns."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Reverses `to_array`; the half-life of the trend is not in the array."""
+        """Builds the weights from the array of `to_array`, and from the half-life of the trend, which it lacks."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -59,7 +59,7 @@ class BlendWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class BlendRecord:
-    """The blend of a run."""
+    """The content of `blend.json`: the blend of a run."""
 
     parts: tuple[str, ...]
     """Directories of the P blended runs, relative to this run; `.` is this run itself."""
@@ -68,16 +68,20 @@ class BlendRecord:
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
-    """Validation of each ranking, null without cases. `cases` is the number of cases. The other values are NDCG@20:
-    `blend` of the blend; `parts` of each tried part alone, by directory; `frequency` of ranking by frequency in the
-    visitor's history, null for `new_items`."""
+    """Validation results of each of the `RANKINGS`; None if the validation split has no cases for it. The values are:
+
+    - `cases`: number of cases.
+    - `blend`: NDCG@20 of the blend.
+    - `parts`: NDCG@20 of each tried model alone, by its directory.
+    - `frequency`: NDCG@20 of the items sorted by their frequency in the visitor's history; None for `new_items`.
+    """
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the features with a nonzero weight in a ranking, and these weights.
+        """Returns the title and the weight of each part and feature with a nonzero weight.
 
         Args:
-          ranking: one of the `RANKINGS`.
-          name: name of the run itself.
+          ranking: the one of the `RANKINGS` that the weights are for.
+          name: name of the run with the blend, for `part_title`.
         """
         weights = self.weights[ranking]
         days = weights.half_life_days
@@ -91,18 +95,29 @@ class BlendRecord:
 
 
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
-    """Returns the distinct half-lives of the trends in use, ascending; at least one, even if no trend has a weight."""
+    """Returns the distinct half-lives of the trends that have a nonzero weight, in days, ascending.
+
+    If no trend has a weight, the half-lives of all trends are returned, so that the result is not empty.
+
+    Args:
+      weights: weights of each ranking.
+    """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))
 
 
 def part_title(part: str, name: str) -> str:
-    """Returns the name of a part for readers: `walk` for `parts/walk`; for the run itself, `name`."""
+    """Returns the name of a part to show in reports: for example `walk` for the directory `parts/walk`.
+
+    Args:
+      part: an entry of `BlendRecord.parts`.
+      name: name of the run with the blend; it is returned if this run itself is the part.
+    """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
-    """Writes `blend.json`."""
+    """Writes `blend.json` of the run at `workdir`."""
     storage.check_ownership(workdir)
     storage.write_bytes(
         RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()
@@ -110,7 +125,7 @@ def write_blend(record: BlendRecord, workdir: str) -> None:
 
 
 def read_blend(workdir: str) -> BlendRecord | None:
-    """Reads the blend of the run at `workdir`; None if there is none.
+    """Reads `blend.json` of the run at `workdir`; returns None if the run is not a blend.
 
     Raises:
       ValueError: the file is damaged.

@@ -41,7 +41,7 @@ STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMetadata:
-    """Contents of a checkpoint."""
+    """The content of state.json: what a checkpoint contains and after which step it was saved."""
 
     run: str
     """Identity of the run, from `record.run_identity`."""
@@ -50,28 +50,31 @@ class CheckpointMetadata:
     epoch: int
     """Number of complete epochs."""
     step_in_epoch: int
-    """Number of steps done in the unfinished epoch."""
+    """Number of steps done in the epoch that is not complete yet."""
     replicas: int
     """Number of replicas that wrote the checkpoint; each array has one file per replica."""
     arrays: dict[str, tuple[int, int]]
     """Shape [rows, D] of each array, by name such as `visitor.values`."""
     files: dict[str, str]
-    """SHA-256 of each file, by name."""
+    """SHA-256 of each file except state.json, by the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validations:
-    """Validation metrics of a run."""
+    """The content of validations.json: the validation metric of a run after each validation."""
 
     metric: str
     """Name of the metric."""
     is_higher_better: bool
     """Whether a higher value of the metric is better."""
     values: dict[int, float]
-    """Metric by step."""
+    """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns the number of validations after the best one, up to `step`; for early stopping."""
+        """Returns how many validations the best one is ago, among those up to `step`; early stopping uses it.
+
+        The result is 0 if the latest validation is the best one, or if there is no validation.
+        """
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -82,10 +85,10 @@ class Table(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """Number of rows and number of columns D."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Returns the rows of a slice, [n, D]; the slice has no step."""
+        """Returns the n rows of a slice, [n, D] float32; the step of the slice must be 1."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +96,25 @@ class Weights:
     """Weights of a trained model."""
 
     tables: Mapping[str, Table]
-    """Embedding tables [rows, D], rows in natural order."""
+    """Tables [rows, D] by name; the rows are in the order of their indices."""
     dense: Sequence[np.ndarray]
     """Dense weights, in the model's order."""
     visitors: np.ndarray | None = None
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the rows of `visitors` in a table of `count` rows; None: all rows.
+        """Returns the indices of the rows of a visitor table that are needed to rank for `visitors`.
 
-        Visitors without a row share the last row.
+        Visitors with an index after the last row share the last row. None is returned if all rows are needed.
+
+        Args:
+          count: number of rows of the visitor table.
         """
         return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
 
 class StoredTable:
-    """An array of a checkpoint. It is read in slices, so that no second copy of a table is in memory."""
+    """An array [rows, D] in the files of a checkpoint. A slice of it reads only the rows of the slice."""
 
     def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
         self._dim = state.arrays[name][1]
@@ -119,11 +125,11 @@ class StoredTable:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and number of columns D."""
         return self._rows, self._dim
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Reads [n, D] float32, the rows start … stop - 1 in natural order."""
+        """Reads the n rows of a slice, [n, D] float32, in the order of their indices; the step must be 1."""
         start, stop, _ = rows.indices(self._rows)
         count = len(self._files)
         found = np.empty((max(stop - start, 0), self._dim), np.float32)
@@ -138,7 +144,16 @@ class StoredTable:
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """Reads [last - first, D] float32: the rows first … last - 1 of one replica's shard."""
+        """Reads consecutive rows of one replica's shard.
+
+        Args:
+          replica: index of the replica that wrote the shard.
+          first: position in the shard of the first row to read.
+          last: position after the last row to read.
+
+        Returns:
+          [last - first, D] float32.
+        """
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -148,7 +163,7 @@ class StoredTable:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that a checkpoint saves."""
+    """The variables of a training run that a checkpoint saves."""
 
     tables: Mapping[str, ShardedTable]
     """Embedding tables with their optimizer slots."""
@@ -158,7 +173,10 @@ class TrainState:
     """Variables of the optimizer of the dense weights."""
 
     def arrays(self) -> dict[str, RowShards]:
-        """Returns every row-sharded array by its name in a checkpoint."""
+        """Returns the arrays whose rows are divided among the replicas, by their names in a checkpoint.
+
+        These are the values and the optimizer slots of each table, for example `visitor.values`.
+        """
         arrays = {}
         for name, table in self.tables.items():
             arrays[f"{name}.values"] = table.values
@@ -169,12 +187,18 @@ class TrainState:
 def restore(
     workdir: str, state: TrainState, step: int, on_progress: Callable[[], None] = lambda: None
 ) -> CheckpointMetadata:
-    """Restores tables and dense weights from the checkpoint of `step`, and returns its metadata.
+    """Sets the variables of a training run to the values in a checkpoint, and returns the checkpoint's metadata.
 
-    Each process stores only the rows that it owns. `on_progress` is called after each chunk of rows.
+    Each process keeps only the rows that its replicas own.
+
+    Args:
+      workdir: directory of the run.
+      state: the variables to set.
+      step: step of the checkpoint.
+      on_progress: called after each chunk of rows.
 
     Raises:
-      ValueError: names or shapes of the checkpoint's arrays differ from those of `state`.
+      ValueError: the names or shapes of the checkpoint's arrays differ from those of `state`.
     """
     folder = RunLayout(workdir).checkpoint(step)
     metadata = _read_state(folder)
@@ -182,7 +206,7 @@ def restore(
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
     if metadata.arrays != expected:
         raise ValueError(
-            f"{folder} does not fit the model, as after a change of the program: its tables (rows, width) are "
+            f"{folder} does not fit the model of this version of the program: its tables (rows, width) are "
             f"{metadata.arrays}, expected {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
@@ -197,7 +221,13 @@ def restore(
 
 
 def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> Iterator[None]:
-    """Fills an array from a checkpoint, one chunk per iteration. `is_alike`: both have the same number of shards."""
+    """Fills an array from a checkpoint; the iterator yields after each chunk of rows.
+
+    Args:
+      shards: the array to fill.
+      stored: the array in the checkpoint.
+      is_alike: whether both have the same number of shards, so that whole shards can be copied, which is faster.
+    """
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
@@ -210,26 +240,37 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
 
 
 def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[[], None] = lambda: None) -> int | None:
-    """Finds the step of the last intact checkpoint; None if there is none. Skips damaged checkpoints with a warning.
+    """Returns the step of the last intact checkpoint, or None if there is none.
+
+    The checksums of the files are verified. A warning is logged for each damaged checkpoint, which is skipped.
 
     Args:
       workdir: directory of the run.
-      replicas: replicas of the workers that call this together; each worker verifies a part of the files, and all get
-        the same result.
+      replicas: replicas of the workers that call this together. Each worker verifies a part of the files, and all get
+        the same result. None: this process calls it alone.
       on_file: called after each verified file.
     """
     return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
 
 
 def saved_step(workdir: str) -> int:
-    """Returns the step of the last complete checkpoint, 0 without one; its files are not verified."""
+    """Returns the step of the last complete checkpoint, or 0 if there is none. Its checksums are not verified."""
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first of `steps` with an intact checkpoint; all workers use the chief's `steps`."""
+    """Returns the first of `steps` with an intact checkpoint, or None; see `last_step`.
+
+    Workers may see different files, so all workers use the steps of the chief.
+
+    Args:
+      workdir: directory of the run.
+      steps: steps of checkpoints, in the order of preference.
+      replicas: see `last_step`.
+      on_file: see `last_step`.
+    """
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -245,26 +286,29 @@ def _first_intact(
 
 
 def _broadcast_from_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
-    """Returns the chief's array on every worker; arrays have the same shape everywhere."""
+    """Returns the chief's array on every worker; `value` must have the same shape on all workers."""
     if replicas is None:
         return value
     return replicas.sum_over_workers(value if replicas.is_chief else np.zeros_like(value))
 
 
 def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
-    """Returns the shape [rows, D] of each table in the latest checkpoint; empty without one."""
+    """Returns the shape [rows, D] of each table in the latest complete checkpoint; empty if there is none."""
     steps = _list_steps(workdir, has_state=True)
     arrays = _read_state(RunLayout(workdir).checkpoint(steps[-1])).arrays if steps else {}
     return {name.removesuffix(".values"): shape for name, shape in arrays.items() if name.endswith(".values")}
 
 
 def best_step(workdir: str) -> int | None:
-    """Returns the step of the kept checkpoint with the best validation metric; None if no kept checkpoint has one."""
+    """Returns the step with the best validation metric among the checkpoints that still exist.
+
+    None is returned if no existing checkpoint was validated.
+    """
     return next(iter(_best_first(workdir)), None)
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Lists the steps of kept checkpoints with a validation metric, best first; on ties, earlier steps first."""
+    """Returns the steps of all existing checkpoints that were validated, best first; of equal ones, earlier first."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -273,7 +317,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads the validation metrics; empty before the first validation.
+    """Reads validations.json; `values` is empty if there is no such file, because the run was not validated yet.
 
     Raises:
       ValueError: the file is damaged.
@@ -293,7 +337,17 @@ def read_validations(workdir: str) -> Validations:
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
-    """Records the validation metric of `step`; drops metrics of later steps, which are leftovers of a killed run."""
+    """Adds the validation metric of a step to validations.json.
+
+    Metrics of later steps are dropped: an earlier process, which was killed, went further than the resumed one.
+
+    Args:
+      workdir: directory of the run.
+      step: step of the validated checkpoint.
+      value: value of the metric.
+      metric: name of the metric.
+      is_higher_better: whether a higher value is better.
+    """
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
     content = json.dumps(asdict(validations), indent=2, allow_nan=False) + "\n"
@@ -301,7 +355,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best and the last two; the second-last is kept in case the last is damaged."""
+    """Removes all checkpoints except the best one and the last two; two, in case the last one is damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -311,25 +365,32 @@ def keep_best_and_last(workdir: str) -> None:
 
 
 def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weights:
-    """Opens the weights of a run's checkpoint, see `choose_step`. Rows of a table are read when it is sliced."""
+    """Opens the weights of a run's best or last intact checkpoint; see `choose_step` and `read_weights_of_step`."""
     return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """Returns the SHA-256 of a checkpoint's state.json, which identifies it because it lists all other checksums."""
+    """Returns the SHA-256 of state.json of a checkpoint.
+
+    It identifies the content of the checkpoint, because state.json contains the checksums of all other files.
+    """
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 
 def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas: Replicas | None = None) -> int:
-    """Chooses an intact checkpoint of a run; damaged ones are skipped with a warning.
+    """Returns the step of the best or the last intact checkpoint of a run.
+
+    The checksums of the files are verified. A warning is logged for each damaged checkpoint, which is skipped.
 
     Args:
       workdir: directory of the run.
-      which: the best by validation, or the last; without validations, the last is the best.
-      replicas: replicas of the workers that call this together; all get the same result.
+      which: `best`: the checkpoint with the best validation metric; if no intact checkpoint was validated, the last
+        one. `last`: the last checkpoint.
+      replicas: replicas of the workers that call this together; all get the same result. None: this process calls it
+        alone.
 
     Raises:
-      ValueError: there is no checkpoint.
+      ValueError: there is no intact checkpoint.
     """
     best = _best_first(workdir) if which == "best" else []
     others = [step for step in reversed(_list_steps(workdir)) if step not in best]
@@ -340,7 +401,10 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """Opens the weights of an intact checkpoint; slicing a table reads its rows."""
+    """Opens the weights of the intact checkpoint of `step`.
+
+    The dense weights are read at once. The rows of a table are read when it is sliced.
+    """
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
     tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
@@ -348,30 +412,51 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
 
 
 def read_state(workdir: str, step: int) -> CheckpointMetadata:
-    """Reads the metadata of the checkpoint of `step`."""
+    """Reads state.json of the checkpoint of `step`."""
     return _read_state(RunLayout(workdir).checkpoint(step))
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """Opens an array [rows, D] of a checkpoint, rows in natural order; slicing it reads the rows."""
+    """Opens an array of a checkpoint; its rows are read when it is sliced.
+
+    Args:
+      workdir: directory of the run.
+      state: metadata of the checkpoint.
+      name: name of the array in `state.arrays`.
+    """
     return StoredTable(RunLayout(workdir).checkpoint(state.step), state, name)
 
 
 def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
-    """Reads the dense weights of a checkpoint, in the model's order."""
+    """Reads the dense weights of the checkpoint of `step`, in the order of the model's dense variables."""
     saved = _read_dense(RunLayout(workdir).checkpoint(step))
     return [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))]
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Lists the steps of checkpoints, ascending; `has_state`: only complete ones, which have state.json."""
+    """Returns the steps of the checkpoints of a run, ascending.
+
+    Args:
+      workdir: directory of the run.
+      has_state: whether to return only complete checkpoints; these have a state.json.
+    """
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)
 
 
 def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], None]) -> str | None:
-    """Verifies this worker's share of a checkpoint's files; returns the first problem, or None."""
+    """Verifies the checksums of this worker's share of a checkpoint's files.
+
+    Args:
+      folder: directory of the checkpoint.
+      worker: index of this worker.
+      workers: number of workers that share the files.
+      on_file: called after each verified file.
+
+    Returns:
+      A description of the first problem; None if there is none.
+    """
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:

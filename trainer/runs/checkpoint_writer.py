@@ -45,17 +45,26 @@ class _Pending:
     step: int
     """Step of the checkpoint."""
     written: Future[dict[str, str]]
-    """SHA-256 of this worker's files, by name."""
+    """Result of the thread that writes this worker's files: their SHA-256, by name."""
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, one at a time; all workers make the same calls at the same steps.
+    """Writes the checkpoints of a run, one at a time, while training continues.
 
-    While a checkpoint is written, a copy of this process's rows is in memory.
+    All workers must call the same methods at the same steps. Until a checkpoint is written, a copy of this process's
+    rows is in memory.
     """
 
     def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
-        """Sets the run's directory, the state to save, and the run's identity, from `record.run_identity`."""
+        """Creates a writer; no checkpoint is started.
+
+        Args:
+          workdir: directory of the run.
+          state: the variables to save.
+          replicas: all replicas of the run.
+          run: identity of the run, from `record.run_identity`.
+          steps_per_epoch: number of training steps per epoch.
+        """
         self._workdir = workdir
         self._run = run
         self._state = state
@@ -67,16 +76,24 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns True if at least `every_seconds` passed since the last checkpoint started; always False for None."""
+        """Returns whether at least `every_seconds` have passed since the last checkpoint was started.
+
+        Before the first checkpoint, the time since the creation of the writer is used. If `every_seconds` is None, the
+        result is False.
+        """
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
-        """Starts the checkpoint of `step`; returns as soon as the rows are copied in memory.
+        """Starts the checkpoint of `step`.
+
+        Waits until the previous checkpoint is published or has failed. Returns when the rows are copied in memory; a
+        thread writes the copy.
 
         Args:
           step: number of training steps done.
           on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
-          is_urgent: whether to abort a checkpoint that is still being written, unless its upload has started.
+          is_urgent: whether to abort the previous checkpoint instead of waiting for it. A checkpoint is not aborted any
+            more once its upload to an object store has started.
         """
         if is_urgent:
             self._abort(on_progress)
@@ -96,15 +113,21 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Publishes the pending checkpoint if every worker has written its part."""
+        """Ends the started checkpoint if every worker is done with its part, without waiting.
+
+        The checkpoint is published; if a worker could not write its part, the checkpoint is dropped.
+        """
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
 
     def finish(self, on_progress: Callable[[], None] = lambda: None) -> bool:
-        """Waits for the pending checkpoint and publishes it; returns False if a worker could not write its part.
+        """Waits until every worker is done with its part of the started checkpoint, then publishes or drops it.
 
         Args:
           on_progress: called repeatedly while waiting, as long as all workers respond.
+
+        Returns:
+          False if the last checkpoint was dropped, else True.
         """
         if self._pending is not None:
             self._await_all(self._pending, on_progress)
@@ -112,11 +135,14 @@ class CheckpointWriter:
         return self._is_whole
 
     def _check_owner(self) -> None:
-        """Raises OwnershipLostError if another process has taken over the run and writes files with the same names."""
+        """Raises OwnershipLostError if another process has taken over the run.
+
+        The other process writes files with the same names, so this process must not write any more.
+        """
         storage.try_to_check_ownership(self._workdir)
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the pending checkpoint; publishes it instead if every worker has already written its part."""
+        """Aborts the started checkpoint, if any. If every worker has written its part nevertheless, it is published."""
         pending = self._pending
         if pending is None:
             return
@@ -132,7 +158,7 @@ class CheckpointWriter:
         self._pending = None
 
     def _await_all(self, pending: _Pending, on_progress: Callable[[], None]) -> None:
-        """Waits until every worker has written its part or failed."""
+        """Waits until every worker has written its part of the checkpoint or has failed."""
         while self._replicas.any_worker(not pending.written.done()):
             wait([pending.written], _POLL_SECONDS)
             on_progress()
@@ -146,7 +172,7 @@ class CheckpointWriter:
         self._is_whole = not self._replicas.any_worker(problem is not None)
         if not self._is_whole:
             log.error(
-                "checkpoint of step %d could not be written: %s. It needs %s%s. "
+                "checkpoint of step %d could not be written: %s. The checkpoint needs %s%s. "
                 "Earlier checkpoints are kept; training continues",
                 pending.step,
                 problem or "another worker failed",
@@ -169,7 +195,11 @@ class CheckpointWriter:
             )
 
     def _publish(self, step: int) -> OSError | None:
-        """Publishes a checkpoint under its name; returns the error if that fails."""
+        """Writes state.json and gives the checkpoint its final name; called on the chief.
+
+        Returns:
+          The error if the storage fails; None after success.
+        """
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
@@ -204,7 +234,7 @@ class CheckpointWriter:
 
 
 def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread, so that the process can exit without waiting for it."""
+    """Runs `work` in a daemon thread and returns its future result; the process can exit without waiting for it."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:
@@ -218,7 +248,15 @@ def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]
 
 
 def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Copies the rows that this process owns; returns the contents of the .npy files, by name."""
+    """Copies the rows that this process owns in memory.
+
+    Args:
+      state: the variables to save.
+      replicas: number of replicas of the run.
+
+    Returns:
+      The contents of this process's .npy files, by name.
+    """
     return {
         shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
         for name, shards in state.arrays().items()
@@ -234,7 +272,7 @@ def _copy_shard(shards: RowShards, replica: int) -> Pieces:
 
 
 def _encode_dense(state: TrainState) -> bytes:
-    """Encodes dense weights and the variables of their optimizer as a .npz file."""
+    """Returns the content of dense.npz: the dense weights and the variables of their optimizer."""
     arrays: dict[str, Any] = {}
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
@@ -250,17 +288,20 @@ def _write_files(
     is_aborted: threading.Event,
     before_each: Callable[[], None],
 ) -> dict[str, str]:
-    """Writes the files, and a file with the SHA-256 of each; returns the SHA-256 by name.
+    """Writes this worker's files of a checkpoint, then a JSON file with their checksums.
 
     Args:
-      staging: directory or URI of the files.
-      files: contents by name; emptied while writing, to free memory.
-      checksums: path of the file with the SHA-256 by name.
-      is_aborted: is set to stop the writing.
-      before_each: called before each file; an error ends the writing.
+      staging: directory or URI to write the files to.
+      files: contents of the files, by name; each entry is removed when it is written, to free memory.
+      checksums: path or URI of the file with the checksums.
+      is_aborted: another thread sets this event to stop the writing.
+      before_each: called before each file is written or uploaded; if it raises an error, the writing stops.
+
+    Returns:
+      The SHA-256 of each file, by name.
 
     Raises:
-      OSError: a file cannot be written, or the checkpoint was aborted.
+      OSError: a file cannot be written, or `is_aborted` was set.
     """
     if storage.is_local(staging):
         written = _write_locally(storage.local_path(staging), files, is_aborted, before_each)
@@ -280,7 +321,17 @@ def _write_files(
 def _write_locally(
     folder: str, files: dict[str, Pieces], is_aborted: threading.Event, before_each: Callable[[], None]
 ) -> dict[str, str]:
-    """Writes the files into a local folder; returns their SHA-256 by name."""
+    """Writes files into a local folder; see `_write_files`.
+
+    Args:
+      folder: path of the folder; it is created if it does not exist.
+      files: see `_write_files`.
+      is_aborted: see `_write_files`.
+      before_each: see `_write_files`.
+
+    Returns:
+      The SHA-256 of each file, by name.
+    """
     os.makedirs(folder, exist_ok=True)
     written = {}
     for name in list(files):
@@ -290,7 +341,11 @@ def _write_locally(
 
 
 def _write_file(path: str, pieces: Pieces, is_aborted: threading.Event) -> str:
-    """Writes a file and returns its SHA-256, computed while writing."""
+    """Writes a file and returns its SHA-256, which is computed while writing.
+
+    Raises:
+      OSError: the file cannot be written, or `is_aborted` was set.
+    """
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for piece in pieces:
@@ -318,7 +373,7 @@ def _problem_of(written: Future[dict[str, str]]) -> OSError | None:
 def _free_space(workdir: str) -> str:
     if not storage.is_local(workdir):
         return ""
-    return f", with {_mib(shutil.disk_usage(storage.local_path(workdir)).free)} free"
+    return f", and {_mib(shutil.disk_usage(storage.local_path(workdir)).free)} is free"
 
 
 def _mib(size: int) -> str:

@@ -95,7 +95,7 @@ def test_on_a_full_disk_only_the_new_checkpoint_is_lost(
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
     # 16 rows of 3 float32 with two moments of Adam: 576 bytes
-    assert "It needs 0.0 MiB, with " in caplog.text
+    assert "The checkpoint needs 0.0 MiB, and " in caplog.text
     assert checkpoint.last_step(str(tmp_path)) == 4
     assert not Path(RunLayout(str(tmp_path)).checkpoint(8) + ".partial").exists()
     writer.begin(12)
