@@ -145,7 +145,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns a SHA-256 that identifies the ranking: of the weights, the blend and the settings of the run.
+    """Returns a SHA-256 that identifies the model: a checksum of the weights, the blend and the settings of the run.
 
     The settings are included because some of them change the ranking, but not the weights.
     """
@@ -264,7 +264,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that are not finished. All workers get the same list, although only the chief knows it.
+    """Returns the shards that are not finished. The chief finds them, and all workers get the same list.
 
     Args:
       unfinished: the output on the chief; None on other workers.

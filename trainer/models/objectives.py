@@ -52,7 +52,7 @@ class Objective(Protocol[Inputs]):
         Args:
           replica: index of this replica.
           batch: the global batch, the same on every replica.
-          step: scalar int64: number of steps before this one; random numbers depend on it.
+          step: scalar int64: number of the step; random numbers depend on it.
         """
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
@@ -184,8 +184,8 @@ class Candidates(NamedTuple):
     def entries(self, batch: Batch) -> tf.Tensor:
         """Returns the items [B, J] that each row of the global batch looks up for itself.
 
-        These are the items of its history. If `positive_index` is None, the row's positive is the last one, because it
-        may be missing among the candidates.
+        These are the items of the row's history. If `positive_index` is None, its positive is the last column, because
+        the positive may be missing among the candidates.
         """
         if self.positive_index is not None:
             return batch.history
@@ -210,10 +210,10 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Chooses the rows of a global batch that supply in-batch candidates: the positives of these rows.
+    """Chooses the rows of a global batch that supply the in-batch candidates; each row supplies its positive.
 
-    The rows are evenly spaced, so that every replica has an equal share of them. Because batches are shuffled, they are
-    a random sample nevertheless.
+    The rows are evenly spaced, so that every replica has an equal share of them. They are a random sample nevertheless,
+    because batches are shuffled.
 
     Returns:
       [K] indices of rows, ascending; empty if `in_batch_negatives` is off.

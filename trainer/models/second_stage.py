@@ -80,7 +80,7 @@ class Layers(NamedTuple):
     last: np.ndarray | tf.Tensor
     """[U2, 1] weights of the output."""
     scale: np.ndarray | tf.Tensor
-    """Scalar: factor of the towers' score, which is added to the network's output."""
+    """Scalar factor of the towers' score. The final score is the network's output plus factor × towers' score."""
 
 
 class SecondStage(NamedTuple):
@@ -145,8 +145,8 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 
     Args:
       history: the latest L entries of each history.
-      bonuses: [B, H] the towers' return bonuses; the towers read only the latest H ≤ L entries, so later columns have
-        no bonus.
+      bonuses: [B, H] the towers' return bonuses; the towers read only the latest H ≤ L entries, so older entries
+        have no bonus.
     """
     item = tf.where(history.is_entry, history.item, -1)
     is_same = tf.equal(item[:, :, None], item[:, None, :]) & history.is_entry[:, :, None]
@@ -192,7 +192,7 @@ class RerankedTowers(tf.Module):
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
         """Sets all inputs of the features: the weights of the item walk and the statistics of the items.
 
-        After this and `fill`, `candidates` can be called; the network needs no weights for it.
+        The method `candidates` needs only these and the weights of the towers, but not the weights of the network.
         """
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
@@ -342,9 +342,13 @@ def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> 
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns log(1 + rank) [B, C], where rank is the number of candidates of the query with a higher score [B, C].
+    """Returns log(1 + rank) [B, C] of each candidate, where the query's candidate with the highest score has rank 0.
 
-    Candidates with equal scores rank in the order of the columns.
+    Of candidates with equal scores, the one in the earlier column has the lower rank.
+
+    Args:
+      score: [B, C] scores to rank by.
+      is_candidate: [B, C] bool: whether the column has a candidate.
     """
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))

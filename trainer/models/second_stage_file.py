@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """How much better the ranking is with a trained second stage than with the towers alone."""
+    """Comparison of the towers' ranking with and without a trained second stage; the content of second_stage.json."""
 
     step: int
     """Step of the towers' checkpoint that the second stage belongs to."""

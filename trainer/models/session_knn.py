@@ -125,8 +125,8 @@ class SessionKnnInference(tf.Module):
         Args:
           config: settings of the model.
           item_counts: [I] number of training events of each item.
-          num_timelines: maximum of T.
-          num_entries: maximum of N.
+          num_timelines: maximum number of timelines.
+          num_entries: maximum number of (timeline, item) pairs.
         """
         super().__init__(name=config.kind)
         self._num_items, self._max_entries = len(item_counts), config.max_entries

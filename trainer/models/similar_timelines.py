@@ -58,8 +58,8 @@ class TimelineLists(tf.Module):
         Args:
           config: settings of the session kNN.
           num_items: I.
-          num_timelines: maximum of T.
-          num_entries: maximum of N.
+          num_timelines: maximum number of timelines.
+          num_entries: maximum number of (timeline, item) pairs.
         """
         super().__init__()
         self._config, self._num_items, self._num_timelines = config, num_items, num_timelines
@@ -140,8 +140,8 @@ class TimelineLists(tf.Module):
         """Finds each query's most similar timelines in a dense array [B, T], which is fast for few timelines.
 
         Args:
-          pair: [P] int64 (query, timeline) pairs as query × maximum of T + timeline; a pair may occur several times.
-          weight: [P] weights of the entries; those of the same pair are added up.
+          pair: [P] int64 (query, timeline) pairs, encoded as query × `num_timelines` + timeline. Pairs may repeat.
+          weight: [P] weights of the history entries; the weights of equal pairs are added up.
           num_queries: B.
         """
         size = tf.cast(num_queries, tf.int64) * self._num_timelines

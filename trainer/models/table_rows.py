@@ -21,7 +21,7 @@ class TableRows(NamedTuple):
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns the id of each row; those of a vocabulary come first. A warm start copies the rows with equal ids."""
+    """Returns the id of each row, first those of a vocabulary. A warm start copies the rows with equal ids."""
 
 
 class CountedRows(NamedTuple):

@@ -52,7 +52,9 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
 
 def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed: np.ndarray | None) -> None:
-    """Fills the needed rows of a variable in place. Only `tf.gather` may read the variable.
+    """Fills the needed rows of a variable in place.
+
+    Use it only for variables that `tf.gather` reads: after a partial write, any other read copies the whole variable.
 
     Args:
       variable: [N, …] variable to fill; row r of the variable is row r of the table.

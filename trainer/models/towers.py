@@ -183,7 +183,7 @@ class History(NamedTuple):
         Args:
           item: [B, H] item indices, newest first.
           event: [B, H] indices of event kinds; UNKNOWN_EVENT if kind and time of the event are unknown.
-          age_ms: [B, H] time since each event.
+          age_ms: [B, H] milliseconds from each event to the query or to the row that has the history.
           is_entry: [B, H] bool; False for padding and for items that are not in the vocabulary.
         """
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
@@ -204,7 +204,7 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
     Args:
       queries: B queries.
       size: H of the result; shorter histories are padded.
-      num_items: an item is unknown if its index is `num_items` or higher; it is not an entry, but has a column.
+      num_items: items with this index or a higher one are unknown; they keep their column, but `is_entry` is False.
     """
     columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
     position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
@@ -230,13 +230,13 @@ class DenseWeights(NamedTuple):
     """All weights except the tables, in the order that checkpoints store them."""
 
     position: tf.Tensor
-    """[H] by the position of an entry in the history; added to the attention that the entry gets."""
+    """[H] added to the attention of an entry; selected by its position in the history."""
     age: tf.Tensor
-    """[A] by the age of an entry; added to its attention."""
+    """[A] added to the attention of an entry; selected by its age."""
     visit: tf.Tensor
-    """[S] by the visit of an entry; added to its attention."""
+    """[S] added to the attention of an entry; selected by its visit."""
     event: tf.Tensor
-    """[E, D] by the event kind of an entry; added to its item vector."""
+    """[E, D] added to the item vector of an entry; selected by its event kind."""
     attention: tf.Tensor
     """[D, D] maps the newest item to the attention query."""
     hidden: tf.Tensor

@@ -30,7 +30,7 @@ GPU, they take 256 MiB; this size was not tuned by measurements."""
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
     """Returns the number of visitors that `best_items` should rank at a time.
 
-    This number is fast, and the scores of so many visitors fit into memory.
+    With this number, ranking is fast, and the scores fit into memory.
 
     Args:
       scorer: the model.

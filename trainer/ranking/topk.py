@@ -59,10 +59,11 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function that computes the scores [B, I]; what does not depend on its argument is computed only once.
+    """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
 
-    The argument `is_seen_hidden`, a scalar or [B], says whether the ranking will hide the items of the history. Only
-    the scores of a `PolicyScorer` depend on it. The function does not hide any items.
+    `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history; the function itself
+    hides no items. Only the scores of a `PolicyScorer` depend on it. All other scores are computed once, before the
+    function is called.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -162,8 +163,8 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     Args:
       scores: [B, I].
       k: K.
-      above: [B, 1] a limit for each row: the best items at or below the limit may be missing from the result. None: no
-        limit.
+      above: [B, 1] a limit for each row: of the K best items, only those with a score above the limit are needed. The
+        result is smaller then. None: all K are needed.
 
     Returns:
       Item indices [B, C], ascending in each row, and their scores [B, C].

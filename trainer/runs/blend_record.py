@@ -31,7 +31,7 @@ class BlendWeights:
     trend: float = 0.0
     """Weight of the trend of an item."""
     half_life_days: float
-    """Half-life of the trend."""
+    """Half-life of the trend, in days."""
     returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
     """Weights of `RETURN_FEATURES`."""
 
@@ -68,7 +68,7 @@ class BlendRecord:
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
-    """Validation results of each of the `RANKINGS`; None if the validation split has no cases for it. The values are:
+    """Validation results of each of the `RANKINGS`; None if the validation split has no cases for it. Else:
 
     - `cases`: number of cases.
     - `blend`: NDCG@20 of the blend.

@@ -71,9 +71,9 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns how many validations the best one is ago, among those up to `step`; early stopping uses it.
+        """Returns the number of validations after the best one; early stopping compares it with the patience.
 
-        The result is 0 if the latest validation is the best one, or if there is no validation.
+        Validations after `step` are ignored. The result is 0 if there is no validation.
         """
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
@@ -355,7 +355,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best one and the last two; two, in case the last one is damaged."""
+    """Removes all checkpoints except the best one and the last two. Two are kept, because one may be damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
