@@ -44,7 +44,7 @@ _SUMMARY = "recommendations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to write: for which visitors, how many items, and in which formats."""
+    """The recommendations to write: their visitors, length, file formats and rules."""
 
     k: int = 20
     """Maximum number of items per visitor."""

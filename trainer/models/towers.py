@@ -310,7 +310,7 @@ class Towers:
     config: TowersConfig
     """Settings of the model."""
     compute_dtype: tf.DType = tf.float32
-    """Data type in which visitor and candidate vectors are multiplied."""
+    """Data type of the products of visitor and candidate vectors."""
 
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
