@@ -50,18 +50,19 @@ def train(
     stop: StopRequest | None = None,
     on_validation: Callable[[int, float], bool] | None = None,
 ) -> dict[str, Any]:
-    """Trains a run to the end of its last epoch, from its last checkpoint if it has one.
+    """Trains a run until its last epoch ends or validation stops it; resumes from its last checkpoint, if it has one.
 
     Args:
       config: settings of the run.
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`.
+      warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`. None: the
+        initial vectors are random.
       refit_of: description of the run to refit, from `refit.describe_run`. The new run then trains on the events of all
-        splits, without validation, and records this description. None: it trains on the training split.
+        splits, without validation, and records this description. None: the run trains on the training split.
       stop: stops the run when it is set; None: SIGTERM stops it.
       on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
-        workers call it and need the same result.
+        workers call it, and it must return the same on all of them. None: nothing is called.
 
     Returns:
       Results of the run, as JSON values.
@@ -101,9 +102,10 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """Returns the settings that train the preset `name` as a part of the blend of a run with the settings `config`.
+    """Returns the settings of a companion: a second model that a run trains in order to blend it with its own model.
 
-    Event weights, targets, seed and devices are those of `config`; blending is off.
+    They are the settings of the preset `name`, except that event weights, `evaluate.*` settings, seed, devices and GPUs
+    are copied from `config`, the settings of the run. A companion has no blend of its own.
 
     Raises:
       ValueError: there is no such preset.
@@ -198,19 +200,20 @@ def _train(
 
 
 def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replicas) -> None:
-    """Checks that the checkpoint at `step` belongs to the run of `record`; writes `run.json` again if it is missing."""
+    """Checks that the run of `record` wrote the checkpoint of `step`; writes `run.json` again if it is missing."""
     check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
     if replicas.is_chief and not has_run(workdir):
         log.warning(
-            "run.json of %s was lost and is written again; the checkpoints there have the same settings", workdir
+            "%s has no run.json; it is written again, because the checkpoints there belong to the same run", workdir
         )
         write_record(record, workdir)
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
-    """Builds the validation that selects the best checkpoint.
+    """Builds the validation that selects the best checkpoint; None if there are no events to validate on.
 
-    Sequence models are trained and validated on next items; other models are validated on returning visitors.
+    Sequence models are validated on next items, which they are trained to predict. For other models, see
+    `make_validator`.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)
@@ -220,7 +223,10 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Describes the divergence, the input of its step and the weights, and says what to change."""
+    """Returns the error message of a diverged run: the problem, the input, the weights, and the settings to change.
+
+    `first_step` is the first step of the call with the divergence.
+    """
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",
@@ -243,7 +249,16 @@ def _summarize(
     seconds: float,
     stage: SecondStageRecord | None,
 ) -> dict[str, Any]:
-    """Returns the results of the run, and the training speed of this process."""
+    """Returns the results of the run as JSON values.
+
+    Args:
+      workdir: directory of the run.
+      record: record of the run.
+      schedule: schedule of the run.
+      steps: steps that this process trained; an earlier process may have trained the steps before them.
+      seconds: seconds that this process took.
+      stage: record of the second stage; None without one.
+    """
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
     return {

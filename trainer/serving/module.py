@@ -69,8 +69,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the items of the visitor's events, oldest first; '' is padding. The model does not
-            store histories, so `exclude_seen` excludes only these items. The events are treated as events of unknown
-            kind in the current session; use `recommend_events` to pass their kinds and times.
+            store histories, so `exclude_seen` excludes only these items. The kinds and times of the events are unknown
+            to the model, and a blend ranks as for a visitor within a session; use `recommend_events` to pass them.
           k: int32, the length of the lists, at least 1 and at most I: a scalar, or [B], one length per visitor.
           exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B], one value per visitor.
 

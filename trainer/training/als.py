@@ -29,7 +29,7 @@ class AlsTrainer:
     """Trains by alternating least squares; a step is one sweep over all visitors and items."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds tables of zeros and reads the training events.
+        """Builds tables of zeros, whose initial values the caller sets, and reads the training events.
 
         Raises:
           ValueError: no training event has a weight above 0.
@@ -42,7 +42,7 @@ class AlsTrainer:
         self.state = TrainState(tables, [], [])
 
     def advance(self, first: int, count: int) -> np.ndarray:  # noqa: ARG002 (every sweep is the same)
-        """Runs `count` sweeps; returns their losses [count]."""
+        """Runs `count` sweeps, and returns their losses [count]."""
         return np.array([self._solver.sweep() for _ in range(count)], np.float32)
 
     def describe_input(self, step: int) -> str:  # noqa: ARG002
@@ -51,7 +51,7 @@ class AlsTrainer:
 
     @property
     def remedy(self) -> str:
-        """Returns advice for a diverged run: the settings to change, and their values."""
+        """Returns advice for a diverged run: which settings to change, and their current values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 
@@ -66,12 +66,12 @@ class AlternatingSolver:
         tables: Mapping[str, ShardedTable],
         replicas: Replicas,
     ) -> None:
-        """Prepares the batches of both tables.
+        """Divides the rows of both tables into batches.
 
         Args:
           config: settings of the objective.
           matrix: [V, I] weights of the observed pairs, above 0.
-          tables: `visitor` and `item`.
+          tables: the tables with the names `visitor` and `item`.
           replicas: the replicas that own the rows.
         """
         self._visitors = _Side(config, matrix, tables["visitor"], tables["item"], replicas)
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the objective divided by its value for zero vectors, in (0, 1]."""
+        """Runs one sweep; returns the loss in (0, 1]: the objective divided by its value for zero vectors."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -105,7 +105,11 @@ class _Side:
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves all rows; returns [2]: the objective without the other table's L2 term, and this table's L2 term."""
+        """Solves all rows of this side's table.
+
+        Returns:
+          Two numbers [2]: the objective without the L2 term of the fixed table, and the L2 term of this side's table.
+        """
         gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:
@@ -132,7 +136,10 @@ class _Side:
         )
 
     def _rotate_other(self, replica: int) -> tf.Tensor:
-        """Rotates the other table so that its Gramian is diagonal; returns the diagonal [D]."""
+        """Rotates the vectors of the fixed table so that their Gramian becomes diagonal; returns its diagonal [D].
+
+        The scores do not depend on the rotation, because all vectors of this side are computed after it.
+        """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
         known = rows_owned(self._num_other, replica, self._replicas.count)
@@ -155,7 +162,20 @@ class _Side:
         *,
         is_long: bool,
     ) -> tf.Tensor:
-        """Solves this replica's rows of a batch; returns the two terms of `solve`, summed over all replicas."""
+        """Solves the rows of a batch that this replica owns.
+
+        Args:
+          replica: index of this replica.
+          row: [R, M] int64 row indices for each replica; padded with -1.
+          column: [R × E] int64 columns of the entries, for all replicas.
+          weight: [R, E] float32 weights of the entries.
+          length: L, a scalar int32.
+          gramian: [D] diagonal of the Gramian of the fixed table.
+          is_long: whether L is greater than D.
+
+        Returns:
+          The two numbers [2] of `solve` for this batch, summed over all replicas.
+        """
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()
         rows = row[replica]
@@ -181,7 +201,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """[D, D] sum of the outer products of the first `count` rows, in chunks so that no shard is in memory twice."""
+    """[D, D]: the sum of the outer products of the first `count` rows. Chunks avoid a copy of all rows in memory."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))

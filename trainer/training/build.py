@@ -15,19 +15,19 @@ from trainer.training.sgd import SgdTrainer
 
 
 class Trainer(Protocol):
-    """Trains a model step by step; all workers call it together."""
+    """Trains a model step by step. All workers call each method together."""
 
     state: TrainState
-    """Everything that a checkpoint saves. The caller sets its values before the first step."""
+    """Everything that a checkpoint saves. The caller must set its values before the first step."""
 
     @property
     def remedy(self) -> str:
-        """Advice for a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
+        """Advice for the error message of a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains the steps first … first + count - 1; returns their losses [count].
 
-        A call must continue where the last call ended.
+        `first` must be the step after the last step of the previous call.
         """
 
     def describe_input(self, step: int) -> str:
@@ -35,7 +35,7 @@ class Trainer(Protocol):
 
 
 def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:
-    """Builds the trainer that `config.solver` selects, with tables of zeros."""
+    """Builds the trainer that `config.solver` selects. All its tables are 0 until the caller sets its `state`."""
     if config.solver == "als":
         return AlsTrainer(config, dataset, replicas)
     if config.solver == "count":

@@ -23,17 +23,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """The validator of a run's checkpoints, and the model that it measures."""
+    """The validator that measures the checkpoints of a run, and the model that they are loaded into."""
 
     validator: Validator
-    """Measures a model."""
+    """Computes the metric of a model."""
     model: InferenceModel
-    """Model that each checkpoint is loaded into."""
+    """Model whose weights are replaced by those of each checkpoint."""
 
 
 @dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Functions that all workers call together: before training, after every compiled call, and after training."""
+    """Functions that the training loop calls before training, after each compiled call, and after training.
+
+    All workers call them together.
+    """
 
     workdir: str
     """Directory of the run."""
@@ -52,7 +55,7 @@ class TrainingCallbacks:
     request: StopRequest
     """Request to stop the run."""
     checkpoint_every_seconds: float | None
-    """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
+    """Longest time between checkpoints within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
@@ -65,14 +68,18 @@ class TrainingCallbacks:
     _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the restored checkpoint if it ends an epoch and was not validated before the run was killed."""
+        """Validates the restored checkpoint, if its epoch is complete but the earlier process did not validate it."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._losses = self.run_log.losses_since(step - step % self.schedule.steps_per_epoch)
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs the `losses` of the steps before `step`; saves a checkpoint and validates it if scheduled.
+        """Logs the losses of a call; saves a checkpoint and validates it, if the schedule says so.
+
+        Args:
+          step: number of steps so far.
+          losses: [n] losses of the last n steps.
 
         Raises:
           Preempted: a stop was requested.
@@ -96,7 +103,7 @@ class TrainingCallbacks:
             self._end_epoch(step, epoch)
 
     def on_train_end(self) -> None:
-        """Waits for the last checkpoint.
+        """Waits until the last checkpoint is written.
 
         Raises:
           OSError: the last checkpoint could not be written.
@@ -109,10 +116,13 @@ class TrainingCallbacks:
         self.replicas.wait_for_all()
 
     def on_chunk(self) -> None:
-        """Pings the watchdog; called repeatedly during work that follows a checkpoint, such as its validation.
+        """Pings the watchdog, and stops if requested; called repeatedly during work after a checkpoint.
+
+        Such work is the validation of the checkpoint, and the training of a second stage.
 
         Raises:
-          Preempted: a stop was requested; the resumed run repeats this work.
+          Preempted: a stop was requested. The run repeats this work when it is resumed.
+          OwnershipLostError: another process has taken over the run.
         """
         self.watchdog.progress()
         storage.stop_if_lost(self.workdir)
@@ -139,7 +149,10 @@ class TrainingCallbacks:
         return f"run the same command again to resume from step {checkpoint.last_step(self.workdir) or 0}"
 
     def _validate(self, step: int) -> str:
-        """Validates the checkpoint of `step`, the end of an epoch, if that is due; returns a text for the log."""
+        """Validates the checkpoint of `step`, which ends an epoch; returns a text for the log.
+
+        Returns an empty text if the schedule has no validation there, or if it was already done.
+        """
         if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
             return ""
         if not self.writer.finish(self.watchdog.progress):
@@ -157,7 +170,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the chief has recorded a validation of `step`; other workers may not see its file yet."""
+        """Returns whether `step` is already validated, as the chief reads it; other workers may see an older file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 class CountTrainer:
-    """Computes the tables of a model by counting, without gradients.
+    """Computes the tables of a model from counts of the training events, without gradients.
 
-    Each step computes all tables, with the next combination of the settings in `model.combinations`.
+    A model has several combinations of powers, `model.combinations`. Step i computes all tables with combination i.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds tables of zeros and reads the training timelines.
+        """Builds tables of zeros, and reads the training timelines.
 
         Raises:
-          ValueError: the model cannot be counted, or no training event has a weight above 0.
+          ValueError: `solver=count` cannot compute this model, or no training event has a weight above 0.
         """
         file, model = counted_model_file(config.model)
         self._combinations, self._replicas = model.combinations, replicas
@@ -47,17 +47,18 @@ class CountTrainer:
         """Computes the tables for the combinations first … first + count - 1.
 
         Returns:
-          The losses [count]; a loss is the share of the counts that a combination drops.
+          The losses [count], one per combination: the share of the counts that the tables do not store, because the
+          settings drop them.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns the combination of powers that `step` uses, as text."""
+        """Returns a text with the powers that `step` uses."""
         return f"the powers are {self._combinations[step]}"
 
     @property
     def remedy(self) -> str:
-        """Returns advice for weights that are not finite: the settings to change."""
+        """Returns advice for a run with weights that are not finite: which settings to change."""
         return self._remedy
 
     def _fill(self, combination: int) -> float:
@@ -71,7 +72,11 @@ class CountTrainer:
         return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the rows of a replica; returns [2]: the sum of the counts that they store, and the sum of all counts."""
+        """Sets the table rows of a replica.
+
+        Returns:
+          Two numbers [2]: the sum of the counts that the rows store, and the sum of all counts.
+        """
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

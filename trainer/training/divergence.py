@@ -22,24 +22,27 @@ RESUMED_STEPS = 100
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first diverged loss; it stops the run."""
+    """The first loss that is not finite or too large. It ends the run."""
 
     index: int
-    """Index of the loss among those checked."""
+    """Index of this loss among the losses of the checked call."""
     problem: str
-    """The problem, as text for the error message."""
+    """Text for the error message: what is wrong with the loss."""
 
 
 class DivergenceMonitor:
-    """Detects divergence from the losses of a run; each loss is checked once."""
+    """Detects divergence from the losses of a run. The losses must be passed once each, in order."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
-        """Creates a monitor; the mean of `WINDOW` losses may be at most `max_growth` times the loss at the start.
+        """Creates a monitor of a run.
+
+        A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses is more than `max_growth`
+        times the loss at the start.
 
         Args:
-          max_growth: the largest accepted growth; None: only NaN and infinity are problems.
-          is_new_run: whether the loss at the start is the first loss (True) or the largest of the first `RESUMED_STEPS`
-            (False).
+          max_growth: the factor; None: only losses that are not finite are problems.
+          is_new_run: if True, the loss at the start is the first loss of the run. If False, the run is resumed, and the
+            largest of the first `RESUMED_STEPS` losses of this process is used instead.
         """
         self._max_growth = max_growth
         self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
@@ -47,7 +50,7 @@ class DivergenceMonitor:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def check(self, losses: np.ndarray) -> Divergence | None:
-        """Returns the first problem in the next losses [n], or None."""
+        """Checks the losses [n] of the next steps; returns the first problem, or None if there is none."""
         for index, loss in enumerate(losses.tolist()):
             if not np.isfinite(loss):
                 return Divergence(index, f"the loss is {loss}")
@@ -67,11 +70,11 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes a batch: the number of rows and the weight of each event kind, and the ranges of ids.
+    """Describes a batch: for each event kind, its number of rows and its weight; and the ranges of the indices.
 
     Args:
       batch: a global batch.
-      weight_of_kind: the weight of each event kind, for all kinds of the dataset in order.
+      weight_of_kind: the weight of each event kind of the dataset, in the order of the manifest.
     """
     is_row = batch.is_row.numpy()
     visitor, item, event = (column.numpy()[is_row] for column in (batch.visitor, batch.item, batch.event))
@@ -87,7 +90,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes the rows of each table in this process: their largest norm, and the number of non-finite rows."""
+    """Describes each table: the largest norm of its rows in this process, and how many of them are not finite."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0
@@ -105,7 +108,7 @@ def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
 
 
 def describe_dense(weights: Sequence[keras.Variable]) -> str:
-    """Names the dense weight with the largest absolute entry, and those with non-finite entries."""
+    """Describes dense weights: the largest absolute entry, and which weights have entries that are not finite."""
     largest, largest_name, bad = 0.0, "", []
     for weight in weights:
         values = np.abs(np.asarray(weight, np.float64))

@@ -8,61 +8,64 @@ from trainer.data.input_pipeline import steps_per_epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """All steps of a run; the last step of an epoch may have fewer rows than the others."""
+    """The steps of a run, which are counted from 0. The last step of an epoch may have fewer rows than the others."""
 
     rows: int
     """Training rows per epoch."""
     rows_per_step: int
-    """Rows of a global batch. All rows if the solver is `als` or `count`, where a step is a whole epoch."""
+    """Rows of a global batch. With the solvers `als` and `count`, a step is a whole epoch, so this is `rows`."""
     epochs: int
     """Epochs of the run."""
     steps_per_execution: int
     """Maximum number of steps per compiled call."""
     checkpoint_every_steps: int | None
-    """Steps between checkpoints within an epoch; None: the only checkpoint is at the end of the epoch."""
+    """Steps between checkpoints; None: each epoch has one checkpoint, at its end."""
     validate_every_epochs: int
     """Epochs between validations."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches per epoch."""
+        """Number of steps per epoch; each step trains on one global batch."""
         return steps_per_epoch(self.rows, self.rows_per_step)
 
     @property
     def steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps of all epochs."""
         return self.steps_per_epoch * self.epochs
 
     def rows_before(self, step: int) -> int:
-        """Returns the number of rows in all steps before `step`."""
+        """Returns the number of rows that the steps before `step` train on."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * self.rows + steps * self.rows_per_step
 
     def rows_between(self, first: int, end: int) -> int:
-        """Returns the number of rows in the steps first … end - 1."""
+        """Returns the number of rows that the steps first … end - 1 train on."""
         return self.rows_before(end) - self.rows_before(first)
 
     def epoch_of(self, step: int) -> int:
-        """Returns the epoch of `step`, counted from 1."""
+        """Returns the number of the epoch that contains `step`; the first epoch is 1."""
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end of the call that starts at `step`; no call passes the end of an epoch or a checkpoint."""
+        """Returns the step after the last one of the compiled call that starts at `step`.
+
+        A call ends at the latest at the next checkpoint or at the end of the epoch.
+        """
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
 
     def is_epoch_end(self, step: int) -> bool:
-        """Returns True if an epoch ends right before `step`."""
+        """Returns True if `step` - 1 is the last step of an epoch."""
         return step > 0 and step % self.steps_per_epoch == 0
 
     def has_checkpoint(self, step: int) -> bool:
-        """Returns True if a checkpoint is scheduled right before `step`."""
+        """Returns True if a checkpoint is scheduled after `step` - 1, before `step`."""
         every = self.checkpoint_every_steps
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns True if the epoch that ends right before `step` is to be validated; `step` must be an epoch end."""
+        """Returns True if a validation is scheduled at `step`, for which `is_epoch_end` must be True."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

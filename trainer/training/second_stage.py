@@ -67,12 +67,12 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """The cases whose relevant item is among the candidates."""
+    """Training examples of the network: the cases with their relevant item among the candidates."""
 
     feature: np.ndarray
     """[E, K, F] float32 features of the candidates; the relevant item comes first."""
     score: np.ndarray
-    """[E, K] float32 scores of the candidates by the towers, with return bonuses."""
+    """[E, K] float32 scores that the towers give the candidates, including the bonuses of seen items."""
     is_candidate: np.ndarray
     """[E, K] bool; False for padding."""
 
@@ -80,18 +80,18 @@ class Examples(NamedTuple):
 def add_second_stage(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, on_chunk: Callable[[], None]
 ) -> SecondStageRecord | None:
-    """Trains a second stage for a run's best checkpoint, unless it already has one; all workers call this together.
+    """Trains a second stage for the best checkpoint of a run, unless it has one. All workers call this together.
 
     Args:
       workdir: directory of the run; its epochs must be complete.
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: the workers divide the measurement among them; the chief writes the files.
+      replicas: all replicas. The workers share the measurement; the chief writes the files.
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      The comparison of the second stage with the towers; None if the settings have no second stage, or the validation
-      split has too few cases.
+      The record of the second stage, which compares its metric with that of the towers alone. None if the settings have
+      no second stage, or if `training_cases` finds too few cases.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -132,7 +132,16 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split; None if there are too few, or if there is no such split."""
+    """Builds the next-item cases of the validation split.
+
+    Args:
+      model: settings of the model.
+      kinds: event kinds that make an item relevant.
+      dataset: the dataset.
+
+    Returns:
+      The cases; None if there is no validation split, or if it has fewer cases than `second_stage_min_cases`.
+    """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=kinds)
@@ -154,11 +163,12 @@ def train_stage(
     dataset: Dataset,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> SecondStage:
-    """Trains a second stage for a model with trained towers, and returns it.
+    """Trains and returns a second stage for trained towers.
 
     Args:
-      model: the model; this function sets its walk and item facts, but not its network.
-      cases: cases that are later than the training events.
+      model: the towers with an untrained second stage. This function sets the walk and the item facts of the model; the
+        trained network is only returned.
+      cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
       dataset: the dataset.
@@ -180,7 +190,12 @@ def train_stage(
 
 
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
-    """Counts the training events of each item, and how often an event repeats an item of its history."""
+    """Counts the training events of each item, and how often its events repeat an item of the visitor's history.
+
+    Args:
+      rows: the training events, by timeline.
+      num_items: I.
+    """
     known = rows[rows.item < num_items]
     start = np.quantile(rows.timestamp_ms, 1 - _RECENT_SHARE)
     timeline = np.cumsum(rows.position == 0) - 1
@@ -208,9 +223,9 @@ def collect_examples(
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases that get a history with unknown event kinds and times.
-      seed: determines the cases with such a history, and the candidates that are kept.
-      on_chunk: called before each chunk.
+      unknown_share: share of the cases with a history that is treated as if its event kinds and times were unknown.
+      seed: seed of two random choices: the cases with such a history, and the other candidates in each example.
+      on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
     find = tf.function(model.candidates, input_signature=[query_signature(chunk_rows)], autograph=False)
@@ -231,7 +246,7 @@ def collect_examples(
 
 
 def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lambda: None) -> Layers:
-    """Trains the network: minimises the cross entropy of the relevant item among the K candidates of each example.
+    """Trains the network: it minimises the cross entropy of the relevant item among the candidates of an example.
 
     Args:
       examples: E examples.
@@ -270,7 +285,10 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial weights for `Layers`, without mean and deviation. The last layer is 0, so it adds nothing yet."""
+    """Returns initial values for the fields of `Layers` from `first` on.
+
+    The weights of the output are 0, so an untrained network does not change the scores of the towers.
+    """
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -280,7 +298,12 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Marks the event kinds and times in the histories of the rows `is_forgotten` [B] as unknown."""
+    """Returns queries with unknown event kinds in the histories of some rows; models then ignore the times, too.
+
+    Args:
+      queries: B queries.
+      is_forgotten: [B] bool: whether the event kinds of a row become unknown.
+    """
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

@@ -24,10 +24,10 @@ class SgdTrainer:
     """Trains by gradient steps; a step is one global batch."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas, *, steps_per_epoch: int) -> None:
-        """Builds the model with tables of zeros.
+        """Builds the model. All its tables are 0 until the caller sets `state`.
 
         Raises:
-          ValueError: the batch size is not divisible by the number of replicas, or too large.
+          ValueError: the batch size is not a multiple of the number of replicas, or a batch would have too many scores.
         """
         check_batch_divides(config.input.batch_size, replicas.count)
         _check_number_of_scores(config, replicas.count)
@@ -50,14 +50,14 @@ class SgdTrainer:
         return losses
 
     def describe_input(self, step: int) -> str:
-        """Reads the batch of `step` again, and describes it."""
+        """Reads the batch of `step` again, and returns a description of it for an error message."""
         return describe_batch(
             next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
         )
 
     @property
     def remedy(self) -> str:
-        """Returns advice for a diverged run: the settings to lower, and their values."""
+        """Returns advice for a diverged run: which settings to lower, and their current values."""
         settings = {
             "optimizer.learning_rate": self._config.optimizer.learning_rate,
             "model.dense_learning_rate": self._config.model.dense_learning_rate,

@@ -37,10 +37,20 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Reads the record of the run at `workdir`; for a new run, creates a record, which `start_run` writes later.
+    """Returns the record of a run. For a new run, the record is not written yet; `start_run` writes it.
+
+    Args:
+      workdir: directory of the run.
+      config: requested settings.
+      dataset: requested dataset.
+      replicas: all replicas; all workers call this together.
+      warm_start: directory of the run that supplies the initial vectors; None: a resumed run keeps its warm start, and
+        a new run has none.
+      refit_of: description of the run to refit, from `refit.describe_run`; None: the run is not a refit.
 
     Raises:
-      ValueError: the run differs from the requested one, or the dataset has no training rows for this model.
+      ValueError: `workdir` has a different run, the settings do not fit the dataset, the solver does not support a warm
+        start, or the dataset has no training rows for this model.
     """
     if has_run(workdir):
         record = read_record(workdir)
@@ -59,7 +69,16 @@ def resume_run(
     schedule: Schedule,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Restores the checkpoint of `step`; calls `on_progress` after each part that is read."""
+    """Restores the checkpoint of a resumed run.
+
+    Args:
+      workdir: directory of the run.
+      state: state that the checkpoint is read into.
+      step: step of the checkpoint.
+      replicas: all replicas.
+      schedule: schedule of the run.
+      on_progress: called repeatedly while the checkpoint is read.
+    """
     log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
     if written_by != replicas.count:
@@ -74,12 +93,12 @@ def resume_run(
 def start_run(
     workdir: str, state: TrainState, record: RunRecord, dataset: Dataset, replicas: Replicas, schedule: Schedule
 ) -> RunRecord:
-    """Initialises the weights, randomly or by a warm start, and writes the record.
+    """Initialises the weights of a new run, randomly or by a warm start, and writes its record.
 
     The record is written last, so that the same workdir can be used again if the warm start fails.
 
     Returns:
-      The record; a warm start adds the numbers of rows that it carried over.
+      The record. After a warm start, it contains the result of `warm_start_from`.
     """
     config = record.config
     if record.warm_start is not None:
@@ -102,7 +121,7 @@ def start_run(
 
 
 def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
-    """Copies the evaluations of the run that is refitted, for the report and model card of the refit."""
+    """Copies the evaluations of the refitted run to `workdir`; the report and model card of the refit show them."""
     for split in refit_of["evaluations"]:
         content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
         storage.write_bytes(RunLayout(workdir).evaluation(split), content)

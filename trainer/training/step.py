@@ -15,7 +15,7 @@ from trainer.models.objectives import TrainingModel
 
 
 class TrainingStep:
-    """Updates tables and dense weights with one global batch; called within `Replicas.run`."""
+    """Trains a model with one global batch. `Replicas.run` must call it, once per replica."""
 
     def __init__(
         self,
@@ -25,14 +25,14 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer | None,
         jit_compile: bool,
     ) -> None:
-        """Prepares the step of `model`.
+        """Prepares the training step of `model`.
 
         Args:
           model: tables, dense weights and objective.
           replicas: the replicas that own the rows.
           optimizer: optimizer that was built for the dense weights; None: the model has no dense weights.
-          jit_compile: whether XLA compiles loss and gradients. Lookups and updates are not compiled: the number of
-            distinct rows differs between steps, and XLA would recompile for each number.
+          jit_compile: whether XLA compiles the loss and the gradients. It never compiles lookups and updates, because
+            each step has another number of distinct rows, and XLA would recompile for each number.
         """
         self._model = model
         self._replicas = replicas
@@ -41,7 +41,16 @@ class TrainingStep:
         self._gradients = compiled if jit_compile else self._compute_gradients
 
     def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Runs `step`, a scalar int64 from 0; returns the mean loss of the global batch [B] before the update."""
+        """Updates the tables and dense weights with the gradients of a batch.
+
+        Args:
+          replica: index of this replica.
+          batch: this replica's rows of the global batch.
+          step: number of this step, a scalar int64; the first step is 0.
+
+        Returns:
+          The loss before the update, a scalar: the mean over the B rows of the global batch.
+        """
         lookups, inputs = self._model.objective.prepare(replica, batch, step)
         vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
         weights = [tf.convert_to_tensor(variable.value) for variable in self._model.dense]
@@ -66,7 +75,7 @@ class TrainingStep:
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """Compiles a function that runs several steps per call, without returning to Python between them.
+    """Returns a compiled function that runs several steps per call, without returning to Python between them.
 
     Returns:
       `run(batches, first, count)`, which trains the steps first … first + count - 1 on the next `count` global batches

@@ -28,36 +28,44 @@ class Measure(Protocol):
     """Measures a model with its current weights; all workers call it together."""
 
     def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = ..., /) -> float:
-        """Returns the metric; `on_chunk` is called before each chunk, and an exception from it ends the measurement."""
+        """Returns the metric of `model`.
+
+        `on_chunk` is called before each chunk of cases or rows. An exception from it ends the measurement.
+        """
 
 
 @dataclass(frozen=True)
 class Validator:
-    """The metric that compares the checkpoints of a run."""
+    """The metric that the checkpoints of a run are compared by."""
 
     metric: str
     """Name of the metric, such as `ndcg@20`."""
     is_higher_better: bool
     """Whether a higher value is better."""
     measure: Measure
-    """Measures a model."""
+    """Computes the metric of a model."""
     visitors: np.ndarray
-    """Indices of the visitors that are validated; the model needs no vectors of other visitors."""
+    """Indices of the visitors that the metric is measured on; the model needs no vectors of other visitors."""
 
 
 def _ignore() -> None:
-    """Does nothing; the default of `on_chunk`."""
+    """Does nothing. This is the default for `on_chunk`."""
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Chooses the metric: NDCG for models that rank, mean squared error for models that predict event weights.
+    """Chooses the validation metric of a model that is not a sequence model.
 
-    NDCG is measured for returning visitors. For a counted model, it is measured for next items if hardly any visitor
-    returns.
+    The metric of models that predict event weights is the mean squared error. The metric of other models is NDCG for
+    returning visitors. If hardly any visitor returns, models with `solver=count` use NDCG for next items instead.
+
+    Args:
+      config: settings of the run.
+      dataset: dataset of the run.
+      replicas: the workers that share the measurement; None: this process measures alone.
 
     Returns:
-      The metric; None if there is no validation split, or if it has no visitor to rank for. Then the last checkpoint is
-      used as the best.
+      The metric; None if there is no validation split, or if NDCG has no cases there. The run then uses its last
+      checkpoint as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -83,11 +91,16 @@ def _make_count_validator(config: RunConfig, dataset: Dataset, replicas: Replica
 
 
 def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Chooses NDCG for next items, for sequence models.
+    """Returns the validation metric of sequence models: NDCG for next items.
+
+    Args:
+      config: settings of the run.
+      dataset: dataset of the run.
+      replicas: the workers that share the measurement; None: this process measures alone.
 
     Returns:
-      The metric; None if there is no validation split, or if it has no visitor to rank for. Then the last checkpoint is
-      used as the best.
+      The metric; None if there is no validation split, or if it has no cases. The run then uses its last checkpoint as
+      the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -108,7 +121,10 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Measures a ranking on the same cases at each validation; compiled once per model, then used for new weights."""
+    """Measures a model on the same cases at each validation.
+
+    The ranking is compiled only once per model: later validations of the model change only its weights.
+    """
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

@@ -42,18 +42,18 @@ class _EarlierRun:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Numbers of rows and columns of each table, by name."""
+        """The number of rows and of columns of each table, by the name of the table."""
         suffix = ".values"
         return {
             name.removesuffix(suffix): shape for name, shape in self.checkpoint.arrays.items() if name.endswith(suffix)
         }
 
     def ids(self) -> dict[str, list[str]]:
-        """Reads the id of each row, by table."""
+        """Reads the ids of the rows of each table, by the name of the table."""
         return row_ids(self.record.config, self._open_dataset())
 
     def read(self, array: str) -> np.ndarray:
-        """Reads a whole array [N, D] of the checkpoint."""
+        """Reads all rows of an array [N, D] of the checkpoint, such as `item.values`."""
         return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
 
     def _open_dataset(self) -> Dataset:
@@ -80,13 +80,15 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `tables` has numbers
-      of rows: `carried`; `from_category`, the rows that start from a category mean; `new`, all other new rows; `rows`,
-      the sum of these three; and `dropped`, the rows of the earlier table that are not carried.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `tables` contains
+      numbers of rows. `carried` rows were copied from the earlier run. `from_category` rows start from a category mean.
+      `new` rows start from random values. `rows` is the sum of these three. `dropped` rows of the earlier table were
+      not copied.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
-      ValueError: there is no such run, or its model is of a different kind or width.
+      ValueError: there is no run at `workdir`, or its model has another kind or weights of other shapes than the
+        new model, or `workdir` is a run of `--preset auto`.
     """
     if storage.exists(RunLayout(workdir).auto):
         raise ValueError(
@@ -120,20 +122,23 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
 
 
 def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
-    """Returns the id of each row, by table."""
+    """Returns the ids of the rows of each table, by the name of the table."""
     return {name: rows.ids() for name, rows in table_rows(config, dataset).items()}
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices [M] of new items, and the category means [M, D] that they start from.
+    """Computes the initial vectors of new items from the items that the earlier run has, the carried items.
 
-    A new item gets the mean of the carried items in its category or, if there are none, in the nearest parent category
-    that has some. New items without such a category are omitted.
+    A new item starts from the mean vector of the carried items in its category. If there are none, the nearest parent
+    category with carried items is used. A new item without such a category has no mean.
 
     Args:
       dataset: dataset of the new run.
-      is_carried: [N] bool: whether each of the first N items of the vocabulary is carried.
+      is_carried: [N] bool: for each of the first N items of the vocabulary, whether it is carried.
       vectors: [N, D] vectors of these items; those of new items are ignored.
+
+    Returns:
+      The indices [M] of the new items that have a mean, ascending, and their means [M, D].
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
@@ -180,16 +185,16 @@ def _carry_table(
     dataset: Dataset,
     num_items: int,
 ) -> int:
-    """Initialises a table and its slots; returns how many rows start from a category mean.
+    """Initialises a table and the optimizer's slots of its rows; returns how many rows start from a category mean.
 
     Args:
       table: table to initialise.
       name: name of the table.
-      old_rows: [N] for each row, the row of the earlier table with the same id; -1 if there is none.
+      old_rows: [N] int64: for each row, the index of the row with the same id in the earlier table; -1: none.
       earlier: run to carry vectors over from.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: number of rows that are items of the vocabulary; these are the first rows.
+      num_items: the first `num_items` rows are items of the vocabulary.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
@@ -217,7 +222,13 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Copies the carried rows of an optimizer slot; other rows keep the optimizer's initial value."""
+    """Copies rows of an optimizer slot from the earlier run.
+
+    Args:
+      shards: the slot to initialise.
+      old_rows: [N] int64, as in `_carry_table`. Rows with -1 get the initial value of the slot.
+      old: the slot of the earlier run.
+    """
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)
