@@ -41,16 +41,17 @@ _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense f
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Outcome of the training of one model."""
+    """The result of training one of the models."""
 
     name: str
-    """Name of the trial, one of `presets.auto_trials`."""
+    """Name of the trial: a key of `presets.auto_trials`."""
     state: str
-    """`trained`, `stopped` when its time ran out, `skipped` for lack of time, or `failed`."""
+    """`trained`: training reached its end. `stopped`: its time ran out. `skipped`: there was no time for a first step.
+    `failed`: training raised an error."""
     seconds: float
     """Seconds of training."""
     reason: str = ""
-    """Why it failed, was stopped or was skipped."""
+    """Why the trial failed, was stopped or was skipped; empty for `trained`."""
 
 
 def train_auto(
@@ -61,20 +62,20 @@ def train_auto(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains the models of `presets.auto_trials` within a time budget, and blends them by validation.
+    """Trains the models of `presets.auto_trials` within a time budget, and blends them; validation chooses the weights.
 
     Args:
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      budget_seconds: seconds for training and blending; the first trial is always trained to its end.
+      budget_seconds: seconds for training and blending. The first trial is trained to its end, even if it takes longer.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
       stop: stops the run when it is set; None: SIGTERM stops it.
 
     Returns:
-      The result: the trials, the blend, and the seconds.
+      JSON values: the `trials`, the `blend` and its `main_model`, and the `seconds` of this call.
 
     Raises:
-      Preempted: a stop was requested, or another worker was lost. Call again to resume.
+      Preempted: a stop was requested. Call again to resume.
       ValueError: a setting is wrong, all trials failed, or the workdir has another run.
       OwnershipError: another process trains in `workdir`.
     """
@@ -116,7 +117,11 @@ def _run_trials(
     deadline: float,
     request: StopRequest,
 ) -> None:
-    """Runs the missing trials and appends them to `trials`. Each gets a share of the time left until `deadline`."""
+    """Runs the trials of `configs` that are not in `trials`, and appends them.
+
+    The first trial has no time limit. Each later one gets a share of the time that is left until `deadline`, a time of
+    the monotonic clock.
+    """
     for number, (name, config) in enumerate(configs.items()):
         if name in {trial.name for trial in trials}:
             continue
@@ -130,7 +135,11 @@ def _run_trials(
 def _try(
     name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
 ) -> Trial:
-    """Trains one of the models for at most `limit` seconds; None: until its training ends."""
+    """Trains one of the models, or resumes its training.
+
+    After `limit` seconds, training stops; None: there is no limit. The training is stopped by `request`, too, which
+    raises Preempted.
+    """
     if limit is not None and limit < _LEAST_SECONDS:
         return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
     log.info("trial %s starts, %s", name, "without a time limit" if limit is None else f"for at most {limit:.0f} s")
@@ -155,7 +164,7 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a stop request that is set after `seconds`, or as soon as `request` is set."""
+    """Yields a stop request that is set after `seconds`, or as soon as `request` is set; None: only by `request`."""
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True
@@ -168,14 +177,14 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that is also set while another request is set."""
+    """A stop request that counts as set if it, or another request, is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False
 
     @property
     def is_requested(self) -> bool:  # type: ignore[override]  # an attribute there
-        """Whether a stop was requested of this request, or of the one that it is linked to."""
+        """Whether this request or the other one is set."""
         return self._is_own or self._other.is_requested
 
     def request(self) -> None:
@@ -184,7 +193,7 @@ class _LinkedRequest(StopRequest):
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir has a run of another preset."""
+    """Raises ValueError if the workdir has a run that `--preset auto` did not create."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
         raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")

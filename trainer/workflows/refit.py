@@ -40,23 +40,24 @@ def refit(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains with the settings of `run` on all events, or resumes such a refit. A refit is a run like any other.
+    """Trains a new run with the settings of `run` on the events of all splits, or resumes such a refit.
 
     Args:
       run: directory of the run to refit.
       workdir: directory of the refit.
-      data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none`. The latter may
-        come from a newer log with new items. None: the path that `run` was trained from.
-      settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
+      data: directory of a dataset: the dataset of `run`, or one that was prepared with `--split none`, perhaps from a
+        newer log with new items. None: the directory that `run` was trained from.
+      settings: settings to change, as `KEY=VALUE`, such as `devices=2`. Only `HARMLESS_SETTINGS` may be changed.
       stop: stops the refit when it is set; None: SIGTERM stops it.
 
     Returns:
-      The results that `train` returns; `refit_of` is the result of `describe_run`.
+      The results of the refit, as from `train`. `refit_of` in these results is the description from `describe_run`.
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
-      ValueError: `run` cannot be refitted, the dataset does not suit it, or `workdir` has another run.
-      Preempted: see `train`.
+      ValueError: `run` cannot be refitted, the dataset does not fit `run`, or `workdir` has another run.
+      Preempted: a stop was requested, or another worker was lost. Refit again to resume.
+      OwnershipError: another process trains in `workdir`.
     """
     owned = storage.own_directory(workdir) if is_chief(join_cluster()) else nullcontext()
     with owned:
@@ -69,7 +70,14 @@ def refit(
 def _refit_blend(
     blend: BlendRecord, run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits all parts of a blend; the blend keeps its weights."""
+    """Refits each model of a blend. The weights of the blend are copied.
+
+    Args:
+      blend: blend of the run to refit; the other arguments are those of `refit`.
+
+    Returns:
+      The results of the first model, but with the name and the directory of the blend, and the seconds of all models.
+    """
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
         for part in blend.parts
@@ -90,7 +98,7 @@ def _refit_blend(
 def _refit_run(
     run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits one run: trains its model on all events."""
+    """Refits the model of one run; arguments and result are those of `refit`. A second stage is copied, not trained."""
     if has_run(workdir):
         record = _read_refit(workdir, run)
         config, origin = record.config, dict(record.refit_of or {})
@@ -114,7 +122,15 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend: a copy of its first part's record, with the evaluations of the blend."""
+    """Writes the record of a refitted blend without a model of its own.
+
+    The record is that of its first model, with the name and the evaluations of the blend.
+
+    Args:
+      run: directory of the refitted run.
+      workdir: directory of the refit.
+      part: directory of the refit of the first model.
+    """
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
@@ -125,8 +141,9 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    A counted model computes each epoch from scratch, so only the last of these epochs is repeated, with its powers. A
-    blend keeps the weights of the run, because a refit has no validation that could choose others.
+    With `solver=count`, each epoch computes the model anew, with other powers. So only the last of these epochs is
+    repeated. The settings have no blend and no second stage: a refit has no validation split to train them on, so it
+    copies those of the run.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, CountedConfig):
@@ -140,9 +157,11 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
-      `run`, the `step` of its best checkpoint, the `epochs` until then, its `dataset_checksum`; `validation_metric` and
-      `best_validation`, null without validations; `evaluations`: for each split on which this checkpoint was evaluated,
-      the `protocol`, the `metric` and the model's estimate: `value`, `low` and `high`.
+      `run` is the directory. `step` is the step of the best checkpoint, and `epochs` is the number of epochs up to it.
+      `dataset_checksum` belongs to the dataset of the run. `validation_metric` and `best_validation` are the name and
+      the value of the metric of this checkpoint; they are null without validations. `evaluations` contains, for each
+      split on which this checkpoint was evaluated, the `protocol`, the `metric`, its `value`, and its confidence
+      interval from `low` to `high`.
 
     Raises:
       ValueError: the run is a refit or has no checkpoint at the end of an epoch.
@@ -156,14 +175,16 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
         log.warning(
-            "%s has no validation of step %d, so the refit trains for as many epochs as this checkpoint: %d",
+            "%s has no validation of its checkpoint at step %d; the refit trains to the epoch of this checkpoint: %d",
             run,
             step,
             epochs,
         )
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
-        log.warning("%s has no evaluation for the report of the refit to show; evaluate %s before the refit", run, run)
+        log.warning(
+            "%s has no evaluation, so the report of the refit will show none; evaluate %s before the refit", run, run
+        )
     return {
         "run": run,
         "step": step,
@@ -176,11 +197,12 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is the dataset of the run, or a different one without held-out splits.
+    """Checks that a dataset fits a refit: it must be that of the run, or one without held-out splits.
 
     Raises:
       ContractError: there is no dataset.
-      ValueError: it is a different dataset with held-out splits, or the run was already trained on all its events.
+      ValueError: the dataset is not that of the run and has held-out splits, or the run was already trained on all its
+        events.
     """
     try:
         manifest, checksum = read_manifest(data), dataset_checksum(data)
@@ -220,7 +242,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of the checkpoint of `step`, by split; skips splits without an evaluation of it."""
+    """Returns the main metric of the checkpoint of `step` by split; omits splits on which it was not evaluated."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

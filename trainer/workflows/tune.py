@@ -65,25 +65,26 @@ def tune(
     only: int | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Runs the unfinished trials of a search, and writes the table of trials, the best settings and the report.
+    """Runs the unfinished trials of a search, and writes the list of trials, the best settings and the report.
 
-    The same call resumes a search and its interrupted trials, and adds trials if `trials` is larger. Several processes
-    that make the same call share the trials.
+    A repeated call resumes the search and its interrupted trials. A repeated call with a larger value of `trials` adds
+    trials. Several processes may make the same call at the same time; they divide the trials among them.
 
     Args:
-      preset: name of the preset; some of its settings are searched.
-      search: the settings to search, see `config.search`.
+      preset: name of the preset whose settings are searched.
+      search: the settings to search and their values, see `config.search`.
       data: path of the prepared dataset, which needs a validation split.
       workdir: directory of the search; the run of a trial is `trials/NUMBER` below it.
-      trials: number of trials, over all processes.
-      settings: other settings of the preset to change, as `KEY=VALUE`.
-      seed: seed of the search; the runs have a separate seed, one of the `settings`.
-      storage_url: database with Optuna's records, such as `postgresql://…`; None: a file in `workdir`.
-      only: number of the only trial to run, if each trial is a separate job; None: all trials that no process runs.
+      trials: number of trials of all processes and calls together.
+      settings: changes to other settings of the preset, as `KEY=VALUE`; they are the same in all trials.
+      seed: seed of the search. The seed of the runs is another one, the setting `seed`.
+      storage_url: URL of the database where Optuna stores the trials, like `postgresql://…`; None: a file in `workdir`.
+      only: number of the trial to run, for a job that runs a single trial; None: all trials that no other process runs.
       stop: stops the running trial when it is set; None: SIGTERM stops it.
 
     Returns:
-      JSON values: the number of trials by state, the `best` trial as in `best.json`, the path of the report.
+      JSON values: the `workdir`, the number of `trials` by state, the `best` trial as in `best.json`, and the path of
+      the `report`. `best` is None if no trial is complete.
 
     Raises:
       ContractError: there is no dataset.
@@ -115,10 +116,10 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Checks the numbers of trials, and that processes can share the trials at `workdir`.
+    """Checks `trials` and `only`, and that processes can share the trials at `workdir`.
 
     Raises:
-      ValueError: a number is out of range, or an object store is used without a database and `only`.
+      ValueError: a number is out of range; or `workdir` is in an object store, and `storage_url` or `only` is None.
     """
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
@@ -162,21 +163,23 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of a search in the database: the absolute path or URI of its directory."""
+    """Returns the name of the search in a database: the absolute path or the URI of its directory."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
 class SeededSampler(BaseSampler):
-    """Samples each setting with a separate estimator, seeded by the search, the trial and the setting.
+    """Samples each setting of each trial with a new estimator.
 
-    Therefore a resumed search continues like an uninterrupted one, and processes do not sample the same settings.
+    The seed of an estimator depends on the seed of the search, the number of the trial and the name of the setting, and
+    not on earlier samples. So a resumed search continues like an uninterrupted one, and two trials that run at the same
+    time do not get the same random numbers.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """Returns an empty space, because settings are sampled independently."""
+        """Returns an empty space: no setting is sampled jointly with others, see `sample_independent`."""
         return {}
 
     def sample_relative(
@@ -185,13 +188,13 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Returns no settings, because settings are sampled independently."""
+        """Returns no settings: no setting is sampled jointly with others, see `sample_independent`."""
         return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Samples one setting."""
+        """Returns a value for the setting `param_name` of a trial."""
         key = [self._seed, trial.number, zlib.crc32(param_name.encode())]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         with warnings.catch_warnings():
@@ -202,7 +205,7 @@ class SeededSampler(BaseSampler):
 
 
 class Search:
-    """The trials of a search, in Optuna's storage and as runs below its directory."""
+    """The trials of a search. Optuna stores their settings and metrics; the search directory contains their runs."""
 
     def __init__(
         self, config: RunConfig, dimensions: Sequence[Dimension], layout: SearchLayout, data: str, study: optuna.Study
@@ -212,7 +215,7 @@ class Search:
         self._distributions = {dimension.key: _distribution(dimension) for dimension in dimensions}
 
     def run(self, number: int, request: StopRequest) -> None:
-        """Runs a trial, unless it is finished or another process runs it.
+        """Runs a trial or resumes it. Does nothing if the trial is finished or if another process runs it.
 
         Raises:
           Preempted: a stop was requested.
@@ -232,7 +235,10 @@ class Search:
                 self._run(number, trial, request)
 
     def _find(self, number: int) -> FrozenTrial | None:
-        """Finds the trial `number` in the storage; the numbers of Optuna differ if processes were killed."""
+        """Returns the trial `number` from the storage; None if it does not exist yet.
+
+        Optuna has its own numbers for trials. They can differ from `number`, for example after a process was killed.
+        """
         trials = self._study.get_trials(deepcopy=False)
         return next((trial for trial in trials if trial.user_attrs.get(_NUMBER) == number), None)
 
@@ -256,8 +262,8 @@ class Search:
             if result["best_validation"] is None:
                 raise ValueError(
                     f"the run has no validation results, because no visitor in the validation split of {self._data} "
-                    "has a history and then a relevant item; prepare the dataset with a longer validation split: an "
-                    "earlier --validation-from, or a larger split.validation_share"
+                    "has both a history and a later relevant item; prepare the dataset with a longer validation split: "
+                    "an earlier --validation-from, or a larger split.validation_share"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges
             log.warning("trial %d failed: %s", number, error)
@@ -269,7 +275,7 @@ class Search:
         log.info("trial %d %s: %.4f", number, _STATES[state], result["best_validation"])
 
     def trials(self) -> list[Trial]:
-        """Returns the trials so far, by number."""
+        """Returns the trials so far, sorted by number."""
         is_higher_better = self._study.direction == optuna.study.StudyDirection.MAXIMIZE
         best = max if is_higher_better else min
         found = []
@@ -292,10 +298,10 @@ class Search:
         return sorted(found, key=lambda trial: trial.number)
 
     def write_results(self, command: Sequence[str]) -> dict[str, Any]:
-        """Writes `trials.json`, `best.json` and the report, and returns a summary.
+        """Writes `trials.json`, `best.json` and the report. Returns the summary that `tune` returns.
 
         Args:
-          command: the command that trains the preset, without the searched settings and the workdir.
+          command: words of the command that trains the preset, without the searched settings and without --workdir.
         """
         trials, layout = self.trials(), self._layout
         write_trials(layout, trials)
@@ -307,7 +313,7 @@ class Search:
         return {"workdir": layout.root, "trials": counts, "best": best, "report": layout.report}
 
     def _best(self, trials: Sequence[Trial], command: Sequence[str]) -> dict[str, Any] | None:
-        """Describes the best complete trial; None without one."""
+        """Returns the contents of `best.json`: the best of the complete trials. None if no trial is complete."""
         complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
         if not complete:
             return None
@@ -326,7 +332,7 @@ class Search:
         }
 
     def _settings_of(self, trial: FrozenTrial) -> dict[str, str]:
-        """Returns the searched settings of a trial, as in `--set`."""
+        """Returns the searched settings of a trial by key, with values in the notation of `--set`."""
         return {dimension.key: _format_value(trial.params[dimension.key]) for dimension in self._dimensions}
 
 
@@ -339,7 +345,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _format_value(value: object) -> str:
-    """Formats a sampled value. Numbers get four digits, so that the commands stay readable."""
+    """Formats a sampled value. Floats are rounded to four significant digits, so that the commands stay readable."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -350,9 +356,9 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file until the block or the process ends; yields whether it succeeded.
+    """Tries to lock a file; yields whether this succeeded. The lock ends with the block or the process.
 
-    In an object store, nothing is locked, because each process runs a different trial.
+    A file in an object store is not locked, and True is yielded: there, each process runs a different trial.
     """
     if not storage.is_local(path):
         yield True
