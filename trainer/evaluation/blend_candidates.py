@@ -7,19 +7,32 @@ Shapes: V cases, B cases of a chunk, C candidates, I items, F features. The feat
 popularity, a trend per half-life, and the return features.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.data.trend import ItemEvents, count_trends, moments_of
+from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.cases import Cases
-from trainer.models.blend import Part, comparable_scores, log_popularity, return_features
+from trainer.models.blend import SUM_RANK, Part, log_popularity, log_sums, return_features, sum_reference
 from trainer.models.interface import Queries
-from trainer.ranking.topk import chunk_size, hide, query_chunks, query_signature, top_k, translate_divergence_errors
+from trainer.ranking.topk import (
+    TopItems,
+    chunk_size,
+    hide,
+    query_chunks,
+    query_signature,
+    top_k,
+    translate_divergence_errors,
+)
 from trainer.runs.blend_record import RETURN_FEATURES
 
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
@@ -27,6 +40,11 @@ HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
 LIST_LENGTH = 20
 TOP = 60
 """Number of candidates from each list; more than `LIST_LENGTH`, because the blend changes their order."""
+NUM_COMMON_FEATURES = 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
+"""Number of features in addition to the scores of the parts."""
+_THREADS = (
+    2  # chunks that are ranked at once: while one waits for a step with one thread, the other uses the other cores
+)
 _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 """The gain of a relevant item in the DCG, by its rank; the last value is for all ranks after the list."""
 
@@ -49,32 +67,45 @@ class Candidates:
 
         A relevant candidate ranks after all other candidates with the same score.
         """
-        order, relevant = self._relevant
-        visible = np.where(self.is_candidate, scores, -np.inf)[order]
-        gain = np.zeros(len(order))
+        return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
+
+    def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
+        """[V]: NDCG@20 of the ranking by the scores [W, C] of `hits`, which are -inf for padding."""
+        gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
-        for position in relevant:
-            rows = visible[: len(position)]
+        for position in self._relevant:
+            rows = scores[: len(position)]
             own = np.take_along_axis(rows, position[:, None], 1)
             rank = np.count_nonzero(rows >= own, axis=1) - 1
             gain[: len(position)] += _DISCOUNT[np.minimum(rank, LIST_LENGTH)]
-        values = np.empty(len(order))
-        values[order] = gain / np.cumsum(_DISCOUNT)[np.minimum(self.num_relevant[order], LIST_LENGTH) - 1]
+        values = np.zeros(len(self.num_relevant))
+        values[self.hits] = gain / np.cumsum(_DISCOUNT)[np.minimum(self.num_relevant[self.hits], LIST_LENGTH) - 1]
         return values
 
     @cached_property
-    def _relevant(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Sorts the cases, and finds the columns of their relevant candidates.
-
-        Returns:
-          order: [V] indices of the cases; cases with more relevant candidates come first.
-          columns: a list of arrays. Array r contains the column in [0, C) of the r-th relevant candidate, for all cases
-            with more than r relevant candidates. These are the first cases of the order.
-        """
+    def hits(self) -> np.ndarray:
+        """[W] the cases with relevant candidates, those with most relevant candidates first; NDCG is 0 for others."""
         count = self.is_relevant.sum(axis=1)
-        order = np.argsort(-count, kind="stable")
-        position = np.argsort(~self.is_relevant[order], axis=1, kind="stable")
-        return order, [position[: (count > number).sum(), number] for number in range(count.max(initial=0))]
+        return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """[F, W, C] float32: the features of `hits`."""
+        return np.ascontiguousarray(np.moveaxis(self.feature[self.hits], 2, 0))
+
+    @cached_property
+    def spreads(self) -> list[float]:
+        """P values: the standard deviation of a part's `TOP` highest scores of a case, averaged over all cases."""
+        num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
+        return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
+
+    @cached_property
+    def _relevant(self) -> list[np.ndarray]:
+        """Returns an array for each r: the columns of the r-th relevant candidates of the first `hits`."""
+        is_relevant = self.is_relevant[self.hits]
+        count = is_relevant.sum(axis=1)
+        position = np.argsort(~is_relevant, axis=1, kind="stable")
+        return [position[: (count > number).sum(), number] for number in range(count.max(initial=0))]
 
 
 def find_candidates(
@@ -86,6 +117,7 @@ def find_candidates(
     on_chunk: Callable[[], None] = lambda: None,
     *,
     hides_seen: bool,
+    deadline: float | None = None,
 ) -> Candidates:
     """Finds the candidates of each case, and computes the features of these candidates.
 
@@ -97,28 +129,48 @@ def find_candidates(
       replicas: all replicas; their workers share the cases. None: this process handles all cases.
       on_chunk: called before each chunk of cases.
       hides_seen: whether the ranking hides seen items; if so, the items of a case's history are not its candidates.
+      deadline: value of `time.monotonic` after which no more cases are ranked; the result has the first cases only.
+        None: all cases are ranked. Only for one worker.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
-    trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
-    size = chunk_size(cases.num_items)
-    finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), hides_seen)
+    trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
+    size = max(chunk_size(cases.num_items) // _THREADS, 1)
+    finder = _Finder(parts, moments, trends, log_popularity(item_counts), _max_seen(cases) if hides_seen else None)
     # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
     find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
-    width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
+    width, num_features = finder.num_candidates, len(parts) + NUM_COMMON_FEATURES
     item = np.zeros((len(cases), width), np.int64)
     is_candidate = np.zeros((len(cases), width), np.int64)
     feature = np.zeros((len(cases), width, num_features), np.float32)
-    for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, size, replicas):
-        on_chunk()
-        with translate_divergence_errors():
+
+    def rank(chunk: slice, queries: Queries) -> None:
+        with full_float32(), translate_divergence_errors():
             found = find(queries)
         count = chunk.stop - chunk.start
         item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ranked, num_ranked = deque[Future[None]](), 0
+        for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, size, replicas):
+            on_chunk()
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            if len(ranked) == _THREADS:
+                ranked.popleft().result()
+            ranked.append(pool.submit(rank, chunk, queries))
+            num_ranked = chunk.stop
+        for each in ranked:
+            each.result()
     if replicas is not None:
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
+    if deadline is not None:
+        cases = cases.take(np.arange(num_ranked))
+        item, is_candidate, feature = item[:num_ranked], is_candidate[:num_ranked], feature[:num_ranked]
     is_known = is_candidate.astype(bool)
     # candidates first, so that the padding after the longest row can be dropped
-    order = np.argsort(~is_known, axis=1, kind="stable")[:, : max(int(is_known.sum(axis=1).max()), LIST_LENGTH)]
+    order = np.argsort(~is_known, axis=1, kind="stable")[
+        :, : max(int(is_known.sum(axis=1).max(initial=0)), LIST_LENGTH)
+    ]
     item, is_known = (np.take_along_axis(column, order, axis=1) for column in (item, is_known))
     relevant = cases.relevant if hides_seen == cases.hides_seen else cases.secondary_relevant
     pairs = relevant.owner * cases.num_items + relevant.values
@@ -145,18 +197,52 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
     )
 
 
+class _History(NamedTuple):
+    """The known items of the histories of a chunk, with their return features."""
+
+    key: tf.Tensor
+    """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
+    value: tf.Tensor
+    """[U + 1, 4] float32: see `RETURN_FEATURES`; 0 for the last key."""
+
+
 class _Finder:
-    """Finds the candidates of each query in a chunk, and computes the features of these candidates."""
+    """Finds the candidates of a chunk of queries, and computes their features.
+
+    Only the parts score the whole catalogue. The trends are the same for all queries at a moment, so their best items
+    are found once, and the return features are 0 outside the history.
+    """
 
     def __init__(
-        self, parts: Sequence[Part], moments: tf.Tensor, trends: tf.Tensor, popularity: tf.Tensor, hides_seen: bool
+        self,
+        parts: Sequence[Part],
+        moments: np.ndarray,
+        trends: np.ndarray,
+        popularity: np.ndarray,
+        max_hidden: int | None,
     ) -> None:
-        self._parts, self._moments, self._trends, self._popularity = parts, moments, trends, popularity
-        self._hides_seen = hides_seen
-        self._num_items = int(popularity.shape[0])
+        """Creates a finder.
+
+        Args:
+          parts: P models.
+          moments: [M] moments of the trends.
+          trends: [L, M, I] trends for each of the `HALF_LIVES`.
+          popularity: [I] popularity.
+          max_hidden: maximum number of items to hide for a query; None: seen items are shown.
+        """
+        self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
         self._top = min(TOP, self._num_items)
-        # lists with and without trend, and the best items of the history by each return feature but the first
-        num_histories = 0 if hides_seen else len(RETURN_FEATURES) - 1
+        middle = trends[len(HALF_LIVES) // 2]  # [M, I]
+        # so long that enough items remain after the seen ones
+        size = min(self._top + (max_hidden or 0), self._num_items)
+        self._rising, self._popular, self._trending = (
+            top_k(tf.constant(scores), size).item for scores in (middle, popularity[None], popularity + middle)
+        )
+        self._moments, self._popularity = tf.constant(moments), tf.constant(popularity)
+        self._trends = tf.reshape(tf.constant(trends), [-1])
+        self._trend_size = len(moments) * self._num_items
+        # two lists per part, two without a part, and the items of the history by each return feature but the first
+        num_histories = 0 if self._hides_seen else len(RETURN_FEATURES) - 1
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -167,44 +253,109 @@ class _Finder:
           is_candidate: [B, C] int64: 1 for a candidate, 0 for an entry that must be ignored.
           feature: [B, C, F] features of the items.
         """
-        scores = [
-            comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
-        ]
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
-        table = tf.reshape(self._trends, [-1, self._num_items])  # of [L, M]; an unaligned slice would be a copy
-        first_rows = [number * self._trends.shape[1] for number in range(len(HALF_LIVES))]
-        middle = tf.gather(table, first_rows[len(HALF_LIVES) // 2] + moment)
-        popularity = tf.broadcast_to(self._popularity, tf.shape(middle))
-        lists = [*scores, *(score + _spread(score, self._top) * middle for score in scores)]
-        visible = tf.zeros_like(middle)
-        if self._hides_seen:
-            visible = hide(visible, queries.history, queries.history_length)
-        items = [top_k(scores + visible, self._top).item for scores in [*lists, popularity, popularity + middle]]
-        returns = [] if self._hides_seen else self._return_columns(queries)
-        for feature in returns[1:]:
-            best = top_k(feature, self._top)
-            items.append(tf.where(best.score > 0, best.item, -1))
+        history = self._read_history(queries)
+        scores = [part.model.catalogue_scores(queries) for part in self._parts]
+        references, items = list[tf.Tensor | None](), list[tf.Tensor]()
+        for part, of_part in zip(self._parts, scores, strict=True):
+            best = top_k(of_part, min(SUM_RANK if self._hides_seen else 2 * self._top, self._num_items))
+            references.append(sum_reference(best.score[:, :SUM_RANK]) if part.has_sums else None)
+            visible = of_part
+            if self._hides_seen:
+                visible = hide(of_part, queries.history, queries.history_length)
+                best = top_k(visible, min(2 * self._top, self._num_items))
+            items += self._best_of_part(visible, best, references[-1], moment)
+        popular = tf.tile(self._popular, [tf.shape(moment)[0], 1])
+        items += [self._first_shown(listed, history) for listed in (popular, tf.gather(self._trending, moment))]
+        if not self._hides_seen:
+            items += self._best_returns(history, tf.shape(moment)[0])
         item = tf.sort(tf.concat(items, axis=1), axis=1)
         known = tf.maximum(item, 0)
         is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
-        is_candidate = is_first & (item >= 0) & (tf.gather(visible, known, batch_dims=1) == 0)
-        columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity]]
-        trends = tf.reshape(table, [-1])
-        for first in first_rows:
-            cell = tf.cast(first + moment, tf.int64)[:, None] * self._num_items + known
-            columns.append(tf.gather(trends, cell))
-        columns += [tf.gather(feature, known, batch_dims=1) for feature in returns] or (
-            [tf.zeros_like(columns[0])] * len(RETURN_FEATURES)
-        )
+        returns = self._returns_of(known, history)
+        is_candidate = is_first & (item >= 0)
+        if self._hides_seen:
+            is_candidate &= returns[:, :, 0] == 0
+        columns = [
+            _feature(tf.gather(each, known, batch_dims=1), reference)
+            for each, reference in zip(scores, references, strict=True)
+        ]
+        columns += [tf.gather(self._popularity, known), *self._trends_of(known, moment), *tf.unstack(returns, axis=2)]
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
-    def _return_columns(self, queries: Queries) -> list[tf.Tensor]:
-        """Computes each of the `RETURN_FEATURES` as an array [B, I], which is 0 for items outside the history."""
-        found = return_features(queries, self._num_items)
-        shape = tf.stack([tf.shape(queries.visitor, tf.int64)[0], self._num_items])
-        return [tf.scatter_nd(found.index, column, shape) for column in tf.unstack(found.value, axis=1)]
+    def _best_of_part(
+        self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, moment: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Returns the best items [B, TOP] by scores, and those by scores and trend.
+
+        The latter are chosen from the `best` items and the items with the highest trends.
+        """
+        rising = tf.gather(self._rising, moment)
+        score = tf.gather(scores, rising, batch_dims=1)
+        # an item can be among the best of both only if many scores are equal
+        item = tf.concat([best.item, rising], axis=1)
+        score = tf.concat([best.score, tf.where(score < best.score[:, -1:], score, -np.inf)], axis=1)
+        feature = tf.where(score > -np.inf, _feature(score, reference), 0.0)
+        spread = tf.math.reduce_std(feature[:, : self._top], axis=1, keepdims=True)
+        trend = self._trends_of(item, moment)[len(HALF_LIVES) // 2]
+        with_trend = tf.where(score > -np.inf, feature + spread * trend, -np.inf)
+        chosen = tf.math.top_k(with_trend, self._top).indices
+        return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
+
+    def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
+        """Returns the first items [B, TOP] of the lists [B, n] that are not hidden."""
+        if not self._hides_seen:
+            return item
+        is_hidden = self._returns_of(item, history)[:, :, 0] > 0
+        position = tf.where(is_hidden, tf.shape(item)[1], tf.range(tf.shape(item)[1]))
+        return tf.gather(item, tf.math.top_k(-position, self._top).indices, batch_dims=1)
+
+    def _read_history(self, queries: Queries) -> _History:
+        index, value = return_features(queries, self._num_items)
+        key = index[:, 0] * self._num_items + index[:, 1]
+        order = tf.argsort(key)
+        key = tf.concat([tf.gather(key, order), [tf.int64.max]], axis=0)
+        return _History(key, tf.pad(tf.gather(value, order), [[0, 1], [0, 0]]))
+
+    def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
+        """[B, n, 4]: the return features of items [B, n]; they are 0 outside the history."""
+        key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
+        place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
+        return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
+
+    def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the items of the history, [B, TOP], with the highest values of each return feature but the first.
+
+        Shorter lists are padded with -1.
+        """
+        query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
+        place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
+        rows = place.to_tensor(size)  # the last key is padding
+        missing = tf.maximum(self._top - tf.shape(rows)[1], 0)
+        rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=size)
+        item = tf.gather(tf.concat([history.key[:-1] % self._num_items, [-1]], axis=0), rows)
+        return [
+            tf.gather(item, tf.math.top_k(tf.gather(column, rows), self._top).indices, batch_dims=1)
+            for column in tf.unstack(history.value, axis=1)[1:]
+        ]
+
+    def _trends_of(self, item: tf.Tensor, moment: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the trends [B, n] of items [B, n], for each half-life."""
+        cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + item
+        return [tf.gather(self._trends, number * self._trend_size + cell) for number in range(len(HALF_LIVES))]
 
 
-def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, 1]: the standard deviation of the `count` highest of the scores [B, I] in each row."""
-    return tf.math.reduce_std(top_k(scores, count).score, axis=1, keepdims=True)
+def _max_seen(cases: Cases) -> int:
+    """Returns the largest number of distinct known items of a history."""
+    return int(cases.history.distinct_items(0, len(cases), cases.num_items).lengths.max(initial=0))
+
+
+def _feature(scores: tf.Tensor, reference: tf.Tensor | None) -> tf.Tensor:
+    """Returns the feature of a part's scores; `reference` is None if they are not sums."""
+    return scores if reference is None else log_sums(scores, reference)
+
+
+def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
+    count = min(TOP, scores.shape[1])
+    best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
+    return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)

@@ -8,6 +8,7 @@ Shapes: V cases, C candidates, F features, P parts, I items.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,13 +20,17 @@ from contract.schema import Split
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents, count_trends, latest_trends, moments_of
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_candidates import HALF_LIVES, TOP, Candidates, find_candidates, join_candidates
+from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
 from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
 from trainer.models.blend import SESSION_GAP_MS, BlendInference, Part
 from trainer.models.interface import Scorer, ServedModel
 from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, half_lives_of
 
 MAX_CASES = 2000
+"""Maximum number of cases that choose the weights of a ranking."""
+LEAST_CASES = 100
+"""Number of cases that are enough if the time is short."""
+_FINDING_SHARE = 0.75  # of a ranking's time, for its candidates; the rest is for its weights
 _BASELINE_CASES, _BASELINE_SCORES = 1000, 50_000_000
 _LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this share of its value,
 _LEAST_ERRORS = 1.0  # and by this many standard errors of the difference: few cases are noisy
@@ -107,13 +112,13 @@ class _Ascent:
         self._candidates, self._num_parts = candidates, num_parts
         trend, returns = num_parts + 1 + half_life, num_parts + 1 + len(HALF_LIVES)
         columns = [*range(num_parts + 1), trend, *range(returns, returns + len(RETURN_FEATURES))]
+        self._feature = [candidates.columns[column] for column in columns]  # F arrays [W, C] of the cases with hits
         self.unit = np.ones(len(columns), np.float32)
-        self._feature = np.moveaxis(candidates.feature[:, :, columns], 2, 0).copy()  # [F, V, C], in units
-        for part in range(num_parts):
-            self.unit[part] = 1 / _typical_spread(self._feature[part], candidates.is_candidate)
-            self._feature[part] *= self.unit[part]
+        self.unit[:num_parts] = [1 / spread for spread in candidates.spreads]
         self.weight = np.zeros(len(columns), np.float32)
-        self._total = np.zeros_like(self._feature[0])
+        # hidden padding; weights of 0 keep it, because features are finite
+        self._nothing = np.where(candidates.is_candidate[candidates.hits], np.float32(0), np.float32(-np.inf))
+        self._total = self._nothing
         self._values = np.zeros(len(candidates.num_relevant))
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
@@ -123,11 +128,14 @@ class _Ascent:
         Returns:
           For each column, the NDCG@20 of its feature alone, without the trend.
         """
-        alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
+        alone = {
+            column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
+        }
         starts = []
         for first, values in alone.items():
             self.weight[:] = 0
-            self.weight[first], self._total, self._values = 1.0, self._feature[first], values
+            self.weight[first], self._values = 1.0, values
+            self._total = self._nothing + self.unit[first] * self._feature[first]
             self.improve(self._num_parts + 1, _GRID, is_local=False)
             starts.append((self.best, self.weight.copy(), self._total, self._values))
         _, self.weight, self._total, self._values = max(starts, key=lambda start: start[0])
@@ -150,14 +158,23 @@ class _Ascent:
         The weight of this trend is the best value of the grid. The state does not change.
         """
         column = self._num_parts + 1
-        rest = self._total - self.weight[column] * self._feature[column]
-        trend = self._candidates.feature[:, :, column + half_life]
-        return max(self._measure(rest, trend, _GRID), key=lambda values: float(values.mean()))
+        trend = self._candidates.columns[column + half_life]
+        return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
 
-    def _measure(self, rest: np.ndarray, feature: np.ndarray, weights: Sequence[float]) -> list[np.ndarray]:
-        """Returns, for each of the `weights`, the NDCG@20 [V] of the scores `rest` + weight × `feature`, [V, C]."""
+    def _without(self, column: int) -> np.ndarray:
+        """[W, C]: the scores without a feature."""
+        return self._total - self.weight[column] * self.unit[column] * self._feature[column]
+
+    def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
+        """Returns, for each factor, the NDCG@20 [V] of the scores `rest` + factor × `feature`, both [W, C]."""
+
+        def measure(factor: float) -> np.ndarray:
+            scores = np.float32(factor) * feature
+            scores += rest
+            return self._candidates.ndcg_of_hits(scores)
+
         with ThreadPoolExecutor(_THREADS) as pool:  # NumPy computes without the lock of the interpreter
-            return list(pool.map(lambda weight: self._candidates.ndcg(rest + weight * feature), weights))
+            return list(pool.map(measure, factors))
 
     @property
     def best(self) -> float:
@@ -172,22 +189,18 @@ class _Ascent:
         """
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
-        rest = self._total - self.weight[column] * self._feature[column]
-        values = sorted(near - {grid[now]})
-        found = self._measure(rest, self._feature[column], values)
+        rest, values = self._without(column), sorted(near - {grid[now]})
+        found = self._measure(rest, self._feature[column], [self.unit[column] * value for value in values])
         choice = int(np.argmax([value.mean() for value in found]))
         gain = found[choice] - self._values
         error = gain.std() / np.sqrt(len(gain))
         if gain.mean() > max(_LEAST_GAIN * self.best, _LEAST_ERRORS * error):
             self.weight[column], self._values = values[choice], found[choice]
-            self._total = rest + self.weight[column] * self._feature[column]
+            self._total = rest + self.weight[column] * self.unit[column] * self._feature[column]
 
 
-def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """Returns the standard deviation of the `TOP` highest candidate scores of a case, averaged over the cases."""
-    count = min(TOP, scores.shape[1])
-    best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
-    return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
+class OutOfTimeError(Exception):
+    """The time is too short to choose weights."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +224,7 @@ def fit_blend(
     max_cases: int = MAX_CASES,
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
+    deadline: float | None = None,
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
@@ -231,22 +245,32 @@ def fit_blend(
       replicas: all replicas; their workers share the ranking and get the same weights. None: this process ranks all
         cases.
       on_chunk: called before each chunk of cases.
+      deadline: value of `time.monotonic` at which the weights should be chosen. If the time is short, fewer cases are
+        used. None: no limit. Only for one worker.
+
+    Raises:
+      OutOfTimeError: by the deadline, fewer than `LEAST_CASES` cases of a ranking could be used, although it has more.
     """
     cases = {}
     if Split.VALIDATION in dataset.manifest.splits:
         cases = ranking_cases(dataset, kinds, held_out_seed=held_out_seed)
     choices, counts = {}, {}
-    for ranking, kinds_of_cases in cases.items():
+    for number, (ranking, kinds_of_cases) in enumerate(cases.items()):
         hides_seen = ranking == "new_items"
         samples = [each.sample_cases(max_cases // len(kinds_of_cases), seed=0) for each in kinds_of_cases]
+        limits = _limits(deadline, len(samples), len(cases) - number)
         found = join_candidates(
-            find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk, hides_seen=hides_seen)
-            for sample in samples
+            find_candidates(
+                *(parts, sample, events, dataset.item_counts, replicas, on_chunk), hides_seen=hides_seen, deadline=limit
+            )
+            for sample, limit in zip(samples, limits, strict=True)
         )
+        counts[ranking] = len(found.num_relevant)
+        if counts[ranking] < min(LEAST_CASES, sum(map(len, samples))):
+            raise OutOfTimeError(f"only {counts[ranking]} cases of the ranking {ranking} were ranked in time")
         has_returns = not hides_seen and not has_trend_only
         half_life = choose_half_life(found, len(parts), has_returns=has_returns)
         choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns)
-        counts[ranking] = sum(map(len, samples))
     validation = {
         ranking: {
             "cases": counts[ranking],
@@ -258,6 +282,15 @@ def fit_blend(
     }
     weights = _fill_missing({ranking: choice.weights for ranking, choice in choices.items()}, len(parts))
     return BlendFit(weights, {ranking: validation.get(ranking) for ranking in RANKINGS})
+
+
+def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
+    """Returns the deadlines for finding the candidates of a ranking's samples; `num_rankings` have no weights yet."""
+    if deadline is None:
+        return [None] * num_samples
+    now = time.monotonic()
+    share = _FINDING_SHARE * (deadline - now) / num_rankings / num_samples
+    return [now + share * (number + 1) for number in range(num_samples)]
 
 
 def ranking_cases(

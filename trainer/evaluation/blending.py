@@ -1,6 +1,7 @@
 """Blends trained runs: chooses weights for models, popularity and trend by validation. The last stage of training."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,10 @@ from common import storage
 from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_weights import fit_blend
+from trainer.evaluation.blend_candidates import HALF_LIVES
+from trainer.evaluation.blend_weights import OutOfTimeError, fit_blend
 from trainer.models.trained_run import load_part, part_directory
-from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
+from trainer.runs.blend_record import RANKINGS, BlendRecord, BlendWeights, read_blend, write_blend
 from trainer.runs.checkpoint import choose_step
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
@@ -27,6 +29,7 @@ def blend_runs(
     *,
     kinds: Sequence[str] = (),
     on_chunk: Callable[[], None] = lambda: None,
+    deadline: float | None = None,
 ) -> BlendRecord:
     """Blends the best checkpoints of several runs: chooses weights, and writes the blend to the run at `workdir`.
 
@@ -41,6 +44,10 @@ def blend_runs(
       replicas: all replicas; their workers share the ranking, and the chief writes the blend.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
+      deadline: see `fit_blend`.
+
+    Raises:
+      OutOfTimeError: the weights could not be chosen by the deadline.
     """
     steps = [choose_step(part_directory(workdir, part), replicas=replicas) for part in parts]
     existing = read_blend(workdir)
@@ -48,6 +55,8 @@ def blend_runs(
         zip(parts, steps, strict=True)
     ):
         return existing
+    if deadline is not None and time.monotonic() > deadline:
+        raise OutOfTimeError("no time is left")
     models = [load_part(part_directory(workdir, part), step, dataset) for part, step in zip(parts, steps, strict=True)]
     fit = fit_blend(
         models,
@@ -57,6 +66,7 @@ def blend_runs(
         held_out_seed=_held_out_seed(workdir, parts),
         replicas=replicas,
         on_chunk=on_chunk,
+        deadline=deadline,
     )
     kept = [
         column
@@ -76,6 +86,17 @@ def blend_runs(
         if figures is not None:
             alone = ", ".join(f"{part} {value:.4f}" for part, value in figures["parts"].items())
             log.info("blend, %s: validation ndcg@20 %.4f (%s)", name, figures["blend"], alone)
+    return record
+
+
+def use_alone(workdir: str, part: str) -> BlendRecord:
+    """Writes a blend of one part, without popularity, trend and returns, to the run at `workdir`."""
+    weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
+    step = choose_step(part_directory(workdir, part))
+    record = BlendRecord(
+        parts=(part,), steps=(step,), weights=dict.fromkeys(RANKINGS, weights), validation=dict.fromkeys(RANKINGS)
+    )
+    write_blend(record, workdir)
     return record
 
 

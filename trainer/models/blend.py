@@ -23,7 +23,8 @@ from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, h
 
 SESSION_GAP_MS = 30 * 60 * 1000
 """A session ends after this time without an event; half an hour is the usual timeout."""
-_SUM_RANK = 10
+SUM_RANK = 10
+"""Rank of the sum that other sums are divided by, see `comparable_scores`."""
 _SUM_OFFSET = 0.02
 _RETURN_POWERS = (0.25, 1.0)
 _RETURN_HALF_LIFE_MS = 30 * 24 * 60 * 60 * 1000.0
@@ -168,8 +169,20 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
     """
     if not has_sums:
         return scores
-    best = tf.math.top_k(scores, min(_SUM_RANK, scores.shape[1] or _SUM_RANK)).values
-    reference = tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
+    return log_sums(scores, sum_reference(tf.math.top_k(scores, min(SUM_RANK, scores.shape[1] or SUM_RANK)).values))
+
+
+def sum_reference(best: tf.Tensor) -> tf.Tensor:
+    """[B, 1]: r of `comparable_scores`, from the `SUM_RANK` highest scores of each row or, if I is smaller, from all I.
+
+    Args:
+      best: [B, min(SUM_RANK, I)] scores, descending.
+    """
+    return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
+
+
+def log_sums(scores: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
+    """Converts any of the scores [B, ...] to the scale of `comparable_scores`; `reference` is r."""
     return tf.math.log(_SUM_OFFSET + tf.maximum(scores, 0.0) / reference)
 
 

@@ -19,6 +19,9 @@ from trainer.runs.layout import RunLayout
 
 log = logging.getLogger(__name__)
 
+VALIDATION_RATE = "validation_cases_per_second"
+"""Name of the speed of validations in metrics.jsonl."""
+
 
 class RunLog:
     """Writes the metrics and the history of a run. All workers may call it, but only the chief writes."""
@@ -95,9 +98,13 @@ class RunLog:
         self._bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
-    def validation(self, *, step: int, epoch: int, metric: str, value: float) -> None:
-        """Logs the `value` of the validation `metric` after `step` steps, at the end of `epoch`."""
-        self._write({"step": step, "epoch": epoch, f"validation_{metric}": value})
+    def validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
+        """Logs the `value` of the validation `metric` after `step` steps, at the end of `epoch`.
+
+        The `rate` is the speed of this validation in cases per second.
+        """
+        line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 1)}
+        self._write(line)
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:

@@ -1,6 +1,7 @@
 """Callbacks of the training loop: log, save checkpoints, validate, stop early, stop on preemption."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
@@ -160,11 +161,13 @@ class TrainingCallbacks:
         validator, model = self.validation.validator, self.validation.model
         weights = checkpoint.read_weights_of_step(self.workdir, step)
         model.fill(replace(weights, visitors=validator.visitors))
+        start_time = time.monotonic()
         value = validator.measure(model, self.on_chunk)
+        rate = validator.num_cases / max(time.monotonic() - start_time, 1e-9)
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)
         epoch = self.schedule.epoch_of(step - 1)
-        self.run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
+        self.run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value, rate=rate)
         if self.on_validation is not None:
             self.is_pruned = self.on_validation(epoch, value)
         return f", validation {validator.metric} {value:.4f}"

@@ -46,6 +46,8 @@ class Validator:
     """Computes the metric of a model."""
     visitors: np.ndarray
     """Indices of the visitors that the metric is measured on; the model needs no vectors of other visitors."""
+    num_cases: int
+    """Number of cases, or of rows for mean squared error."""
 
 
 def _ignore() -> None:
@@ -76,6 +78,7 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
             False,
             lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk),
             rows.visitor,
+            len(rows),
         )
     if config.solver == "count":
         return _make_count_validator(config, dataset, replicas)
@@ -117,7 +120,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
     sample = cases.sample(MAX_CASES, seed=0)
     # logged with its task, because values of different tasks cannot be compared
     log.info("validation: %s of %d %s in the validation split", name, len(sample), task)
-    return Validator(name, True, _RankingMeasure(sample, name, replicas), sample.visitor)
+    return Validator(name, True, _RankingMeasure(sample, name, replicas), sample.visitor, len(sample))
 
 
 class _RankingMeasure:

@@ -18,22 +18,26 @@ from common.errors import explain_damage
 from contract.schema import Split
 from trainer.config.presets import AUTO, auto_trials
 from trainer.config.run import RunConfig
-from trainer.data.dataset import open_dataset
+from trainer.data.dataset import Dataset, open_dataset
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.preemption import Preempted, StopRequest, stop_on_signals
 from trainer.distributed.replicas import start_replicas
-from trainer.evaluation.blending import blend_runs
+from trainer.evaluation.blend_weights import MAX_CASES, OutOfTimeError
+from trainer.evaluation.blending import blend_runs, use_alone
+from trainer.evaluation.cases import most_common_cases
 from trainer.models.trained_run import part_directory
 from trainer.runs import checkpoint
-from trainer.runs.blend_record import BlendRecord
+from trainer.runs.blend_record import RANKINGS, BlendRecord
 from trainer.runs.layout import RunLayout, part_name
+from trainer.runs.metrics_log import VALIDATION_RATE, read_lines
 from trainer.runs.record import RunRecord, has_run, read_record, write_record
 from trainer.train import train
 
 log = logging.getLogger(__name__)
 
 DEFAULT_BUDGET_SECONDS = 600.0
-_BLEND_SHARE = 0.15  # share of the budget that is reserved for choosing the weights
+_BLEND_START_SECONDS = 10.0  # for loading the models and the events
+_FIT_SECONDS = 0.002  # per case, to choose the weights after the ranking
 _LEAST_SECONDS = 5.0  # a trial with less time left is not started
 _LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time for a trial: if others follow, if none do
 _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense for least squares
@@ -52,6 +56,8 @@ class Trial:
     """Seconds of training."""
     reason: str = ""
     """Why the trial failed, was stopped or was skipped; empty for `trained`."""
+    case_seconds: float = 0.0
+    """Seconds to rank a validation case; 0 if the model was not validated."""
 
 
 def train_auto(
@@ -68,6 +74,7 @@ def train_auto(
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
       budget_seconds: seconds for training and blending. The first trial is trained to its end, even if it takes longer.
+        If no time is left to choose the weights of a blend, the best model is used alone.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
       stop: stops the run when it is set; None: SIGTERM stops it.
 
@@ -93,17 +100,15 @@ def train_auto(
     with storage.own_directory(workdir):
         _check_workdir(workdir)
         trials = _read_trials(layout)
-        spent = sum(trial.seconds for trial in trials)
-        deadline = started + max(budget_seconds * (1 - _BLEND_SHARE) - spent, 0.0)
+        deadline = started + budget_seconds - sum(trial.seconds for trial in trials)
+        num_cases = _count_cases(dataset)
         with stop_on_signals(stop) as request:
-            _run_trials(trials, configs, data, layout, deadline, request)
+            _run_trials(trials, configs, data, layout, deadline, num_cases, request)
         usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
         if not usable:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
             raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")
-        first = configs[usable[0]]
-        replicas, parts = start_replicas(first.devices, None, first.gpus), [part_name(name) for name in usable]
-        blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
+        blend = _blend(workdir, usable, configs, dataset, deadline)
         record = read_record(part_directory(workdir, blend.parts[0]))
         write_record(replace(record, config=replace(record.config, name=AUTO)), workdir)
     return _summarize(workdir, trials, blend, record, time.monotonic() - started)
@@ -115,21 +120,75 @@ def _run_trials(
     data: str,
     layout: RunLayout,
     deadline: float,
+    num_cases: int,
     request: StopRequest,
 ) -> None:
     """Runs the trials of `configs` that are not in `trials`, and appends them.
 
     The first trial has no time limit. Each later one gets a share of the time that is left until `deadline`, a time of
-    the monotonic clock.
+    the monotonic clock, without the time that a blend with its model will take.
     """
     for number, (name, config) in enumerate(configs.items()):
         if name in {trial.name for trial in trials}:
             continue
-        left = deadline - time.monotonic()
+        left = deadline - time.monotonic() - _blend_seconds(trials, num_cases)
         share = _LAST_SHARE if number == len(configs) - 1 else _LARGEST_SHARE
         limit = left * share if trials else None
         trials.append(_try(name, config, data, layout, limit, request))
         _write_trials(trials, layout)
+
+
+def _count_cases(dataset: Dataset) -> int:
+    """Returns at least the number of cases that choose the weights of a blend."""
+    splits = dataset.manifest.splits
+    rows = splits[Split.VALIDATION].target_rows if Split.VALIDATION in splits else 0
+    return len(RANKINGS) * min(MAX_CASES, rows)
+
+
+def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
+    """Predicts the time of a blend of the trained models and the next one, which is assumed to be as slow as any."""
+    seconds = [trial.case_seconds for trial in trials]
+    return _BLEND_START_SECONDS + num_cases * (sum(seconds) + max(seconds, default=0.0) + _FIT_SECONDS)
+
+
+def _blend(
+    workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
+) -> BlendRecord:
+    """Blends the models `names` by the deadline. If the time is too short, it uses the best of them alone."""
+    first, parts = configs[names[0]], [part_name(name) for name in names]
+    replicas = start_replicas(first.devices, None, first.gpus)
+    try:
+        return blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds, deadline=deadline)
+    except OutOfTimeError as error:
+        best = _best_model(workdir, names, configs, dataset)
+        log.warning(
+            "the budget is too short to choose the weights of a blend (%s), so %s is used alone; raise --budget and "
+            "give another --workdir to blend the models",
+            error,
+            best,
+        )
+        return use_alone(workdir, part_name(best))
+
+
+def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
+    """Returns the best model by its validation metric, of those that are validated on the task of the first one."""
+    if Split.VALIDATION not in dataset.manifest.splits:
+        return names[0]
+    kinds = configs[names[0]].evaluate.kinds
+    is_counted_by_visitor = most_common_cases(dataset, Split.VALIDATION, kinds).hides_seen
+
+    def ranks_visitors(name: str) -> bool:
+        return is_counted_by_visitor if configs[name].solver == "count" else configs[name].model.kind != "towers"
+
+    comparable = [name for name in names if ranks_visitors(name) == ranks_visitors(names[0])]
+    values = {name: checkpoint.read_validations(part_directory(workdir, part_name(name))).values for name in comparable}
+    return max(comparable, key=lambda name: max(values[name].values(), default=0.0))
+
+
+def _case_seconds(workdir: str) -> float:
+    """Returns the seconds per case of the fastest validation of a run; 0 if there is none."""
+    rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
+    return 1 / max(rates) if rates else 0.0
 
 
 def _try(
@@ -155,11 +214,18 @@ def _try(
                 return Trial(
                     name=name, state="skipped", seconds=seconds, reason="out of time before its first step ended"
                 )
-            return Trial(name=name, state="stopped", seconds=seconds, reason="out of time")
+            return Trial(
+                name=name,
+                state="stopped",
+                seconds=seconds,
+                reason="out of time",
+                case_seconds=_case_seconds(layout.part(name)),
+            )
         except ValueError as error:  # such as a dataset without events of the right kind, or a diverged model
             log.warning("trial %s failed: %s", name, error)
             return Trial(name=name, state="failed", seconds=time.monotonic() - started, reason=str(error))
-    return Trial(name=name, state="trained", seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Trial(name=name, state="trained", seconds=seconds, case_seconds=_case_seconds(layout.part(name)))
 
 
 @contextmanager

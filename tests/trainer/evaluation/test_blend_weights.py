@@ -1,5 +1,6 @@
 """Features that help in validation get weights in a blend, and noise gets none."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import tensorflow as tf
 from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.ranking.fakes import TableScorer, cases_of
-from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
+from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_events
 from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
 from trainer.evaluation.blend_weights import (
+    OutOfTimeError,
     _fill_missing,
     baseline_cases,
     blend_alone,
@@ -235,6 +237,47 @@ def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
     fit = fit_blend(parts, dataset, read_item_events(dataset))
     assert {weights.parts for weights in fit.weights.values()} == {(1.0, 1.0)}
     assert fit.validation == dict.fromkeys(RANKINGS)
+
+
+def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvents, tmp_path) -> None:
+    parts = [Part(Noise(0), has_sums=False)]
+    late = find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=True, deadline=time.monotonic() + 600)
+    np.testing.assert_array_equal(late.feature, candidates_of(cases, events, Noise(0)).feature)
+    assert not len(find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=True, deadline=0.0).feature)
+    dataset = build_dataset(str(tmp_path), **checkerboard())
+    parts = [Part(TableScorer(np.zeros((dataset.num_visitors + 9, dataset.num_items))), has_sums=False)]
+    with pytest.raises(OutOfTimeError, match="only 0 cases of the ranking new_items were ranked in time"):
+        fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0)
+
+
+@pytest.mark.parametrize("hides_seen", [True, False])
+def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen: bool) -> None:
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(0, 30, length).tolist() for length in (0, 1, 5, 40)]
+    some = replace(cases_of(histories, [[80]] * 4, NUM_ITEMS), hides_seen=hides_seen, timestamp_ms=np.full(4, 10**9))
+    events = ItemEvents(np.sort(rng.integers(0, 10**9, 500)), rng.integers(0, NUM_ITEMS, 500), NUM_ITEMS)
+    sums, logits = (rng.normal(size=(4, NUM_ITEMS)).astype(np.float32) for _ in range(2))
+    parts = [Part(TableScorer(sums), has_sums=True), Part(TableScorer(logits), has_sums=False)]
+    some = replace(some, visitor=np.arange(4))
+    found = find_candidates(parts, some, events, np.arange(NUM_ITEMS), hides_seen=hides_seen)
+    trends = [count_trends(events, some.timestamp_ms[:1], days).values[0] for days in HALF_LIVES]
+    for case, history in enumerate(histories):
+        # the value of the second part identifies an item
+        item = [
+            int(np.flatnonzero(logits[case] == value)[0]) for value in found.feature[case, found.is_candidate[case], 1]
+        ]
+        assert len(set(item)) == len(item) > 60 - len(set(history))
+        assert not hides_seen or not set(item) & set(history)
+        assert {*np.argsort(-np.where(np.isin(range(90), history) & hides_seen, -99, logits[case]))[:60]} <= set(item)
+        feature = found.feature[case, found.is_candidate[case]].T
+        np.testing.assert_allclose(
+            feature[0], np.log(0.02 + np.maximum(sums[case], 0) / np.sort(sums[case])[-10])[item], rtol=1e-5
+        )
+        np.testing.assert_allclose(feature[2], np.log(np.array(item) + 0.25), rtol=1e-6)
+        np.testing.assert_array_equal(feature[3:8], np.stack(trends)[:, item])
+        recency = [sum(1 / (1 + age) for age, other in enumerate(history[::-1]) if other == each) for each in item]
+        np.testing.assert_allclose(feature[-2], np.log1p(10 * np.array(recency)), rtol=1e-5)
+        np.testing.assert_array_equal(feature[-4], np.isin(item, history))
 
 
 def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:

@@ -18,7 +18,7 @@ def write(workdir: Path, steps: list[int], first_step: int = 0) -> None:
     with open_log(str(workdir), is_chief=True, total_rows=100, first_row=0, first_step=first_step) as run_log:
         for step in steps:
             run_log.steps(step=step, epoch=0, rows=10, loss=1 / step)
-        run_log.validation(step=steps[-1], epoch=1, metric="mse", value=0.25)
+        run_log.validation(step=steps[-1], epoch=1, metric="mse", value=0.25, rate=40.0)
 
 
 def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
@@ -27,7 +27,13 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
     assert [line["step"] for line in found] == [1, 2, 2]
     assert found[1]["loss"] == 0.5
     assert found[1]["examples_per_second"] > 0
-    assert found[2] == {"step": 2, "epoch": 1, "validation_mse": 0.25, "time": found[2]["time"]}
+    assert found[2] == {
+        "step": 2,
+        "epoch": 1,
+        "validation_mse": 0.25,
+        "validation_cases_per_second": 40.0,
+        "time": found[2]["time"],
+    }
     assert found[1]["time"] <= found[2]["time"] <= time.time()
 
 

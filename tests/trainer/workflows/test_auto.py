@@ -15,7 +15,8 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
 from trainer.models.trained_run import open_trained_run
-from trainer.workflows.auto import train_auto
+from trainer.runs import checkpoint
+from trainer.workflows.auto import Trial, _best_model, _blend_seconds, train_auto
 
 DAY = 24 * 60 * 60 * 1000
 SMALL = ["input.batch_size=256", "input.window_blocks=4"]
@@ -81,13 +82,38 @@ class StopAfterTrials(StopRequest):
         return self._file.exists() and len(json.loads(self._file.read_text())) >= self._count
 
 
-def test_a_small_budget_skips_trials_and_says_so(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_small_budget_skips_trials_and_the_blend_and_says_so(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     result = train_auto(data=dataset.root, workdir=str(tmp_path), budget_seconds=0.001, settings=SMALL)
     states = [trial["state"] for trial in result["trials"]]
     # the first is trained in any case
     assert states == ["trained"] + ["skipped"] * (len(auto_trials()) - 1)
     assert result["trials"][1]["reason"] == "no time was left"
-    assert open_trained_run(str(tmp_path)).record.config.name == "auto"
+    assert result["trials"][0]["case_seconds"] > 0
+    run = open_trained_run(str(tmp_path))
+    assert run.record.config.name == "auto"
+    assert run.blend is not None
+    assert run.blend.parts == ("parts/walk",)
+    assert {weights.to_array().tolist() == [1.0] + [0.0] * 6 for weights in run.blend.weights.values()} == {True}
+    assert "the budget is too short to choose the weights of a blend (no time is left), so walk is used" in caplog.text
+
+
+def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -> None:
+    trials = [
+        Trial(name=name, state="trained", seconds=9, case_seconds=each) for name, each in (("a", 0.01), ("b", 0.02))
+    ]
+    # 10 s to start; for each case, 2 ms for the weights, 30 ms for both models, and 20 ms for the next one
+    assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20)
+    assert _blend_seconds([], 1000) == pytest.approx(10 + 2)
+
+
+def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
+    for name, value in {"walk": 0.2, "als": 0.3, "mf": 0.1, "nn": 0.9}.items():
+        checkpoint.record_validation(str(tmp_path / "parts" / name), 1, value, metric="ndcg@20", is_higher_better=True)
+    # nn is validated on next items, and all others on returning visitors
+    assert _best_model(str(tmp_path), ["walk", "als", "mf", "nn"], auto_trials(), dataset) == "als"
+    assert _best_model(str(tmp_path), ["nn"], auto_trials(), dataset) == "nn"
 
 
 @pytest.mark.slow
