@@ -3,7 +3,9 @@
 import contextlib
 import os
 import socket
+import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _BOOT_ID, _NAMESPACE = "/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"
@@ -27,6 +29,8 @@ class Process:
     """PID namespace. Containers on the same machine usually have different ones."""
     start: str
     """Start time, in clock ticks since boot. A later process that reuses the id has a later start time."""
+    instance: str
+    """Random id that the process chose. After a restart, a container has the same host and process id, but not this."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id <= 0:
@@ -52,7 +56,13 @@ def current_process() -> Process:
         boot=boot_id(),
         namespace=namespace,
         start=start,
+        instance=_choose_instance(process, start),
     )
+
+
+@cache
+def _choose_instance(process: int, start: str) -> str:  # noqa: ARG001 (a forked child must choose its own)
+    return uuid.uuid4().hex
 
 
 def boot_id() -> str:
@@ -66,6 +76,8 @@ def boot_id() -> str:
 def is_running(process: Process) -> bool | None:
     """Returns whether a process still runs. None: unknown, for example because the process is in another container."""
     here = current_process()
+    if process.instance == here.instance:
+        return True
     # the host, too: copies of a virtual machine have one boot id
     if not here.namespace or (here.host, here.boot, here.namespace) != (process.host, process.boot, process.namespace):
         return None

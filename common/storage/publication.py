@@ -134,6 +134,7 @@ def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        check_ownership(destination)  # the claim could be a successor's
         files.remove(claim)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from common import storage
 from common.settings import apply_settings
-from common.storage.ownership import Owner
+from common.storage.owner_record import Owner
 from common.storage.processes import current_process
 from contract.schema import DEFAULT_KINDS
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard

@@ -217,8 +217,10 @@ class CheckpointWriter:
             )
             for path in checksums:
                 storage.remove(path)
+            storage.check_ownership(self._workdir)  # again, because the reads and removals may take long
             storage.write_bytes(join(staging, STATE), encode_sealed(asdict(metadata)))
             if staging != target:
+                storage.check_ownership(self._workdir)  # the target could be a successor's
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
         except storage.OwnershipError:

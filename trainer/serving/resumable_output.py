@@ -59,7 +59,9 @@ class ResumableOutput:
         storage.write_bytes(join(self.folder, self.marker), marker)
         if self.folder != self.destination:
             storage.refuse_existing(self.destination)  # it may have been created meanwhile
+            storage.check_ownership(self.destination)  # the files could be a successor's, and unfinished
             os.rename(self.folder, self.destination)  # replaces an empty directory
+        storage.check_ownership(self.destination)
         storage.remove(join(self.destination, _RECORD))
 
     def _write_record(self) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from common import storage
-from common.storage import ownership
+from common.sealed_json import encode_sealed
+from common.storage import owner_record
 from tests.trainer.runs.test_checkpoint import contents, make_parts
 from trainer.distributed.replicas import start_replicas
 from trainer.runs import checkpoint, checkpoint_writer
@@ -129,7 +130,7 @@ def in_store(tmp_path: Path) -> Iterator[str]:
 
 
 def take_over(workdir: str) -> None:
-    """Acts as another process that becomes the owner of a workdir in a store and starts a checkpoint."""
+    """Acts as another process that becomes the owner of a workdir and starts a checkpoint."""
     record = storage.read_bytes(f"{workdir}/{storage.OWNER}").replace(b'"token": "', b'"token": "other')
     storage.write_bytes(f"{workdir}/{storage.OWNER}", record)
     storage.write_bytes(f"{RunLayout(workdir).checkpoint(4)}/theirs", b"")
@@ -149,13 +150,28 @@ def test_an_upload_of_a_former_owner_stops_before_the_checkpoint_of_its_successo
     assert storage.list_files(RunLayout(in_store).checkpoint(4)) == ["theirs"]
 
 
+def test_a_former_owner_keeps_a_published_checkpoint_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode_and_lose(values: dict[str, object]) -> bytes:
+        take_over(str(tmp_path))
+        return encode_sealed(values)
+
+    monkeypatch.setattr(checkpoint_writer, "encode_sealed", encode_and_lose)
+    with pytest.raises(storage.OwnershipLostError), storage.own_directory(str(tmp_path)):
+        writer = make_writer(tmp_path, fill=0)
+        writer.begin(4)
+        writer.finish()
+    assert storage.list_files(RunLayout(str(tmp_path)).checkpoint(4)) == ["theirs"]
+
+
 def test_a_checkpoint_begins_although_its_owner_cannot_be_read(in_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise TimeoutError("the store does not answer")
 
     writer = make_writer(in_store, fill=0)
     with monkeypatch.context() as outage:
-        outage.setattr(ownership, "_read", fail)
+        outage.setattr(owner_record, "_read", fail)
         writer.begin(4)
         assert writer._pending is not None
         writer._pending.written.result(timeout=HANG_SECONDS)
