@@ -20,10 +20,28 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Config = TypeVar("Config")
 
 
-def check(is_met: bool, key: str, value: object, rule: str) -> None:
-    """Raises a ValueError with the message "KEY must be RULE, got VALUE" unless `is_met`."""
+class SettingError(ValueError):
+    """The value of a setting is invalid."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        """Describes the error.
+
+        Args:
+          setting: name of the setting in the config that raises the error. `from_json` puts the key of the config in
+            front, because several keys may have configs of the same class.
+          problem: the rest of the message.
+        """
+        super().__init__(setting, problem)
+        self.setting, self.problem = setting, problem
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.problem}"
+
+
+def check(is_met: bool, setting: str, value: object, rule: str) -> None:
+    """Raises a SettingError with the message "SETTING must be RULE, got VALUE" unless `is_met`."""
     if not is_met:
-        raise ValueError(f"{key} must be {rule}, got {value}")
+        raise SettingError(setting, f"must be {rule}, got {value}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -230,11 +248,8 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     decoded = {name: _decode(hints[name], part, prefix + name) for name, part in value.items()}
     try:
         return hint(**decoded)
-    except ValueError as error:  # several keys may have values of this class, which does not know its key
-        if key in str(error):
-            raise
-        is_about_field = str(error).partition(" ")[0] in hints
-        raise ValueError(f"{key}.{error}" if is_about_field else f"{key}: {error}") from error
+    except SettingError as error:
+        raise SettingError(prefix + error.setting, error.problem) from error
 
 
 def _is_required(field: dataclasses.Field) -> bool:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from common.settings import check
 from contract.schema import SplitMethod
 from preprocessing.kinds import KindConfig
 
@@ -30,13 +31,10 @@ class FormatConfig:
     """Column names of CSV files without a header line."""
 
     def __post_init__(self) -> None:
-        if self.separator is not None and len(self.separator.encode()) != 1:
-            raise ValueError(f"separator must be one ASCII character, got {self.separator!r}")
-        if self.encoding is not None:
-            try:
-                "".encode(self.encoding)
-            except LookupError:
-                raise ValueError(f"unknown encoding {self.encoding!r}; use a name such as utf-8 or cp1252") from None
+        is_valid = self.separator is None or len(self.separator.encode()) == 1
+        check(is_valid, "separator", repr(self.separator), "one ASCII character")
+        is_known = self.encoding is None or _is_encoding(self.encoding)
+        check(is_known, "encoding", repr(self.encoding), "the name of an encoding, such as utf-8 or cp1252")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +51,8 @@ class TimeConfig:
     """Time zone of times that do not name a zone, such as `Europe/Berlin`."""
 
     def __post_init__(self) -> None:
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"unknown time zone {self.zone!r}; use a name such as UTC or Europe/Berlin") from None
+        rule = "the name of a time zone, such as UTC or Europe/Berlin"
+        check(_is_time_zone(self.zone), "zone", repr(self.zone), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +133,9 @@ class VocabularyConfig:
     """Number of extra indices for ids outside the vocabulary. A hash assigns each id to one of these indices."""
 
     def __post_init__(self) -> None:
-        if self.min_count < 0:
-            raise ValueError(f"min_count must not be negative, got {self.min_count}")
-        if self.max_size is not None and self.max_size < 1:
-            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
-        if self.oov_buckets < 1:
-            raise ValueError(f"oov_buckets must be at least 1, got {self.oov_buckets}")
+        check(self.min_count >= 0, "min_count", self.min_count, "at least 0")
+        check(self.max_size is None or self.max_size >= 1, "max_size", self.max_size, "at least 1, or none")
+        check(self.oov_buckets >= 1, "oov_buckets", self.oov_buckets, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +175,7 @@ class SplitConfig:
             raise ValueError(
                 f"split.validation_share and split.test_share must be above 0 and their sum below 1, got {shares}"
             )
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"split.seed must be in [0, 2**63), got {self.seed}")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2**63)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +198,7 @@ class PropertyConfig:
     """Number of other properties to keep. The properties that most items have are kept, as sets of values."""
 
     def __post_init__(self) -> None:
-        if self.most_frequent < 0:
-            raise ValueError(f"properties.most_frequent must not be negative, got {self.most_frequent}")
+        check(self.most_frequent >= 0, "most_frequent", self.most_frequent, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +212,9 @@ class Limit:
     """Distance above which the job fails and publishes nothing. None: never."""
 
     def __post_init__(self) -> None:
-        limits = [limit for limit in (self.warn, self.fail) if limit is not None]
-        if not all(limit >= 0 for limit in limits):  # rejects NaN too
-            raise ValueError(f"both limits must be at least 0, got warn={self.warn} and fail={self.fail}")
+        for name in ("warn", "fail"):
+            limit = getattr(self, name)
+            check(limit is None or limit >= 0, name, limit, "at least 0, or none")  # rejects NaN too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,10 +328,24 @@ class PrepareConfig:
         if not 0 <= self.max_reject_share <= 1:
             raise ValueError(f"--max-reject-share must be between 0 and 1, got {self.max_reject_share}")
         for name in ("max_events_per_day", "block_rows", "partition_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_buckets < 2:
-            raise ValueError(f"num_buckets must be at least 2, got {self.num_buckets}")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(self.num_buckets >= 2, "num_buckets", self.num_buckets, "at least 2")
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _is_time_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return False
+    return True
 
 
 def parse_when(text: str) -> int:

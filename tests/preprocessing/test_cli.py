@@ -72,7 +72,8 @@ def test_a_file_of_arguments_that_cannot_be_read_exits_with_2(
     ("arguments", "message"),
     [
         (["--set", "items.min_coun=3"], "did you mean `items.min_count`?"),
-        (["--set", "items.min_count=-1"], "items.min_count must not be negative, got -1"),
+        (["--set", "items.min_count=-1"], "items.min_count must be at least 0, got -1"),
+        (["--set", "item_table.format.separator=::"], "item_table.format.separator must be one ASCII character"),
         (["--validation-from", "tomorrow"], "'tomorrow' is not a time; write ISO 8601"),
         (["--validation-from", "2015-09-01"], "give both"),
         (["--split", "random", "--validation-from", "2015-09-01", "--test-from", "2015-09-02"], "need --split time"),

@@ -124,7 +124,7 @@ def test_prices_outside_the_baselines_range_are_counted():
 
 
 def test_a_negative_limit_is_an_error_that_names_its_setting():
-    with pytest.raises(ValueError, match=r"expectations\.prices: both limits must be at least 0, got warn=-0\.1"):
+    with pytest.raises(ValueError, match=r"expectations\.prices\.warn must be at least 0, or none, got -0\.1"):
         apply_settings(PrepareConfig(events="a.csv"), ["expectations.prices.warn=-0.1"])
 
 

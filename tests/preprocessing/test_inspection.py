@@ -195,7 +195,10 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
             'events = "a.csv"\n[time]\nunit = "minutes"',
             "time.unit must be one of auto, s, ms, us, ns, iso, got minutes",
         ),
-        ('events = "a.csv"\n[time]\nzone = "Berlin"', "unknown time zone 'Berlin'"),
+        (
+            'events = "a.csv"\n[time]\nzone = "Berlin"',
+            "time.zone must be the name of a time zone, such as UTC or Europe/Berlin",
+        ),
         ('events = "a.csv"\n[kinds.words]\nKauf = "sale"', "must be WORD=KIND"),
         ('events = "a.csv"\nkinds = "x"', "must have a section [kinds], got kinds = 'x'"),
         ('events = "a.csv"\nkinds.names = "x"', 'names must be a list, got "x"; write names = ["x"]'),

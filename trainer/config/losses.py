@@ -68,18 +68,16 @@ class SampledSoftmaxConfig:
     products only, because a cosine does not depend on the length of a vector."""
 
     def __post_init__(self) -> None:
-        check(self.num_negatives >= 0, "loss.num_negatives", self.num_negatives, "at least 0")
-        check(0 <= self.negative_power <= 1, "loss.negative_power", self.negative_power, "in [0, 1]")
-        check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
+        check(self.num_negatives >= 0, "num_negatives", self.num_negatives, "at least 0")
+        check(0 <= self.negative_power <= 1, "negative_power", self.negative_power, "in [0, 1]")
+        check(0 <= self.uniform_share <= 1, "uniform_share", self.uniform_share, "in [0, 1]")
         rule = "above 0 if loss.in_batch_negatives is false, as the loss needs negatives"
-        check(self.in_batch_negatives or self.num_negatives > 0, "loss.num_negatives", self.num_negatives, rule)
+        check(self.in_batch_negatives or self.num_negatives > 0, "num_negatives", self.num_negatives, rule)
         most = self.max_in_batch_negatives
-        check(
-            most >= 1, "loss.max_in_batch_negatives", most, "at least 1 (loss.in_batch_negatives=false turns them off)"
-        )
+        check(most >= 1, "max_in_batch_negatives", most, "at least 1 (loss.in_batch_negatives=false turns them off)")
         half_life = self.half_life_days
-        check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
-        check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
+        check(half_life is None or half_life > 0, "half_life_days", half_life, "above 0, or none")
+        check(self.l2 >= 0, "l2", self.l2, "at least 0")
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
@@ -98,7 +96,7 @@ LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
 def _check_weights(weights: tuple[float, ...] | None) -> None:
     if weights is not None:
         is_valid = min(weights, default=0) >= 0 and max(weights, default=0) > 0
-        check(is_valid, "loss.event_weights", weights, "numbers of at least 0, not all 0")
+        check(is_valid, "event_weights", weights, "numbers of at least 0, not all 0")
 
 
 def _weights_by_kind(

@@ -76,17 +76,17 @@ class MatrixFactorizationConfig(BaseModelConfig):
     """Standard deviation of the normal distribution that initialises the tables."""
 
     def __post_init__(self) -> None:
-        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        check(self.history_length >= 0, "model.history_length", self.history_length, "at least 0")
+        check(self.dim >= 1, "dim", self.dim, "at least 1")
+        check(self.history_length >= 0, "history_length", self.history_length, "at least 0")
         check(
             not self.history_length or self.similarity == "cosine",
-            "model.similarity",
+            "similarity",
             self.similarity,
             "cosine if model.history_length is above 0, so that longer histories do not score higher",
         )
-        check(self.scale > 0, "model.scale", self.scale, "above 0")
-        check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
-        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.scale > 0, "scale", self.scale, "above 0")
+        check(0 <= self.visitor_dropout < 1, "visitor_dropout", self.visitor_dropout, "in [0, 1)")
+        check(self.initial_stddev > 0, "initial_stddev", self.initial_stddev, "above 0")
 
     @property
     def dense_learning_rate(self) -> float | None:
@@ -126,9 +126,9 @@ class NeuralConfig(BaseModelConfig):
     """Standard deviation of the normal distribution that initialises the tables."""
 
     def __post_init__(self) -> None:
-        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
-        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.dim >= 1, "dim", self.dim, "at least 1")
+        check(bool(self.hidden) and min(self.hidden) >= 1, "hidden", self.hidden, "sizes of at least 1")
+        check(self.initial_stddev > 0, "initial_stddev", self.initial_stddev, "above 0")
 
     def check_loss(self, loss: LossConfig) -> None:
         """Raises ValueError unless the loss is squared error.
@@ -183,18 +183,18 @@ class TowersConfig(BaseModelConfig):
     """Learning rate of Adam for the dense weights; the tables use `optimizer`."""
 
     def __post_init__(self) -> None:
-        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
+        check(self.dim >= 1, "dim", self.dim, "at least 1")
+        check(self.history_length >= 1, "history_length", self.history_length, "at least 1")
         for name in ("dropout", "id_dropout", "context_dropout", "visitor_dropout"):
-            check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         least = self.visitor_min_events
-        check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
-        check(self.second_stage_cases >= 0, "model.second_stage_cases", self.second_stage_cases, "at least 0")
+        check(least is None or least >= 1, "visitor_min_events", least, "at least 1, or none")
+        check(self.second_stage_cases >= 0, "second_stage_cases", self.second_stage_cases, "at least 0")
         cases = self.second_stage_min_cases
-        check(cases >= 1, "model.second_stage_min_cases", cases, "at least 1")
-        check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
-        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
-        check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
+        check(cases >= 1, "second_stage_min_cases", cases, "at least 1")
+        check(self.initial_scale > 0, "initial_scale", self.initial_scale, "above 0")
+        check(self.initial_stddev > 0, "initial_stddev", self.initial_stddev, "above 0")
+        check(self.dense_learning_rate > 0, "dense_learning_rate", self.dense_learning_rate, "above 0")
 
     @property
     def is_sequential(self) -> bool:
@@ -257,9 +257,9 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         """Raises ValueError unless all powers have equally many values, at least one, and no value is below 0."""
         first, *_ = named = self._values()
         for name, values in named.items():
-            check(bool(values) and min(values) >= 0, f"model.{name}", _join(values), "numbers of at least 0")
+            check(bool(values) and min(values) >= 0, name, _join(values), "numbers of at least 0")
             rule = f"as many numbers as model.{first}, {len(named[first])}"
-            check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
+            check(len(values) == len(named[first]), name, _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
         """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
@@ -322,8 +322,8 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
     def __post_init__(self) -> None:
         self.check_powers()
-        check(self.num_neighbours >= 1, "model.num_neighbours", self.num_neighbours, "at least 1")
-        check(self.max_items >= 1, "model.max_items", self.max_items, "at least 1")
+        check(self.num_neighbours >= 1, "num_neighbours", self.num_neighbours, "at least 1")
+        check(self.max_items >= 1, "max_items", self.max_items, "at least 1")
 
 
 class SessionKnnPowers(NamedTuple):
@@ -368,7 +368,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     def __post_init__(self) -> None:
         self.check_powers()
         for name in ("num_neighbours", "max_timelines", "max_items", "max_entries"):
-            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
 
 class EaseValues(NamedTuple):
@@ -413,9 +413,9 @@ class EaseConfig(CountedConfig[EaseValues]):
 
     def __post_init__(self) -> None:
         self.check_powers()
-        check(min(self.l2) > 0, "model.l2", _join(self.l2), "numbers above 0")
+        check(min(self.l2) > 0, "l2", _join(self.l2), "numbers above 0")
         for name in ("num_frequent_items", "num_neighbours", "max_items"):
-            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
     def _values(self) -> dict[str, tuple[float, ...]]:
         """Returns the values of `l2` and `recency_power`; keys are their names."""

@@ -25,10 +25,10 @@ class AdagradConfig:
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
     def __post_init__(self) -> None:
-        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
-        check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
-        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
-        check(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        check(self.initial_accumulator >= 0, "initial_accumulator", self.initial_accumulator, "at least 0")
+        check(self.epsilon > 0, "epsilon", self.epsilon, "above 0")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ class AdamConfig:
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
     def __post_init__(self) -> None:
-        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
-        check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
-        check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
-        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
-        check(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
+        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        check(0 <= self.beta_1 < 1, "beta_1", self.beta_1, "in [0, 1)")
+        check(0 <= self.beta_2 < 1, "beta_2", self.beta_2, "in [0, 1)")
+        check(self.epsilon > 0, "epsilon", self.epsilon, "above 0")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
 
 
 OptimizerConfig = AdagradConfig | AdamConfig
@@ -76,8 +76,8 @@ class AlternatingConfig:
     """Number of pairs with events per batch; a replica solves one batch at a time."""
 
     def __post_init__(self) -> None:
-        check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
-        check(self.l2 > 0, "als.l2", self.l2, "above 0")
-        check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
-        check(0 <= self.weight_power <= 1, "als.weight_power", self.weight_power, "in [0, 1]")
-        check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")
+        check(self.unobserved_weight > 0, "unobserved_weight", self.unobserved_weight, "above 0")
+        check(self.l2 > 0, "l2", self.l2, "above 0")
+        check(0 <= self.l2_power <= 1, "l2_power", self.l2_power, "in [0, 1]")
+        check(0 <= self.weight_power <= 1, "weight_power", self.weight_power, "in [0, 1]")
+        check(self.batch_entries >= 1, "batch_entries", self.batch_entries, "at least 1")

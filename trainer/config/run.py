@@ -26,11 +26,11 @@ class InputConfig:
     """Number of shards that are read at the same time."""
 
     def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         rows = self.batch_size_per_replica
-        check(rows is None or rows >= 1, "input.batch_size_per_replica", rows, "at least 1, or none")
-        check(self.window_blocks >= 1, "input.window_blocks", self.window_blocks, "at least 1")
-        check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
+        check(rows is None or rows >= 1, "batch_size_per_replica", rows, "at least 1, or none")
+        check(self.window_blocks >= 1, "window_blocks", self.window_blocks, "at least 1")
+        check(self.open_files >= 1, "open_files", self.open_files, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
