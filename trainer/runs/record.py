@@ -89,7 +89,8 @@ def write_record(record: RunRecord, workdir: str) -> None:
 def run_identity(record: RunRecord) -> str:
     """Returns the SHA-256 of everything that determines the weights of a run.
 
-    This is the settings, the dataset, the warm start and the refitted run. Each checkpoint of the run stores this hash.
+    That is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the refitted run. Each
+    checkpoint of the run stores this hash.
     """
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}

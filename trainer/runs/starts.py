@@ -26,9 +26,9 @@ MAX_STARTS = 3
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
     """Counts the starts of a run that were killed, hung, or lost another worker; the block is one start.
 
-    The count is raised before the block. If the block ends with an error or a requested stop, its start is not counted.
-    If the block ends normally, the count becomes 0. Only starts since the last checkpoint are counted. The chief stores
-    the count in the run directory. All workers call this together.
+    The count is raised before the block. If the block ends with a requested stop, or with an error other than
+    a lost worker, its start is not counted. If the block ends normally, the count becomes 0. Only starts since the last
+    checkpoint are counted. The chief stores the count in the run directory. All workers call this together.
 
     Args:
       workdir: directory of the run.

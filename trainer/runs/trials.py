@@ -60,7 +60,7 @@ class Trial:
     number: int
     """Number of the trial; the first one is 0."""
     state: State
-    """State of the trial. `pruned`: it was stopped early, because it was worse than the median at that epoch."""
+    """State of the trial. `pruned`: stopped early, because an epoch was worse than the median of earlier trials."""
     settings: Mapping[str, str]
     """Values of the searched settings by key, in the notation of `--set`."""
     value: float | None

@@ -390,5 +390,5 @@ The same request to TensorFlow Serving is the body of a POST to `/v1/models/NAME
 
 
 def _table(header: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
-    """Formats a Markdown table with two columns. Line breaks and `|` in the second column are replaced."""
+    """Formats a Markdown table with two columns. Line breaks become spaces, and `|` is escaped."""
     return markdown_table(header, [(name, " ".join(value.split()).replace("|", "\\|")) for name, value in rows])

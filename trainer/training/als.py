@@ -29,7 +29,7 @@ class AlsTrainer:
     """Trains by alternating least squares; a step is one sweep over all visitors and items."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds tables of zeros, whose initial values the caller sets, and reads the training events.
+        """Builds tables of zeros, and reads the training events. The caller must set the initial values of the tables.
 
         Raises:
           ValueError: no training event has a weight above 0.

@@ -56,7 +56,7 @@ class TrainingCallbacks:
     request: StopRequest
     """Request to stop the run."""
     checkpoint_every_seconds: float | None
-    """Longest time between checkpoints within an epoch; None: checkpoints do not depend on the time."""
+    """Seconds after which the next checkpoint starts within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
@@ -76,7 +76,7 @@ class TrainingCallbacks:
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs the losses of a call; saves a checkpoint and validates it, if the schedule says so.
+        """Logs the losses of a compiled call; saves a checkpoint and validates it, if the schedule says so.
 
         Args:
           step: number of steps so far.

@@ -19,7 +19,7 @@ class Schedule:
     steps_per_execution: int
     """Maximum number of steps per compiled call."""
     checkpoint_every_steps: int | None
-    """Steps between checkpoints; None: each epoch has one checkpoint, at its end."""
+    """Steps between checkpoints within an epoch, which also ends with a checkpoint; None: it only ends with one."""
     validate_every_epochs: int
     """Epochs between validations."""
 
@@ -56,16 +56,19 @@ class Schedule:
         return min(ends if every is None else [*ends, (step // every + 1) * every])
 
     def is_epoch_end(self, step: int) -> bool:
-        """Returns True if `step` - 1 is the last step of an epoch."""
+        """Returns True if an epoch ends when the first `step` steps are done."""
         return step > 0 and step % self.steps_per_epoch == 0
 
     def has_checkpoint(self, step: int) -> bool:
-        """Returns True if a checkpoint is scheduled after `step` - 1, before `step`."""
+        """Returns True if a checkpoint is scheduled when the first `step` steps are done."""
         every = self.checkpoint_every_steps
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns True if a validation is scheduled at `step`, for which `is_epoch_end` must be True."""
+        """Returns True if a validation is scheduled when the first `step` steps are done.
+
+        `is_epoch_end(step)` must be True.
+        """
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

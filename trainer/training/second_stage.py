@@ -67,7 +67,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """Training examples of the network: the cases with their relevant item among the candidates."""
+    """Training examples of the network, one for each case whose relevant item is among its candidates."""
 
     feature: np.ndarray
     """[E, K, F] float32 features of the candidates; the relevant item comes first."""
@@ -223,8 +223,8 @@ def collect_examples(
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases with a history that is treated as if its event kinds and times were unknown.
-      seed: seed of two random choices: the cases with such a history, and the other candidates in each example.
+      unknown_share: share of the cases in which the event kinds and times of the history are treated as unknown.
+      seed: seed of two random choices: these cases, and the candidates of an example except the relevant item.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))

@@ -45,7 +45,7 @@ class TrainingStep:
 
         Args:
           replica: index of this replica.
-          batch: this replica's rows of the global batch.
+          batch: the global batch, the same on every replica.
           step: number of this step, a scalar int64; the first step is 0.
 
         Returns:

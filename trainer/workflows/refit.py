@@ -141,8 +141,8 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    With `solver=count`, each epoch computes the model anew, with other powers. So only the last of these epochs is
-    repeated. The settings have no blend and no second stage: a refit has no validation split to train them on, so it
+    With `solver=count`, each epoch computes the model from scratch, with other powers. So only the last of these epochs
+    is repeated. The settings have no blend and no second stage: a refit has no validation split to train them on, so it
     copies those of the run.
     """
     alone = replace(config, patience=None, blend=False, companions=())
