@@ -12,7 +12,7 @@ DEMO ?= demo$(addprefix -,$(DATA))
 OWN_UV := .venv-uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 
-.PHONY: help setup grocer demo test test-all test-cluster test-tensorflow-io check docs bench data image constraints clean
+.PHONY: help setup grocer demo test test-all test-cluster e2e test-tensorflow-io check docs bench data image constraints clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
@@ -63,7 +63,7 @@ demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands o
 TEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(READY)   ## the tests to run while developing
-	$(TEST) --numprocesses 2 -m "not slow and not cluster"
+	$(TEST) --numprocesses 2 -m "not slow and not cluster and not e2e"
 
 test-all: test   ## all tests: the slow ones, too
 	@$(MAKE) --no-print-directory grocer || echo "the tests of the grocer's data skip" >&2
@@ -72,6 +72,9 @@ test-all: test   ## all tests: the slow ones, too
 # without tests/conftest.py, which imports TensorFlow
 test-cluster: $(READY)  ## submit.py on a Kubernetes cluster of this machine, which the first run builds with Go
 	$(BIN)/python -m pytest -m cluster --confcutdir tests/cluster tests/cluster
+
+e2e: $(READY)    ## the images in pods of a real node of this machine, compared with a local run (needs root, Go, containerd)
+	$(BIN)/python -m pytest -m e2e --confcutdir tests/e2e tests/e2e
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py

@@ -1,4 +1,4 @@
-"""Finds or builds the programs of a cluster: etcd, Kubernetes' control plane, JobSet and Kueue.
+"""Finds or builds the programs of a cluster: etcd, Kubernetes' control plane, JobSet and Kueue; also those of a node.
 
 Programs in KUBEBUILDER_ASSETS or on PATH are used as they are. The others are built once from the Go modules in
 `modules/`, and cached by the hash of their go.sum files.
@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,12 @@ PACKAGES = {
 
 JobSet has a separate folder, because it needs an older controller-runtime than Kueue.
 """
+NODE_PACKAGES = {
+    "kubelet": ("kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
+    "coredns": ("node", "./coredns"),
+    "pause": ("node", "./pause"),
+}
+"""The same for the programs of a real node."""
 ADDONS = ("jobset", "kueue")
 BUILD_SECONDS = 3600
 
@@ -48,10 +54,20 @@ def find() -> Binaries:
     """Finds all programs and builds the missing ones; skips the tests if that is impossible."""
     if shutil.which("kubectl") is None or shutil.which("openssl") is None:
         pytest.skip("kubectl and openssl are needed for a cluster")
-    folder = CACHE / _digest()
-    with _locked(folder):
-        programs = {name: find_program(name) or build_program(name, folder) for name in PACKAGES}
-        return Binaries(programs, {name: _manifest(name, folder) for name in ADDONS})
+    folder = _cache(PACKAGES)
+    with locked(folder):
+        return Binaries(_find_all(PACKAGES, folder), {name: _manifest(name, folder) for name in ADDONS})
+
+
+def find_node_programs() -> dict[str, str]:
+    """Finds or builds the programs of a node that no Debian package has; returns their paths."""
+    folder = _cache(NODE_PACKAGES)
+    with locked(folder):
+        return _find_all(NODE_PACKAGES, folder)
+
+
+def _find_all(names: Iterable[str], folder: Path) -> dict[str, str]:
+    return {name: find_program(name) or build_program(name, folder) for name in names}
 
 
 def find_program(name: str) -> str | None:
@@ -63,7 +79,7 @@ def build_program(name: str, folder: Path) -> str:
     """Builds a program unless it is in the folder, and returns its path; skips the test if Go is not installed."""
     path = folder / name
     if not path.exists():
-        module, package = PACKAGES[name]
+        module, package = (PACKAGES | NODE_PACKAGES)[name]
         part = path.with_suffix(".part")
         _go("build", "-p=2", "-trimpath", f"-ldflags={_version_flags()}", "-o", str(part), package, module=module)
         part.rename(path)
@@ -106,15 +122,17 @@ def _go(*arguments: str, module: str) -> str:
     return done.stdout
 
 
-def _digest() -> str:
+def _cache(packages: Mapping[str, tuple[str, str]]) -> Path:
+    """Returns the cache folder of programs, which depends on the packages in their go.sum files."""
     digest = hashlib.sha256()
-    for module in sorted({module for module, _ in PACKAGES.values()}):
+    for module in sorted({module for module, _ in packages.values()}):
         digest.update((MODULES / module / "go.sum").read_bytes())
-    return digest.hexdigest()[:16]
+    return CACHE / digest.hexdigest()[:16]
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Creates a folder, and waits until no other process uses it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

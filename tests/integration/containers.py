@@ -55,6 +55,19 @@ class Images:
         self._do([*run, *arguments, "-t", name, str(ROOT)])
         return name
 
+    def wrap(self, program: Path, image: str) -> str:
+        """Builds an image of one static program, if it does not exist; returns the image's name."""
+        if not self.has(image):
+            tar = ["tar", "-C", str(program.parent), "-c", program.name]
+            command = [*self._podman(), "import", f'--change=ENTRYPOINT=["/{program.name}"]', "-", image]
+            with subprocess.Popen(tar, stdout=subprocess.PIPE) as archive:
+                subprocess.run(command, stdin=archive.stdout, check=True, timeout=600, capture_output=True)
+        return image
+
+    def save(self, image: str, archive: Path) -> None:
+        """Writes an image to an archive, from which other container engines can import it."""
+        self._do([*self._podman(), "save", "--format=oci-archive", f"--output={archive}", image])
+
     def command(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
         """Returns the command line that runs an image, hardened."""
         variables = [f"--env={name}={value}" for name, value in self.environment.items()]
@@ -89,9 +102,9 @@ class Images:
         """Reads a field of an image's metadata."""
         return self._do([*self._podman(), "image", "inspect", "--format", template, image]).strip()
 
-    def has_base(self) -> bool:
-        """Returns True if the replacement of the base image exists."""
-        return subprocess.run([*self._podman(), "image", "exists", BASE], check=False).returncode == 0
+    def has(self, image: str) -> bool:
+        """Returns True if an image exists."""
+        return subprocess.run([*self._podman(), "image", "exists", image], check=False).returncode == 0
 
     def make_base(self, folder: Path) -> None:
         """Builds an image of Debian with Python and this machine's CA certificates, named like the base image."""
@@ -140,7 +153,7 @@ def open_images(folder: Path) -> Iterator[Images]:
             if other.name != digest:
                 shutil.rmtree(other)
         images = Images(_CACHE / digest)
-        if not images.has_base():
+        if not images.has(BASE):
             free = shutil.disk_usage(_CACHE).free
             if free < _FREE_BYTES:
                 pytest.skip(f"{free >> 30} GiB are free below {_CACHE}; the images need {_FREE_BYTES >> 30}")
