@@ -146,9 +146,13 @@ def _count_cases(dataset: Dataset) -> int:
 
 
 def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
-    """Predicts the time of a blend of the trained models and the next one, which is assumed to be as slow as any."""
-    seconds = [trial.case_seconds for trial in trials]
-    return _BLEND_START_SECONDS + num_cases * (sum(seconds) + max(seconds, default=0.0) + _FIT_SECONDS)
+    """Predicts the time of a blend of the trained models and the next one.
+
+    The next model, and those that were not validated, are assumed to be as slow as the slowest one.
+    """
+    seconds = [trial.case_seconds for trial in trials if trial.state in ("trained", "stopped")]
+    slowest = max(seconds, default=0.0)
+    return _BLEND_START_SECONDS + num_cases * (sum(each or slowest for each in seconds) + slowest + _FIT_SECONDS)
 
 
 def _blend(

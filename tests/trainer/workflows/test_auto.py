@@ -106,6 +106,9 @@ def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -
     # 10 s to start; for each case, 2 ms for the weights, 30 ms for both models, and 20 ms for the next one
     assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20)
     assert _blend_seconds([], 1000) == pytest.approx(10 + 2)
+    # a stopped model without a validation is as slow as the slowest one; a failed model is not blended
+    trials += [Trial(name="c", state="stopped", seconds=9), Trial(name="d", state="failed", seconds=9)]
+    assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20 + 20)
 
 
 def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
