@@ -91,6 +91,7 @@ def _start_containerd(node: Node) -> None:
 root = "{CACHE}/containerd"
 [{cri}]
 sandbox_image = "{_PAUSE}"
+# in a virtual machine or a container, even root may not protect a process from being killed for memory
 restrict_oom_score_adj = true
 [{cri}.cni]
 bin_dir = "{_CNI}"
