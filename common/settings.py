@@ -240,11 +240,12 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
         raise ValueError(f"{key or 'the config'} must be an object with keys and values, got {value}")
     unknown = [prefix + name for name in value if name not in hints]
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(prefix + name for name in hints)}")
+        known = ", ".join(prefix + name for name in hints)
+        raise ValueError(f"unknown keys {', '.join(unknown)}; correct or remove them; the known keys are {known}")
     required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
     missing = [prefix + name for name in required if name not in value]
     if missing:
-        raise ValueError(f"{key or 'the config'} lacks the keys {', '.join(missing)}")
+        raise ValueError(f"{key or 'the config'} lacks the keys {', '.join(missing)}; add them")
     decoded = {name: _decode(hints[name], part, prefix + name) for name, part in value.items()}
     try:
         return hint(**decoded)

@@ -208,7 +208,8 @@ def _steps(
 
 def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser) -> Step:
     if placement.nodes > 1:
-        parser.error("a trial trains on one machine; drop --nodes and the overlays for several machines")
+        several = "".join(f" and --overlay {name}" for name in placement.overlays if name in _SEVERAL)
+        parser.error(f"tune trains each trial on one machine, got {placement.nodes} machines; remove --nodes{several}")
     if not given.storage and "local" not in placement.overlays:
         parser.error(
             f"the trials of {given.workdir}, which is in an object store, need a database to share: give its URL with "
@@ -281,7 +282,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = _add_step(commands, "prepare", "build a dataset from CSV files")
     _add_files(prepare)
-    prepare.add_argument("--output", required=True, metavar="DATASET", help="new directory of the dataset")
+    prepare.add_argument("--output", required=True, metavar="DATASET", help="new directory for the dataset")
     prepare.add_argument(
         "options", nargs="*", metavar="-- OPTION", help="more options of `python -m preprocessing prepare`"
     )

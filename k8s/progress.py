@@ -209,7 +209,7 @@ class Removal:
             if self.clock() - start >= self.patience_seconds:
                 limit = f"{self.patience_seconds / 60:g} min"
                 raise KubectlError(
-                    f"{name} is not deleted after {limit}: {reason}; the deletion continues. "
+                    f"{name} has still not been deleted after {limit}: {reason}; the deletion continues. "
                     "Run the same command again later, or set a longer --patience"
                 )
             minutes, seconds = divmod(int(self.clock() - start), 60)

@@ -201,11 +201,12 @@ def _check_events(given: argparse.Namespace) -> None:
     Raises:
       ValueError: a flag and `--set` both name files of the same input, or the event log is a list with commas.
     """
-    advice = "give one glob, such as 'logs/*.csv', or a directory with all files"
+    advice = "to read several files, give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):
         setting, value = f"{name}=", getattr(given, name)
         if value is not None and any(text.startswith(setting) for text in given.set):
-            raise ValueError(f"--{name.replace('_', '-')} and --set {setting}… both name files; {advice}")
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"files are given by both {flag} and --set {setting}…; remove one of them; {advice}")
     events = [given.events] + [text.partition("=")[2] for text in given.set if text.startswith("events=")]
     for files in filter(None, events):
         if "," in files and "://" not in files and not storage.exists(files) and not storage.find_files(files):
@@ -224,7 +225,8 @@ class _Once(argparse.Action):
     ) -> None:
         if getattr(namespace, self.dest) is not None:
             parser.error(
-                f"{option_string} is given twice; give one glob, such as 'logs/*.csv', or a directory with all files"
+                f"{option_string} is given twice; to read several files, give one glob, such as 'logs/*.csv', or a "
+                "directory with all files"
             )
         setattr(namespace, self.dest, values)
 
@@ -233,7 +235,7 @@ def _parse_column(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     known = [field.name for field in dataclasses.fields(EventColumns)]
     if not equals or name not in known:
-        raise ValueError(f"--map has the form NAME=COLUMN with one of the names {', '.join(known)}; got `{text}`")
+        raise ValueError(f"--map must have the form NAME=COLUMN with one of the names {', '.join(known)}; got `{text}`")
     return name, path
 
 

@@ -72,8 +72,8 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise ValueError(
-            f"a column is mapped to an unknown name, {', '.join(unknown)}; --map has the form NAME=COLUMN, with one of "
-            f"the names {', '.join(COLUMNS)}"
+            f"--map has the unknown names {', '.join(unknown)}; it must have the form NAME=COLUMN with one of the "
+            f"names {', '.join(COLUMNS)}"
         )
     files = items or config.files
     if files is None:
@@ -93,8 +93,8 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
     )
     if config.availability is None and not config.category:
         raise ValueError(
-            "no column is named for the availability or the category of items; name one with --map "
-            "availability=COLUMN or --map category=COLUMN"
+            "neither the availability nor the category of items is mapped to a column; map at least one of them with "
+            "--map availability=COLUMN or --map category=COLUMN"
         )
     return files, config
 
@@ -108,7 +108,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
     examples = "; ".join(f"{text}: {reason.count:,} (first: {reason.first})" for text, reason in reasons.items())
     message = f"{num_invalid:,} of {reading.rows:,} rows of {files} are invalid: {examples}"
     if num_invalid > _MAX_REJECT_SHARE * reading.rows:
-        raise ValueError(f"{message}; fix the table")
+        raise ValueError(f"{message}; correct these rows")
     log.warning("%s; skipping them", message)
 
 
@@ -129,5 +129,5 @@ def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) ->
         "true or false, yes or no, in stock or out of stock)"
     )
     if facts["is_available"].null_count == len(facts):
-        raise ValueError(f"{message}; name the right column: --map availability=COLUMN")
+        raise ValueError(f"{message}; map the right column with --map availability=COLUMN")
     log.warning("%s; these items are treated as available", message)

@@ -266,7 +266,7 @@ def _to_plain_at(values: pa.Array, path: str) -> pa.Array:
 def _follow(columns: dict[str, pa.Array], path: str) -> pa.Array:
     root = root_of(path, columns)
     if root not in columns:
-        raise ValueError(f"there is no column `{root}`; the columns are {', '.join(columns)}")
+        raise ValueError(f"there is no column `{root}`; use one of the columns {', '.join(columns)}")
     return _follow_fields(columns[root], path.removeprefix(root).removeprefix("."), path)
 
 
@@ -277,7 +277,10 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         if not pa.types.is_struct(values.type):
             is_in_list = is_list(values.type)
             advice = "write [] after the list to read its elements as events" if is_in_list else "correct the path"
-            raise ValueError(f"`{whole}` has no values: the type {values.type} has no field `{name}`; {advice}")
+            raise ValueError(
+                f"`{whole}` does not exist: the value before `.{name}` has type {values.type}, which has no fields; "
+                f"{advice}"
+            )
         fields = [field.name for field in values.type]
         if name not in fields:
             return pa.nulls(len(values), pa.string())

@@ -119,10 +119,13 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
     if given:
         wrong = " and ".join(f"properties.{role} is `{name}`" for role, name in given.items())
         listed = ", ".join(f"`{name}`" for name in found[:_MOST_NAMES]) + ", …" * (len(found) > _MOST_NAMES)
-        raise ValueError(f"{wrong}, but no item has such a property; the properties found are {listed}")
-    if missing := [f"{role} (`{name}`)" for role, name in names.items() if role != "title"]:
+        raise ValueError(f"{wrong}, but no item has such a property; use one of the properties found: {listed}")
+    if missing := {f"properties.{role}": f"{role} (`{name}`)" for role, name in names.items() if role != "title"}:
         log.warning(
-            "no item has a property for %s; set the shop's own names in the settings properties.*", ", ".join(missing)
+            "no item property gives the %s, so all items lack it; if the shop uses another name for the property, "
+            "set %s",
+            " or the ".join(missing.values()),
+            " or ".join(missing),
         )
 
 
@@ -157,7 +160,8 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
         )
     log.warning(
         "only %.1f%% of the training events are about items that the item properties or the item table describe, so "
-        "the items of the other events have no category, price or title; the other events have %s",
+        "the items of the other events have no category, price or title; the other events have %s; use the same ids in "
+        "both",
         100 * joined / total,
         ids,
     )

@@ -87,7 +87,7 @@ def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, c
 
 def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
     total = sum(by_split.values())
-    return f"no events for {empty}: {total} events are too few for a random split; provide more, or use --split none"
+    return f"no events for {empty}: {total} events are too few for a random split; add events, or use --split none"
 
 
 def assign_splits(
@@ -111,7 +111,9 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError("a split by time needs `cuts`")
+        raise ValueError(
+            f"--split {config.method} needs the times at which validation and test start; pass them as `cuts`"
+        )
     edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 

@@ -115,29 +115,32 @@ class _ResultReader(pickle.Unpickler):
           ValueError: the class or function is not allowed in results.
         """
         if (module, name) == ("builtins", "getattr"):
-            return _member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
+            return self._member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
         is_known = (module, name) in _OTHER_NAMES
         if is_known or (module.startswith(_OWN_PACKAGES) and "." not in name):
             found = super().find_class(module, name)
             if is_known or (isinstance(found, type) and _is_record(found)):
                 return found
-        raise ValueError(
-            f"{self._path} contains {module}.{name}, which this job never writes, so another program has written to "
-            "this file; check who can write there, then run the same command again"
-        )
+        raise ValueError(_describe_foreign(self._path, f"{module}.{name}"))
+
+    def _member(self, kind: Any, name: str) -> enum.Enum:
+        """Returns the member `name` of the enumeration `kind`.
+
+        It replaces `getattr` in pickles, because `getattr` would give a pickle access to any Python function.
+
+        Raises:
+          ValueError: `kind` is not an enumeration, or has no such member.
+        """
+        if isinstance(kind, enum.EnumType) and name in kind.__members__:
+            return kind[name]
+        raise ValueError(_describe_foreign(self._path, f"the attribute {name} of {kind!r}"))
 
 
-def _member(kind: Any, name: str) -> enum.Enum:
-    """Returns the member `name` of the enumeration `kind`.
-
-    It replaces `getattr` in pickles, because `getattr` would give a pickle access to any Python function.
-
-    Raises:
-      ValueError: `kind` is not an enumeration, or has no such member.
-    """
-    if isinstance(kind, enum.EnumType) and name in kind.__members__:
-        return kind[name]
-    raise ValueError(f"{name} of {kind!r} is not a member of an enumeration")
+def _describe_foreign(path: str, content: str) -> str:
+    return (
+        f"{path} contains {content}, which this job never writes, so another program has written to this file; check "
+        "who can write there, then run the same command again"
+    )
 
 
 def _is_record(kind: type) -> bool:

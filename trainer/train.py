@@ -87,7 +87,7 @@ def train(
                 return result
             start_time = time.monotonic()
             for name, part in companions.items():
-                log.info("training the companion %s", name)
+                log.info("training %s, another model of the blend (setting companions)", name)
                 _train(companion_config(config, name), data, part, None, None, replicas, request, watchdog, None)
             blend = blend_runs(
                 workdir,
@@ -111,7 +111,7 @@ def companion_config(config: RunConfig, name: str) -> RunConfig:
       ValueError: there is no such preset.
     """
     if name not in PRESETS:
-        raise ValueError(f"each companion must be one of the presets {', '.join(PRESETS)}; got {name}")
+        raise ValueError(f"companions must be presets ({', '.join(PRESETS)}), got {name}; correct `--set companions=…`")
     preset = PRESETS[name]
     return replace(
         preset,

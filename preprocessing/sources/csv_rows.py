@@ -82,7 +82,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
         text = line.decode()
         return tuple(name.strip() for name in next(csv.reader([text], delimiter=separator), ()))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"a header that is not CSV in UTF-8: {line[:80]!r}") from error
+        raise ValueError(f"not CSV in UTF-8: {line[:80]!r}") from error
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:

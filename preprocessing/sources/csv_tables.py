@@ -60,7 +60,7 @@ class CsvTableSource(CsvFiles):
             if "Empty CSV file" not in str(error):
                 raise ValueError(
                     f"{part.path} cannot be read after row {first}: {error}; correct the rows after row {first}, or "
-                    "replace the file by an intact copy"
+                    "replace the file with an intact copy"
                 ) from error
         if invalid:
             nothing = pa.table({name: pa.array([], pa.string()) for name in self.columns})

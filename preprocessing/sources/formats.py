@@ -300,8 +300,8 @@ def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
             fields |= dict.fromkeys(value if isinstance(value, dict) else ())
     if not fields:
         raise ValueError(
-            f"{path} is not valid JSON Lines: {problem or 'no line is an object'}; write one object per line, not "
-            f"{lines[0][:80]!r}"
+            f"{path} is not valid JSON Lines: {problem or 'no line is an object'}, and the first line is "
+            f"{lines[0][:80]!r}; write one JSON object per line"
         )
     return tuple(fields)
 
@@ -319,7 +319,10 @@ def _detect_csv(
     try:
         names = parse_header(text, separator)
     except ValueError as error:
-        raise ValueError(f"{path} has {error}; if it has another encoding, set it ({ENCODING_SETTINGS})") from error
+        raise ValueError(
+            f"the header line of {path} is {error}; correct it or, if the file has another encoding, set the encoding "
+            f"({ENCODING_SETTINGS})"
+        ) from error
     if not config.columns:
         return Layout("csv", names, text_format, separator, True, mark_bytes + len(line) + len(line_feed))
     if len(config.columns) != len(names):

@@ -67,10 +67,10 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
         data = b"".join(data[begin:end] + b"\n" for begin, end in zip(begins, ends, strict=True))
     try:
         if not is_utf8(data):  # Arrow would not notice
-            raise pa.ArrowInvalid("lines that are not UTF-8")
+            raise pa.ArrowInvalid
         table = read_table(data, columns)
         if len(table) != len(begins) or not _are_braced(lines.data, begins, ends):
-            raise pa.ArrowInvalid("a line without an object, or with several")
+            raise pa.ArrowInvalid  # a line without an object, or with several
     except pa.ArrowInvalid:
         # a malformed line, a field of several types, or values that Arrow would change: slower, line by line
         objects, is_object = _parse_each(lines.data, begins, ends)
@@ -99,7 +99,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
         parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         table = _select(pa_json.read_json(pa.BufferReader(data), read, parse), columns)
     if any(_is_inexact(column.combine_chunks()) for column in table.columns):
-        raise pa.ArrowInvalid("whole numbers that Arrow rounds, or numbers that are not finite")
+        raise pa.ArrowInvalid  # whole numbers that Arrow rounds, or numbers that are not finite
     return table
 
 

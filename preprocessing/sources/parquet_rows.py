@@ -66,7 +66,7 @@ class ParquetSource:
                     first += len(table)
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(
-                    f"{part.path} cannot be read after row {first}: {error}; if it is damaged, replace it by an "
+                    f"{part.path} cannot be read after row {first}: {error}; if it is damaged, replace it with an "
                     "intact copy"
                 ) from error
 
@@ -121,7 +121,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(storage.open_binary(path))
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is not a valid Parquet file: {error}; replace it by an intact copy") from error
+        raise ValueError(f"{path} is not a valid Parquet file: {error}; replace it with an intact copy") from error
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:

@@ -182,7 +182,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
             f"{path} is not valid {text_format.encoding} after byte {position}; save it as UTF-8, or set its encoding, "
             f"such as {other} ({ENCODING_SETTINGS})"
         )
-    return f"{path} is damaged after byte {position}: {error}; replace it by an intact copy"
+    return f"{path} is damaged after byte {position}: {error}; replace it with an intact copy"
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
@@ -240,7 +240,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a valid ZIP archive: {error}; replace it by an intact copy") from error
+        raise ValueError(f"{path} is not a valid ZIP archive: {error}; replace it with an intact copy") from error
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if len(names) != 1:
         found = ", ".join(names[:5]) or "none"

@@ -88,8 +88,8 @@ def test_a_run_keeps_its_checkpoints_and_continues_while_its_disk_is_full(
         (tmp_path / f"continue-{FULL_FROM}").touch()
         error = wait_for(process, f"checkpoint of step {FULL_FROM} could not be written: ")
         assert (
-            "No space left on device. The checkpoint needs 2.4 MiB, and 0.0 MiB is free. Earlier checkpoints are kept"
-            in error
+            "No space left on device. The checkpoint needs 2.4 MiB, and the disk has 0.0 MiB free. Earlier "
+            "checkpoints are kept" in error
         )
         wait_for(process, f"waiting at step {FREE_FROM}")
         assert sorted(os.listdir(checkpoints)) == kept

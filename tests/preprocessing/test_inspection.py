@@ -189,8 +189,14 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
         (None, r"shop.toml does not exist; `cartwheel inspect FILES --write"),
         ("events = ", "is not valid TOML"),
         ('event = "a.csv"', "give the event log: --events GLOB, or --shop shop.toml"),
-        ('events = "a.csv"\n[column]\nuser = "x"', "unknown keys column; known: events, "),
-        ('events = "a.csv"\n[columns]\nuser = "x"', "unknown keys columns.user; known: columns.visitor, columns.item"),
+        (
+            'events = "a.csv"\n[column]\nuser = "x"',
+            "unknown keys column; correct or remove them; the known keys are events, ",
+        ),
+        (
+            'events = "a.csv"\n[columns]\nuser = "x"',
+            "unknown keys columns.user; correct or remove them; the known keys are columns.visitor, columns.item",
+        ),
         (
             'events = "a.csv"\n[time]\nunit = "minutes"',
             "time.unit must be one of auto, s, ms, us, ns, iso, got minutes",
@@ -263,7 +269,7 @@ def test_an_unknown_name_of_a_mapping_is_an_error(capsys):
     with pytest.raises(SystemExit):
         cli.main(["prepare", "--events", "a.csv", "--map", "user=x", "--output", "dataset"])
     assert (
-        "--map has the form NAME=COLUMN with one of the names visitor, item, time, kind, transaction"
+        "--map must have the form NAME=COLUMN with one of the names visitor, item, time, kind, transaction"
         in capsys.readouterr().err
     )
 

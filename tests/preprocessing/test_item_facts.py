@@ -70,13 +70,13 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
     [
         ("id,stock\n1,12\n2,40\n", {"id": "id", "availability": "stock"}, "such as '12', '40' .known words: 1 or 0"),
         ("id,stock\n1,1\n", {"id": "sku", "availability": "stock"}, "sku"),
-        ("id,stock\n1,1\n", {"id": "id"}, "no column is named for the availability .* --map availability=COLUMN"),
+        ("id,stock\n1,1\n", {"id": "id"}, "neither the availability nor the category .* --map availability=COLUMN"),
         ("id,stock\n,1\n", {"id": "id", "availability": "stock"}, "no usable row; check .* that `id` is the column"),
         ("id,stock\n1,1\n,1\n", {"id": "id", "availability": "stock"}, r"1 of 2 rows .* invalid: empty id: 1 .*; fix"),
         (
             "id,stock\n1,1\n",
             {"name": "id"},
-            "a column is mapped to an unknown name, name; --map has the form NAME=COLUMN, with one of the names id",
+            "--map has the unknown names name; it must have the form NAME=COLUMN with one of the names id",
         ),
     ],
 )

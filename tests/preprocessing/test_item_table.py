@@ -194,11 +194,12 @@ def test_a_property_that_no_item_has_is_refused_if_the_settings_name_it(caplog):
     found = encode_columns(pa.table({"id": ["cost", "categoryid", "colour"], "count": [7, 9, 7]}))
     check_property_names(found, PropertyConfig(price="cost"))
     assert caplog.messages == [
-        "no item has a property for availability (`available`); set the shop's own names in the settings properties.*"
+        "no item property gives the availability (`available`), so all items lack it; if the shop uses another name "
+        "for the property, set properties.availability"
     ]
     message = (
-        "properties.availability is `stock` and properties.price is `prise`, but no item has such a property; the "
-        "properties found are `categoryid`, `colour`, `cost`"
+        "properties.availability is `stock` and properties.price is `prise`, but no item has such a property; use "
+        "one of the properties found: `categoryid`, `colour`, `cost`"
     )
     with pytest.raises(ValueError, match=f"^{message}$"):
         check_property_names(found, PropertyConfig(price="prise", availability="stock"))

@@ -8,12 +8,15 @@ from preprocessing.cli import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--events", "a.csv", "--events", "b.csv"], "--events is given twice; give one glob"),
+        (["--events", "a.csv", "--events", "b.csv"], "--events is given twice; to read several files, give one glob"),
         (["--events", "a.csv", "--category-tree", "b", "--category-tree", "c"], "--category-tree is given twice"),
-        (["--events", "a.csv", "--set", "events=b.csv"], "--events and --set events=… both name files"),
+        (
+            ["--events", "a.csv", "--set", "events=b.csv"],
+            "files are given by both --events and --set events=…; remove one",
+        ),
         (
             ["--events", "a.csv", "--item-properties", "b", "--set", "item_properties=c"],
-            "--item-properties and --set item_properties=… both name files",
+            "files are given by both --item-properties and --set item_properties=…; remove one",
         ),
         (["--events", "a.csv,b.csv"], "a list with commas is not supported; give one glob"),
         (["--set", "events=a.csv,b.csv"], "a list with commas is not supported"),

@@ -60,8 +60,10 @@ def test_members_of_enumerations_are_read_as_older_versions_of_python_write_them
 def test_getattr_reaches_members_of_enumerations_only(tmp_path):
     path = tmp_path / "result"
     path.write_bytes(pickle.dumps(Attack(getattr, Counter, "__init__")))
-    with pytest.raises(ValueError, match=r"__init__ of .*Counter.* is not a member of an enumeration"):
+    with pytest.raises(
+        ValueError, match=r"result contains the attribute __init__ of .*Counter.*, which this job never"
+    ):
         read_result(str(path))
     path.write_bytes(pickle.dumps(Attack(getattr, Split, "__init__")))
-    with pytest.raises(ValueError, match=r"__init__ of .*Split.* is not a member of an enumeration"):
+    with pytest.raises(ValueError, match=r"result contains the attribute __init__ of .*Split.*, which this job never"):
         read_result(str(path))

@@ -290,7 +290,7 @@ def test_another_command_does_not_resume_an_interrupted_one(
 def test_a_directory_at_the_path_of_the_unfinished_output_is_left_alone(dataset, model, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "mine").write_text("kept")
-    with pytest.raises(FileExistsError, match="exists and is not an unfinished output"):
+    with pytest.raises(FileExistsError, match="contains files, but no record of an interrupted command"):
         write(model, dataset, tmp_path / "out", 1)
     assert contents(tmp_path / "out.partial") == {"mine": b"kept"}
 

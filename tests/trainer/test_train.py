@@ -108,7 +108,7 @@ def test_a_dataset_without_next_items_is_refused_for_the_towers(tmp_path: Path) 
     rows = [Event(f"v{visitor}", "i0") for visitor in range(8)]
     visitors = [f"v{visitor}" for visitor in range(8)]
     dataset = build_dataset(str(tmp_path / "dataset"), train=rows, visitors=visitors, items=["i0"])
-    with pytest.raises(ValueError, match=r"no visitor in the training split of .* has a second event"):
+    with pytest.raises(ValueError, match=r"no visitor in the training split of .* has more than one event"):
         run(make_config("nn"), dataset, tmp_path / "run")
 
 

@@ -46,7 +46,8 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
     if isinstance(model, TowersConfig):
         model = replace(model, dense_learning_rate=model.dense_learning_rate * math.sqrt(factor))
     log.info(
-        "global batch: %d replicas × %d rows, which is %g × input.batch_size; the optimizer settings are adapted to it",
+        "global batch: %d replicas × %d rows, which is %g × input.batch_size; the settings of the optimizer are "
+        "adapted to it, and run.json contains the new values",
         replicas,
         rows,
         factor,

@@ -89,7 +89,9 @@ def _seconds(text: str) -> float:
     except (KeyError, ValueError, IndexError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; give a number and s, m or h, such as 10m")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a duration; give a number and a unit (s, m or h), such as 10m"
+        )
     return seconds
 
 
@@ -199,7 +201,11 @@ def _add_demo(commands: cli.Commands) -> None:
         "--model demo/export --data demo/dataset",
     )
     demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="directories that `export` published")
-    demo.add_argument("--data", metavar="DATASET", help="dataset with titles, categories, availability and timelines")
+    demo.add_argument(
+        "--data",
+        metavar="DATASET",
+        help="dataset with the titles, categories and availability of the items, and the visitors' histories, to show",
+    )
     demo.add_argument(
         "--host",
         default="127.0.0.1",

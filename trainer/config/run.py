@@ -133,7 +133,7 @@ class RunConfig:
         has_form = self.model.least_squares_form is not None
         if self.solver == "als" and not (has_form and self.loss.kind == "sampled_softmax"):
             raise ValueError(
-                "solver=als needs a factorization and loss.kind=sampled_softmax, "
+                "solver=als needs model.kind=matrix_factorization and loss.kind=sampled_softmax, "
                 f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
             )
 

@@ -206,7 +206,11 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
     if unknown:
         close = difflib.get_close_matches(unknown[0], found.to_pylist(), n=_EXAMPLES, cutoff=0.5)
         examples = _examples(pa.array(close, pa.string()) if close else found)
-        advice = f"use a category with items, such as {examples}" if examples else "drop it, as no item has a category"
+        advice = (
+            f"use a category with items, such as {examples}"
+            if examples
+            else "remove the flag, because no item has a category"
+        )
         raise ValueError(f"--{flag}-category: no item is in the category {', '.join(map(repr, unknown))}; {advice}")
     chosen = pa.array(names, pa.string())
     is_inside = _to_numpy(pc.is_in(leaf, value_set=chosen))

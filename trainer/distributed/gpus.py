@@ -54,7 +54,8 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
     count = count or len(gpus)
     if count > len(gpus):
         raise ValueError(
-            f"devices={count}, but TensorFlow sees {len(gpus)} GPUs; lower `devices`, or set devices=none for all"
+            f"devices={count}, but TensorFlow sees {len(gpus)} GPUs; set devices={len(gpus)}, or devices=none to use "
+            "all GPUs"
         )
     if tf.config.get_visible_devices("GPU") != gpus[:count]:
         try:

@@ -106,9 +106,10 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            "nothing to rank: this split has no visitor with both a history and a later relevant item of the "
-            f"vocabulary (relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an "
-            "earlier --validation-from or --test-from, or larger shares in split.*"
+            "there is nothing to evaluate: in the evaluated split, no visitor with earlier events has an event of the "
+            f"kinds {', '.join(cases.kinds)} with an item that can be recommended; prepare the dataset with a longer "
+            "split: an earlier --validation-from or --test-from, or a larger split.validation_share or "
+            "split.test_share"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")

@@ -78,7 +78,10 @@ class BlendInference(tf.Module):
         self._num_items = len(item_counts)
         self.half_lives_days = half_lives_of(weights)
         if (given := tuple(each.half_life_days for each in trends)) != self.half_lives_days:
-            raise ValueError(f"the weights need trends with half-lives of {self.half_lives_days} days, got {given}")
+            raise ValueError(
+                f"the blend's weights need trends with half-lives of {self.half_lives_days} days, got {given} days; "
+                "compute the trends for `half_lives_of(weights)`"
+            )
         self._weights = np.stack([_expand(weights[ranking], self.half_lives_days) for ranking in RANKINGS])  # [3, F]
         self._has_returns = bool(np.any(self._weights[:, -len(RETURN_FEATURES) :]))
         moment_ms, values = trends[0].moment_ms, np.stack([each.values for each in trends])

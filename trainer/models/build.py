@@ -110,8 +110,8 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):
         raise ValueError(
-            f"model {config.model.kind} cannot be trained by gradient steps; use its preset, which sets the right "
-            "solver"
+            f"model.kind={config.model.kind} cannot be trained with solver={config.solver}; use its preset, which sets "
+            "the right solver"
         )
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 
@@ -125,8 +125,8 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, CountedCon
     file = MODELS[model.kind]
     if not isinstance(model, CountedConfig) or not isinstance(file, CountedModelFile):
         raise ValueError(
-            f"solver=count needs the model walk, session_knn or ease, got {model.kind}; use the model's preset, which "
-            "sets the right solver"
+            f"solver=count needs model.kind=walk, session_knn or ease, got model.kind={model.kind}; use the model's "
+            "preset, which sets the right solver"
         )
     return file, model
 

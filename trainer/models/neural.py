@@ -40,7 +40,7 @@ def training_model(
     """Builds the network, with the squared-error objective."""
     if not isinstance(config.loss, SquaredErrorConfig):
         raise ValueError(
-            "the neural model predicts event weights, so it needs the squared-error loss; set loss.kind=squared_error"
+            f"model.kind={model.kind} cannot be trained with loss.kind={config.loss.kind}; use loss.kind=squared_error"
         )
     with replicas.strategy.scope():
         dense = make_dense_variables(model, config.seed)

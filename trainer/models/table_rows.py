@@ -52,7 +52,7 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
     count = dataset.num_items
     if count > _MAX_ITEMS:
         raise ValueError(
-            f"{model} can have at most {_MAX_ITEMS:,} items, but the vocabulary has {count:,}; raise items.min_count "
+            f"{model} can have at most {_MAX_ITEMS:,} items, but the dataset has {count:,}; raise items.min_count "
             "of prepare, or train another model"
         )
 

@@ -87,7 +87,8 @@ def training_model(
     """Builds the towers, with the sampled-softmax objective."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         raise ValueError(
-            "the towers predict no event weights, so they need the sampled-softmax loss; set loss.kind=sampled_softmax"
+            f"model.kind={model.kind} cannot be trained with loss.kind={config.loss.kind}; use "
+            "loss.kind=sampled_softmax"
         )
     with replicas.strategy.scope():
         dense = make_dense_variables(model, len(dataset.manifest.event_kinds), config.seed)

@@ -37,7 +37,9 @@ class BlendWeights:
 
     def __post_init__(self) -> None:
         if len(self.returns) != len(RETURN_FEATURES):
-            raise ValueError(f"expected {len(RETURN_FEATURES)} weights of return features, found {len(self.returns)}")
+            raise ValueError(
+                f"returns must have one weight for each of {', '.join(RETURN_FEATURES)}, got {self.returns}"
+            )
 
     def to_array(self) -> np.ndarray:
         """Returns all P + 6 weights float32 in the order: parts, popularity, trend, features of returns."""

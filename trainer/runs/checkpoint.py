@@ -206,8 +206,8 @@ def restore(
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
     if metadata.arrays != expected:
         raise ValueError(
-            f"{folder} does not fit the model of this version of the program: its tables (rows, width) are "
-            f"{metadata.arrays}, expected {expected}; train into another --workdir"
+            f"{folder} does not fit the model, perhaps because another version of Cartwheel wrote it: the sizes (rows, "
+            f"width) of its tables are {metadata.arrays}, expected {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
         stored, is_alike = StoredTable(folder, metadata, name), metadata.replicas == shards.replicas
@@ -396,7 +396,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
     others = [step for step in reversed(_list_steps(workdir)) if step not in best]
     step = _first_intact(workdir, best + others, replicas)
     if step is None:
-        raise ValueError(f"{workdir} has no intact checkpoint; train the run first")
+        raise ValueError(f"{workdir} has no intact checkpoint; run its `train` command again to write one")
     return step
 
 

@@ -375,7 +375,7 @@ def _problem_of(written: Future[dict[str, str]]) -> OSError | None:
 def _free_space(workdir: str) -> str:
     if not storage.is_local(workdir):
         return ""
-    return f", and {_mib(shutil.disk_usage(storage.local_path(workdir)).free)} is free"
+    return f", and the disk has {_mib(shutil.disk_usage(storage.local_path(workdir)).free)} free"
 
 
 def _mib(size: int) -> str:

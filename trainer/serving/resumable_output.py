@@ -90,7 +90,10 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
     record = _read_record(output.folder)
     names = storage.list_files(output.folder)
     if record is None and any(not name.startswith(_RECORD) for name in names):
-        raise FileExistsError(f"{output.folder} exists and is not an unfinished output; remove or rename it")
+        raise FileExistsError(
+            f"{output.folder} contains files, but no record of an interrupted command that could be resumed; move or "
+            "remove it, or choose another output"
+        )
     if record is not None:
         _check_same(output, record["inputs"])
         output.finished.update(_intact(output.folder, record["finished"]))
@@ -110,7 +113,10 @@ def _write_verified(path: str, content: bytes) -> str:
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
-        raise OSError(f"{path} has other content than was written to it; run the same command again to resume")
+        raise OSError(
+            f"{path} was written, but then read back with different content; check whether another process writes "
+            "there, then run the same command again, which rewrites this file"
+        )
     return checksum
 
 
@@ -122,7 +128,7 @@ def _read_record(folder: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise FileExistsError(f"{path} is damaged ({error}); remove {folder} to start again") from error
+        raise FileExistsError(f"{path} is damaged ({error}); remove {folder} and run the same command again") from error
 
 
 def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
@@ -134,8 +140,8 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise FileExistsError(
-            f"{output.folder} holds unfinished shards of another request ({'; '.join(changed)}); choose another "
-            "output, repeat that request, or remove the directory"
+            f"{output.folder} has the unfinished output of a command with other arguments ({'; '.join(changed)}); "
+            "choose another output, repeat that command to finish it, or remove the directory"
         )
 
 

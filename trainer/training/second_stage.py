@@ -111,7 +111,13 @@ def add_second_stage(
     model.fill_stage(stage)
     held_out = held_out.sample(MAX_CASES, seed=config.seed)
     before, after = (_measure(scorer, held_out, replicas, on_chunk) for scorer in (towers, model))
-    log.info("second stage: %s %.4f on %d held-out next items, %.4f without it", METRIC, after, len(held_out), before)
+    log.info(
+        "second stage (re-ranking): %s is %.4f with it and %.4f without it, on %d held-out next items",
+        METRIC,
+        after,
+        before,
+        len(held_out),
+    )
     content = encode_second_stage(stage)
     record = SecondStageRecord(
         step=step,
@@ -148,7 +154,8 @@ def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) 
     if len(cases) >= model.second_stage_min_cases:
         return cases
     log.info(
-        "no second stage: the validation split has %d next items, fewer than model.second_stage_min_cases=%d",
+        "no second stage (re-ranking): the validation split has %d next items, fewer than "
+        "model.second_stage_min_cases=%d",
         len(cases),
         model.second_stage_min_cases,
     )
@@ -182,7 +189,7 @@ def train_stage(
     sample = cases.sample(config.second_stage_cases, seed=seed)
     examples = collect_examples(model, sample, config.context_dropout, seed, on_chunk)
     log.info(
-        "second stage: training on %d of %d next items; the others are not among the candidates",
+        "second stage (re-ranking): training on %d of %d next items; the others are not among the model's candidates",
         len(examples.score),
         len(sample),
     )

@@ -139,8 +139,9 @@ def _new_record(
     )
     if not events.sum():
         raise ValueError(
-            f"no visitor in the training split of {dataset.root} has a second event, and this model learns from a "
-            "visitor's other events; train mf with model.history_length=0, or prepare a longer log"
+            "this model predicts each event of a visitor from the visitor's other events, but no visitor in the "
+            f"training split of {dataset.root} has more than one event; train mf with model.history_length=0, or "
+            "prepare a longer log"
         )
     total_weight = sum_weights(
         dataset.training_events, config.input, weights, config.history_length, config.is_sequential

@@ -83,14 +83,14 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     if config.solver == "count":
         return _make_count_validator(config, dataset, replicas)
     cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
-    reason = "no visitor of the validation split has a history and then an item that is new to them"
+    reason = "in the validation split, no visitor with earlier events has an event with an item that is new to them"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
 
 
 def _make_count_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None) -> Validator | None:
     cases = most_common_cases(dataset, Split.VALIDATION, config.evaluate.kinds)
     task = "returning visitors" if cases.hides_seen else "next items"
-    return _ranking_validator(cases, task, "no visitor of the validation split has a history", replicas)
+    return _ranking_validator(cases, task, "no visitor of the validation split has earlier events", replicas)
 
 
 def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
@@ -108,7 +108,7 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=config.evaluate.kinds)
-    reason = "no row of the validation split has a history and an item of the catalogue"
+    reason = "no visitor of the validation split has an event with an item of the catalogue after earlier events"
     return _ranking_validator(cases, "next items", reason, replicas)
 
 
@@ -119,7 +119,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
     name = f"ndcg@{LIST_LENGTH}"
     sample = cases.sample(MAX_CASES, seed=0)
     # logged with its task, because values of different tasks cannot be compared
-    log.info("validation: %s of %d %s in the validation split", name, len(sample), task)
+    log.info("each validation measures %s for %d %s of the validation split", name, len(sample), task)
     return Validator(name, True, _RankingMeasure(sample, name, replicas), sample.visitor, len(sample))
 
 

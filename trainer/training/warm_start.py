@@ -61,11 +61,11 @@ class _EarlierRun:
         try:
             dataset = open_dataset(self.record.data)
         except ContractError as error:
-            raise ContractError(f"{reason}; restore it, or drop --warm-start: {error}") from error
+            raise ContractError(f"{reason}, but found: {error}; restore it, or remove --warm-start") from error
         if dataset.checksum != self.record.dataset_checksum:
             raise ContractError(
                 f"{reason}, but {self.record.data} contains a different dataset now; restore the original one there, "
-                "or drop --warm-start"
+                "or remove --warm-start"
             )
         return training_view(self.record, dataset)
 

@@ -183,7 +183,10 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
         log.warning(
-            "%s has no evaluation, so the report of the refit will show none; evaluate %s before the refit", run, run
+            "%s was not evaluated, so the report of the refit will show no metrics; to show them, run `cartwheel "
+            "evaluate --workdir %s`, then refit into another --workdir",
+            run,
+            run,
         )
     return {
         "run": run,
@@ -236,7 +239,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     if changed:
         raise ValueError(
             f"a refit has the settings of its run, but --set changes {', '.join(changed)}; only "
-            f"{', '.join(HARMLESS_SETTINGS)} may differ"
+            f"{', '.join(HARMLESS_SETTINGS)} may differ; remove the others"
         )
     return apply_settings(config, settings)
 

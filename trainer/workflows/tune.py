@@ -261,9 +261,9 @@ class Search:
             result = train(config, data=self._data, workdir=workdir, stop=request, on_validation=on_validation)
             if result["best_validation"] is None:
                 raise ValueError(
-                    f"the run has no validation results, because no visitor in the validation split of {self._data} "
-                    "has both a history and a later relevant item; prepare the dataset with a longer validation split: "
-                    "an earlier --validation-from, or a larger split.validation_share"
+                    f"the run has no validation results: in the validation split of {self._data}, no visitor with "
+                    "earlier events has an event that could be predicted; prepare the dataset with a longer "
+                    "validation split: an earlier --validation-from, or a larger split.validation_share"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges
             log.warning("trial %d failed: %s", number, error)

@@ -132,7 +132,7 @@ def test_an_invalid_value_is_refused_with_its_key(setting: str, message: str) ->
 
 def test_json_with_unknown_missing_or_mistyped_keys_is_refused() -> None:
     values = to_json(CONFIG)
-    with pytest.raises(ValueError, match=r"unknown keys model\.depth; known: model\.kind, model\.dim"):
+    with pytest.raises(ValueError, match=r"unknown keys model\.depth; .* the known keys are model\.kind, model\.dim"):
         from_json(RunConfig, {**values, "model": {**values["model"], "depth": 3}})
     with pytest.raises(ValueError, match="the config lacks the keys optimizer"):
         from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
@@ -158,7 +158,7 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
 
 @pytest.mark.parametrize("preset", ["walk", "session_knn", "ease"])
 def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
-    with pytest.raises(ValueError, match=r"predicts no event weights, .* with loss\.kind=squared_error"):
+    with pytest.raises(ValueError, match=r"cannot be used with loss\.kind=squared_error, because it ranks items"):
         dataclasses.replace(PRESETS[preset], loss=SquaredErrorConfig())
 
 
@@ -172,7 +172,7 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         ("mf", "als.unobserved_weight=0", r"als\.unobserved_weight must be above 0"),
         ("mf", "solver=newton", "solver must be one of sgd, als, count, got newton"),
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
-        ("nn", "solver=als", "solver=als needs a factorization and .*, got model towers"),
+        ("nn", "solver=als", "solver=als needs model.kind=matrix_factorization and .*, got model"),
         ("notebook-mf", "solver=als", "and loss squared_error; use solver=sgd or the preset mf"),
         (
             "mf",

@@ -128,7 +128,7 @@ def test_unknown_categories_and_rules_that_exclude_all_items_are_refused(dataset
 
 
 def test_a_catalogue_without_categories_has_none_to_choose():
-    with pytest.raises(ValueError, match="'shoes'; drop it, as no item has a category"):
+    with pytest.raises(ValueError, match="'shoes'; remove the flag, because no item has a category"):
         find_offer(["a"], facts_of(("a", True, None)), OfferRules(only_categories=["shoes"]))
 
 

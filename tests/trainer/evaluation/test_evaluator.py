@@ -203,7 +203,7 @@ def test_a_diverged_model_raises():
 
 
 def test_no_cases_and_empty_lists_raise():
-    with pytest.raises(ValueError, match="nothing to rank"):
+    with pytest.raises(ValueError, match="there is nothing to evaluate"):
         Evaluator(TableScorer([[1.0]]), cases_of([], [], 1))
     with pytest.raises(ValueError, match="at least 1"):
         Evaluator(TableScorer([[1.0, 2.0]]), cases_of([[0]], [[1]], 2), [0, 10])

@@ -62,8 +62,8 @@ def test_validates_a_sequence_model_by_next_items(dataset, caplog):
         validator = make_next_item_validator(PRESETS["nn"], dataset)
         make_validator(PRESETS["mf"], dataset)
     assert [record.getMessage() for record in caplog.records] == [
-        "validation: ndcg@20 of 1 next items in the validation split",
-        "validation: ndcg@20 of 1 returning visitors in the validation split",
+        "each validation measures ndcg@20 for 1 next items of the validation split",
+        "each validation measures ndcg@20 for 1 returning visitors of the validation split",
     ]
     assert (validator.metric, validator.is_higher_better) == ("ndcg@20", True)
     # the seen a remains a candidate: c is second, 1 / log2(3), then third, 1 / log2(4)

@@ -120,7 +120,7 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
     with pytest.raises(ValueError, match=r"has no run \(no run.json\)"):
         refit(str(tmp_path / "none"), workdir=workdir)
     write_record(record, str(tmp_path / "empty"))
-    with pytest.raises(ValueError, match="has no intact checkpoint; train the run first"):
+    with pytest.raises(ValueError, match="has no intact checkpoint; run its `train` command again"):
         refit(str(tmp_path / "empty"), workdir=workdir)
     with pytest.raises(ValueError, match=f"is itself a refit; refit its original run, {finished}"):
         refit(str(refitted), workdir=workdir)
