@@ -137,8 +137,8 @@ class NeuralConfig(BaseModelConfig):
         """
         if loss.is_ranking:
             raise ValueError(
-                f"model.kind={self.kind} scores one item at a time, but loss.kind={loss.kind} compares the scores of many; "
-                "use loss.kind=squared_error"
+                f"model.kind={self.kind} scores one item at a time, but loss.kind={loss.kind} compares the scores of "
+                "many; use loss.kind=squared_error"
             )
 
 
