@@ -90,7 +90,10 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the texts of the variables of a function, by name. Omits variables that are assigned more than once."""
+    """Returns the strings that a function assigns to its local variables, by variable name.
+
+    Omits variables that are assigned more than once.
+    """
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)

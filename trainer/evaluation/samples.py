@@ -66,9 +66,8 @@ def sample_recommendations(
       - `visitor_id`: the id of the visitor; None if it is not in the vocabulary.
       - `moment`: the time of the case.
       - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
-      - `relevant_items`: the number of relevant items in the primary ranking. `relevant`: the first of these items.
-      - `systems`: for each system, the list of the primary ranking, best item first. `is_hit` is whether an item is
-        relevant.
+      - `relevant_items`: the number of relevant items. `relevant`: the first of these items.
+      - `systems`: the list that each system recommends, best item first. `is_hit`: whether the item is relevant.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)
     samples = [_describe(drawn, case, names) for case in range(len(drawn))]

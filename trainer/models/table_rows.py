@@ -84,8 +84,8 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id contains the vocabulary's id or the number of the bucket, but not the index. Therefore it identifies the
-    same id in another dataset, where the id may have another index.
+    A row id contains the id of the visitor or item, or the number of the bucket, but not the index. So it still names
+    the same row for another dataset, where the index may differ.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]

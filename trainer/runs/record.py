@@ -114,9 +114,9 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
     """
     if checkpoint_run != run_identity(record):
         raise ValueError(
-            f"the checkpoints in {workdir} belong to a run with other settings, or with another dataset, warm start or "
-            "refitted run, and the run.json of that run is missing or was replaced; restore it, use the original "
-            "settings and dataset, or give another --workdir"
+            f"the checkpoints in {workdir} were written by a run with other settings, another dataset, or another "
+            "--warm-start or --refit, and the run.json of that run is missing or was replaced; restore that run.json, "
+            "use the original settings and dataset, or give another --workdir"
         )
 
 
@@ -167,8 +167,8 @@ def check_same_run(
     if found:
         raise ValueError(
             f"the run in {workdir} differs from the requested one ({'; '.join(found)}); "
-            "use the original settings and dataset, or give another --workdir; there, --warm-start "
-            f"{workdir} starts from the vectors of this run"
+            f"use the original settings and dataset, or give another --workdir (with --warm-start {workdir}, if "
+            "training should start from the vectors of the existing run)"
         )
     if harmless:
         log.info("resuming with changed settings: %s", "; ".join(harmless))
