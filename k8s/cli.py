@@ -356,7 +356,7 @@ def _add_queue(command: argparse.ArgumentParser) -> None:
         "--queue",
         type=_matching(_QUEUE, "research"),
         metavar="NAME",
-        help="LocalQueue of Kueue; adds --overlay kueue (default with this overlay: cartwheel)",
+        help="LocalQueue of Kueue; adds --overlay kueue (its default: cartwheel)",
     )
 
 

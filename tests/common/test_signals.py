@@ -36,6 +36,7 @@ def send_in_a_library():
     except BaseException as error:
         raise RuntimeError("replaced") from error
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `&` ignores SIGINT
 stop = StopSignals()
 try:
     globals()[sys.argv[2]]()
@@ -62,6 +63,7 @@ def test_a_command_ends_at_a_signal(where, name, status, words):
 
 @pytest.mark.usefixtures("restored_signals")
 def test_the_description_tells_what_became_of_the_output(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `&` ignores SIGINT
     stop = StopSignals()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)

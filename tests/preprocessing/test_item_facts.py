@@ -72,7 +72,11 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
         ("id,stock\n1,1\n", {"id": "sku", "availability": "stock"}, "sku"),
         ("id,stock\n1,1\n", {"id": "id"}, "neither the availability nor the category .* --map availability=COLUMN"),
         ("id,stock\n,1\n", {"id": "id", "availability": "stock"}, "no usable row; check .* that `id` is the column"),
-        ("id,stock\n1,1\n,1\n", {"id": "id", "availability": "stock"}, r"1 of 2 rows .* invalid: empty id: 1 .*; fix"),
+        (
+            "id,stock\n1,1\n,1\n",
+            {"id": "id", "availability": "stock"},
+            r"1 of 2 rows .* invalid: empty id: 1 .*; correct these rows",
+        ),
         (
             "id,stock\n1,1\n",
             {"name": "id"},

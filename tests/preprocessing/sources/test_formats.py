@@ -192,7 +192,7 @@ def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
 def test_the_first_line_of_json_may_be_long(tmp_path):
     path = tmp_path / "lines.jsonl"
     path.write_text(' \n\n{"timestam')
-    with pytest.raises(ValueError, match=r"is not valid JSON Lines: .* not b'{.timestam'"):
+    with pytest.raises(ValueError, match=r"is not valid JSON Lines: .* the first line is b'{.timestam'"):
         read(PrepareConfig(events=str(path)))
 
 
@@ -422,5 +422,5 @@ def test_the_advice_about_a_missing_column_fits_the_input(tmp_path, advice, cont
 
 def test_the_setting_that_names_too_few_columns_is_that_of_the_input(tmp_path):
     (tmp_path / "file.csv").write_text("1,2\n")
-    with pytest.raises(ValueError, match=r"has 2 columns, but item_table\.format\.columns names 1: itemid; name all"):
+    with pytest.raises(ValueError, match=r"has 2 columns, but item_table\.format\.columns names 1: itemid; list every"):
         open_files(str(tmp_path / "file.csv"), FormatConfig(columns=("itemid",)), ["itemid"], advice=ITEM_TABLE_ADVICE)
