@@ -18,7 +18,7 @@ from preprocessing.cli import main
             ["--events", "a.csv", "--item-properties", "b", "--set", "item_properties=c"],
             "files are given by both --item-properties and --set item_properties=…; remove one",
         ),
-        (["--events", "a.csv,b.csv"], "a list with commas is not supported; give one glob"),
+        (["--events", "a.csv,b.csv"], "a list with commas is not supported; to read several files, give one glob"),
         (["--set", "events=a.csv,b.csv"], "a list with commas is not supported"),
     ],
 )
