@@ -529,7 +529,7 @@ def test_a_search_is_submitted_with_its_trials(cluster: Cluster) -> None:
             "the trials of gs://shop/tune, which is in an object store, need a database to share",
         ),
         (["--search", "model.dims=8..16"], "Unknown setting `model.dims`; did you mean `model.dim`?"),
-        (["--nodes", "2"], "a trial trains on one machine"),
+        (["--nodes", "2"], "tune trains each trial on one machine, got 2 machines; remove --nodes"),
     ],
 )
 def test_a_search_that_cannot_run_is_refused(flags: list[str], message: str, cluster: Cluster) -> None:

@@ -87,14 +87,14 @@ def test_a_run_without_its_record_resumes_only_with_its_own_settings(dataset: Da
     path = Path(RunLayout(str(tmp_path)).run)
     record = path.read_text()
     path.unlink()
-    with pytest.raises(ValueError, match=r"run.json is missing or was replaced; .* give another --workdir"):
+    with pytest.raises(ValueError, match=r"run.json of that run is missing or was replaced; .* give another --workdir"):
         run(make_config("mf", "seed=5", "optimizer.learning_rate=0.02"), dataset, tmp_path)
     assert not path.exists()
     again = run(make_config("mf", "step_timeout_seconds=60"), dataset, tmp_path)
     assert (again["steps"], again["best_validation"]) == (first["steps"], first["best_validation"])
     assert read_record(str(tmp_path)).dataset_checksum == dataset.checksum
     path.write_text(record.replace('"seed": 0', '"seed": 5'))
-    with pytest.raises(ValueError, match=r"run.json is missing or was replaced"):
+    with pytest.raises(ValueError, match=r"run.json of that run is missing or was replaced"):
         open_trained_run(str(tmp_path))
 
 
