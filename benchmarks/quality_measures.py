@@ -204,7 +204,7 @@ def measure_scorers(
 
 
 def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Compares systems by the means of their metrics.
+    """Compares systems by the mean of each metric.
 
     Args:
       measures: by system, its metrics for each case.

@@ -113,7 +113,7 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
     Args:
       requests: B requests.
-      num_items: I; items with this index or a higher one are skipped.
+      num_items: the number of items, I; items with an index of I or higher are skipped.
       recency: the exponent; with 0, age has no effect.
       is_distinct: whether a repeated item has only the weight of its latest row; otherwise, the weights of its rows add
         up.

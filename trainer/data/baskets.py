@@ -46,7 +46,7 @@ def baskets_of(
 
     Args:
       rows: whole timelines, one after the other; the rows of a timeline are in order of time.
-      num_items: I; rows with an item index of I or higher are skipped.
+      num_items: the number of items, I; rows with an item index of I or higher are skipped.
       is_entry: [N] bool, whether a row is used; None: all rows are used.
       max_items: maximum number of distinct items per timeline; the items with the latest events are kept. None: all.
     """
@@ -74,7 +74,7 @@ def _latest_distinct(
     Args:
       timeline: [N] index of each row's timeline; the rows of a timeline are in order of time.
       item: [N] item of each row.
-      num_items: I.
+      num_items: the number of items, I.
       max_items: maximum number of rows per timeline; None: no maximum.
     """
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)

@@ -79,7 +79,7 @@ def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
 
     Args:
       timestamp_ms: time of each case, in any order.
-      num_items: I.
+      num_items: the number of items, I.
 
     Returns:
       The moments, int64, ascending.

@@ -17,7 +17,7 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
 
     Args:
       rows: [n] numbers of rows.
-      dim: D.
+      dim: the number of entries of a row, D.
       name: name of the table.
       seed: seed of the run.
       stddev: standard deviation of the values.

@@ -63,7 +63,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
     Args:
       candidates: the candidates of the cases.
-      num_parts: P.
+      num_parts: the number of parts, P.
       half_life: index into `HALF_LIVES` of the half-life of the trend.
       has_returns: whether the ranking has return features.
     """
@@ -86,7 +86,7 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
     Args:
       candidates: the candidates of the cases.
-      num_parts: P.
+      num_parts: the number of parts, P.
       has_returns: whether the ranking has return features.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
@@ -153,9 +153,9 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case with the trend of the half-life `HALF_LIVES[half_life]`.
+        """[V]: NDCG@20 of each case if the trend with half-life `HALF_LIVES[half_life]` replaces the one in the blend.
 
-        The weight of this trend is the best value of the grid. The state does not change.
+        Its weight is the value of the grid that ranks best. The blend itself does not change.
         """
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]

@@ -44,7 +44,7 @@ class NeighbourRows(NamedTuple):
 
         Args:
           weights: [n, I] with at most N entries per row; each row is sorted by column.
-          num_neighbours: N.
+          num_neighbours: the number of neighbours, N.
           total_weight: [n], see the field.
         """
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
@@ -159,7 +159,7 @@ class NeighbourInference(tf.Module):
           query: [E] query of each entry.
           item: [E] item of each entry.
           factor: [E] weight of each entry.
-          num_queries: B.
+          num_queries: the number of queries, B.
         """
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices

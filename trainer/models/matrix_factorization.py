@@ -248,7 +248,7 @@ class MatrixFactorizationInference(tf.Module):
           config: settings of the model.
           num_visitors: number of visitors in the vocabulary.
           visitor_rows: number of rows of the visitor table with buckets, at least `num_visitors`.
-          num_items: I, the number of items in the vocabulary.
+          num_items: the number of items in the vocabulary, I.
           item_rows: number of rows of the item table with buckets, at least I.
           item_counts: [I] number of training events of each item. Unknown visitors get the items ranked by this number.
             Items without training events and unknown items get a zero vector and the lowest bias. None: every row was

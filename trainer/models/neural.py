@@ -122,7 +122,7 @@ class NeuralInference(tf.Module):
           config: settings of the model.
           visitor_rows: number of rows of the visitor table, with the out-of-vocabulary buckets.
           item_rows: number of rows of the item table, with the out-of-vocabulary buckets.
-          num_items: I.
+          num_items: the number of items in the vocabulary.
         """
         super().__init__(name="neural")
         self._dim = config.dim

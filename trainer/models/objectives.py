@@ -196,7 +196,7 @@ class Candidates(NamedTuple):
 
         Args:
           rows: [bJ, W] rows of the item table, for the items that `entries` returns for this replica's rows.
-          history_length: H.
+          history_length: the number of history entries, H.
 
         Returns:
           The rows of the histories [b, H, W], and the rows of the positives [b, W]; the latter are None if the

@@ -176,7 +176,7 @@ class RerankedTowers(tf.Module):
 
         Args:
           towers: the towers.
-          num_items: I.
+          num_items: the number of items, I.
         """
         super().__init__(name="reranked_towers")
         self._towers, self._num_items = towers, num_items

@@ -106,7 +106,7 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
       model: the model with the weights of the checkpoint of `step`.
       workdir: directory of the run.
       step: step of the checkpoint.
-      num_items: I.
+      num_items: the number of items, I.
 
     Returns:
       `model` with the second stage. Without a second stage, or if it does not improve the ranking: `model` itself. If

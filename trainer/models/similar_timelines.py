@@ -57,7 +57,7 @@ class TimelineLists(tf.Module):
 
         Args:
           config: settings of the session kNN.
-          num_items: I.
+          num_items: the number of items, I.
           num_timelines: maximum number of timelines.
           num_entries: maximum number of (timeline, item) pairs.
         """
@@ -97,7 +97,7 @@ class TimelineLists(tf.Module):
 
         Args:
           entries: the history entries of all queries, with weights.
-          num_queries: B.
+          num_queries: the number of queries, B.
 
         Returns:
           [B, I] float32 scores; 0 for items in none of these timelines.
@@ -144,7 +144,7 @@ class TimelineLists(tf.Module):
         Args:
           pair: [P] int64 (query, timeline) pairs, encoded as query × `num_timelines` + timeline. Pairs may repeat.
           weight: [P] weights of the history entries; the weights of equal pairs are added up.
-          num_queries: B.
+          num_queries: the number of queries, B.
         """
         sums = tf.math.unsorted_segment_sum(weight, pair, num_queries * self._num_timelines)
         weights = tf.reshape(sums, [-1, self._num_timelines])

@@ -75,7 +75,7 @@ def walk_rows(
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       powers: the powers in the formula of W_ij.
-      num_neighbours: N.
+      num_neighbours: the number of neighbours, N.
       items: indices of the items whose neighbours are computed.
 
     Yields:
@@ -107,7 +107,7 @@ def count_walk(
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       powers: the powers in the formula of W_ij.
-      num_neighbours: N.
+      num_neighbours: the number of neighbours, N.
       on_block: called after each block of items, for example to show the progress.
     """
     parts = []

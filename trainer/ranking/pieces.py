@@ -34,7 +34,7 @@ def visitors_at_once(scorer: Scorer, num_items: int) -> int:
 
     Args:
       scorer: the model.
-      num_items: I.
+      num_items: the number of items, I.
     """
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
@@ -56,7 +56,7 @@ def best_items(
       scorer: the model.
       queries: B queries.
       k: K, at most I.
-      num_items: I.
+      num_items: the number of items, I.
       is_seen_hidden: whether to exclude the items of each query's history.
       is_offered: [I] bool: whether each item may be recommended; None: all items.
 

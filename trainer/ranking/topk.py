@@ -162,7 +162,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
     Args:
       scores: [B, I].
-      k: K.
+      k: the length of a list, K.
       above: [B, 1] a limit for each row: of the K best items, only those with a score above the limit are needed. The
         result is smaller then. None: all K are needed.
 
@@ -208,7 +208,7 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
     """Returns the largest B, from 1 to _MAX_CHUNK, for which scores [B, I] float32 take at most `scores_bytes`.
 
     Args:
-      num_items: I.
+      num_items: the number of items, I.
       scores_bytes: memory for the scores. None: a size that is fast on the device.
     """
     if scores_bytes is None:

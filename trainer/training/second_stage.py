@@ -201,7 +201,7 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 
     Args:
       rows: the training events, by timeline.
-      num_items: I.
+      num_items: the number of items, I.
     """
     known = rows[rows.item < num_items]
     start = np.quantile(rows.timestamp_ms, 1 - _RECENT_SHARE)
