@@ -251,6 +251,8 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
         return hint(**decoded)
     except SettingError as error:
         raise SettingError(prefix + error.setting, error.problem) from error
+    except ValueError as error:  # about several settings of the group
+        raise ValueError(f"{prefix.removesuffix('.')}: {error}" if prefix else str(error)) from error
 
 
 def _is_required(field: dataclasses.Field) -> bool:

@@ -156,7 +156,7 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     if not joined:
         raise ValueError(
             "no training event is about an item that the item properties or the item table describe: the events have "
-            f"{ids}; use the same ids in both, or prepare without items"
+            f"{ids}; use the same ids in both, or leave out the item properties or item table"
         )
     log.warning(
         "only %.1f%% of the training events are about items that the item properties or the item table describe, so "

@@ -59,7 +59,8 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     if found:
         formats = " or ".join(f"`{option.format or option.unit}`" for option in found)
         raise ValueError(
-            f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format"
+            f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format "
+            "to the right one"
         )
     raise ValueError(
         f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "

@@ -60,7 +60,7 @@ FOREIGN = {
     ("k8s/README.md", "curl"): "needs a model server",
 }
 PREPARE = "cartwheel prepare --events E --output D"
-MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE_TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 MARKERS = {
     marker.partition(":")[0]

@@ -158,7 +158,14 @@ class _Ownership:
             remove_record(self._record, self.owner.token, short_patience())
         except OSError as error:  # another process waits until the heartbeat is stale
             _left_records().add(self.owner.token)
-            log.warning("the record of this process as the owner of %s could not be removed: %s", self._uri, error)
+            log.warning(
+                "%s, which records this process as the owner of %s, could not be removed: %s; nothing needs to be done: the "
+                "next command waits up to %g s for this process, then takes over",
+                self._record,
+                self._uri,
+                error,
+                owner_record.STALE_SECONDS,
+            )
 
     def _beat_until_released(self) -> None:
         has_failed = False

@@ -38,7 +38,9 @@ class _Bars:
     def advance(self, amount: int) -> None:
         """Advances the current bar, and opens the next one when the current bar is full."""
         if self.is_stopped:
-            raise InterruptedError("cancelled, because another part of the job has stopped")
+            raise InterruptedError(
+                "this part of the job was cancelled, because another part failed or was interrupted; see its message"
+            )
         with self._lock:
             self._bar.update(amount)
             if self._remaining and self._bar.n >= self._total:

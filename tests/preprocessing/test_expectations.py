@@ -123,6 +123,11 @@ def test_prices_outside_the_baselines_range_are_counted():
     assert checks["prices"].distance == 0
 
 
+def test_an_error_about_several_settings_of_a_group_names_the_group():
+    with pytest.raises(ValueError, match=r"^split: give both --validation-from and --test-from, or neither$"):
+        apply_settings(PrepareConfig(events="a.csv"), ["split.validation_from_ms=5"])
+
+
 def test_a_negative_limit_is_an_error_that_names_its_setting():
     with pytest.raises(ValueError, match=r"expectations\.prices\.warn must be at least 0, or none, got -0\.1"):
         apply_settings(PrepareConfig(events="a.csv"), ["expectations.prices.warn=-0.1"])

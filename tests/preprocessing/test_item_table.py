@@ -185,7 +185,7 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     assert "only 40.0% of the training events are about items that" in caplog.text
     assert "have item ids such as `c`, but the described items have ids such as `a`, `b`" in caplog.text
     with pytest.raises(
-        ValueError, match=r"no training event is about .*use the same ids in both, or prepare without items"
+        ValueError, match=r"no training event is about .*use the same ids in both, or leave out the item"
     ):
         check_join(counts(c=1), items)
 

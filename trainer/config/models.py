@@ -205,8 +205,8 @@ class TowersConfig(BaseModelConfig):
         """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
-                f"model.kind={self.kind} cannot be trained with loss.kind={loss.kind}, because it ranks items and does "
-                "not predict event weights; use loss.kind=sampled_softmax"
+                f"model.kind={self.kind} cannot be trained with loss.kind={loss.kind}, because this model ranks "
+                "items and does not predict event weights; use loss.kind=sampled_softmax"
             )
         super().check_loss(loss)
 
@@ -265,8 +265,8 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
-                f"model.kind={self.kind} cannot be used with loss.kind={loss.kind}, because it ranks items and does "
-                "not predict event weights; use loss.kind=sampled_softmax"
+                f"model.kind={self.kind} cannot be used with loss.kind={loss.kind}, because this model ranks items "
+                "and does not predict event weights; use loss.kind=sampled_softmax"
             )
         super().check_loss(loss)
 

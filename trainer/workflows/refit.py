@@ -175,7 +175,8 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
         log.warning(
-            "%s has no validation of its checkpoint at step %d; the refit trains to the epoch of this checkpoint: %d",
+            "%s was not validated at its checkpoint of step %d, so it is not known which epoch was best; the refit "
+            "trains for %d epochs, as many as this checkpoint",
             run,
             step,
             epochs,

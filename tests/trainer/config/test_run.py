@@ -158,7 +158,9 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
 
 @pytest.mark.parametrize("preset", ["walk", "session_knn", "ease"])
 def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be used with loss\.kind=squared_error, because it ranks items"):
+    with pytest.raises(
+        ValueError, match=r"cannot be used with loss\.kind=squared_error, because this model ranks items"
+    ):
         dataclasses.replace(PRESETS[preset], loss=SquaredErrorConfig())
 
 
