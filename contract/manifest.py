@@ -14,6 +14,8 @@ from common.storage.paths import join
 from contract.layout import DatasetLayout
 from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
+_READ_BYTES = 8 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
@@ -116,7 +118,7 @@ def read_manifest(root: str) -> Manifest:
 
 
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
-    """Checks the SHA-256 of every listed file.
+    """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
     Timeline shards in a store that TensorFlow cannot read are only checked for existence. `shards.read_blocks` verifies
     each of these shards after fetching it.
@@ -127,7 +129,8 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
       on_file: function that is called after each verification of a file's checksum.
 
     Raises:
-      ContractError: a file is missing or differs; the message names the first such file.
+      ContractError: a file is missing or differs, or a vocabulary has another size; the message names the first such
+        file.
     """
     verified_later = set()
     if not storage.is_served_by_tensorflow(root):
@@ -147,6 +150,22 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
                 "prepare the dataset again"
             )
         on_file()
+    for vocabulary, info in manifest.vocabularies.items():
+        _check_size(join(root, _vocabulary_file(vocabulary)), info.size)
+
+
+def _check_size(path: str, expected: int) -> None:
+    """Checks the number of lines of a vocabulary, because embedding tables have as many rows.
+
+    Raises:
+      ContractError: the vocabulary has another number of ids than the manifest.
+    """
+    with storage.open_binary(path) as file:
+        found = sum(piece.count(b"\n") for piece in iter(lambda: file.read(_READ_BYTES), b""))
+    if found != expected:
+        raise ContractError(
+            f"{path} has {found:,} ids, but the manifest expects {expected:,}; prepare the dataset again"
+        )
 
 
 def dataset_checksum(root: str) -> str:
@@ -161,7 +180,7 @@ def dataset_checksum(root: str) -> str:
 
 
 def _check_values(manifest: Manifest) -> None:
-    """Checks the numbers and file names in a manifest, because another program may have written it.
+    """Checks the numbers, file names and texts in a manifest, because another program may have written it.
 
     Raises:
       ValueError: a value is invalid; the message names the first invalid value.
@@ -175,11 +194,44 @@ def _check_values(manifest: Manifest) -> None:
         cut = getattr(manifest, key)
         if cut is not None and type(cut) is not int:
             raise ValueError(f"{key} must be a whole number of milliseconds, got {cut}")
-    if Split.TRAIN not in manifest.splits:
-        raise ValueError("the train split is missing")
-    for name in [*manifest.files, *(name for split in manifest.splits.values() for name in split.files)]:
+    kinds, weights = manifest.event_kinds, manifest.event_weights
+    if not kinds or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError(f"event_kinds must be texts, got {kinds}")
+    if weights is not None and len(weights) != len(kinds):
+        raise ValueError(f"event_weights must have a number for each of {kinds}, got {weights}")
+    if not isinstance(manifest.config, dict):
+        raise ValueError(f"config must have settings by name, got {manifest.config}")
+    _check_files(manifest)
+
+
+def _check_files(manifest: Manifest) -> None:
+    """Checks the files of a manifest, and the counts of the splits against each other.
+
+    Raises:
+      ValueError: a name or a count is invalid; the message names the first.
+    """
+    for name, checksum in manifest.files.items():
         if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise ValueError(f"the file {name!r} is not below the dataset's root")
+        if not isinstance(checksum, str):
+            raise ValueError(f"the checksum of {name} must be text, got {checksum}")
+    if Split.TRAIN not in manifest.splits:
+        raise ValueError("the train split is missing")
+    for split, info in manifest.splits.items():
+        has_blocks = info.blocks > 0 or info.rows == 0
+        if not (has_blocks and info.blocks <= info.visitors <= info.rows and info.target_rows <= info.rows):
+            raise ValueError(f"the numbers of the {split} split contradict each other: {info}")
+    vocabularies = [_vocabulary_file(name) for name in Vocabulary if name in manifest.vocabularies]
+    if len(vocabularies) < len(Vocabulary):
+        raise ValueError(f"a vocabulary is missing; there are {', '.join(manifest.vocabularies) or 'none'}")
+    for name in [*vocabularies, *(name for info in manifest.splits.values() for name in info.files)]:
+        if name not in manifest.files:
+            raise ValueError(f"the file {name!r} has no checksum")
+
+
+def _vocabulary_file(name: Vocabulary) -> str:
+    """Returns the path of a vocabulary, relative to the dataset's root."""
+    return f"vocabulary/{name}.txt"
 
 
 def _from_json(raw: dict[str, Any]) -> Manifest:

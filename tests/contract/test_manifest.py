@@ -27,16 +27,20 @@ from contract.schema import Split, SplitMethod, Vocabulary
 @pytest.fixture
 def root(tmp_path) -> str:
     (tmp_path / "statistics.json").write_text("{}")
+    (tmp_path / "timelines").mkdir()
+    (tmp_path / "timelines" / "a").write_bytes(b"rows")
+    for name in Vocabulary:
+        storage.write_bytes(DatasetLayout(str(tmp_path)).vocabulary(name), b"x\ny\nz\n")
     manifest = Manifest(
         event_kinds=("view", "like", "buy"),
         event_weights=(0.5, 1.0, 2.0),
         split_method=SplitMethod.TIME,
         validation_from_ms=5,
         test_from_ms=9,
-        vocabularies={Vocabulary.ITEMS: VocabularyInfo(size=3, oov_buckets=2)},
-        splits={Split.TRAIN: SplitInfo(rows=4, target_rows=4, visitors=2, blocks=1, files=("timelines/a",))},
+        vocabularies={name: VocabularyInfo(size=3, oov_buckets=2) for name in Vocabulary},
+        splits=train_split(),
         config={"events": "*.csv"},
-        files={"statistics.json": storage.sha256(str(tmp_path / "statistics.json"))},
+        files={name: storage.sha256(f"{tmp_path}/{name}") for name in storage.list_files(str(tmp_path))},
     )
     write_manifest(manifest, str(tmp_path))
     return str(tmp_path)
@@ -64,6 +68,13 @@ def test_a_changed_file_is_named(root):
         verify_files(read_manifest(root), root)
 
 
+def test_a_vocabulary_of_another_size_is_named(root):
+    manifest = read_manifest(root)
+    sizes = dict(manifest.vocabularies) | {Vocabulary.VISITORS: VocabularyInfo(size=2, oov_buckets=2)}
+    with pytest.raises(ContractError, match=r"visitors.txt has 3 ids, but the manifest expects 2; prepare"):
+        verify_files(dataclasses.replace(manifest, vocabularies=sizes), root)
+
+
 def test_a_missing_file_is_named(root, tmp_path):
     (tmp_path / "statistics.json").unlink()
     with pytest.raises(ContractError, match=r"statistics.json is missing"):
@@ -73,7 +84,7 @@ def test_a_missing_file_is_named(root, tmp_path):
 def test_a_shard_that_is_not_fetched_is_verified_up_front(root):
     """TensorFlow opens ram:// itself, as it does gs://. Shards on memory:// are verified when they are fetched."""
     shard = {"timelines/a": hashlib.sha256(b"whole").hexdigest()}
-    manifest = dataclasses.replace(read_manifest(root), files=shard)
+    manifest = dataclasses.replace(read_manifest(root), files=shard, vocabularies={})
     tf.io.gfile.makedirs("ram://verified/timelines")  # without it ram:// lists nothing
     for store in ("memory://verified", "ram://verified"):
         storage.write_bytes(f"{store}/timelines/a", b"other")
@@ -118,14 +129,32 @@ def test_any_flipped_bit_is_refused_or_harmless(root, data):
         storage.write_bytes(path, whole)
 
 
+def train_split(**change) -> dict[Split, SplitInfo]:
+    plausible = {"rows": 4, "target_rows": 4, "visitors": 2, "blocks": 1, "files": ("timelines/a",)}
+    return {Split.TRAIN: SplitInfo(**plausible | change)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"splits": {Split.TRAIN: SplitInfo(rows=-1, target_rows=4, visitors=2, blocks=1, files=())}}, "train.rows"),
-        ({"splits": {Split.TRAIN: SplitInfo(rows=1e30, target_rows=4, visitors=2, blocks=1, files=())}}, "1e"),
+        ({"splits": train_split(rows=-1)}, "train.rows must be a whole number of at least 0, got -1"),
+        ({"splits": train_split(rows=1e30)}, "train.rows must be a whole number of at least 0, got 1e"),
+        ({"splits": train_split(blocks=0)}, "the numbers of the train split contradict each other"),
+        ({"splits": train_split(target_rows=5)}, "contradict each other"),
+        ({"splits": train_split(files=("timelines/b",))}, "the file 'timelines/b' has no checksum"),
         ({"splits": {}}, "the train split is missing"),
+        (
+            {"vocabularies": {Vocabulary.ITEMS: VocabularyInfo(size=3, oov_buckets=2)}},
+            "a vocabulary is missing; .* items",
+        ),
         ({"files": {"../outside": "0"}}, "'../outside' is not below the dataset's root"),
+        ({"files": {"timelines/a": 7}}, "the checksum of timelines/a must be text, got 7"),
+        ({"validation_from_ms": 0.5}, "validation_from_ms must be a whole number"),
+        ({"event_kinds": ()}, "event_kinds must be texts"),
+        ({"event_weights": (1.0,)}, "event_weights must have a number for each"),
+        ({"config": ["events"]}, "config must have settings by name"),
     ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
 def test_a_sealed_manifest_with_an_impossible_value_is_refused(root, change, message):
     write_manifest(dataclasses.replace(read_manifest(root), **change), root)

@@ -18,6 +18,7 @@ Shapes: D columns of a table.
 import io
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -331,9 +332,10 @@ def read_validations(workdir: str) -> Validations:
         path, "remove it to continue without earlier validation metrics; the last checkpoint is then the best"
     ):
         fields = json.loads(content)
-        return Validations(
-            **{**fields, "values": {int(step): float(value) for step, value in fields["values"].items()}}
-        )
+        values = {int(step): float(value) for step, value in fields["values"].items()}
+        if not all(map(math.isfinite, values.values())):
+            raise ValueError("a metric is not finite")
+        return Validations(**{**fields, "values": values})
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
@@ -467,14 +469,40 @@ def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], 
         return f"{os.path.basename(error.filename or str(error))} is missing"
     except IsADirectoryError as error:
         return f"{os.path.basename(error.filename or str(error))} is a directory"
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"{STATE} is damaged ({error})"
     return None
 
 
 def _read_state(folder: str) -> CheckpointMetadata:
     values = decode_sealed(storage.read_bytes(join(folder, STATE)))
-    return CheckpointMetadata(**{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}})
+    metadata = CheckpointMetadata(
+        **{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}}
+    )
+    _check_metadata(metadata, checkpoint_step(os.path.basename(folder)))
+    return metadata
+
+
+def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
+    """Checks the values in the metadata of the checkpoint of `step`, because another program may have written them.
+
+    Raises:
+      ValueError: a value is invalid; the message names the first.
+    """
+    for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
+        value = getattr(metadata, key)
+        if type(value) is not int or value < least:
+            raise ValueError(f"{key} must be a whole number of at least {least}, got {value}")
+    if metadata.step != step:
+        raise ValueError(f"it describes step {metadata.step}")
+    for name, shape in metadata.arrays.items():
+        if len(shape) != 2 or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"the shape of {name} must be [rows, columns], got {shape}")
+    count = metadata.replicas
+    has_right_number = len(metadata.files) == 1 + count * len(metadata.arrays)
+    shards = (shard_name(name, replica, count, ".npy") for name in metadata.arrays for replica in range(count))
+    if not (has_right_number and all(name in metadata.files for name in (DENSE, *shards))):
+        raise ValueError("its files are not those of its arrays")
 
 
 def _skip_header(file: BinaryIO) -> None:

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.sealed_json import decode_sealed, encode_sealed
 from trainer.config.optimizers import AdamConfig
 from trainer.distributed import embeddings
 from trainer.distributed.embeddings import ShardedTable
@@ -156,6 +158,34 @@ def test_any_damaged_byte_of_the_metadata_skips_the_checkpoint_or_is_harmless(
         state.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 4},
+        {"epoch": -1},
+        {"step_in_epoch": 0.5},
+        {"replicas": 0},
+        {"replicas": 2},
+        {"arrays": []},
+        {"arrays": {"item.values": [5]}},
+        {"arrays": {"item.values": [5, -3]}},
+        {"files": {"../dense.npz": ""}},
+    ],
+    ids=str,
+)
+def test_sealed_metadata_with_an_impossible_value_is_skipped(
+    two_checkpoints: str, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = Path(RunLayout(two_checkpoints).checkpoint(8), "state.json")
+    whole = state.read_bytes()
+    state.write_bytes(encode_sealed(decode_sealed(whole) | change))
+    try:
+        assert checkpoint.last_step(two_checkpoints) == 4
+    finally:
+        state.write_bytes(whole)
+    assert "state.json is damaged" in caplog.text
+
+
 def test_an_unfinished_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     save(workdir, 4)
@@ -176,7 +206,9 @@ def test_a_second_checkpoint_of_a_step_replaces_the_first(tmp_path: Path) -> Non
     assert len(list(Path(RunLayout(workdir).checkpoint(4)).glob("visitor.values*"))) == 1
 
 
-@pytest.mark.parametrize("content", ["", '{"metric": "m"', "[]", '{"metric": "m", "values": {"4": "x"}}'])
+@pytest.mark.parametrize(
+    "content", ["", '{"metric": "m"', "[]", '{"metric": "m", "values": {"4": "x"}}', '{"values": {"4": NaN}}']
+)
 def test_damaged_validations_are_refused_by_name(tmp_path: Path, content: str) -> None:
     path = Path(RunLayout(str(tmp_path)).checkpoints) / "validations.json"
     path.parent.mkdir()
