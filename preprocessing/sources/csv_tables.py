@@ -14,6 +14,8 @@ from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import DAMAGE, open_text
 
+_BLOCK_BYTES = 8 << 20
+
 
 class CsvTableSource(CsvFiles):
     """Reads CSV files that may have line breaks in quoted fields, such as item tables.
@@ -57,6 +59,11 @@ class CsvTableSource(CsvFiles):
                 f"item_table.format.encoding={other}"
             ) from error
         except DAMAGE as error:
+            if "straddling object" in str(error):
+                raise ValueError(
+                    f"{part.path} has a row of more than {_BLOCK_BYTES >> 20} MiB after row {first}; add the quote or "
+                    "the line feed that it lacks"
+                ) from error
             if "Empty CSV file" not in str(error):
                 raise ValueError(
                     f"{part.path} cannot be read after row {first}: {error}; correct the rows after row {first}, or "
@@ -72,7 +79,7 @@ class CsvTableSource(CsvFiles):
             file.read(part.begin)
             reader = pa_csv.open_csv(
                 pa.PythonFile(file, mode="r"),
-                pa_csv.ReadOptions(column_names=self.header, use_threads=False, block_size=8 << 20),
+                pa_csv.ReadOptions(column_names=self.header, use_threads=False, block_size=_BLOCK_BYTES),
                 pa_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True, invalid_row_handler=skip),
                 pa_csv.ConvertOptions(
                     column_types={name: pa.string() for name in self.columns},

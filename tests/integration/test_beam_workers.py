@@ -129,7 +129,9 @@ def workers(worker_python: Path, store: ObjectStore, tmp_path_factory: pytest.Te
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     # by default, the allocators keep a varying part of the freed memory, which would blur the measurement
     allocators = {"MALLOC_MMAP_THRESHOLD_": "131072", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    environment = os.environ | store.environment() | allocators | {"PATH": path}
+    # neither hash seed nor time zone of a worker may change a byte
+    others = {"PATH": path, "PYTHONHASHSEED": "1", "TZ": "Pacific/Chatham"}
+    environment = os.environ | store.environment() | allocators | others
     modules = {
         "apache_beam.runners.portability.local_job_service_main": f"--port={started.job_port}",
         "apache_beam.runners.worker.worker_pool_main": f"--service_port={started.pool_port}",

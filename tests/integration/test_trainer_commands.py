@@ -3,10 +3,14 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from preprocessing.config import PrepareConfig
+from preprocessing.pipeline import prepare
 from tests.planted import SECRET, VARIABLES, files_with_the_secret
+from tests.preprocessing.shop import HEADER, event, write_lines
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.warm_python import start_python
 
@@ -62,3 +66,23 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     colours = [int(row["visitor_id"][1:]) % 2 == int(item["item_id"][1:]) % 2 for row in rows for item in row["items"]]
     assert sum(colours) / len(colours) > 0.9
     assert files_with_the_secret(tmp_path) == []
+
+
+def test_a_shop_with_one_item_passes_through_all_commands(tmp_path):
+    data, run, output = (str(tmp_path / name) for name in ("dataset", "run", "export"))
+    lines = [event(day, f"v{number}", "only") for day in range(20) for number in range(4)]
+    events = write_lines(tmp_path / "events.csv", HEADER, *lines)
+    prepare(PrepareConfig(events=events), data)
+    settings = ["--set", "epochs=2", "input.batch_size=16", "model.dim=4", "blend=false"]
+    run_trainer("train", "--preset", "mf", "--data", data, "--workdir", run, *settings)
+    result = json.loads(run_trainer("evaluate", "--workdir", run, "--json")[0])
+    following = result["protocols"]["next_item"]["rankings"]["seen_shown"]["mf"]
+    assert following["recall@20"]["value"] == 1, "there is no other item to recommend"
+    assert json.loads(run_trainer("export", "--workdir", run, "--output", output, "--json")[0])["items"] == 1
+    visitors = write_lines(tmp_path / "visitors", "v0", "new")
+    lists = ["recommend", "--workdir", run, "--output", str(tmp_path / "lists"), "--k", "1", "--visitors", visitors]
+    (path,) = json.loads(run_trainer(*lists, "--json")[0])["files"]["jsonl"]
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    found = {row["visitor_id"]: [item["item_id"] for item in row["items"]] for row in rows}
+    assert found == {"v0": [], "new": ["only"]}, "v0 has seen the only item"
+    run_trainer("report", "--workdir", run)

@@ -11,6 +11,7 @@ from preprocessing.catalogue import (
     category_paths,
     choose_properties,
     count_category_events,
+    describe_partition,
     merge_properties,
     parse_properties,
 )
@@ -174,6 +175,16 @@ def test_items_get_typed_properties_and_words_and_items_without_properties_are_k
     # z is known from its properties only; its category is not in the tree, its availability and price are invalid
     assert (z["item_index"], z["category_path"], z["is_available"], z["price"]) == (-1, ["99"], None, None)
     assert (z["event_counts"], z["first_seen_ms"]) == ([0, 0], None)
+
+
+def test_only_a_tree_can_lack_a_category():
+    rows = pa.chunked_array([["10", None, "99", "10"]])
+    columns = {"category_id": rows, "item_index": [0, 1, 2, -1], "title": ["a", None, None, None]}
+    columns |= {"price": [1.0, None, None, None], "is_available": [True, None, False, None]}
+    catalogued = pa.table(columns | {"first_seen_ms": pa.array([T, None, T, None])})
+    for tree, outside in ((build_tree([], []), 0), (build_tree(["10"], [""]), 1)):
+        found = describe_partition(catalogued, None, PropertyConfig(), tree)
+        assert (found["with_category"], found["with_category_outside_tree"]) == (3, outside)
 
 
 def test_all_events_of_the_items_of_a_category_are_counted():

@@ -129,6 +129,15 @@ def test_an_error_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplog, er
     assert not record.exc_info
 
 
+def test_a_full_disk_of_a_worker_is_named(monkeypatch, caplog, tmp_path):
+    def prepare(*_, **__):
+        raise RuntimeError(f"OSError: [Errno 28] No space left on device: '{tmp_path}/part' [while running 'Read']")
+
+    monkeypatch.setattr(pipeline, "prepare", prepare)
+    assert cli.main(["prepare", "--events", "events.csv", "--output", str(tmp_path / "d")]) == 1
+    assert f"No space left on device: '{tmp_path}/part'; the disk of {tmp_path}/part now has" in caplog.text
+
+
 @pytest.mark.parametrize(("error", "status"), [(InUseError, 73), (OwnershipLostError, 75)])
 def test_another_owner_of_the_output_has_its_own_status(monkeypatch, error, status):
     def prepare(*_, **__):

@@ -129,6 +129,14 @@ def test_a_damaged_table_is_an_error_with_its_path(tmp_path):
         list(read_batches(parts))
 
 
+def test_a_row_has_a_limit(tmp_path):
+    """An unpaired quote makes the rest of the file one field."""
+    (tmp_path / "items.csv").write_bytes(b'id,name\n1,Cup\n2,"' + b"x" * (17 << 20))
+    parts, _ = open_files(str(tmp_path / "items.csv"), CONFIG.format, ["id"], has_line_breaks=True)
+    with pytest.raises(ValueError, match=r"items.csv has a row of more than 8 MiB after row \d; add the quote"):
+        list(read_batches(parts))
+
+
 @pytest.mark.parametrize("row", [b"2,M\xfcg", b"2\xfc"])
 def test_a_table_that_is_not_utf8_is_an_error_that_asks_for_its_encoding(tmp_path, row):
     (tmp_path / "items.csv").write_bytes(b"id,name\n1,Cup\n" + row + b"\n")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_identified_timelines, read_timelines
 from preprocessing.beam.job import parse_beam_options
-from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
+from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig, VocabularyConfig
 from preprocessing.pipeline import prepare
 from preprocessing.sources import rejects
 from preprocessing.transform import load_transform
@@ -185,7 +187,18 @@ def test_the_statistics_count_the_input(dataset):
     assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
 
-def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset, shop, tmp_path):
+@pytest.fixture
+def far_away() -> Iterator[None]:
+    """Sets the time zone of this process to one whose days and hours differ from those of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Pacific/Chatham")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_away")
+def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads_in_any_time_zone(dataset, shop, tmp_path):
     again = str(tmp_path / "again")
     prepare(
         config_of(shop), again, parse_beam_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"])
@@ -206,6 +219,26 @@ def test_too_many_invalid_rows_fail_the_job_and_nothing_is_published(tmp_path):
     ):
         prepare(config, str(tmp_path / "dataset"))
     assert os.listdir(tmp_path) == ["events.csv"]
+
+
+@pytest.mark.parametrize(
+    ("item", "properties", "message"),
+    [
+        ("0001", PropertyConfig(), "no training event is about an item that the item properties or the item table"),
+        ("i1", PropertyConfig(price="preis"), "properties.price is `preis`, but no item has such a property"),
+    ],
+    ids=["ids", "names"],
+)
+def test_item_properties_that_fit_no_event_or_setting_fail_the_job(tmp_path, item, properties, message):
+    rows = [f"{START_MS},{item},categoryid,1"]
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(20)),
+        item_properties=write_lines(tmp_path / "properties.csv", "timestamp,itemid,property,value", *rows),
+        properties=properties,
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare(config, str(tmp_path / "dataset"))
+    assert sorted(os.listdir(tmp_path)) == ["events.csv", "properties.csv"]
 
 
 def test_invalid_rows_beyond_the_stored_ones_are_counted(tmp_path, monkeypatch):

@@ -206,6 +206,7 @@ class ResourceExhaustedError(Exception):
             ResourceExhaustedError("OOM\nat node"),
             "ResourceExhaustedError: OOM at node; the device ran out of memory",
         ),
+        (ResourceExhaustedError("/tmp/variables; No space left on device"), "; the disk of /tmp"),  # not of memory
         (ModuleNotFoundError("No module named 'tensorflow'"), "pip install '.[trainer]'"),
     ],
 )

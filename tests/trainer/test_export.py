@@ -32,7 +32,7 @@ from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
 from trainer.serving.layout import read_info
 
-ITEMS = [f"item-{index}" for index in range(8)]
+ITEMS = [*(f"item-{index}" for index in range(7)), "item\0-7"]
 
 # imports of this project's packages and of Keras fail: the SavedModel must need only TensorFlow
 CLIENT = """

@@ -78,13 +78,14 @@ def test_quoted_rows_keep_their_position(tmp_path):
     assert table["item"].to_pylist() == ["1", "2", "3"]
 
 
-def test_all_line_ends_a_byte_order_mark_and_other_alphabets_are_read(tmp_path):
-    content = b"\xef\xbb\xbf" + f"{HEADER}\r\n{event(0, 'Ж', '商品-1')}\r\n\r\n\n{event(0, 'b', '2')}".encode()
+def test_all_line_ends_a_byte_order_mark_other_alphabets_and_nul_are_read(tmp_path):
+    first = event(0, "Ж", "商\0品-1")
+    content = b"\xef\xbb\xbf" + f"{HEADER}\r\n{first}\r\n\r\n\n{event(0, 'b', '2')}".encode()
     rows, mapping = read_one_batch(tmp_path / "events.csv", content)
     table, rejected, _ = parse_events(rows, mapping)
     assert not rejected.reasons
     assert table["visitor"].to_pylist() == ["Ж", "b"]
-    assert table["item"].to_pylist() == ["商品-1", "2"]
+    assert table["item"].to_pylist() == ["商\0品-1", "2"]
     assert rows.num_blank == 2
 
 
