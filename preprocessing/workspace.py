@@ -1,9 +1,6 @@
 """Intermediate files, through which one Beam pipeline passes data to the next. They are in the unfinished dataset."""
 
-import enum
-import io
-import pickle
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -11,17 +8,7 @@ import pyarrow as pa
 from common import storage
 from common.storage.paths import join
 from preprocessing.columns import decode_columns, encode_columns
-
-_OWN_PACKAGES = ("contract.", "preprocessing.")
-_OTHER_NAMES = {
-    ("builtins", "frozenset"),
-    ("builtins", "set"),
-    ("collections", "Counter"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-}
-"""Types and functions that results may contain, in addition to records from `_OWN_PACKAGES`."""
+from preprocessing.records import decode_record, encode_record
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ class Workspace:
 
     def result(self, name: str) -> str:
         """File with a result. A pipeline writes it, and the program that started the pipeline reads it."""
-        return join(self.root, f"result-{name}.pickle")
+        return join(self.root, f"result-{name}")
 
 
 def write_table(path: str, table: pa.Table) -> None:
@@ -84,64 +71,24 @@ def read_table(path: str) -> pa.Table:
     return decode_columns(storage.read_bytes(path))
 
 
-def write_result(path: str, result: Any) -> None:
-    """Writes a value as a pickle, for `read_result`."""
-    storage.write_bytes(path, pickle.dumps(result))
+def write_result(path: str, result: Any, kind: Any) -> None:
+    """Writes a value of type `kind`: bytes, or a type of `preprocessing.records`."""
+    storage.write_bytes(path, result if kind is bytes else encode_record(result, kind))
 
 
-def read_result(path: str) -> Any:
-    """Reads a value written by `write_result`.
+def read_result(path: str, kind: Any) -> Any:
+    """Reads a value written by `write_result`. Other programs may be able to write to the workers' bucket.
 
     Raises:
-      ValueError: the file contains a type or function that is not allowed in results.
+      ValueError: the file does not contain a value of type `kind`.
     """
-    return _ResultReader(storage.read_bytes(path), path).load()
-
-
-class _ResultReader(pickle.Unpickler):
-    """Loads a pickle that consists of records, enumerations, arrays, sets, counters and simple values only.
-
-    Other programs may be able to write to the workers' bucket, and an unrestricted pickle can run any code.
-    """
-
-    def __init__(self, content: bytes, path: str) -> None:
-        super().__init__(io.BytesIO(content))
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the class or function that a pickle names. Called by `load`.
-
-        Raises:
-          ValueError: the class or function is not allowed in results.
-        """
-        if (module, name) == ("builtins", "getattr"):
-            return self._member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
-        is_known = (module, name) in _OTHER_NAMES
-        if is_known or (module.startswith(_OWN_PACKAGES) and "." not in name):
-            found = super().find_class(module, name)
-            if is_known or (isinstance(found, type) and _is_record(found)):
-                return found
-        raise ValueError(_describe_foreign(self._path, f"{module}.{name}"))
-
-    def _member(self, kind: Any, name: str) -> enum.Enum:
-        """Returns the member `name` of the enumeration `kind`.
-
-        It replaces `getattr` in pickles, because `getattr` would give a pickle access to any Python function.
-
-        Raises:
-          ValueError: `kind` is not an enumeration, or has no such member.
-        """
-        if isinstance(kind, enum.EnumType) and name in kind.__members__:
-            return kind[name]
-        raise ValueError(_describe_foreign(self._path, f"the attribute {name} of {kind!r}"))
-
-
-def _describe_foreign(path: str, content: str) -> str:
-    return (
-        f"{path} contains {content}, which this job never writes, so another program has written to this file; check "
-        "who can write there, then run the same command again"
-    )
-
-
-def _is_record(kind: type) -> bool:
-    return is_dataclass(kind) or issubclass(kind, tuple | enum.Enum)
+    content = storage.read_bytes(path)
+    if kind is bytes:
+        return content
+    try:
+        return decode_record(content, kind)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), or another program has written to it; check who can write there, then run "
+            "the same command again"
+        ) from error

@@ -252,5 +252,5 @@ def _partitions(pipeline: beam.Pipeline, count: int) -> beam.PCollection:
     return pipeline | "Partitions" >> beam.Create(range(count)) | "Spread" >> beam.Reshuffle()
 
 
-def _concatenate(parts: Iterable[list]) -> list:
+def _concatenate(parts: Iterable[list[stages.WrittenShard]]) -> list[stages.WrittenShard]:
     return [entry for part in parts for entry in part]

@@ -5,7 +5,7 @@ A value is passed through a file, because a Beam pipeline returns no values and 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import apache_beam as beam
 
@@ -22,10 +22,12 @@ class Result(Generic[Value]):
 
     path: str
     """File of the value."""
+    kind: Any
+    """Type of the value, see `write_result`."""
 
     def read(self) -> Value:
         """Reads the value."""
-        return read_result(self.path)
+        return cast(Value, read_result(self.path, self.kind))
 
 
 def merge_result(
@@ -37,13 +39,14 @@ def merge_result(
       work: the workspace that stores the value.
       name: name of the value, unique in the job.
       parts: the collection to merge.
-      merge: an associative and commutative function; it must also accept an empty iterable.
+      merge: an associative and commutative function; it must also accept an empty iterable. Its return annotation is
+        the type of the value.
     """
-    result = Result[Value](work.result(name))
+    result = Result[Value](work.result(name), get_type_hints(merge)["return"])
     # the value of an empty collection; Beam's own default would add five stages
-    write_result(result.path, merge(()))
+    write_result(result.path, merge(()), result.kind)
     merged = parts | f"Merge {name}" >> beam.CombineGlobally(Merge(merge)).without_defaults()
-    _ = merged | f"Write {name}" >> beam.Map(WriteResult(result.path))
+    _ = merged | f"Write {name}" >> beam.Map(WriteResult(result.path, result.kind))
     return result
 
 
@@ -52,9 +55,10 @@ class WriteResult:
     """Writes a value to a file. It is applied to a collection with one element."""
 
     path: str
+    kind: Any
 
     def __call__(self, value: Any) -> None:
-        write_result(self.path, value)
+        write_result(self.path, value, self.kind)
 
 
 class Merge(beam.CombineFn):

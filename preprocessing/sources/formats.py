@@ -265,7 +265,7 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
             f"{path} is a JSON array; convert it to JSON Lines, one object per line, for example with "
             "`jq -c '.[]' FILE`"
         )
-    if b"\0" in start:
+    if b"\0" in start.partition(b"\n")[0]:  # later ones may be part of an id
         raise ValueError(
             f"{path} is not text: it contains NUL bytes (0x00), like UTF-16 without a byte order mark; save it as "
             f"UTF-8, or set its encoding to {_guess_utf16(start)} ({ENCODING_SETTINGS})"

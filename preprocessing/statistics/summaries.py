@@ -143,7 +143,7 @@ class EventStatistics:
     """Number of visitors."""
     visitors_by_kind: np.ndarray
     """[K] number of visitors with at least one event of the kind."""
-    events_per_visitor: Counter
+    events_per_visitor: Counter[int]
     """Number of visitors, by number of events of the visitor."""
     top_visitors: tuple[tuple[tuple[int, str], ...], ...]
     """Rankings of the most active visitors, as pairs (number of events, visitor id). The first ranking counts all
