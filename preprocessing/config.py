@@ -335,7 +335,7 @@ class PrepareConfig:
 def _is_encoding(name: str) -> bool:
     try:
         "".encode(name)
-    except LookupError:
+    except (LookupError, ValueError):  # such as a name with NUL
         return False
     return True
 

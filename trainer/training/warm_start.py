@@ -61,7 +61,9 @@ class _EarlierRun:
         try:
             dataset = open_dataset(self.record.data)
         except ContractError as error:
-            raise ContractError(f"{reason}, but found: {error}; restore it, or remove --warm-start") from error
+            raise ContractError(
+                f"{reason}, which cannot be read ({error}); restore the dataset, or remove --warm-start"
+            ) from error
         if dataset.checksum != self.record.dataset_checksum:
             raise ContractError(
                 f"{reason}, but {self.record.data} contains a different dataset now; restore the original one there, "

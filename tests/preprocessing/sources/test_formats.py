@@ -381,6 +381,7 @@ def test_names_for_another_number_of_columns_are_refused(tmp_path):
             lambda: FormatConfig(encoding="klingon"),
             "encoding must be the name of an encoding, .* got 'klingon'",
         ),
+        (lambda: FormatConfig(encoding="utf\0"), "encoding must be the name of an encoding"),
         (lambda: KindConfig(words=("Kauf",)), "must be WORD=KIND"),
         (
             lambda: KindConfig(words=("Kauf=sale",)),
