@@ -103,10 +103,11 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on the operations of a graph, divided by bottleneck.
+    """Seconds of GPU time for the operations of a graph: a sum for each bottleneck.
 
     An operation has three costs: it moves bytes (`memory`), multiplies matrices (`products`) and is launched
-    (`launches`). It takes as long as the slowest of the three, and its time is added to the field of the slowest one.
+    (`launches`). The operation takes as long as the slowest of the three, its bottleneck. This time is added to the
+    bottleneck's field.
     """
 
     memory: float = 0.0
@@ -120,7 +121,7 @@ class Compute(NamedTuple):
 
 
 def compute_seconds(operations: Sequence[Operation]) -> Compute:
-    """Returns the seconds that a GPU needs to run `operations` in sequence, divided by bottleneck."""
+    """Returns the seconds that a GPU needs to run `operations` in sequence, as a sum for each bottleneck."""
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
         limits = {
@@ -160,7 +161,7 @@ class Traffic(NamedTuple):
     near: float
     """Bytes sent to GPUs of the same machine."""
     far: float
-    """Bytes that the GPU's network card sends to other machines, including those of other GPUs with the same card."""
+    """Bytes that the GPU's network card sends to other machines, including bytes of other GPUs that use the card."""
 
 
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
@@ -239,11 +240,13 @@ def project(
       routing: the traced routing alone; its time is a separate part of the step.
       capacities: for each table, the number of rows in a message.
       layout: machines and their network.
-      input_cpu_ms: CPU milliseconds in which the host reads a global batch, see `measure_input`.
+      input_cpu_ms: CPU milliseconds that the host needs to read a global batch, see `measure_input`.
 
     Returns:
-      `ms` of each part, `gpu_ms` of all parts on the GPU, `step_ms`, `examples_per_second`, and the bottleneck `limit`:
-      "host input" if the host is slower, otherwise the longest part on the GPU.
+      `ms`: milliseconds of each part.
+      `gpu_ms`: milliseconds of all parts on the GPU together.
+      `step_ms`, `examples_per_second`: time of a step, and the resulting speed.
+      `limit`: the bottleneck, which is "host input" if the host is slower, otherwise the longest part on the GPU.
     """
     whole, routes = compute_seconds(step.operations), compute_seconds(routing.operations)
     rest = Compute(*(max(0.0, of_step - of_routes) for of_step, of_routes in zip(whole, routes, strict=True)))

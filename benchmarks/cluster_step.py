@@ -79,7 +79,7 @@ class IdCounts(NamedTuple):
 
 
 def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
-    """Counts the ids that a replica looks up per step, by table. Those of `Candidates.entries` are its own ids."""
+    """Counts the ids that a replica looks up per step, by table. Ids in `Candidates.entries` count as `own`."""
     assert isinstance(config.loss, SampledSoftmaxConfig)
     batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
     own = batch // replicas * (config.history_length + (batch > most))
@@ -91,7 +91,7 @@ def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
 
 
 def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
-    """Yields the ids [n] that each replica looks up: first those of its batch rows, then the shared ones."""
+    """Yields the ids [n] that each replica looks up: first its own ids, then the shared ids."""
     generator = np.random.default_rng(0)
 
     def draw(count: int) -> np.ndarray:
@@ -212,7 +212,8 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
     Args:
       config: a preset, see `make_config`.
       replicas: replicas of one worker, see `first_worker`.
-      received_rows: M. A dimension that is unknown until the step runs is assumed to have this size.
+      received_rows: number of rows that a replica receives for a lookup, M. Every dimension that is unknown until the
+        step runs is assumed to have this size.
     """
     begin = time.process_time()
     model = _training_model(config, replicas)
@@ -371,7 +372,7 @@ def _batch_spec(config: RunConfig) -> Batch:
 def _routing(replicas: Replicas) -> Any:
     """Returns a function that routes the ids [local replicas, n] of each table and finds the rows to update.
 
-    The function returns the sum of all positions and rows, so that TensorFlow does not skip their computation.
+    The function returns a sum over all its results, so that TensorFlow does not skip their computation.
     """
 
     def on_replica(replica: int, *tables: tf.Tensor) -> tf.Tensor:

@@ -57,7 +57,7 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since this object was created, in [0, 1]; None if the share is unknown.
+        """Returns the mean share since this object was created, in [0, 1]; None if the share is unknown.
 
         Child processes that are still running are treated as other programs.
         """
@@ -137,7 +137,7 @@ def _portable(word: str) -> str:
 
 
 def format_reached(reached: float | None) -> str:
-    """Formats a reached value for the table of targets. None, which means that it was never reached, is "never"."""
+    """Formats a reached value for the table of targets. Returns "never" for None: the value was never reached."""
     return "never" if reached is None else f"{reached:.3f}"
 
 

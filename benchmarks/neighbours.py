@@ -62,9 +62,9 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores an item by the sum of the similarities of the nearest timelines that contain the item.
+    """Scores items by the nearest timelines: the training timelines that are most similar to the history.
 
-    The nearest timelines are the training timelines that are most similar to the history.
+    The score of an item is the sum of the similarities of the nearest timelines that contain the item.
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
@@ -88,8 +88,8 @@ class TimelineNeighbours:
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
     """Returns the cosines [I, I] between the columns of `baskets`.
 
-    Each row keeps only its `num_neighbours` largest cosines, including the cosine of the item with itself. Needs memory
-    for the result, 8 bytes per entry, and for one block of rows before the selection.
+    Each row keeps only its `num_neighbours` largest cosines, including the cosine of the item with itself. The cosines
+    are computed in blocks of rows. The memory holds the result (8 bytes per entry) and all cosines of one block.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.

@@ -182,7 +182,7 @@ def _measure_own(
       models: the trained models by preset.
       dataset: the dataset.
       cases: cases by task.
-      files: stored measures; they are not measured again.
+      files: stored measures. A stored measure is not repeated.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
@@ -220,7 +220,7 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
       `best_peers`: see `best_peers`.
       `best_baseline`: name of the baseline with the best NDCG@20.
       `ranking`: see `compare`; the reference is the peer with the best NDCG@20.
-      `difference_from_baseline`: for each system, the difference of its NDCG@20 from that of the best baseline.
+      `difference_from_baseline`: for each system, its NDCG@20 minus the NDCG@20 of the best baseline.
     """
     best = best_peers(measures)
     baseline = max(

@@ -54,7 +54,7 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
     """Compares the NDCG@20 of both implementations, with the same objective and the same number of sweeps.
 
-    `peer` has the settings of the tuned ALS of `implicit`; `equal_settings` derives those of `mf`.
+    `peer` has the settings of `implicit`'s tuned ALS. `equal_settings` derives the settings of `mf` from them.
     """
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them

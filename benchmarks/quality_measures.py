@@ -35,7 +35,7 @@ WITH_TREND = " with trend"
 BY_IDS = " by ids"
 """Suffix in the name of a model that gets the items of a history, but not the kinds and times of its events."""
 BASELINE = "baseline "
-"""Prefix in the name of a baseline that runs' reports contain."""
+"""Prefix in the names of the baselines. The report of a run has the same baselines."""
 _SEED = 0
 
 
@@ -75,7 +75,7 @@ class MeasureFiles:
 
 
 class ByIds:
-    """Passes only the items of a history to a scorer, without the kinds and times, as in requests to an export."""
+    """Hides the kinds and times of events from a scorer, because requests to an export do not contain them."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -97,7 +97,7 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures each family of peers on each task, with its best settings: first without, then with the best trend.
+    """Measures the tuned peer of each family on each task: first alone, then with the best trend.
 
     Skips stored measures.
 
@@ -192,7 +192,7 @@ def measure_scorers(
       names: names of the scorers.
       tasks: cases by task.
       files: stored measures.
-      events: events of all splits, from which the trends at the times of the cases are computed.
+      events: events of all splits. The trends at the times of the cases are computed from these events.
     """
     missing = [(task, name) for task in tasks for name in names if files.find(task, name) is None]
     made = scorers() if missing else {}

@@ -80,7 +80,7 @@ def repeat_cases(cases: Cases) -> Cases:
 class _StoredScorer:
     """Returns stored scores plus the trend at the time of each case.
 
-    `queries.visitor` contains the rows of `scores` [B, I] to return, instead of visitors.
+    `queries.visitor` contains no visitors, but the rows of `scores` [B, I] to return.
     """
 
     def __init__(self, num_items: int) -> None:
@@ -142,10 +142,10 @@ class RankedBlock:
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Ranks by the loaded scores, to which `trend` is added unless it is None.
+        """Ranks the items by the loaded scores, plus the trend unless `trend` is None.
 
         Returns:
-          The values [V] of each metric in `METRICS`, by name; V is the number of cases of the task.
+          By name, the values [V] of each metric in `METRICS`. V is the number of cases of the task.
 
         Raises:
           ValueError: no scores are loaded.

@@ -97,13 +97,13 @@ def shop_figures(folder: Path) -> dict[str, Any]:
 def cold_figures(
     recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the mean recalls of two systems and the `ratio` of their recall@100, with 95% intervals.
+    """Returns the mean recalls of two systems and the `ratio` of their recall@100, each with its 95% interval.
 
     Visitors are resampled for the intervals. The interval of the ratio uses the same resamples for both systems.
 
     Args:
-      recalls: for each system, its recalls [V] by name. The recall@100 of the first system is divided by that of the
-        second.
+      recalls: for each system, its recalls [V] by name. The `ratio` is the recall@100 of the first system divided by
+        the recall@100 of the second.
       timeline: [V] ascending; cases with the same number belong to one visitor.
       is_counted: [V] bool, whether the case is included.
     """

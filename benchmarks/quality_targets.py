@@ -95,7 +95,9 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the target for the metric of `ours` divided by that of the best peer; None if `ours` was not measured.
+    """Builds the target for a ratio: the metric of the system `ours`, divided by the same metric of the best peer.
+
+    Returns None if `ours` was not measured.
 
     Args:
       figures: the figures of the dataset.

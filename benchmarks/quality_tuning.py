@@ -60,7 +60,7 @@ def tune_family(
 
     Returns:
       A dict for each task that the family can do. `grid`: all trials without a trend, in order of time. `trend_grid`:
-      all trials with a trend, which is added to the best peer of `grid`; empty if the family takes no trend.
+      all trials of the best peer of `grid` with a trend; empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}

@@ -38,14 +38,15 @@ def main() -> None:
 
 
 def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
-    """Runs jobs with and without the report, each `rounds` times.
+    """Runs `prepare` with and without its report, each `rounds` times.
 
     Returns:
       The following figures, for wall-clock time (`seconds`) and for CPU time (`cpu_seconds`).
       `without`: seconds of each job without the report.
       `counted`: seconds of each job with the report's statistics, but without drawing the page.
       `drawn`: seconds of drawing each page.
-      `added_by_counting`, `added`: the share that the statistics, or the whole report, add to the median.
+      `added_by_counting`: by what share the statistics increase the median seconds of a job.
+      `added`: by what share the whole report increases the median seconds of a job.
     """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
@@ -80,7 +81,7 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
       which: `with` or `without` the report.
       inputs: paths of the input files, by their names in `PrepareConfig`.
       output: directory of the new dataset.
-      first: directory of a dataset with a report. A job without the report uses its statistics.
+      first: directory of a dataset with a report. A job without the report uses the statistics of this dataset.
 
     Returns:
       Wall-clock and CPU seconds of the job (`prepared`) and, with the report, of drawing its page (`drawn`).
@@ -115,8 +116,8 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 def _skip_counting(described: dict[str, Any]) -> None:
     """Replaces the functions that compute the report's statistics with functions that compute nothing.
 
-    They return the statistics of `described` or empty ones. `described` is the content of another dataset's
-    statistics.json.
+    The new functions return statistics from `described`, or empty statistics. `described` is the content of another
+    dataset's statistics.json.
     """
     import numpy as np
 

@@ -310,7 +310,7 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes a copy of an export with the current items on offer, without training.
 
-    Pass a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the trend of the
+    Pass a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the trend of the
     items. The items on offer depend only on the arguments, not on the items that the old export offers. An item that is
     not in the table or dataset is treated as available.
 
@@ -369,9 +369,9 @@ def recommend(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes a list for every visitor to sharded files: the `k` best items that are not in the visitor's history.
+    """Writes a list for every visitor: the `k` best items that are not in the visitor's history.
 
-    The lists contain the titles of the items if the catalogue has titles.
+    The lists are written to sharded files. They contain the titles of the items if the catalogue has titles.
 
     Args:
       workdir: directory of the run.
@@ -434,7 +434,7 @@ def doctor(*uris: str) -> dict[str, Any]:
       uris: paths or URIs of directories. In an object store, a small file is written and removed.
 
     Returns:
-      `is_healthy`: whether no check failed; `findings`: the results of all checks. A failed check suggests a fix.
+      `is_healthy`: False if a check failed; `findings`: the results of all checks. A failed check suggests a fix.
     """
     from trainer.doctor import examine
 

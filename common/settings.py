@@ -27,8 +27,8 @@ class SettingError(ValueError):
         """Describes the error.
 
         Args:
-          setting: name of the setting in the config that raises the error. `from_json` puts the key of the config in
-            front, because several keys may have configs of the same class.
+          setting: name of the setting within its config, such as `dim`. `from_json` puts the key of the config in
+            front: `model.dim`. The config does not know its key, because several keys may have configs of one class.
           problem: the rest of the message.
         """
         super().__init__(setting, problem)
@@ -135,7 +135,7 @@ def _type_hint(config: Any, key: str) -> Any:
 def _keys(config: Any, prefix: str) -> list[str]:
     """Lists the dotted names of all settings in a config, each after `prefix`.
 
-    Omits a field `kind` that allows only one value, because the preset determines it.
+    Omits the field `kind` if only one value is allowed: the preset determines this value.
     """
     keys = []
     for field in dataclasses.fields(config):

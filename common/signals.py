@@ -15,13 +15,13 @@ _RAISE_AGAIN_SECONDS = 0.05
 
 
 class StopSignals:
-    """Raises an exception in the main thread at a signal, so that context managers and `finally` blocks clean up.
+    """Turns a signal into an exception in the main thread, so that context managers and `finally` blocks clean up.
 
     The exception is KeyboardInterrupt for Ctrl-C and otherwise SystemExit. Without handlers, the first process of a
     container would ignore SIGTERM and be killed half a minute later.
 
     Python drops an exception that is raised in a `__del__` or in a callback of a weak reference; this class raises it
-    again. A library may replace the exception with an error of its own; `caused` tells.
+    again. A library may replace the exception with an error of its own. `caused` returns True for such an error.
     """
 
     def __init__(self, status: int = TERMINATED) -> None:
@@ -45,7 +45,10 @@ class StopSignals:
         return INTERRUPTED if self.received == signal.SIGINT else self._status
 
     def caused(self, error: BaseException) -> bool:
-        """Returns True if a signal came before the error. KeyboardInterrupt counts as one, which tools raise, too."""
+        """Returns True if a signal came before the error.
+
+        A KeyboardInterrupt counts as a signal, because tools may raise KeyboardInterrupt without a signal.
+        """
         if isinstance(error, KeyboardInterrupt) and self.received is None:
             self.received = signal.SIGINT
         return self.received is not None
@@ -58,7 +61,7 @@ class StopSignals:
         raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(self._status)
 
     def _on_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
-        """Raises the exception of a signal again, a moment after Python dropped it; reports all others as usual."""
+        """Raises a signal's exception again, a moment after Python dropped it. Reports other exceptions as usual."""
         if self.received is not None and isinstance(dropped.exc_value, SystemExit | KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_SECONDS)
         else:
@@ -68,8 +71,8 @@ class StopSignals:
 def exit_process(status: int) -> NoReturn:
     """Exits with `status`.
 
-    Skips Python's cleanup if it may crash (status 134): after a signal, when threads of TensorFlow still run, and if
-    tensorflow-io is loaded.
+    Skips Python's cleanup if the cleanup may crash (status 134): after a signal, because threads of TensorFlow may still
+    run, and if tensorflow-io is loaded.
     """
     if status in (INTERRUPTED, TERMINATED) or "tensorflow_io" in sys.modules:
         storage.remove_scratch()

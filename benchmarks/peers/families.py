@@ -1,7 +1,7 @@
 """The peers by name, each with its search space and a function that fits it.
 
-A coordinate search takes 1 + Σ (number of values − 1) trials, because each setting's values include the one that the
-search starts from.
+A coordinate search takes 1 + Σ (number of values − 1) trials, because the values of a setting include the value
+that the search starts from.
 """
 
 from collections.abc import Callable, Mapping

@@ -28,7 +28,7 @@ class Factors:
     solver: Any = None
     """ALS model that computes visitor factors from histories; None: use `visitors`, and zeros for unknown visitors."""
     is_binary: bool = True
-    """Whether a repeated item of a history has the same weight in the solver as a single one."""
+    """Whether a repeated item of a history has the same weight in the solver as an item that occurs once."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -65,8 +65,8 @@ def fit_als(
       alpha: confidence of an interaction of weight 1.
       regularization: weight of the squared factors in the objective.
       iterations: number of sweeps. Each sweep solves for the visitor factors and for the item factors.
-      folds_in: whether the visitor factors of a request are computed from its history; otherwise, they are those of the
-        fit.
+      folds_in: whether the visitor factors of a request are computed from its history; False: the visitor factors from
+        the fit are used.
       is_binary: whether every interaction has weight 1; otherwise, its weight is its number of events.
     """
     from implicit.als import AlternatingLeastSquares
@@ -88,9 +88,10 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009). D is `factors` + 1, because a bias per item is stored as a factor.
+    """Fits BPR (Rendle et al., UAI 2009).
 
-    Visitors without training events have zeros as factors; see `Factors.solver`.
+    The bias of an item is stored as one more factor, so D is `factors` + 1. Visitors without training events have zeros
+    as factors; see `Factors.solver`.
 
     Args:
       data: training events.

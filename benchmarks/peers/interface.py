@@ -83,7 +83,7 @@ class TrainingTimelines:
 
 
 def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
-    """Reads the training split."""
+    """Reads the timelines of the training split."""
     parts = []
     for shard in dataset.shards(Split.TRAIN):
         rows = read_timelines([shard])
@@ -92,7 +92,7 @@ def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
 
 
 def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
-    """Converts the rows of whole timelines. Skips unknown items: those with an index of `num_items` or more."""
+    """Builds the matrices from the rows of whole timelines. Skips items with an index of `num_items` or more."""
     timeline = np.cumsum(rows.position == 0) - 1
     is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
     known = np.flatnonzero(rows.item < num_items)
@@ -145,7 +145,7 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Returns float32 scores [B, I] with ties broken by popularity.
 
-    Without known items in a history, all scores tie, so all items rank by popularity. `counts` [I] is the number of
+    If a history has no known items, all scores tie, so all items rank by popularity. `counts` [I] is the number of
     training events of each item.
     """
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

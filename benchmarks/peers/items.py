@@ -19,18 +19,18 @@ class ItemWalk:
     """Walks from the items of a history to the timelines that contain them, and on to all items of these timelines.
 
     The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
-    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. `item`,
-    `neighbour` and `visitor` are settings. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has item = visitor
-    = 1 and neighbour = β. Cosine similarity has item = neighbour = ½ and visitor = 0.
+    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. The settings
+    `item`, `neighbour` and `visitor` are exponents. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has
+    item = visitor = 1 and neighbour = β. Cosine similarity has item = neighbour = ½ and visitor = 0.
     """
 
     data: PeerData
     item: float
-    """Power of the number of timelines of the history's item."""
+    """Exponent in n_i^-item; i is an item of the history."""
     neighbour: float
-    """Power of the number of timelines of the item that is scored."""
+    """Exponent in n_j^-neighbour; j is the item that is scored."""
     visitor: float
-    """Power of the number of items of a timeline."""
+    """Exponent in n_u^-visitor; u is a timeline with both items."""
     recency: float
     """Exponent of `history_weights`; with 0, the age of a row has no effect."""
     is_distinct: bool = False

@@ -68,10 +68,10 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I]: the sums of the weights in `near` [B, T] over the timelines with an item.
+        """Returns scores [B, I] from the weights `near` [B, T] of the nearest timelines.
 
-        The farther an item of a timeline is from the shared item, the less it weighs. The shared item is the latest
-        item of the history that is also in the timeline.
+        Each timeline adds its weight to the scores of its items. The weight decays with the distance of the item from
+        the shared item: the latest item of the history that is also in the timeline.
         """
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)

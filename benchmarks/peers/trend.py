@@ -30,7 +30,7 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """Returns the sum of the weights of each item's events before the moment, [I]. Results are cached.
+        """Returns, for each item, the sum of the weights of its events before the moment, [I]. Results are cached.
 
         An event has weight 1 at its own time; its weight halves every `half_life_days`.
         """
@@ -45,7 +45,7 @@ class EventLog:
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
         """Returns float32 trends [M, I] from the events before each of M moments: log((recent + .05) / (all + .25)).
 
-        "recent" is the result of the method `recent`; "all" is the number of all events before the moment.
+        "recent" is the result of the method `recent`; "all" is the number of the item's events before the moment.
         """
         rows = []
         for moment in moments_ms.tolist():
@@ -77,8 +77,8 @@ class TrendSettings(NamedTuple):
 def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
     """Rescales scores [B, I] so that the trend, a logarithm, can be added to them.
 
-    Each score is divided by the 10th best score of its row or, if the 10th best is not positive, by the best one. With
-    the link `log`, the result is the logarithm of this ratio; with `linear`, it is in proportion to the ratio.
+    Each score is divided by the 10th best score of its row or, if the 10th best is not positive, by the best score.
+    With the link `log`, the result is the logarithm of this ratio. With `linear`, the result is proportional to it.
     """
     linked = np.empty_like(scores)
     for row, of_row in enumerate(scores):

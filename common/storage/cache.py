@@ -71,7 +71,7 @@ class Cache:
         return self._path(sha256)
 
     def release(self, sha256: str) -> None:
-        """Ends the use of a file that one call of `acquire` started."""
+        """Ends one use of a file. Each call of `acquire` starts a use."""
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:

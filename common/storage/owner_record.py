@@ -50,7 +50,7 @@ class Owner:
 
 
 def create_record(record: str, owner: Owner) -> None:
-    """Writes a record unless there is one. The caller must read it to learn which process was faster."""
+    """Writes a record unless there is one. The caller must then read the record to learn which process is the owner."""
     files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -68,7 +68,7 @@ def read_owner(record: str, patience: float | None = None) -> Owner | None:
 
 
 def write_beat(record: str) -> None:
-    """Writes a heartbeat. Never changes the content of a record, which may already be a successor's."""
+    """Writes a heartbeat. Never changes the content of the record, because it may already be a successor's."""
     if not is_local(record):
         path, content = _beat_path(record), f"{time.time():.6f}".encode()
         _call(path, lambda store: store.write(path, content), 0.0)
@@ -99,8 +99,9 @@ def read_beat(record: str) -> float | None:
 def remove_record(record: str, token: str, patience: float | None = None) -> None:
     """Removes a record if it has this token, unless another process is removing it.
 
-    While the claim of this process exists, no other process removes the record. Therefore, no new owner can write its
-    own record between the check of the token and the removal.
+    This process first writes a claim: a file that names the only process that may remove the record. While the claim
+    exists, no other process removes the record. Therefore, no new owner can write its own record between the check of
+    the token and the removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -118,7 +119,8 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 def await_removal(record: str, token: str) -> None:
     """Waits until no process is removing the record with this token.
 
-    Deletes the claim of a process that has ended, or any claim that still exists after `STALE_SECONDS`.
+    A process that removes the record has written a claim; see `remove_record`. Deletes the claim if this process has
+    ended, or if the claim still exists after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
@@ -129,7 +131,7 @@ def await_removal(record: str, token: str) -> None:
 
 
 def short_patience() -> float:
-    """Returns how long an operation is retried if its failure does no harm, in seconds."""
+    """Returns the seconds for which an operation is retried if its failure does no harm."""
     return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
 
 
@@ -137,7 +139,7 @@ def short_patience() -> float:
 def _removal_lock() -> threading.Lock:
     """Returns the lock that a thread holds while it removes a record.
 
-    A claim excludes only other processes, because all threads of a process write the same claim.
+    The lock excludes the other threads of this process, which all write the same claim.
     """
     return threading.Lock()
 

@@ -1,8 +1,8 @@
 """Ownership of directories, which lets only one process at a time write to a directory.
 
 The owner writes a record with its host, process, pod and start of ownership, and a heartbeat every `BEAT_SECONDS`; see
-`owner_record.py`. `takeover.py` decides when another process may replace it. An owner that was suspended reads the
-record before it writes again. If it finds the record of a successor, it stops.
+`owner_record.py`. `takeover.py` decides when another process may replace the owner. An owner that was suspended reads
+the record before it writes again. If it finds the record of a successor, it stops.
 """
 
 import contextlib

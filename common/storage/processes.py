@@ -30,7 +30,7 @@ class Process:
     start: str
     """Start time, in clock ticks since boot. A later process that reuses the id has a later start time."""
     instance: str
-    """Random id that the process chose. After a restart, a container has the same host and process id, but not this."""
+    """Random id that the process chose. A restart of a container changes this id, but not the host and the process id."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id <= 0:
@@ -92,7 +92,7 @@ def is_running(process: Process) -> bool | None:
 def _exists(process: int) -> bool | None:
     """Returns False if no process has this id.
 
-    Otherwise, returns None: /proc hides the process (`hidepid`), so its start time cannot be compared.
+    Otherwise, returns None, because /proc hides the start time of the process (`hidepid`).
     """
     try:
         os.kill(process, 0)

@@ -53,7 +53,7 @@ def hold_temporary_files(name: str) -> Iterator[None]:
 
 
 def remove_scratch() -> None:
-    """Removes all temporary folders of this process, for a process that ends without Python's cleanup."""
+    """Removes all temporary folders of this process. Call this before ending the process without Python's cleanup."""
     for folder, process in _own_folders:
         _remove_own(folder, process)
 
@@ -62,7 +62,7 @@ def remove_scratch() -> None:
 def _process_folder(parent: str, process: int) -> str:
     """Creates the folder in `parent` that contains the temporary folders of this process.
 
-    `process` is a key of the function's cache: a forked child has another id, so it creates its own folder.
+    The result is cached by the process id `process`. A forked child has another id, so it creates its own folder.
     """
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
@@ -83,7 +83,7 @@ def _remove_own(folder: str, process: int) -> None:
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders of ended processes. Their names in `parent` start with `prefix`."""
+    """Removes the folders in `parent` that ended processes have left. Looks only at names that start with `prefix`."""
     for entry in os.listdir(parent):
         if entry.startswith(prefix):
             with contextlib.suppress(OSError):  # its process runs, or another process has just removed it

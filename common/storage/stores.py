@@ -28,7 +28,7 @@ _UNSUPPORTED = (400, 501)
 _UNSUPPORTED_NAMES = ("TypeError", "NotImplementedError", "ParamValidationError")
 """Errors of plugins and client libraries that do not support conditional writes."""
 _SETTLE_SECONDS = 1.0
-"""Pause after a file is created without a conditional write, in which concurrent writers finish."""
+"""Pause after a file is created without a conditional write. Concurrent writers finish during the pause."""
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
 
 
@@ -57,8 +57,8 @@ class Store(Protocol):
     def create(self, uri: str, content: bytes) -> None:
         """Writes a file unless it exists.
 
-        If several writers create a file at the same time, only one of them succeeds. Each of them must read the file to
-        learn which writer this is. In a store without conditional writes, the last writer succeeds; in such a store, a
+        If several writers create a file at the same time, only one of them succeeds. Each writer must read the file to
+        learn whether it succeeded. In a store without conditional writes, the last writer succeeds. In such a store, a
         call waits after its write until the other writers have probably finished.
         """
         ...

@@ -28,12 +28,14 @@ _MOST_CREATIONS = 60
 
 
 def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
-    """Writes the record of this process and returns its content. First removes the record of an owner that has ended.
+    """Makes this process the owner of a directory: writes the record of this process, and returns the record.
+
+    If the directory has an owner that has ended, first removes that owner's record.
 
     Args:
       uri: the directory, for messages.
-      record: path or URI of its record.
-      ended: tokens of records, and ids of processes (`Process.instance`), that certainly no longer own a directory.
+      record: path or URI of the directory's record.
+      ended: records (by token) and processes (by `Process.instance`) that certainly own no directory any more.
 
     Raises:
       InUseError: another process owns the directory.
