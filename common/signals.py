@@ -71,8 +71,8 @@ class StopSignals:
 def exit_process(status: int) -> NoReturn:
     """Exits with `status`.
 
-    Skips Python's cleanup if the cleanup may crash (status 134): after a signal, because threads of TensorFlow may still
-    run, and if tensorflow-io is loaded.
+    Skips Python's cleanup if the cleanup may crash (status 134): after a signal, because threads of TensorFlow may
+    still run, and if tensorflow-io is loaded.
     """
     if status in (INTERRUPTED, TERMINATED) or "tensorflow_io" in sys.modules:
         storage.remove_scratch()

@@ -119,8 +119,8 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 def await_removal(record: str, token: str) -> None:
     """Waits until no process is removing the record with this token.
 
-    A process that removes the record has written a claim; see `remove_record`. Deletes the claim if this process has
-    ended, or if the claim still exists after `STALE_SECONDS`.
+    A process that removes the record has written a claim; see `remove_record`. Deletes the claim if the writer of the
+    claim has ended, or if the claim still exists after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:

@@ -30,7 +30,7 @@ class Process:
     start: str
     """Start time, in clock ticks since boot. A later process that reuses the id has a later start time."""
     instance: str
-    """Random id that the process chose. A restart of a container changes this id, but not the host and the process id."""
+    """Random id that the process chose. A restart of a container changes it, but not the host and the process id."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id <= 0:
