@@ -62,7 +62,7 @@ def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
 
 
 def table_columns(config: RunConfig) -> int:
-    """Returns the number of columns of the tables: those of the vector, and one for the bias."""
+    """Returns the number of columns of the tables: the columns of the vector, and one for the bias."""
     assert isinstance(config.model, MatrixFactorizationConfig | TowersConfig)
     return config.model.dim + 1
 

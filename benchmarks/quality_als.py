@@ -91,7 +91,7 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 
     NDCG@20 is measured on the validation window. The time of a run is the time of its training loop up to the end of
     the epoch that reaches this NDCG@20; it includes checkpoints and one validation. The peer is fitted before and after
-    each run, and its shortest time is used. No time includes reading the data.
+    each run, and the time of the fastest fit is used. No time includes reading the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing
@@ -136,7 +136,7 @@ def _seconds_to_reach(
     Args:
       matrix: folder of the dataset.
       name: name of the finished run.
-      settings: changes to the preset `mf` in the finished run.
+      settings: settings of the preset `mf` that the finished run changed.
       value: the NDCG@20 to reach on the validation window.
 
     Returns:

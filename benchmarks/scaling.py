@@ -339,7 +339,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Yields a list; inside the context, each written checkpoint adds the CPU seconds of its writing thread."""
+    """Yields a list. Inside the context, each written checkpoint appends the CPU seconds of its writing thread."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 

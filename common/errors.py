@@ -22,7 +22,7 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Translates errors of decoding a file inside the context into a ValueError that names the file and gives advice.
+    """If decoding a file inside the context fails, raises a ValueError that names the file and gives advice.
 
     Args:
       path: the file that is decoded.

@@ -83,12 +83,12 @@ def exit_process(status: int) -> NoReturn:
 
 
 def describe_stop(stop: StopSignals, output: str | None, *, resumes: bool) -> str:
-    """Describes in a line that a signal stopped a command, and what has become of its output.
+    """Describes in one line that a signal stopped a command, and whether the command's output is complete.
 
     Args:
       stop: the signals of the command.
       output: path or URI of the new output; None if the command publishes nothing.
-      resumes: whether the same command would continue.
+      resumes: whether the same command, run again, resumes the work.
     """
     cause = "interrupted" if stop.received is None or stop.status == INTERRUPTED else f"stopped by {stop.received.name}"
     if output is not None and _is_complete(output):

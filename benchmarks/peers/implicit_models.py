@@ -126,7 +126,7 @@ def fit_similarity(
 
     Args:
       kind: `tfidf`: the cosine similarity of TF-IDF weights; `bm25`: BM25.
-      interactions: [V, I] number of events of each visitor-item pair; every pair with events has the same weight.
+      interactions: [V, I] number of events of each visitor-item pair. Only whether a pair has events matters.
       num_neighbours: number of similar items that are kept per item, including the item itself.
       k1: saturation of BM25; TF-IDF ignores it.
       b: how much BM25 discounts items of many visitors, in [0, 1]; TF-IDF ignores it.

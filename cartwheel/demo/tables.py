@@ -10,11 +10,11 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Formats a table with one line per preset and baseline, best NDCG@20 first, at most 100 columns wide.
+    """Formats a table of at most 100 characters per line. Each preset and baseline has a line; best NDCG@20 first.
 
-    The metrics measure how well a system ranks new items for returning visitors. Two columns differ: `next item` is the
-    NDCG@20 of the item of the next event, which may be a seen item. `MSE (skill)` is the error of predicted ratings.
-    The table has this column only if a preset predicts ratings.
+    The metrics measure how well a system ranks new items for returning visitors. Two columns measure something
+    else. `next item` is the NDCG@20 of the item of the next event, which may be a seen item. `MSE (skill)` is the error
+    of predicted ratings. The table has the column `MSE (skill)` only if a preset predicts ratings.
 
     Args:
       evaluations: result of `evaluate` for each preset.

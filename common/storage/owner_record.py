@@ -131,7 +131,7 @@ def await_removal(record: str, token: str) -> None:
 
 
 def short_patience() -> float:
-    """Returns the seconds for which an operation is retried if its failure does no harm."""
+    """Returns how many seconds an operation is retried if its failure does no harm."""
     return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
 
 

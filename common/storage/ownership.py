@@ -31,7 +31,7 @@ def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of a directory, such as a workdir, inside the context.
 
     Does nothing if the calling thread already owns the directory. If a local directory did not exist before the context
-    and is empty at its end, the directory is removed.
+    and is empty after the context, the directory is removed.
 
     Raises:
       InUseError: another process owns the directory.
