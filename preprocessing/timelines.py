@@ -215,8 +215,8 @@ def select_unknown_ids(
 ) -> list[str]:
     """Returns the ids of visitors who are not in the vocabulary.
 
-    The result has one text per timeline that `select_split` selects, in the same order: the visitor id, or "" if the
-    visitor is in the vocabulary.
+    `select_split` selects the timelines of visitors with rows in the split. The result has a text for each of these
+    timelines, in the same order: the visitor id, or "" if the visitor is in the vocabulary.
 
     Args:
       timelines, splits, split, visitor_index: the same values as for `select_split`.

@@ -111,7 +111,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
     Args:
       values: [N] times: numbers, texts, or values of one of Arrow's time types.
       config: settings of the times.
-      flaws: marks of the N rows, which this function changes.
+      flaws: marks of the N rows. This function adds marks.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):

@@ -101,8 +101,8 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
 def make_analysis_batch(gaps: np.ndarray, prices: np.ndarray) -> pa.RecordBatch:
     """Makes the only batch that TF-Transform analyses. It has a single row with all gaps and all prices.
 
-    With several batches, the number of threads would change the order of summation. Rounding would then change the
-    results, and with them the catalogue.
+    With several batches, the order of summation would depend on the number of threads. Because of rounding, the
+    catalogue would then depend on the number of threads too.
 
     Args:
       gaps: seconds between consecutive events of a visitor, float32.
@@ -120,7 +120,7 @@ def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatc
     """Makes a batch with all features of the graph.
 
     Args:
-      columns: by name of a feature, a column [num_rows] of lists. The lists of all other features are empty.
+      columns: columns [num_rows] of lists, by feature name. Features without a column get empty lists.
       num_rows: number of rows.
     """
     arrays = []

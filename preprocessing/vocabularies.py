@@ -64,7 +64,9 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
 
 
 def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
-    """Makes a table like that of `count_items` for items without events. All counts are 0, and all times are null.
+    """Makes a table of items without events. All counts are 0, and all times are null.
+
+    The columns are those of the table that `count_items` returns.
 
     Args:
       ids: item ids, possibly with repetitions. The table has one row per distinct id.
@@ -143,7 +145,7 @@ def index_visitors(
     the vocabulary are omitted.
 
     Args:
-      work: paths of the intermediate files, with the event counts of the visitors of each partition.
+      work: paths of the intermediate files. They include the event counts of each partition's visitors.
       num_partitions: number of partitions.
       config: settings of the vocabulary.
       layout: paths of the dataset's files.
@@ -197,7 +199,7 @@ def index_items(
 
 
 def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
-    """Returns the rows of `counts` whose ids are not in `entries`, sorted by id, with a column `index` of -1."""
+    """Returns the rows of `counts` with ids that are not in `entries`, sorted by id. Adds a column `index` of -1."""
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 

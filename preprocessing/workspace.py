@@ -77,7 +77,9 @@ def write_result(path: str, result: Any, kind: Any) -> None:
 
 
 def read_result(path: str, kind: Any) -> Any:
-    """Reads a value written by `write_result`. Other programs may be able to write to the workers' bucket.
+    """Reads a value written by `write_result`, and checks its type.
+
+    The file is not trusted, because other programs may be able to write to the workers' bucket.
 
     Raises:
       ValueError: the file does not contain a value of type `kind`.

@@ -39,7 +39,7 @@ _COMPARED = re.compile(r"(?P<peer>[^,]+), (?P<own>[\d.]+) / (?P<theirs>[\d.]+)")
 
 
 def render_headlines(results: Results) -> str:
-    """Renders the summary of the targets for README.
+    """Renders README's summary of the targets.
 
     A sentence says how many targets are met. A table shows some of the best results, and then the first missed targets.
 

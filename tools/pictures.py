@@ -39,7 +39,7 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Makes the picture of README from the report of a run. The flag `--run` gives the directory of the run."""
+    """Makes README's picture from the report of a run. The flag `--run` gives the directory of the run."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)")
     given = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def draw(report: Path, picture: Path) -> None:
-    """Writes the picture of a report as a PNG file."""
+    """Writes the figures `SHOWN` of a report to a PNG file."""
     with open_page(report.as_uri(), width=WIDTH) as opened:
         opened.page.evaluate(_LEAVE_ONLY, SHOWN)
         opened.page.locator("main").screenshot(path=picture)

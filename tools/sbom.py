@@ -56,7 +56,7 @@ def read_pins(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, 
 
 
 def parse_pin(line: str) -> Package | None:
-    """Returns the package that a line of a requirements file pins. None: the line pins none, such as a comment."""
+    """Returns the package that a line of a requirements file pins. None: the line pins no package."""
     found = _PIN.match(line)
     return Package(re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]) if found else None
 

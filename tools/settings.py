@@ -49,12 +49,13 @@ def _environment() -> Iterator[str]:
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
     """Renders a section for a config: a table of its own settings, and then the sections of its nested configs.
 
-    Several settings may be configs of the same class. They share a section.
+    All settings with configs of the same class share a section.
 
     Args:
       config: the class of the config.
-      prefixes: a prefix for each setting that is a config of this class, such as `items.` of the key `items.min_count`.
-      values: for each prefix, the config that has the default values. None: the class has the default values.
+      prefixes: the prefix of each setting with a config of this class. For example, `items.` is the prefix of the key
+        `items.min_count`.
+      values: for each prefix, a config with the default values. None: the class has the default values.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
@@ -97,10 +98,10 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
     """Groups fields by their classes.
 
     Args:
-      nested: by name of a field, the config classes that the field may have.
+      nested: for each field name, the config classes that the field may have.
 
     Returns:
-      By config class, the names of the fields that may have it.
+      For each config class, the names of the fields that may have this class.
     """
     names: dict[type, list[str]] = {}
     for name, configs in nested.items():
@@ -110,7 +111,7 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """Returns the docstrings of the fields of a dataclass and its base classes, by name of the field.
+    """Returns the docstrings of a dataclass's fields, by field name. Inherited fields are included.
 
     Each docstring is a single line, for a cell of a Markdown table.
     """

@@ -119,7 +119,7 @@ def _tuned(results: Results) -> str:
 
 
 def _quality_source(record: Mapping[str, Any]) -> str:
-    """Formats the command, the machine and, for each part of the record, the commit at which it was measured."""
+    """Formats the command, the machine, and the commit at which each part of the record was measured."""
     parts = defaultdict[str, list[str]](list)
     for name, figures in record["figures"].items():
         if name != "targets":
@@ -129,7 +129,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the names and figures of the datasets with tasks in a record of `benchmarks.quality`."""
+    """Returns the name and the figures of each dataset that has tasks in a record of `benchmarks.quality`."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 

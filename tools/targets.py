@@ -44,7 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row that compares the seconds and memory of a stage of the benchmark with their targets.
+    """Builds the row for a stage of the benchmark: its seconds and memory, and the targets for both.
 
     Args:
       what: description of the row.
@@ -69,9 +69,9 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row that compares the CPU time that the report adds to `prepare` with its target.
+    """Builds the row for the CPU time that the report adds to `prepare`, and its target.
 
-    There are two measurements, with and without item properties; both must meet the target.
+    The time is measured twice: with and without item properties. Both measurements must meet the target.
 
     Args:
       what: description of the row.

@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
       75: `train` or `tune` was stopped by SIGTERM or SIGHUP, or lost the connection to another worker; the same command
       resumes it. Any command: another process has taken over the workdir or the output.
       130: stopped with Ctrl-C; `demo` returns 0 instead.
-      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`, and nothing was published; or a second such
-      signal ended `train` or `tune` before they had saved a checkpoint.
+      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`, and nothing was published. `train` or
+      `tune`: a second SIGTERM or SIGHUP ended the command before it had saved a checkpoint.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -248,9 +248,9 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Returns the command's settings with the changes of --set, or None if the command has none.
+    """Returns the settings of a command, with the changes of --set. None: the command has no settings.
 
-    For `train --preset auto`, returns those of the first model. Exits with 2 if a setting is wrong.
+    For `train --preset auto`, returns the settings of the first model. Exits with 2 if a setting is wrong.
     """
     try:
         if given.command == "train" and given.preset == AUTO:

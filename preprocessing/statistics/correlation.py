@@ -25,7 +25,10 @@ _RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, from which correlations are computed. They are Python integers, so sums of any size are exact."""
+    """Sums over rows. Correlations are computed from these sums.
+
+    The sums are Python integers, so they are exact at any size.
+    """
 
     rows: int
     """Number of rows, N."""
@@ -40,8 +43,8 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
     Args:
       rows: rows of timelines. Context rows are ignored.
-      num_visitors: size of the visitor vocabulary. All other visitors have the same rank, which is the last.
-      num_items: size of the item vocabulary. All other items have the same rank, which is the last.
+      num_visitors: size of the visitor vocabulary. All visitors outside the vocabulary share the last rank.
+      num_items: size of the item vocabulary. All items outside the vocabulary share the last rank.
     """
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR

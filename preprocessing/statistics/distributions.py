@@ -61,7 +61,7 @@ def format_day(day: int) -> str:
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
     """Returns JSON values with the mean, the maximum, the quantiles and the counts of a histogram.
 
-    The quantile q is the lowest value v for which at least the share q of all values is v or less.
+    Example: the quantile 0.9 is the lowest value v such that at least 90% of all values are v or less.
 
     Args:
       histogram: number of occurrences of each value. Without values, the mean and the maximum are null.

@@ -74,7 +74,7 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
     Args:
       encoded: number of training events by category id. Empty bytes: there are no categories.
-      paths: by category id, the ids of the categories from the root to this category. A category that is missing is
+      paths: by category id, the ids of the categories from the root to this category. A category without a path is
         treated as a root.
     """
     if not encoded:

@@ -58,7 +58,7 @@ class ReadingSummary:
 
     @property
     def num_events(self) -> int:
-        """Number of events of visitors who are not robots, without duplicates."""
+        """Number of events. Duplicates and the events of robots are not counted."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
@@ -107,7 +107,7 @@ def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning)
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Adds up summaries, in any order. For each reason, keeps the examples that are first by file and position."""
+    """Adds up summaries, in any order. For each reason, keeps the first invalid rows by file and position."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:

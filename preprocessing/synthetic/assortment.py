@@ -49,11 +49,13 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves. On each shelf, the quotas of the items sum to the wanted interests.
+    """Draws the items of all shelves, and the quotas of each item.
+
+    An interest is a pair of a visitor and an item. It ends with LOOK, CART or BUY. An item has a quota for each end:
+    the number of interests with this end. On each shelf, the quotas of the items sum to the wanted interests.
 
     Args:
-      wanted: [3, S] number of interests in each shelf that end with LOOK, CART and BUY. An interest is a pair
-        of a visitor and an item.
+      wanted: [3, S] number of interests in each shelf, separately for interests that end with LOOK, CART and BUY.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -73,7 +75,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
     """Draws the number of interests in each item, [I], descending and at least 1.
 
-    All interests in the same item are of different visitors.
+    A visitor has at most one interest in an item.
 
     Args:
       size: I, the number of items.
@@ -125,7 +127,7 @@ def _apportion_quotas(
     Args:
       interests: [I] number of interests in each item.
       shelf: [I] shelf of each item, ascending.
-      wanted: [3, S] number of interests in each shelf that end with LOOK, CART and BUY.
+      wanted: [3, S] number of interests in each shelf, separately for interests that end with LOOK, CART and BUY.
       scale: size of the shop.
       random: source of all draws.
     """

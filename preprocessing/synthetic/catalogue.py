@@ -95,9 +95,9 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the items with events that are listed. Returns the indices of the listed items, ascending.
+    """Draws which of the N items with events are listed. Returns the indices of the listed items, ascending.
 
-    The most popular item of each shelf is always listed. N is the number of items with events.
+    The most popular item of each shelf is always listed.
 
     Args:
       shelf: [N] shelf of each item, ascending.

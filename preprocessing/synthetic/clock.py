@@ -112,7 +112,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the times of the first events of all interests: for each interest, the time [D] and the session [D].
+    """Returns the time [D] and the session [D] of the first event of each interest.
 
     Args:
       times: the times of all events.

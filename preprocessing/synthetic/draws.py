@@ -103,8 +103,8 @@ def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.
       totals: [G] total of each group.
 
     Returns:
-      [N] count of each member. The counts of a group sum to its total, unless all of its weights are 0. Then its counts
-        are 0.
+      [N] count of each member. If all weights of a group are 0, its counts are 0. The counts of any other group
+        sum to its total.
     """
     sums = np.bincount(group, weights, len(totals))
     share = np.divide(weights, sums[group], out=np.zeros(len(weights)), where=sums[group] > 0)

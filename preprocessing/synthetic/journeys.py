@@ -35,7 +35,7 @@ _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 class Interests:
     """The interests of all visitors, as columns [D]. An interest is a pair of a visitor and an item.
 
-    Interests are sorted by visitor. Those of a visitor are in the order in which they start.
+    Interests are sorted by visitor. The interests of a visitor are in the order of their starts.
     """
 
     visitor: np.ndarray
@@ -158,7 +158,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Returns the position of each purchase among the events of its visitor, [N] for N purchases.
 
-    All purchases of an order have the same position. It is after the start of all interests in the order.
+    All purchases of a purchase order have the same position. This position is after the starts of their interests.
 
     Args:
       order: [N] purchase order of each purchase.

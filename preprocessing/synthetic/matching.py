@@ -51,8 +51,8 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
     """Sorts the interests that end with `reach`, so that interest i can be paired with item i of `_queue_items`.
 
     Returns:
-      The indices of the sorted interests [N], and the group of each of them [N]. A group has the same shelf and a
-      similar time.
+      The indices of the sorted interests [N], and the group of each sorted interest [N]. The interests of a group have
+      the same shelf and similar times.
     """
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
@@ -94,14 +94,14 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Reduces repetitions, in which a visitor gets the same item more than once.
+    """Swaps items between interests, so that fewer visitors get the same item more than once.
 
-    A repeated item is swapped with the item `distance` positions away, if both are in the same group.
+    A repeated item is swapped with the item `distance` positions away, if both items are in the same group.
 
     Args:
       visitor: [N] visitor of each interest.
       item: [N] item of each interest.
-      group: [N] group of each interest. A group has the same shelf and a similar time.
+      group: [N] group of each interest. The interests of a group have the same shelf and similar times.
       distance: a power of two.
 
     Returns:

@@ -36,7 +36,7 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """The rows of one property for the items of a chunk. Each row sets a first or a changed value of an item."""
+    """The rows of one property for a chunk of items. A row sets the first value or a changed value of an item."""
 
     item: np.ndarray
     """[R] index of the item in the chunk."""
@@ -59,8 +59,8 @@ def property_tables(
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed of all rows except the rows of titles. The order of these rows also depends on it.
-      title_random: source of the titles, and of the positions of their rows among the other rows.
+      seed: seed of all rows except the title rows. It determines both the content and the order of these rows.
+      title_random: source of the titles, and of the positions at which title rows are inserted between the other rows.
     """
     titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
@@ -79,7 +79,7 @@ def property_tables(
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
     """Returns the probability that a property of an item changes at a snapshot.
 
-    With this probability, items have `rows_per_item` rows on average: one for the first value, and one per change.
+    With this probability, an item has `rows_per_item` rows on average: one for the first value, and one per change.
 
     Args:
       first_snapshot: index of the snapshot that first lists each item. The property can change at every later snapshot.

@@ -90,7 +90,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
     Each property is drawn for at least one shelf, if there are enough draws.
 
     Args:
-      size: number of these properties.
+      size: number of properties that only some shelves have.
       num_shelves: S, the number of shelves.
       random: source of all draws.
 

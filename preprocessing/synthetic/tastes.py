@@ -89,9 +89,9 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
     """Draws the favourite shelves of each visitor, and a random style for each favourite.
 
-    The first favourite of a buyer is drawn in proportion to the purchases of the shelves. For other visitors with
-    carts, it is drawn in proportion to the carts. All other favourites are drawn in proportion to the views. But the
-    second favourite is often a sibling of the first: a shelf with the same parent category.
+    The first favourite of a buyer is drawn in proportion to the purchases of the shelves. The first favourite of any
+    other visitor with carts is drawn in proportion to the carts. All other favourites are drawn in proportion to the
+    views. But the second favourite is often a sibling of the first favourite: a shelf with the same parent category.
 
     Args:
       tree: the shelves.

@@ -57,7 +57,7 @@ class Tree:
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a category tree in the shape of Retailrocket's tree, and its shelves. Small shops have small trees."""
+    """Draws a category tree with shelves, in the shape of Retailrocket's tree. Small shops have small trees."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
@@ -110,7 +110,8 @@ def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Gene
     """Draws the popularity of each shelf for carts [S] and for purchases [S].
 
     The popularity for carts is the popularity for views times a random factor. The popularity for purchases is the
-    popularity for carts times another random factor. The shelves with the lowest popularity for carts get 0 instead.
+    popularity for carts times another random factor. A shelf with a low popularity for carts gets 0 for purchases. A
+    shelf with an even lower popularity for carts gets 0 for both.
 
     Args:
       view_weight: [S] popularity of each shelf for views.

@@ -87,7 +87,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Returns the number of views of each robot. A tiny shop has no robots: most of its events would be theirs."""
+    """Returns the number of views of each robot. A tiny shop has no robots, because they would cause most events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -99,7 +99,8 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
     """Draws the activity of visitors who have carts but no orders.
 
     Returns:
-      The numbers of carts [count] and of views [count]. They are correlated.
+      The number of carts [count] and the number of views [count] of each visitor. Visitors with more carts tend to
+      have more views.
     """
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
@@ -107,11 +108,12 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws the activity of buyers. The numbers of a buyer are correlated.
+    """Draws the activity of buyers. Buyers with more orders and carts tend to have more views.
 
     Returns:
       The number of orders of each buyer, [count]; the number of items in each order, [total number of orders]; the
-      number of items that each buyer puts into the cart but does not buy, [count]; and the number of views, [count].
+      number of items that each buyer puts into the cart but does not buy, [count]; and the number of views of each
+      buyer, [count].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -125,10 +127,10 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns the rank of each visitor by activity, with noise, [N]. Ranks are evenly spaced numbers in (0, 1).
+    """Ranks visitors by activity, after adding noise. Returns the ranks, [N]: evenly spaced numbers in (0, 1).
 
     Args:
-      activity: [N] activity of each visitor. The most active visitor has the highest rank, except for the noise.
+      activity: [N] activity of each visitor. More active visitors get higher ranks, apart from the noise.
       random: source of the noise.
     """
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
@@ -143,7 +145,7 @@ def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, flo
     Args:
       probability: [N] probabilities in (0, 1).
       without: share of visitors who have no views.
-      shape: median and sigma of a log-normal distribution, which all other visitors follow.
+      shape: median and sigma of a log-normal distribution. The number of views of all other visitors follows it.
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)

@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers, one per epoch of `solver=count`; None: `count` cannot compute the model."""
+        """Number of models that `solver=count` computes, one per epoch; None: `count` cannot compute this model."""
         return None
 
     @property
@@ -46,7 +46,7 @@ class BaseModelConfig:
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if the loss cannot train the model; by default, if the loss has an L2 penalty."""
+        """Raises ValueError if the loss cannot train the model. By default, a loss with an L2 penalty cannot."""
         rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
         check(loss.l2 == 0, "loss.l2", loss.l2, rule)
 
@@ -90,7 +90,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns the learning rate of a learnt scale; it does not depend on the tables' optimizer."""
+        """Returns the learning rate of Adam for a learnt scale. It is the same for every optimizer of the tables."""
         return 0.001
 
     @property
@@ -217,10 +217,12 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
-    Each field NAME of `powers` has a setting `NAME_power`, a tuple with one value per epoch. The i-th values of all
-    settings are a combination of powers. Epoch i computes the model with the i-th combination. The run uses the model
-    of the epoch with the best validation result; without a validation split, it uses the model of the last epoch. If
-    the settings of a subclass have other names, it overrides `_values`.
+    Powers are exponents in the formula of the model. Each field NAME of `powers` has a setting `NAME_power`, a tuple
+    with one value per epoch. The i-th values of all these settings are a combination of powers. Epoch i computes the
+    model with the i-th combination. The run uses the model of the epoch with the best validation result; without a
+    validation split, it uses the model of the last epoch.
+
+    A subclass overrides `_values` if its settings have other names.
     """
 
     powers: ClassVar[type[Any]]
@@ -234,7 +236,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns one combination of powers per epoch; epoch i uses the i-th one."""
+        """Returns one combination of powers per epoch, in the order of the epochs."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
@@ -276,7 +278,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
 
 class WalkPowers(NamedTuple):
-    """One value of each power of an item walk; `WalkConfig` describes their use."""
+    """A combination of the powers of an item walk; `WalkConfig` describes the powers."""
 
     item: float
     """Power of the number of visitors with events on the history item."""
@@ -327,7 +329,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
 
 class SessionKnnPowers(NamedTuple):
-    """One value of each power of a session kNN; `SessionKnnConfig` describes their use."""
+    """A combination of the powers of a session kNN; `SessionKnnConfig` describes the powers."""
 
     item: float
     """Power of the number of timelines that contain the history item."""
@@ -342,10 +344,10 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores an item by its timelines among those most similar to the history; needs `solver=count`.
+    """Finds the timelines that are most similar to the history, and scores their items; needs `solver=count`.
 
     Each power has one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the
-    model of the epoch with the best validation result; without a validation split, that of the last epoch.
+    model of the epoch with the best validation result; without a validation split, it uses the model of the last epoch.
     """
 
     powers = SessionKnnPowers
@@ -372,7 +374,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
 
 
 class EaseValues(NamedTuple):
-    """One value of each setting of EASE that changes with the epoch; see `EaseConfig`."""
+    """Values of those settings of EASE that change with the epoch; see `EaseConfig`."""
 
     l2: float
     """Penalty on squared weights."""
@@ -388,7 +390,8 @@ class EaseConfig(CountedConfig[EaseValues]):
     """Predicts each item of a visitor from their other items, with a linear regression; needs `solver=count`.
 
     `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of both. The run
-    uses the model of the epoch with the best validation result; without a validation split, that of the last epoch.
+    uses the model of the epoch with the best validation result; without a validation split, it uses the model of the
+    last epoch.
     """
 
     powers = EaseValues

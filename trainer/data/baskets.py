@@ -19,8 +19,8 @@ def training_baskets(
 
     Args:
       dataset: the dataset.
-      event_weights: a factor for each event kind. An event is skipped if its own weight or this factor is 0. None: no
-        event is skipped.
+      event_weights: a factor for each event kind. An event is skipped if the factor of its kind is 0, or if its own
+        weight is 0. None: no event is skipped.
       max_items: see `baskets_of`.
 
     Raises:
@@ -67,15 +67,19 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the timeline and the item of each row that is kept, both 1-D, in the order of the rows.
+    """Selects the latest distinct items of each timeline.
 
-    First, the last row of each (timeline, item) pair is kept; then, the last `max_items` of these rows per timeline.
+    If a timeline has several rows with the same item, only the last of them is selected. If more than `max_items` rows
+    of the timeline remain, only the last `max_items` of them are selected.
 
     Args:
       timeline: [N] index of each row's timeline; the rows of a timeline are in order of time.
       item: [N] item of each row.
       num_items: the number of items, I.
       max_items: maximum number of rows per timeline; None: no maximum.
+
+    Returns:
+      The timeline and the item of each selected row, both 1-D, in the order of the rows.
     """
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)

@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Returns texts that describe each vocabulary, each split and the cuts, by name, to compare two datasets."""
+        """Returns, by name, a text for each vocabulary, each split and the cuts. Equal datasets have equal texts."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns this dataset for training on the events of all splits, so that no split is held out."""
+        """Returns a copy that trains on the events of all splits, so that no split is held out."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -101,7 +101,7 @@ class Dataset:
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """The catalogue's rows [I] for the items of the vocabulary, in its order; see `contract.catalogue`.
+        """The catalogue rows [I] of the vocabulary's items, in vocabulary order; see `contract.catalogue`.
 
         Raises:
           ContractError: an item is missing or occurs twice.
@@ -134,8 +134,8 @@ class Dataset:
     def visitor_counts(self) -> np.ndarray:
         """[V] int64, read-only: number of events of each visitor in the training split, descending.
 
-        A refit uses the same counts, although it trains on all splits. So its tables have as many rows as the tables of
-        the run that it refits.
+        A refit trains on all splits, but it also uses the counts of the training split. So the tables of the refit and
+        of the original run have the same number of rows.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False

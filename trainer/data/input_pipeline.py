@@ -168,7 +168,7 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """Returns the number of threads: one per core, but from 2 to `_MAX_THREADS`, because threads wait for files."""
+    """Returns the number of threads: one per core, at least 2 (threads wait for files), at most `_MAX_THREADS`."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
@@ -257,7 +257,8 @@ def _weights(
 ) -> tf.Tensor:
     """[N] float32: weights of the rows at `indices` [N], which have the event kinds `event` [N].
 
-    A weight is the factor of the event kind times the weight of the event; 1 if `event_weights` is None.
+    The weight of a row is the factor of the event kind times the weight of the event. If `event_weights` is None, all
+    weights are 1.
     """
     if event_weights is None:
         return tf.ones(tf.shape(event))
@@ -269,7 +270,7 @@ def _histories(
 ) -> dict[str, tf.Tensor]:
     """Returns the history columns, [N, H], of the rows at `indices` [N].
 
-    `num_others` is, for each row of the window, the number of rows in its history, before the limit H.
+    `num_others` has, for each row of the window, the number of rows that its history would have without the limit H.
     """
     distance = tf.range(1, content.history_length + 1, dtype=tf.int64)
     others = tf.gather(num_others, indices)[:, None]

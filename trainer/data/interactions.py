@@ -17,7 +17,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """Rows of the matrix that least squares solves in one step; each replica solves the rows that it owns."""
+    """The matrix rows of one step of least squares; each replica solves the rows that it owns."""
 
     row: np.ndarray
     """[R, M] int64 row indices in the matrix: visitors or items; padded with -1."""
@@ -39,9 +39,9 @@ def read_interactions(
     Args:
       dataset: the dataset.
       event_weights: a factor for each event kind; it multiplies the weights of the events of this kind.
-      half_life_days: the weight of an event halves with every `half_life_days` between it and the last training event.
-        None: the age of an event has no effect.
-      power: power to which the sums are raised; 0: each pair with a sum above 0 has the value 1.
+      half_life_days: number of days after which the weight of an event has halved. The age of an event is the time
+        from the event to the last training event. None: the age has no effect.
+      power: exponent to which the sums are raised; 0: each pair with a sum above 0 has the value 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -67,15 +67,16 @@ def read_interactions(
 
 
 def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Iterator[RowBatch]:
-    """Yields each row of a matrix [N, …] once, even if it has no entries, in batches of E entries per replica.
+    """Yields the rows of a matrix [N, …] in batches of E entries per replica.
 
+    Each row is in exactly one batch, even if the row has no entries.
     Each row is padded to one of the lengths 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
     padding.
 
     Args:
       matrix: the interaction matrix or its transpose; least squares computes one vector per row.
       replicas: R; row r belongs to replica r % R.
-      batch_entries: E; raised to the padded length of the longest row if it is smaller.
+      batch_entries: E; raised if the padded length of the longest row is greater.
     """
     entries = np.diff(matrix.indptr)
     lengths = _padded_lengths(np.maximum(entries, 1))

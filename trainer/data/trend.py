@@ -38,7 +38,7 @@ class ItemEvents:
 
 @dataclass(frozen=True)
 class Trends:
-    """The trend of all items at several moments; the module has the formula."""
+    """The trend of each item at several moments; the docstring of this module has the formula."""
 
     half_life_days: float
     """Days after which the weight of an event has halved."""
@@ -91,7 +91,7 @@ def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: float) -> Trends:
-    """Computes the trends of all items at each moment.
+    """Computes the trend of each item at each moment.
 
     Args:
       events: the events.
@@ -125,7 +125,7 @@ def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
 
     Args:
       trends: the trends at one moment; returned unchanged if there are no newer events.
-      events: events of the same items. Events before the moment of `trends` are skipped: the trends include them.
+      events: events of the same items. Events before the moment of `trends` are skipped: they are already in `trends`.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

@@ -41,9 +41,9 @@ def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> Timel
 
     Args:
       shard: the shard.
-      num_known: size of the visitor vocabulary; the first visitor outside it gets this index.
-      others: for each visitor outside the vocabulary, by id, the number of such visitors before them; new visitors of
-        this shard are added.
+      num_known: size of the visitor vocabulary; visitors outside it get the indices num_known, num_known + 1, …
+      others: by visitor id, the numbers 0, 1, … of the visitors outside the vocabulary. This function adds the new
+        visitors of the shard.
 
     Raises:
       ContractError: the shard lacks the ids of visitors outside the vocabulary.

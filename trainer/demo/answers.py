@@ -42,9 +42,9 @@ class Answers:
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Returns whether a model knows the visitor, and the items of their timeline with titles, oldest first.
+        """Describes a visitor: whether a model knows them, their items (oldest first), and the titles of these items.
 
-        At most the latest `MAX_HISTORY` items are returned; without a dataset, none.
+        At most the latest `MAX_HISTORY` items are returned. Without a dataset, no items are returned.
         """
         timelines = self._shop.timelines
         history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []
@@ -74,7 +74,7 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns, for each model, the items that are most similar to an item, and whether a model knows the item.
+        """Returns, for each model, the items that are most similar to an item, and whether any model knows the item.
 
         Args:
           query: `item` str, id of the item; `k` int, number of items to return.

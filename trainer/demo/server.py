@@ -234,10 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the path of the request; None after an answer of 400 (invalid) or 403 (refused).
+        """Returns the path of the request. None: the request was answered with 400 (invalid) or 403 (refused).
 
-        A server that only this machine can reach refuses requests for other host names than those of this machine:
-        another site could make its own name resolve to this machine (DNS rebinding).
+        If the server listens on this machine only, it refuses requests for host names outside `_LOOPBACK`. Otherwise,
+        another site could reach the server by making its own name resolve to this machine (DNS rebinding).
         """
         host = self.headers.get("Host", "")
         try:

@@ -24,7 +24,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Shop:
-    """The data of a shop that an export does not contain."""
+    """Items and timelines of a shop, from its dataset. Exports do not contain them."""
 
     items: dict[str, Item]
     """Items by id; empty without a dataset."""

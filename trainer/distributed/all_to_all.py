@@ -42,7 +42,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Computes the sizes of the messages from the `counts` of all replicas, which it gathers.
+        """Gathers the `counts` of all replicas, and computes the sizes of the messages from these counts.
 
         Args:
           collectives: the operations that send the messages.
@@ -55,9 +55,9 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the indices, in all messages [M], of the rows that are not padding.
+        """Finds the rows that are not padding. Returns their indices in the tensor [M, …] of all messages.
 
-        `counts` [R] is the number of such rows in each message.
+        `counts` [R] is the number of rows in each message, without the padding.
         """
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
@@ -99,7 +99,10 @@ class Route:
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests one row per id, even if ids are repeated. Called like `by_row`."""
+        """Builds a route that requests one row per id, even if ids are repeated.
+
+        Every replica calls this, with its own ids [n].
+        """
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)

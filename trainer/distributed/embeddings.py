@@ -102,7 +102,7 @@ class ShardedTable:
         self._optimizer = optimizer
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows by id. Every replica passes the same arguments: the ids of the whole global batch.
+        """Reads rows by id. Every replica passes the same ids: those of the whole global batch.
 
         Args:
           replica: index of this replica.
