@@ -83,7 +83,7 @@ _TASKS = {
     "repeats": "returning visitors, repeats",
     "next": "next item",
 }
-"""Names of the tasks of `benchmarks.quality` for readers."""
+"""Readable names of the tasks of `benchmarks.quality`."""
 
 
 def _systems(results: Results) -> str:

@@ -1,4 +1,6 @@
-"""Pearson correlations between columns of the event log, from integer sums that do not depend on the order.
+"""Pearson correlations between columns of the event log.
+
+They are computed from integer sums, so they do not depend on the order of the rows.
 
 Shapes: N rows, C columns.
 """

@@ -37,8 +37,8 @@ class Assortment:
     """Style of each item, in [0, 1]. Visitors who look for a similar style choose the item."""
 
     born: np.ndarray
-    """Time at which the item appears, in [0, 1). A time is the share of the interests in the item's shelf that start
-    before it: at time 0.5, half of them have started."""
+    """Time at which the item appears, in [0, 1). Time is measured by interests: at time 0.5, half of the
+    interests in the item's shelf have started."""
 
     ended: np.ndarray
     """Time at which the item disappears, in (0, 1]. The scale is that of `born`."""

@@ -1,6 +1,6 @@
 """Random draws with little noise, by quotas and stratified samples instead of independent draws.
 
-Thus a shop has the figures for which it is calibrated, with any seed.
+Thus every seed gives a shop with the calibrated figures.
 
 Shapes: N draws, G groups.
 """

@@ -281,13 +281,13 @@ class WalkPowers(NamedTuple):
     """A combination of the powers of an item walk; `WalkConfig` describes the powers."""
 
     item: float
-    """Power of the number of visitors with events on the history item."""
+    """Exponent of the number of visitors with events on the history item."""
     neighbour: float
-    """Power of the number of visitors with events on the scored item."""
+    """Exponent of the number of visitors with events on the scored item."""
     visitor: float
-    """Power of the number of items of a visitor who has events on both items."""
+    """Exponent of the number of items of a visitor who has events on both items."""
     recency: float
-    """Power of 1 + age, where age is the number of later entries of the history."""
+    """Exponent of 1 + age. The age of a history entry is the number of later entries."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
@@ -332,11 +332,11 @@ class SessionKnnPowers(NamedTuple):
     """A combination of the powers of a session kNN; `SessionKnnConfig` describes the powers."""
 
     item: float
-    """Power of the number of timelines that contain the history item."""
+    """Exponent of the number of timelines that contain the history item."""
     length: float
-    """Power of the number of items in the compared timeline."""
+    """Exponent of the number of items in the compared timeline."""
     recency: float
-    """Power of 1 + age, where age is the number of later entries of the history."""
+    """Exponent of 1 + age. The age of a history entry is the number of later entries."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
@@ -379,7 +379,7 @@ class EaseValues(NamedTuple):
     l2: float
     """Penalty on squared weights."""
     recency: float
-    """Power of 1 + age, where age is the number of later entries of the history."""
+    """Exponent of 1 + age. The age of a history entry is the number of later entries."""
 
     def __str__(self) -> str:
         return f"l2 {self.l2:g}, recency_power {self.recency:g}"

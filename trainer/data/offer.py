@@ -52,8 +52,8 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool: whether each item may be recommended; at least one is True."""
     excluded: Mapping[str, int]
-    """Number of items that are not on offer, by reason: `unavailable`, `denied` or `category`. The first that applies
-    counts."""
+    """Number of items that are not on offer, by reason: `unavailable`, `denied` or `category`. An item counts
+    for the first reason that applies to it."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the number of items on offer, and the number of excluded items by reason."""

@@ -23,9 +23,9 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: number of events of each visitor over all splits, to train on all splits. Then all rows of a visitor's
-    longest timeline are trained on, and the visitor's other timelines are skipped. Visitors outside the vocabulary
-    share indices, so only their target rows are trained on. None: only target rows are trained on."""
+    """[V] int64: number of events of each visitor over all splits. If it is given, all rows of a visitor's longest
+    timeline are trained on, and the visitor's other timelines are skipped. Visitors outside the vocabulary share
+    indices, so only their target rows are trained on. None: only target rows are trained on."""
     on_progress: Callable[[], None] = lambda: None
     """Called repeatedly while all events are read."""
 

@@ -1,8 +1,8 @@
 """Exchanges table rows between replicas.
 
-Each replica sorts the ids that it requests by owner. The replicas gather how many ids each of them requests from each
-owner. Then they send the ids to the owners, and the owners send the rows back. Gradients take the same route as the
-ids, from the requesting replicas to the owners.
+Each replica has ids to request, and sorts them by owner. The replicas gather how many ids each replica requests from
+each owner. Then the replicas send the ids to the owners, and the owners send the rows back. Gradients take the same
+route as the ids, from the requesting replicas to the owners.
 
 In each exchange, a replica sends one message of `capacity` rows to every replica, including itself. The last rows of a
 message are padding. One tensor [R · capacity, D] contains all messages, so a graph has the same operations for any
@@ -32,7 +32,7 @@ class Messages:
     collectives: Collectives | LocalCollectives
     """The operations that send the messages."""
     replica: int
-    """The replica that uses the route."""
+    """Index of the replica that sends the messages."""
     level: tf.Tensor
     """Index of `capacity` in CAPACITIES, scalar int32."""
     capacity: tf.Tensor
@@ -83,8 +83,8 @@ class Route:
     num_rows: tf.Tensor
     """M, scalar."""
     served: tf.Tensor
-    """[S] indices, in the shard of this replica, of the rows that are requested from it: first those that replica 0
-    requests, in its order, then those of replica 1, …"""
+    """[S] indices of the requested rows in the shard of this replica: first the rows that replica 0 requests, in the
+    order of its requests, then the rows that replica 1 requests, …"""
     slots: tf.Tensor | None = None
     """[S] index of each row of `served` in the messages to send; None: there is only one replica."""
     messages: Messages | None = None
