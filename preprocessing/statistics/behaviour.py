@@ -131,7 +131,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns, for each (visitor, item) pair and event kind, the index of the first row with both, [P, K].
+    """Returns, for each (visitor, item) pair and event kind, the index of their first row, [P, K].
 
     NEVER means that there is no such row.
     """
@@ -153,7 +153,7 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts [B] as a dictionary from the lower bound of a bucket, in seconds, to its count.
+    """Returns counts [B] as a dictionary. A key is the lower bound of a bucket, in seconds.
 
     Empty buckets after the last non-empty bucket are omitted.
     """

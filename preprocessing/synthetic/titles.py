@@ -82,7 +82,7 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a material [N] and a series [N] for each item. The series is a word that makes more titles possible.
+    """Draws a material [N] and a series [N] for each item. A series is an invented word, for more titles.
 
     The first eight items of a group have the same series and different materials. The next eight items have the same
     materials and another series, and so on.
