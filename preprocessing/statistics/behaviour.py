@@ -131,9 +131,9 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns, for each (visitor, item) pair and event kind, the index of their first row, [P, K].
+    """Finds the first event of each kind for each (visitor, item) pair. Returns row indices, [P, K].
 
-    NEVER means that there is no such row.
+    NEVER means that the pair has no event of the kind.
     """
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
