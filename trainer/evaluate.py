@@ -175,7 +175,7 @@ def measure_protocol(
 
     Returns:
       `protocol`: a description of the protocol. `cases`: the numbers of cases, visitors and items. `samples`: the
-      result of `sample_recommendations`. All other entries are those of `compare_systems`; if there are no cases, its
+      result of `sample_recommendations`. All other entries are those of `compare_systems`; if there are no cases, the
       rankings are null.
     """
     config = config or EvaluationConfig()

@@ -136,7 +136,7 @@ def export_model(
 
 
 def _write_warm_up(dataset: Dataset, path: str) -> None:
-    """Writes a warm-up request for each signature; the most frequent items are its history."""
+    """Writes a warm-up request for each signature. The history of a request is the most frequent items."""
     items = dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_warm_up(path, warm_up_requests(items, dataset.manifest.event_kinds, dataset.num_items))

@@ -106,7 +106,7 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Returns the problem if the NVIDIA driver is missing, not found by the loader or too old; None: no problem."""
+    """Checks whether the NVIDIA driver is missing, too old, or not found by the loader; None: there is no problem."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

@@ -52,7 +52,7 @@ class RowOptimizer(Protocol):
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """Returns the optimizer for tables, which updates only the rows that a step reads."""
+    """Returns the optimizer for tables. It updates only the rows that a step reads."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
@@ -106,7 +106,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rates of `_rate_of_step` for a Keras optimizer, which passes the number of its own steps."""
+    """Gives the learning rates of `_rate_of_step` to a Keras optimizer; the optimizer counts its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config

@@ -28,11 +28,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields the request that a run must obey.
+    """Yields the request that a run must obey: `request`, or a new request if `request` is None.
 
-    If `request` is given, this is `request`, and signals are handled as before. If it is None, this is a new request:
-    SIGTERM or SIGHUP sets it, and a second signal ends the process at once. Outside the main thread, Python cannot
-    handle signals, so nothing sets the new request there.
+    If `request` is given, the handling of signals does not change. Otherwise SIGTERM or SIGHUP sets the new request,
+    and a second signal ends the process at once. Signals set the new request only in the main thread, because Python
+    cannot handle signals in other threads.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()
@@ -63,7 +63,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:
-    """Sets `request` at the first signal and exits at the second; returns when the pipe is closed."""
+    """Reads signals from a pipe until it is closed: the first one sets `request`, the second one ends the process."""
     while number := os.read(read_end, 1):
         if number[0] not in TERMINATION_SIGNALS:
             continue

@@ -13,11 +13,11 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: float) -> np.ndarray:
-    """Returns float32 values [n, D] for the rows with the numbers `rows` [n]; D is `dim`.
+    """Returns normally distributed float32 values [n, D] for n rows of a table.
 
     Args:
-      rows: [n] numbers of rows.
-      dim: the number of entries of a row, D.
+      rows: [n] numbers of the rows.
+      dim: number of entries of a row, D.
       name: name of the table.
       seed: seed of the run.
       stddev: standard deviation of the values.

@@ -86,7 +86,7 @@ class Replicas:
         return self.collectives.all_reduce(_current_replica(), value)
 
     def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums each of several tensors of one type over all replicas, in one operation; called like `all_reduce`."""
+        """Applies `all_reduce` to several tensors of the same type, in one operation."""
         if self.count == 1:
             return list(values)
         summed = self.all_reduce(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
@@ -94,13 +94,16 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values, of the same shape, along the first axis; called like `all_reduce`."""
+        """Concatenates the values of all replicas along the first axis; called like `all_reduce`.
+
+        All values must have the same shape.
+        """
         if self.collectives is None:
             return value
         return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the arrays of all workers, all of the same shape. Every worker must call this, outside `run`."""
+        """Sums arrays of the same shape, one from each worker. Every worker must call this, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
         summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
@@ -126,7 +129,7 @@ class Replicas:
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until all workers have called this method, outside `run`."""
+        """Waits until all workers have called this method. Every worker must call it outside `run`."""
         self.any_worker(False)
 
 
@@ -175,7 +178,10 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:
-    """Raises ValueError, with the nearest valid sizes, unless the batch size is divisible by the number of replicas."""
+    """Raises ValueError unless the batch size is divisible by the number of replicas.
+
+    The message names the nearest valid sizes.
+    """
     if batch_size % replicas == 0:
         return
     below = batch_size // replicas * replicas
@@ -203,7 +209,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes `MultiWorkerMirroredStrategy` use the devices `names`, not all GPUs or a single CPU, as by default."""
+    """Makes `MultiWorkerMirroredStrategy` use the devices `names`; by default, it uses all GPUs or a single CPU."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 

@@ -46,8 +46,8 @@ class FixedOrder:
 class RandomOrder:
     """One random cyclic order of all items. A visitor's list starts at an item that depends on the visitor's index.
 
-    A separate random order for each visitor would be no fairer, and drawing it would take longer than another system
-    takes to rank.
+    A separate random order for each visitor would be no fairer, and would take more time than the ranking by another
+    system.
     """
 
     def __init__(self, num_items: int, *, seed: int):
@@ -74,12 +74,12 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk`, and chooses its powers: the combination with the best NDCG@20 on `cases`.
+    """Builds the model `walk` with the combination of exponents that has the best NDCG@20 on `cases`.
 
     Args:
       dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
-      cases: cases of the validation split; None: the last combination is used.
+      cases: cases of the validation split; None: the last of `WalkConfig.combinations` is used.
     """
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
@@ -89,12 +89,12 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn`, and chooses its powers: the combination with the best NDCG@20 on `cases`.
+    """Builds the model `session_knn` with the combination of exponents that has the best NDCG@20 on `cases`.
 
     Args:
       dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
-      cases: cases of the validation split; None: the last combination is used.
+      cases: cases of the validation split; None: the last of `SessionKnnConfig.combinations` is used.
     """
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
@@ -110,12 +110,12 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of one combination of powers: the one with the best NDCG@20 on `cases`.
+    """Fills a model with the weights of the combination of exponents that has the best NDCG@20 on `cases`.
 
     Args:
       name: name of the baseline, for the log.
       model: the model.
-      combinations: the combinations of powers, for the log.
+      combinations: the combinations of exponents, for the log.
       counts: for each combination, a function that computes the model's weights.
       cases: cases of the validation split; None: the last combination is used.
     """
@@ -134,7 +134,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """Returns a sample of `most_common_cases` of the validation split; None if there is no such split, or no case.
+    """Returns cases of the validation split: a sample of `most_common_cases`. None if there are no cases, or no split.
 
     Args:
       dataset: the dataset.

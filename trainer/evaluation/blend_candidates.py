@@ -51,7 +51,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of a sample of cases: the items that are ranked to choose the weights of a blend."""
+    """The candidates of several cases. Only these items are ranked while the weights of a blend are chosen."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -70,7 +70,11 @@ class Candidates:
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of the ranking by the scores [W, C] of `hits`, which are -inf for padding."""
+        """[V]: NDCG@20 of each case, if the candidates of the cases `hits` are ranked by `scores`.
+
+        Args:
+          scores: [W, C] scores of these candidates; -inf for padding.
+        """
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -84,24 +88,33 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] the cases with relevant candidates, those with most relevant candidates first; NDCG is 0 for others."""
+        """[W] indices of the cases with relevant candidates; all other cases have NDCG 0.
+
+        The cases with the most relevant candidates are first.
+        """
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """[F, W, C] float32: the features of `hits`."""
+        """[F, W, C] float32: the features of the candidates of the cases `hits`."""
         return np.ascontiguousarray(np.moveaxis(self.feature[self.hits], 2, 0))
 
     @cached_property
     def spreads(self) -> list[float]:
-        """P values: the standard deviation of a part's `TOP` highest scores of a case, averaged over all cases."""
+        """P values: the typical spread of each part's scores.
+
+        It is the standard deviation of the part's `TOP` highest scores in a case, averaged over all cases.
+        """
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Returns an array for each r: the columns of the r-th relevant candidates of the first `hits`."""
+        """Arrays of columns: the r-th array has the column of the r-th relevant candidate of a case.
+
+        It contains only the cases with that many relevant candidates. They are the first ones of `hits`.
+        """
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -128,9 +141,10 @@ def find_candidates(
       item_counts: [I] training events of each item.
       replicas: all replicas; their workers share the cases. None: this process handles all cases.
       on_chunk: called before each chunk of cases.
-      hides_seen: whether the ranking hides seen items; if so, the items of a case's history are not its candidates.
-      deadline: value of `time.monotonic` after which no more cases are ranked; the result has the first cases only.
-        None: all cases are ranked. Only for one worker.
+      hides_seen: whether the ranking hides seen items; if so, the items of a case's history are no candidates of the
+        case.
+      deadline: time, by `time.monotonic`, after which no more cases are ranked. The result has only the cases that were
+        ranked by then. None: all cases are ranked. Must be None if there are several workers.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -180,7 +194,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins samples of cases, at least one. Cases with fewer candidates than others are padded."""
+    """Joins the candidates of one or more samples of cases. Cases with fewer candidates than others are padded."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -198,7 +212,7 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
 
 
 class _History(NamedTuple):
-    """The known items of the histories of a chunk, with their return features."""
+    """The return features of all known items in the histories of a chunk."""
 
     key: tf.Tensor
     """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
@@ -209,8 +223,8 @@ class _History(NamedTuple):
 class _Finder:
     """Finds the candidates of a chunk of queries, and computes their features.
 
-    Only the parts score the whole catalogue. The trends are the same for all queries at a moment, so their best items
-    are found once, and the return features are 0 outside the history.
+    Only the parts score the whole catalogue. The trends are the same for all queries at a moment, so the items with the
+    highest trends are found once. The return features of items outside the history are 0.
     """
 
     def __init__(
@@ -286,9 +300,9 @@ class _Finder:
     def _best_of_part(
         self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, moment: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Returns the best items [B, TOP] by scores, and those by scores and trend.
+        """Returns two lists of items, both [B, TOP]: the best by score, and the best by score and trend together.
 
-        The latter are chosen from the `best` items and the items with the highest trends.
+        The second list is chosen from the `best` items and the items with the highest trends.
         """
         rising = tf.gather(self._rising, moment)
         score = tf.gather(scores, rising, batch_dims=1)
@@ -303,7 +317,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Returns the first items [B, TOP] of the lists [B, n] that are not hidden."""
+        """Returns, for each list of `item` [B, n], its first items that are not hidden: [B, TOP]."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0
@@ -324,9 +338,9 @@ class _Finder:
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the items of the history, [B, TOP], with the highest values of each return feature but the first.
+        """Returns, for each return feature but the first, the items of the history with the highest values: [B, TOP].
 
-        Shorter lists are padded with -1.
+        Shorter histories are padded with -1.
         """
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
@@ -346,12 +360,12 @@ class _Finder:
 
 
 def _max_seen(cases: Cases) -> int:
-    """Returns the largest number of distinct known items of a history."""
+    """Returns the largest number of distinct known items in any history."""
     return int(cases.history.distinct_items(0, len(cases), cases.num_items).lengths.max(initial=0))
 
 
 def _feature(scores: tf.Tensor, reference: tf.Tensor | None) -> tf.Tensor:
-    """Returns the feature of a part's scores; `reference` is None if they are not sums."""
+    """Returns a part's scores as a feature: converted by `log_sums`, or unchanged if `reference` is None."""
     return scores if reference is None else log_sums(scores, reference)
 
 

@@ -56,15 +56,15 @@ class Choice:
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent.
 
-    An ascent starts from a single feature plus the trend. It tries several features, and starts from the one with the
-    best NDCG@20. The first ascent tries the parts and the popularity. If the ranking has return features, there is a
-    second ascent, which tries the frequency and the two kinds of recency. The better result of the two ascents is used.
-    So, on these cases, the blend is at least as good as each of these features with the trend.
+    An ascent starts from one feature and the trend. It compares several features by their NDCG@20 with the trend, and
+    starts from the best. The first ascent compares the parts and the popularity. If the ranking has return features, a
+    second ascent compares the frequency and the two kinds of recency. The weights of the better ascent are returned.
+    So, on these cases, the blend is at least as good as each compared feature with the trend.
 
     Args:
       candidates: the candidates of the cases.
       num_parts: the number of parts, P.
-      half_life: index into `HALF_LIVES` of the half-life of the trend.
+      half_life: half-life of the trend, as an index into `HALF_LIVES`.
       has_returns: whether the ranking has return features.
     """
     ascents, alone = [], dict[int, float]()
@@ -79,10 +79,10 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the half-life of the trend with `longest_of_the_best`; returns its index in `HALF_LIVES`.
+    """Chooses the half-life of the trend, and returns its index in `HALF_LIVES`.
 
-    One pass of coordinate ascent sets the weights of all features. Then the half-lives are compared: the weight of the
-    trend is chosen again for each of them, and all other weights stay the same.
+    One pass of coordinate ascent sets the weights of all features. Then `longest_of_the_best` compares the half-lives.
+    For each half-life, the weight of the trend is chosen again, and all other weights stay the same.
 
     Args:
       candidates: the candidates of the cases.
@@ -96,7 +96,7 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns, for each ascent, the columns that it may start from; see `choose_weights`."""
+    """Returns, for each ascent, the columns of the features that it compares; see `choose_weights`."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
@@ -104,8 +104,8 @@ def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
 class _Ascent:
     """The state of a coordinate ascent.
 
-    The scores of each part are divided by their typical spread, so that one grid of weights fits all parts. The final
-    weight of a feature is `weight` × `unit`.
+    The weight of a feature in the blend is `weight` × `unit`. The `unit` of a part is 1 / (typical spread of its
+    scores), so that one grid fits the `weight` of all parts. All other features have the `unit` 1.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -153,16 +153,16 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case if the trend with half-life `HALF_LIVES[half_life]` replaces the one in the blend.
+        """[V]: NDCG@20 of each case, if the trend has the half-life `HALF_LIVES[half_life]`.
 
-        Its weight is the value of the grid that ranks best. The blend itself does not change.
+        The trend gets the best weight of the grid; all other weights stay the same. The blend itself does not change.
         """
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
 
     def _without(self, column: int) -> np.ndarray:
-        """[W, C]: the scores without a feature."""
+        """[W, C]: the scores of the blend without the feature of `column`."""
         return self._total - self.weight[column] * self.unit[column] * self._feature[column]
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
@@ -228,28 +228,28 @@ def fit_blend(
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
-    Without a validation split, or without cases in it, each part has weight 1. If there are no parts either, the
-    popularity has weight 1.
+    If the dataset has no validation split, or no case in it, each part gets weight 1. A blend without parts then ranks
+    by popularity alone.
 
     Args:
       parts: P models.
       dataset: the dataset.
       events: the events of all splits of the dataset.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run that has a second stage. The second stage was trained on some visitors of the
-        validation split. Only the ranking `new_items` uses the cases of these visitors again. None: no part has a
-        second stage, so every ranking uses all visitors.
+      held_out_seed: seed of the run that has a second stage. This second stage was trained on some visitors of the
+        validation split. Their cases are used for the ranking `new_items`, but not for other rankings. None: no part
+        has a second stage, so the cases of all visitors are used for every ranking.
       has_trend_only: whether the blend has no return features: parts, popularity and trend are its only features.
       max_cases: maximum number of cases per ranking; if there are more, a random sample is used. A ranking with cases
         of two protocols uses at most half of this number from each protocol.
       replicas: all replicas; their workers share the ranking and get the same weights. None: this process ranks all
         cases.
       on_chunk: called before each chunk of cases.
-      deadline: value of `time.monotonic` at which the weights should be chosen. If the time is short, fewer cases are
-        used. None: no limit. Only for one worker.
+      deadline: time, by `time.monotonic`, when the weights should be ready. If the time is short, fewer cases are used.
+        None: no limit. Must be None if there are several workers.
 
     Raises:
-      OutOfTimeError: by the deadline, fewer than `LEAST_CASES` cases of a ranking could be used, although it has more.
+      OutOfTimeError: some cases of a ranking were left at the deadline, and fewer than `LEAST_CASES` were used.
     """
     cases = {}
     if Split.VALIDATION in dataset.manifest.splits:
@@ -285,7 +285,13 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns the deadlines for finding the candidates of a ranking's samples; `num_rankings` have no weights yet."""
+    """Returns, for each sample of a ranking, the deadline for finding its candidates.
+
+    Args:
+      deadline: the deadline for the weights of all rankings; None: no limit.
+      num_samples: number of samples of the ranking.
+      num_rankings: number of rankings without weights, including this one.
+    """
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -301,8 +307,8 @@ def ranking_cases(
     - `new_items`: cases of the protocol `returning_visitors`.
     - `in_session`: cases of the protocol `next_items` that are within a session.
     - `returning`: cases of both protocols that are not within a session, as two separate `Cases`. With
-      `returning_visitors` alone, the weights would underrate seen items: a visitor who returns only to seen items is no
-      case of that protocol.
+      `returning_visitors` alone, the weights would underrate seen items: visitors who return only to seen items have no
+      case in that protocol.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -354,8 +360,8 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
     similar to each other, because both show seen items. If no ranking has cases, all rankings get equal weights: 1 for
     each part or, if there are no parts, 1 for the popularity.
 
-    In `new_items`, the weights of the return features are set to 0. If its other weights are all 0, it gets equal
-    weights too.
+    In `new_items`, the weights of the return features are set to 0. If all other weights of `new_items` are 0, it gets
+    equal weights too.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -405,7 +411,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends of each blend in `systems` to those at the moments of the cases; see `moments_of`.
+    """Gives each blend in `systems` the trends at the moments of the cases; see `moments_of`.
 
     Args:
       systems: the systems; those that are not a `BlendInference` do not change.

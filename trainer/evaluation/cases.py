@@ -21,7 +21,7 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Evaluation cases. A case is a moment at which a visitor gets recommendations, with the relevant items.
+    """Evaluation cases. A case has a visitor, the moment when they get recommendations, and the relevant items.
 
     A seen item is an item of the history. Each protocol has a primary and a secondary ranking. One of them hides seen
     items; the other shows them.
@@ -85,8 +85,8 @@ class Cases:
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
         """Returns at most `size` randomly drawn cases, in their original order.
 
-        If visitors have many cases, this sample has cases of more visitors than a `sample` of the same size, so a mean
-        over it varies less.
+        If visitors have many cases, this sample contains more visitors than a `sample` of the same size. So a metric
+        averaged over this sample varies less.
         """
         if size >= len(self):
             return self
@@ -95,7 +95,7 @@ class Cases:
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
         """Splits the visitors at random into two sets, and returns the cases of each set.
 
-        The second set contains about a `share` of the visitors.
+        The second set contains each visitor with the probability `share`.
         """
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
@@ -121,15 +121,14 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each visitor who has rows before the cut and, after the cut, an item that is new to them.
+    """Returns one case for each visitor who has a history and, after it, an item that is new to them.
 
-    The cut is the start of the split: target rows are after it, all other rows before it. All cases have the same
-    moment, the time of the earliest target row of all visitors. The history of a case is the visitor's rows before the
-    cut.
+    A visitor's history is their rows before the start of the split; their target rows are after it. All cases have the
+    same moment: the time of the earliest target row of all visitors.
 
-    In the primary ranking, which hides seen items, the new items of the visitor after the cut are relevant. In the
-    secondary ranking, all items of the visitor after the cut are relevant. Only items of the vocabulary can be
-    relevant. Rows after the cut are ignored if their event kind is not in `kinds`.
+    In the primary ranking, which hides seen items, the relevant items are the visitor's new items: those in their
+    target rows, but not in their history. In the secondary ranking, all items in their target rows are relevant. Only
+    items of the vocabulary can be relevant. A target row with an event kind outside `kinds` makes no item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -225,10 +224,10 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of the protocol `returning_visitors`, or those of `next_items` if they are far more common.
+    """Returns the cases of the protocol `returning_visitors`, or of `next_items` if far more visitors have such cases.
 
-    Those of `next_items` are returned if they belong to over ten times as many visitors. This happens if each visitor
-    of the dataset is a single session, because such a visitor hardly ever returns.
+    "Far more" means over ten times as many visitors. This happens if each visitor of the dataset is a single session,
+    because such a visitor hardly ever returns.
 
     Raises:
       ContractError: the dataset has no such split.

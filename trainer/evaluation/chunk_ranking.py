@@ -19,7 +19,7 @@ from trainer.ranking.topk import TopItems, add_items, check_finite, hide, scores
 
 
 class ChunkRanking(NamedTuple):
-    """The ranking of the cases of one chunk, with the candidates of one policy."""
+    """The ranking of one chunk of cases by one policy."""
 
     top_item: tf.Tensor
     """[B, K] int64: the best items, best first."""
@@ -94,13 +94,16 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Returns the candidates of the ranking that shows seen items: the candidates `hidden`, plus the seen items.
+    """Adds the seen items to the candidates of the ranking that hides seen items.
 
     Args:
       hidden: the candidates of the ranking that hides seen items.
       scores: [B, I] scores of all items.
       seen: [B, S] distinct items of the histories.
       num_seen: [B] number of items in each row of `seen`, without padding.
+
+    Returns:
+      The candidates of the ranking that shows seen items.
     """
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
@@ -142,7 +145,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: numbers the relevant items of a case that have the same score: 1, 2, …, in any order.
+    """[P] int64: numbers the relevant items with the same case and the same score: 1, 2, …, in any order.
 
     Args:
       owner: [P] index of the case of each relevant item.

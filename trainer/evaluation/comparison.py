@@ -205,7 +205,7 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns `value`, `low`, `high` and `p` of each of the M columns.
+    """Returns the results of one system: `value`, `low`, `high` and `p` of each of the M columns.
 
     Args:
       value: [M] means of the system.

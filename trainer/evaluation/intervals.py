@@ -13,7 +13,7 @@ _MAX_DRAWS = 4_000_000  # per block: 32 MB
 
 
 class Interval(NamedTuple):
-    """Bounds of the confidence interval of each column."""
+    """Bounds of M confidence intervals, one for each column."""
 
     low: np.ndarray
     """[M] float64 lower bounds."""

@@ -70,7 +70,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """Reads the target rows of a split; skips the rows that are only context (history) for them."""
+    """Reads the target rows of a split; skips all other rows, which are only history."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -85,13 +85,13 @@ def rating_mse(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
-    """Returns the mean squared error of a model that predicts, with its pair scores, the weights of rows.
+    """Returns the mean squared error of a model's pair scores, as predictions of the weights of rows.
 
     Args:
       model: the model.
       rows: N rows.
-      event_weights: weight of each event kind. The model should predict this weight, multiplied by the weight of the
-        row.
+      event_weights: weight of each event kind. For each row, the model should predict the weight of its event kind,
+        multiplied by the weight of the row.
       replicas: all replicas; their workers share the rows, and all get the error over all rows. None: this process
         handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.

@@ -34,14 +34,14 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of the secondary ranking of a protocol and this ranking, which is None if it has no cases."""
+    """Returns the name of a protocol's secondary ranking, and the ranking; None for a ranking without cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares, in one line, the model with the best baseline in the ranking of available items only.
+    """Compares the model with the best baseline if only available items are ranked, in one line of text.
 
     Args:
       protocol: the results of a protocol.
@@ -62,9 +62,8 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 def ranking_table(systems: Ranking) -> str:
     """Returns a table with a row per system. † marks a significant difference from the first system.
 
-    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals.
-    None of their values is bold, because the highest value is not the best: a random ranking has the highest coverage
-    and novelty.
+    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals
+    and no bold values. Their highest value is not the best: a random ranking has the highest coverage and novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
@@ -72,7 +71,7 @@ def ranking_table(systems: Ranking) -> str:
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """Returns a table of the squared errors of a model that predicts event weights, and of constant predictions."""
+    """Returns a table of squared errors: those of a model that predicts event weights, and of constant predictions."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
@@ -116,7 +115,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes a refit, which cannot be evaluated itself, by the evaluation of the run that it refits.
+    """Describes a refit. It cannot be evaluated itself, so the text has the evaluation of the original run.
 
     Args:
       refit_of: the field `refit_of` of the refit's record.

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class ReturnFeatures(NamedTuple):
-    """How often and how recently each item of a history occurs in it."""
+    """For each item of a history, how often and how recently the history contains the item."""
 
     index: tf.Tensor
     """[U, 2] int64: query and item."""
@@ -176,16 +176,21 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:
-    """[B, 1]: r of `comparable_scores`, from the `SUM_RANK` highest scores of each row or, if I is smaller, from all I.
+    """[B, 1]: r of `comparable_scores`, computed from the highest scores of each row.
 
     Args:
-      best: [B, min(SUM_RANK, I)] scores, descending.
+      best: [B, min(SUM_RANK, I)] the highest scores of each row, descending.
     """
     return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
 
 
 def log_sums(scores: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-    """Converts any of the scores [B, ...] to the scale of `comparable_scores`; `reference` is r."""
+    """Converts scores to the scale of `comparable_scores`.
+
+    Args:
+      scores: [B, ...] all or some of the scores.
+      reference: r of `comparable_scores`, from `sum_reference`.
+    """
     return tf.math.log(_SUM_OFFSET + tf.maximum(scores, 0.0) / reference)
 
 
@@ -229,11 +234,11 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: the weight 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of entries; 1 if the time of an entry is unknown.
+    """[E] float32: the weight 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each entry; 1 if its time is unknown.
 
     Args:
       queries: B queries.
-      entry: [E, 2] query and position in its history, for each entry.
+      entry: [E, 2] for each entry: the query, and the position in the history of the query.
     """
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
@@ -244,8 +249,8 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
     """[F] float32: the weights of one ranking for all features of the blend.
 
-    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one of them, so its weights
-    of the others are 0.
+    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one trend feature;
+    the weights of the others are 0.
     """
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]

@@ -58,7 +58,7 @@ class CountedModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """A Python module that also describes its model; other models get a generic description and diagram."""
+    """The Python module of a model that has its own description and diagram; other models get generic ones."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
         """Describes the model for its model card; `has_content`: whether the dataset's catalogue describes items."""

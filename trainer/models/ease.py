@@ -62,8 +62,8 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
 
-    All replicas of a process use the same weights. They are computed again only if `l2` differs from that of the
-    previous combination.
+    The function computes the weights once for all replicas of a process, and again only for a combination with another
+    `l2`.
     """
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
@@ -82,10 +82,11 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Computes the weights W, and yields each item's N weights with the largest absolute values.
+    """Computes the weights W of EASE, and yields the N weights with the largest absolute values for each item.
 
-    Yields blocks of consecutive items. Of two weights with the same absolute value, the one to the item with the lower
-    index is kept. The inverse P takes 4 × R² bytes, and computing it takes time in proportion to R³.
+    Yields blocks of consecutive items. If weights to two items have the same absolute value, the weight to the item
+    with the lower index is kept. The inverse matrix P takes 4 × R² bytes, and its computation takes time in proportion
+    to R³.
 
     Args:
       baskets: X, [T, R]: 1 if the timeline contains the item.

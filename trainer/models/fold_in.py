@@ -20,8 +20,8 @@ MAX_ENTRIES = 64
 class FoldIn(tf.Module):
     """Computes visitor vectors by least squares, while the item vectors stay fixed.
 
-    The first half of a sweep of `solver=als` does the same. The weights of events differ only in one way: here, they do
-    not decay with the age of the event.
+    The first half of a sweep of `solver=als` does the same, with one difference: there, the weight of an event decays
+    with its age; here, it does not.
     """
 
     def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:

@@ -29,7 +29,7 @@ def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_p
 
     Args:
       queries: B queries with histories.
-      max_entries: maximum of L; older entries are ignored. Entries of unknown items are included in this number.
+      max_entries: maximum number of entries of a history, including those of unknown items; older ones are ignored.
       num_items: an item is unknown if its index is `num_items` or higher.
       recency_power: scalar float32; a higher power reduces the weights of older entries more.
     """

@@ -62,8 +62,8 @@ class ItemFeatures:
 class ItemRows:
     """Item rows [I, W] of a trained model. The last column is the bias.
 
-    The row of an item is its content; if the item has training events, its own row is added. An item with neither
-    content nor training events gets the lowest bias of all items with training events.
+    The row of an item is the item's content plus, if the item has training events, its own row of weights. An item with
+    neither content nor training events gets the lowest bias of all items with training events.
 
     Rows are computed when they are read, so that the whole array is never in memory.
     """
@@ -96,7 +96,7 @@ class ItemRows:
         return rows
 
     def _least_bias_of_chunk(self, start: int) -> float:
-        """Returns the lowest bias of items with training events, among the `CHUNK_ROWS` items from `start` on."""
+        """Returns the lowest bias of the `CHUNK_ROWS` items from `start` on; skips items without training events."""
         stop = min(start + CHUNK_ROWS, self._num_trained)
         return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
@@ -113,7 +113,7 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """Returns all categories on the path from the root of the category tree to each item's category, in this order."""
+    """Returns, for each item, all categories on the path from the root of the category tree to the item's category."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
@@ -134,7 +134,10 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """Reads the features of all items in the vocabulary, in the order of `FEATURES`, at most `MAX_FEATURES` each."""
+    """Reads the features of all items in the vocabulary.
+
+    Each item has at most `MAX_FEATURES` features, in the order of `FEATURES`.
+    """
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []

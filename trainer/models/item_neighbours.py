@@ -98,10 +98,10 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """Ranks items by their weighted sums over the history; see `models.interface.InferenceModel`.
+    """Ranks items by the weighted sums of the module docstring; see `models.interface.InferenceModel`.
 
-    Items with a sum of 0 or less rank last, by popularity. The sum is 0 if an item is no neighbour of any item in the
-    history.
+    Items with a sum of 0 or less rank last, by popularity. The sum of an item is 0 if it is no neighbour of any item in
+    the history.
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
@@ -147,7 +147,7 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, entries: Entries) -> Entries:
-        """Merges entries of the same query and item into one entry, which has the largest of their weights."""
+        """Merges all entries of the same query and item into one entry; its weight is the largest of their weights."""
         pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
         weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
         return Entries(pair // self._num_items, pair % self._num_items, weight)

@@ -25,10 +25,10 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the vectors x that minimize the objective of the module docstring, if all vectors y are fixed.
+    """Computes the vectors x, one per row, that minimize the objective of the module docstring for fixed vectors y.
 
     Args:
-      vectors: [M, L, D] the vectors y of the row's entries.
+      vectors: [M, L, D] the vectors y of each row's entries.
       weights: [M, L] the weights w of the entries, at least 0; 0 marks padding.
       gramian: [D] the diagonal of G, the Gramian of all y; the other entries of G must be 0.
       l2: [M] the regularization λ of each row, above 0.
@@ -37,7 +37,7 @@ def solve_rows(
         has size L × L. The result is the same.
 
     Returns:
-      The vectors x [M, D], and the part of the minimum [M] that each row contributes.
+      The vectors x [M, D], and [M]: each row's part of the minimum.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)

@@ -364,7 +364,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows from the concatenation of `first` and `second`; an index after its end gets the last row."""
+    """Gathers rows from the concatenation of `first` and `second`; an index beyond the end gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

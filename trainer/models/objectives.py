@@ -90,7 +90,7 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean error between the score of a visitor and an item, and the weight of their event.
+    """Mean error of the scores as predictions: a row's score should equal the weight of its event.
 
     `config.kind` chooses the error among WEIGHT_LOSSES, such as the squared error.
     """
@@ -184,8 +184,8 @@ class Candidates(NamedTuple):
     def entries(self, batch: Batch) -> tf.Tensor:
         """Returns the items [B, J] that each row of the global batch looks up for itself.
 
-        These are the items of the row's history. If `positive_index` is None, its positive is the last column, because
-        the positive may be missing among the candidates.
+        These are the items of the row's history. If `positive_index` is None, the row's positive is added as the last
+        column, because the candidates may not contain it.
         """
         if self.positive_index is not None:
             return batch.history
@@ -286,7 +286,7 @@ class SampledSoftmaxInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Loss of the positive against in-batch and sampled negatives; `config.kind` chooses it among SAMPLED_LOSSES.
+    """Loss of the positive against in-batch and sampled negatives; `config.kind` is its name in SAMPLED_LOSSES.
 
     A row is skipped if its item is outside the vocabulary: the row does not contribute to the loss, and its item is not
     a candidate. If visitor vectors are sums of item vectors, the positive is removed from the row's history. A row is
@@ -348,7 +348,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 penalty [b] of each row, without its factor.
+        """Returns the L2 penalty [b] of each row, before the multiplication by `config.l2`.
 
         It is the squared norm of the row's visitor vector, plus that of its positive, plus 1 / B of the sum of the
         squared norms of all sampled negatives.
@@ -395,15 +395,15 @@ def negative_sampler(
     """Creates a sampler that draws negatives from the items with training events.
 
     The logQ correction needs to know how often each item is an in-batch candidate. Therefore this function reads the
-    batches of one epoch and counts the items of the valid rows. The numbers of training events would be too high,
-    because rows without a history are skipped.
+    batches of one epoch and counts the items of the valid rows. The numbers of all training events would be too
+    high, because training skips rows without a history.
 
     Args:
       loss: settings of the loss.
       dataset: the dataset of the run.
       config: settings of the run.
-      entries: `known_entries` or `history_without_target`: function of a batch and the number of items that selects the
-        history entries that the model reads.
+      entries: function that selects the history entries that the model reads: `known_entries` or
+        `history_without_target`.
     """
     num_items = dataset.num_trained_items
 
@@ -448,7 +448,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns the slice of the rows of a global batch that belongs to a replica.
+    """Returns which rows of a global batch belong to a replica, as a slice.
 
     Args:
       batch: the global batch.

@@ -190,9 +190,9 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets all inputs of the features: the weights of the item walk and the statistics of the items.
+        """Sets the weights of the item walk and the statistics of the items; features are computed from them.
 
-        The method `candidates` needs only these and the weights of the towers, but not the weights of the network.
+        The method `candidates` works with these and the weights of the towers; it does not use the network.
         """
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
@@ -212,7 +212,7 @@ class RerankedTowers(tf.Module):
         return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
 
     def candidates(self, queries: Queries) -> Candidates:
-        """Returns the candidates of the queries and their features; training the network needs them."""
+        """Returns the candidates of the queries, with their features. The network is trained on them."""
         return self._find(queries, self._towers.score_in_parts(queries))
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -272,7 +272,7 @@ class RerankedTowers(tf.Module):
           entries: statistics of the latest entries of the histories.
 
         Returns:
-          Features [B, C] in the order of FEATURES, where they come before those of `_query_features`.
+          The first FEATURES, [B, C] each, in their order; those of `_query_features` are the last.
         """
 
         def of_entries(column: tf.Tensor) -> tf.Tensor:
@@ -305,10 +305,11 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """Returns scores [B, I] of all items that rank the candidates first.
+    """Returns the scores [B, I] of all items; the candidates have the highest scores.
 
     Args:
-      tower: [B, I] the towers' scores; they rank the other items, and are lowered if a candidate has a lower score.
+      tower: [B, I] the towers' scores. They rank the items that are not candidates; if needed, they are all lowered
+        below the scores of the candidates.
       found: the candidates.
       score: [B, C] the final scores of the candidates.
     """

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """Comparison of the towers' ranking with and without a trained second stage; the content of second_stage.json."""
+    """Content of second_stage.json: compares the towers with a trained second stage to the towers alone."""
 
     step: int
     """Step of the towers' checkpoint that the second stage belongs to."""
@@ -39,7 +39,7 @@ class SecondStageRecord:
 
     @property
     def is_used(self) -> bool:
-        """Whether the run uses its second stage: only if the ranking is better than by the towers alone."""
+        """Whether the run uses its second stage: True if the ranking is better with the second stage than without."""
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of a run to another run; does nothing if there is none.
+    """Copies the second stage of a run to another run; does nothing if the first run has no second stage.
 
     Args:
       run: directory of the run with the second stage.

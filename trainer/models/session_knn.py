@@ -36,9 +36,9 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies two tables with one column; see `models.build.ModelFile`.
 
-    `item` has a row per (timeline, item) pair, with the index of the item. `length` has a row per timeline, with its
-    number of items. The number of pairs is known only after the timelines are read, so `item` has as many rows as there
-    can be pairs at most, and its last rows may remain unused.
+    `item` has a row for each (timeline, item) pair: the index of the item. `length` has a row for each timeline: its
+    number of items. The number of pairs is known only after the timelines are read. Therefore, the number of rows of
+    `item` is the maximum number of pairs, and the last rows may remain unused.
 
     Raises:
       ValueError: the tables cannot store the indices of so many items.
@@ -85,7 +85,8 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
 
     `CountedRows.total` is the number of (timeline, item) pairs of the replica. `CountedRows.kept` is the number of
-    pairs that inference uses: the timeline must be among the latest `max_timelines` timelines with the item.
+    pairs that inference uses. It uses a pair if the timeline is among the latest `max_timelines` timelines with the
+    item.
 
     Args:
       model: settings of the model.
@@ -102,7 +103,7 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """Returns the weights of a session kNN without writing a checkpoint.
+    """Computes the weights of a session kNN, and returns them; writes no checkpoint.
 
     Args:
       model: settings of the model.

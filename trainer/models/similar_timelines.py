@@ -30,14 +30,14 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """Finds the first `max_timelines` timelines of each item, the only ones that are searched for similar timelines.
+    """Finds the first `max_timelines` timelines of each item. Similar timelines are searched only among these.
 
     Args:
       baskets: [T, I] items of the timelines, latest timeline first; N pairs are stored.
       max_timelines: maximum number of timelines per item.
 
     Returns:
-      [N] bool: whether the stored (timeline, item) pair is among the first ones of its item.
+      [N] bool: for each stored (timeline, item) pair, whether the timeline is among the first ones of the item.
     """
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] factor of the similarity of each timeline to any history.
+          factors: [T] factor of each timeline; its similarity to any history is multiplied by this factor.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
@@ -91,9 +91,10 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """Computes the score of each item: the sum of the similarities of the timelines that contain the item.
+        """Computes the score of each item for each query.
 
-        The sum is only over the K timelines that are most similar to the query.
+        The K timelines that are most similar to the query are used. The score of an item is the sum of the similarities
+        of those K timelines that contain the item.
 
         Args:
           entries: the history entries of all queries, with weights.
@@ -139,7 +140,7 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Finds each query's most similar timelines in a dense array [B, T], which is fast for few timelines.
+        """Finds the most similar timelines of each query, in a dense array [B, T]. This is fast for few timelines.
 
         Args:
           pair: [P] int64 (query, timeline) pairs, encoded as query × `num_timelines` + timeline. Pairs may repeat.
@@ -173,7 +174,7 @@ def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) ->
 
 
 def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
-    """Returns the index of the list [P] int32 that each of the P values belongs to.
+    """Returns, for each of the P values of all lists, the index of its list: [P] int32.
 
     TensorFlow's `value_rowids` returns the same, but needs memory for (number of lists) × (longest list) values.
     """

@@ -406,9 +406,9 @@ class NextItemInputs(NamedTuple):
 class NextItemObjective:
     """Loss of the next item against three kinds of candidates: history items, in-batch and sampled negatives.
 
-    All items of a row's history are candidates of this row. They are not sampled, so they get no logQ correction, and
-    they are excluded from the row's other candidates, so that each is a candidate only once. Otherwise the model would
-    learn to repeat items too often or too rarely.
+    All items of a row's history are candidates of this row. They are not sampled, so they get no logQ correction. They
+    are excluded from the row's other candidates, so that no item is a candidate twice. Without these two rules, the
+    model would learn to repeat items too often or too rarely.
 
     Rows with an unknown item, or without a known item in their history, are skipped: they do not contribute to the
     loss, and their items are not in-batch candidates.
@@ -526,14 +526,14 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces indices after the last trained item by that of the last trained item, so that they can be looked up.
+        """Returns indices that can be looked up: replaces higher indices by the index of the last trained item.
 
-        The results for these items are not used: masks exclude the items from the loss.
+        The rows of the replaced items are not used: masks exclude these items from the loss.
         """
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws the id dropout: 0 if the own row of an item is dropped, else 1; always 1 for items without features.
+        """Draws the mask of the id dropout, which drops the own rows of items.
 
         Args:
           feature_weight: [bJ + C, F] weights of the features of the items that this replica uses.
@@ -542,7 +542,7 @@ class NextItemObjective:
           step: scalar int64: number of the step.
 
         Returns:
-          [bJ + C] mask.
+          [bJ + C]: 0 if the item's own row is dropped, else 1. Items without features always have 1.
         """
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
@@ -631,8 +631,8 @@ class TowersInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_rows: function of the trained weights that returns a function of a slice of n items. The latter returns
-            the item rows [n, W]: an item's own row, if it has one, plus its content.
+          item_rows: takes the trained weights, and returns a function that takes a slice of n items. This function
+            returns the rows [n, W] of these items: an item's own row, if it has one, plus its content.
           num_frequent: number of frequent visitors; only these have their own rows in the visitor table.
           num_kinds: number of event kinds of the dataset.
           item_counts: [I] number of training events of each item.
@@ -699,7 +699,7 @@ class TowersInference(tf.Module):
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
         """Returns the visitor vectors [B, D], the latest H entries of the histories, and the return bonuses [B, H].
 
-        The bonuses include the setting `return_bonus`, also where the history has padding.
+        The setting `return_bonus` is added to all bonuses, even to those of padding.
         """
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)
