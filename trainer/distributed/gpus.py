@@ -106,7 +106,7 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Checks whether the NVIDIA driver is missing, too old, or not found by the loader; None: there is no problem."""
+    """Returns the problem with the NVIDIA driver: missing, too old, or not found by the loader. None: no problem."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

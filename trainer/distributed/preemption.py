@@ -63,7 +63,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:
-    """Reads signals from a pipe until it is closed: the first one sets `request`, the second one ends the process."""
+    """Reads signals from a pipe until it is closed. The first signal sets `request`; the second ends the process."""
     while number := os.read(read_end, 1):
         if number[0] not in TERMINATION_SIGNALS:
             continue

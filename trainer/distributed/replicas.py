@@ -129,7 +129,7 @@ class Replicas:
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until all workers have called this method. Every worker must call it outside `run`."""
+        """Waits until all workers have called this method. It must be called outside `run`."""
         self.any_worker(False)
 
 

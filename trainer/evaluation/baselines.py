@@ -134,7 +134,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """Returns cases of the validation split: a sample of `most_common_cases`. None if there are no cases, or no split.
+    """Returns a sample of the validation cases, see `most_common_cases`; None if there are no validation cases.
 
     Args:
       dataset: the dataset.

@@ -111,9 +111,10 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Arrays of columns: the r-th array has the column of the r-th relevant candidate of a case.
+        """Arrays of columns: the first array has the column of each case's first relevant candidate, and so on.
 
-        It contains only the cases with that many relevant candidates. They are the first ones of `hits`.
+        Entry n of an array belongs to case `hits[n]`. The last cases of `hits` have fewer relevant candidates, so they
+        have no entry in later arrays.
         """
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
@@ -143,8 +144,8 @@ def find_candidates(
       on_chunk: called before each chunk of cases.
       hides_seen: whether the ranking hides seen items; if so, the items of a case's history are no candidates of the
         case.
-      deadline: time, by `time.monotonic`, after which no more cases are ranked. The result has only the cases that were
-        ranked by then. None: all cases are ranked. Must be None if there are several workers.
+      deadline: time on the clock `time.monotonic` after which no more cases are ranked. The result has only the cases
+        that were ranked before. None: all cases are ranked. Must be None if there are several workers.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])

@@ -228,8 +228,7 @@ def fit_blend(
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
-    If the dataset has no validation split, or no case in it, each part gets weight 1. A blend without parts then ranks
-    by popularity alone.
+    If there are no validation cases, each part gets weight 1, and a blend without parts ranks by popularity alone.
 
     Args:
       parts: P models.
@@ -245,8 +244,8 @@ def fit_blend(
       replicas: all replicas; their workers share the ranking and get the same weights. None: this process ranks all
         cases.
       on_chunk: called before each chunk of cases.
-      deadline: time, by `time.monotonic`, when the weights should be ready. If the time is short, fewer cases are used.
-        None: no limit. Must be None if there are several workers.
+      deadline: time on the clock `time.monotonic` when the weights should be ready. If the time is short, fewer cases
+        are used. None: no limit. Must be None if there are several workers.
 
     Raises:
       OutOfTimeError: some cases of a ranking were left at the deadline, and fewer than `LEAST_CASES` were used.

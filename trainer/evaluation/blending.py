@@ -33,9 +33,9 @@ def blend_runs(
 ) -> BlendRecord:
     """Blends the best checkpoints of several runs: chooses weights, and writes the blend to the run at `workdir`.
 
-    Drops each part that has the weight 0 in every ranking, but keeps at least one part. If the run at
-    `workdir` already has a blend, and all checkpoints of this blend are among those of `parts`, the blend is returned
-    unchanged. If a call is killed, the next call computes the same weights.
+    Drops each part that has the weight 0 in every ranking, but keeps at least one part. If the run at `workdir` already
+    has a blend, and all checkpoints of this blend are among those of `parts`, the blend is returned unchanged. If a
+    call is killed, the next call computes the same weights.
 
     Args:
       workdir: directory of the run that the blend belongs to.
@@ -90,7 +90,7 @@ def blend_runs(
 
 
 def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes a blend to the run at `workdir`. It ranks by one part alone, and ignores all other features."""
+    """Writes a blend to the run at `workdir`. The blend ranks by one part alone, without other features."""
     weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
     step = choose_step(part_directory(workdir, part))
     record = BlendRecord(

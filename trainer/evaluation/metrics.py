@@ -27,7 +27,7 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """Drops the (case, relevant item) pairs where `is_kept` [P] is False, and the cases that are left without pairs.
+        """Drops the (case, relevant item) pairs where `is_kept` [P] is False, and the cases without remaining pairs.
 
         The ranks stay the same: a dropped item remains in the ranking, but no longer counts as relevant.
 

@@ -34,14 +34,14 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of a protocol's secondary ranking, and the ranking; None for a ranking without cases."""
+    """Returns the name of a protocol's secondary ranking, and the ranking itself (None if it has no cases)."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the model with the best baseline if only available items are ranked, in one line of text.
+    """Describes in one line how the model compares with the best baseline when only available items are ranked.
 
     Args:
       protocol: the results of a protocol.
@@ -115,7 +115,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes a refit. It cannot be evaluated itself, so the text has the evaluation of the original run.
+    """Describes a refit. A refit cannot be evaluated, so the text reports the evaluation of the original run.
 
     Args:
       refit_of: the field `refit_of` of the refit's record.

@@ -249,8 +249,8 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
     """[F] float32: the weights of one ranking for all features of the blend.
 
-    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one trend feature;
-    the weights of the others are 0.
+    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one trend feature; the
+    weights of the others are 0.
     """
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]

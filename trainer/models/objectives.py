@@ -286,7 +286,7 @@ class SampledSoftmaxInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Loss of the positive against in-batch and sampled negatives; `config.kind` is its name in SAMPLED_LOSSES.
+    """Loss of the positive against in-batch and sampled negatives; `config.kind` names the loss in SAMPLED_LOSSES.
 
     A row is skipped if its item is outside the vocabulary: the row does not contribute to the loss, and its item is not
     a candidate. If visitor vectors are sums of item vectors, the positive is removed from the row's history. A row is
@@ -395,8 +395,8 @@ def negative_sampler(
     """Creates a sampler that draws negatives from the items with training events.
 
     The logQ correction needs to know how often each item is an in-batch candidate. Therefore this function reads the
-    batches of one epoch and counts the items of the valid rows. The numbers of all training events would be too
-    high, because training skips rows without a history.
+    batches of one epoch and counts the items of the valid rows. The numbers of all training events would be too high,
+    because training skips rows without a history.
 
     Args:
       loss: settings of the loss.
