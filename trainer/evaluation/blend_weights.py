@@ -46,11 +46,11 @@ class Choice:
 
     weights: BlendWeights
     value: float
-    """NDCG@20 of the blend, ranking only the candidates."""
+    """NDCG@20 of the blend, if only the candidates are ranked."""
     alone: tuple[float, ...]
     """NDCG@20 of each part alone."""
     frequency: float | None
-    """NDCG@20 of ranking by frequency in the visitor's history; None: the ranking has no return features."""
+    """NDCG@20 of the return feature `frequency` alone; None: the ranking has no return features."""
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:

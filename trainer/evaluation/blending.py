@@ -1,4 +1,4 @@
-"""Blends trained runs: chooses weights for models, popularity and trend by validation. The last stage of training."""
+"""Blends trained runs, as the last stage of training: validation chooses weights for models, popularity and trend."""
 
 import logging
 import time

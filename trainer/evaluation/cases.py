@@ -38,7 +38,7 @@ class Cases:
     relevant: Lists
     """V lists of the relevant items in the primary ranking: distinct items of the vocabulary, ascending."""
     secondary_relevant: Lists
-    """V lists of the relevant items in the secondary ranking; they include seen items if that ranking shows them."""
+    """V lists of the relevant items in the secondary ranking; they include seen items if this ranking shows them."""
     kinds: tuple[str, ...]
     """E names: the event kinds that make an item relevant."""
     is_kind: np.ndarray
@@ -54,7 +54,7 @@ class Cases:
     num_without_relevant: int
     """Number of cases that were skipped because they have no relevant item in the vocabulary."""
     unknown_item_share: float
-    """Share of rows with an item outside the vocabulary, which no system can rank, in [0, 1]."""
+    """Share of rows, in [0, 1], with an item outside the vocabulary; no system can rank such an item."""
 
     def __len__(self) -> int:
         return len(self.visitor)

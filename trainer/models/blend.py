@@ -142,7 +142,7 @@ class BlendInference(tf.Module):
         ]
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B].
+        """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
         There is no history, so the weights of the ranking `new_items` are used, with the trends of the last moment.
         """

@@ -81,13 +81,13 @@ class ServedModel(Scorer, Protocol):
         """All weights. They must be variables, because other arrays would become constants in the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32: scores of the pairs (visitor[k], item[k]), given as indices [B].
+        """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
         The score of a known item equals its score in `catalogue_scores` for the same visitor with an empty history.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarity of each `item`, [B] indices, to every item of the vocabulary."""
+        """[B, I] float32: the similarity of each item in `item`, [B] indices, to every item of the vocabulary."""
 
 
 class InferenceModel(ServedModel, Protocol):

@@ -98,10 +98,10 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """Ranks items by the weighted sums of the module docstring; see `models.interface.InferenceModel`.
+    """Ranks items by the scores of the module docstring; see `models.interface.InferenceModel`.
 
-    Items with a sum of 0 or less rank last, by popularity. The sum of an item is 0 if it is no neighbour of any item in
-    the history.
+    Items with a score of 0 or less rank last, by popularity. The score of an item is 0 if the item is no neighbour of
+    any item in the history.
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:

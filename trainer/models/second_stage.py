@@ -30,7 +30,7 @@ NUM_LATEST = 50
 WALK = WalkConfig(
     item_power=(0.5,), neighbour_power=(0.25,), visitor_power=(0.5,), recency_power=(1.0,), max_items=NUM_LATEST
 )
-"""The walk; its powers are the best ones for next items of retailrocket_sessions."""
+"""Settings of the walk; its exponents rank the next items of the dataset retailrocket_sessions best."""
 
 FEATURES = (
     *("tower", "tower_rank", "tower_gap", "return_bonus", "score", "score_rank", "score_gap"),

@@ -108,7 +108,7 @@ def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combinati
     Args:
       model: settings of the model.
       baskets: [T, I] items of the timelines, latest timeline first.
-      combination: index of the combination of powers in `model.combinations`.
+      combination: index of the combination of exponents in `model.combinations`.
     """
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
@@ -121,7 +121,7 @@ class SessionKnnInference(tf.Module):
     """
 
     def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:
-        """Creates the model; `fill` sets its timelines and powers.
+        """Creates the model; `fill` sets its timelines and exponents.
 
         Args:
           config: settings of the model.

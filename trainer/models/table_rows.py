@@ -36,7 +36,7 @@ class CountedRows(NamedTuple):
 
 
 RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
-"""Function of (index of the combination of powers, replica, number of replicas) that yields the replica's rows."""
+"""Yields a replica's rows, given the index of a combination of exponents, the replica and the number of replicas."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:
