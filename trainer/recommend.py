@@ -99,7 +99,7 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Writes the k best items for each visitor, without the items in their timeline; see `write_recommendations`.
+    """Writes, for each visitor, the k best items that are not in their timeline; see `write_recommendations`.
 
     The run's best model ranks the items. If the process is a worker of a cluster (see `cluster.read_cluster`), the
     workers share the ranking, and the chief writes the files.
@@ -282,7 +282,7 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks for the visitors of the missing shards on all workers, and writes the shards on the chief.
+    """Computes the lists of the missing shards on all workers, and writes the shards on the chief.
 
     Args:
       unfinished: the output on the chief; None on other workers.

@@ -225,7 +225,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
     """Returns the error message of a diverged run: the problem, the input, the weights, and the settings to change.
 
-    `first_step` is the first step of the call with the divergence.
+    `first_step` is the first step of the compiled call in which the loss diverged.
     """
     step = first_step + divergence.index
     findings = [
@@ -257,7 +257,7 @@ def _summarize(
       schedule: schedule of the run.
       steps: steps that this process trained; an earlier process may have trained the steps before them.
       seconds: seconds that this process took.
-      stage: record of the second stage; None without one.
+      stage: record of the second stage; None if the run has no second stage.
     """
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)

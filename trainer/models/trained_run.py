@@ -82,7 +82,7 @@ def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
 
     Args:
       workdir: directory of the run that is the part.
-      step: step of its checkpoint.
+      step: step of the run's checkpoint.
       dataset: the dataset that the run was trained on.
     """
     record = read_record(workdir)
@@ -90,12 +90,12 @@ def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
 
 
 def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> BlendInference:
-    """Builds a blend of loaded models. The trends of items are those at the time of the dataset's last event.
+    """Builds a blend of loaded models.
 
     Args:
       parts: the models, in the order of `blend.parts`.
       blend: the weights.
-      dataset: supplies the popularity and the trends of items.
+      dataset: supplies two features of the items: their popularity, and their trend at the time of the last event.
     """
     return BlendInference(
         parts,

@@ -74,7 +74,7 @@ def walk_rows(
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      powers: the powers in the formula of W_ij.
+      powers: the exponents in the formula of W_ij, see the top of this file.
       num_neighbours: the number of neighbours, N.
       items: indices of the items whose neighbours are computed.
 
@@ -102,12 +102,12 @@ def walk_rows(
 def count_walk(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
 ) -> Weights:
-    """Returns the weights of a walk over all items without writing a checkpoint.
+    """Computes and returns the weights of the walk model, in memory. No checkpoint is written.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      powers: the powers in the formula of W_ij.
-      num_neighbours: the number of neighbours, N.
+      powers: the exponents in the formula of the weights, see the top of this file.
+      num_neighbours: the number of neighbours per item, N.
       on_block: called after each block of items, for example to show the progress.
     """
     parts = []

@@ -179,9 +179,9 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns a table with a row and a column per system, of differences between pairs of systems.
+    """Returns a table of the differences between systems, with a row and a column per system.
 
-    A cell is the main metric of the row's system minus that of the column's system.
+    A cell is the main metric of the row's system minus the main metric of the column's system.
 
     Args:
       systems: names of the systems, in order.
@@ -256,7 +256,10 @@ def _estimate_cells(estimate: Figures) -> list[Cell]:
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
-    """Returns the value, the lower and the upper limit of its interval; without an interval, the value three times."""
+    """Returns a value and the lower and upper limits of its confidence interval.
+
+    If the interval is not known, both limits are the value.
+    """
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 
@@ -271,7 +274,10 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Returns a table of the visitor's latest events next to a table of recommendations; below, the relevant items."""
+    """Returns two tables next to each other, and a line below them.
+
+    The tables contain the visitor's latest events and the recommendations; the line lists the relevant items.
+    """
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""

@@ -10,9 +10,9 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns a summary of `train`: its duration, the result and the paths of the files.
+    """Returns a summary of `train`: the duration, the best checkpoint and the paths of the files.
 
-    The result is the best checkpoint. With `--preset auto`, it is the models that were tried and their blend.
+    With `--preset auto`, the summary describes the tried models and their blend instead of a checkpoint.
     """
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
@@ -38,7 +38,7 @@ def _describe_files(result: Result) -> list[str]:
 
 
 def _describe_trials(result: Result) -> list[str]:
-    """Returns a line about the models that `--preset auto` trained, and one about those that it did not use, if any."""
+    """Returns a line about the models that `--preset auto` trained and, if any, a line about the unused models."""
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(
@@ -83,7 +83,7 @@ def _describe_blend(blend: Result) -> list[str]:
 
 
 def summarize_search(result: Result) -> str:
-    """Returns the number of trials by state, the best trial, and the commands that train its settings."""
+    """Returns the number of trials by state, the best trial, and the commands that train with its settings."""
     counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     best, lines = result["best"], [f"Trials: {counts}"]
     if best is not None:
@@ -103,7 +103,7 @@ def summarize_evaluation(result: Result) -> str:
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns a line with the numbers of items on offer and of excluded items; an empty list if none is excluded."""
+    """Returns one line, the numbers of items on offer and of excluded items; an empty list if no item is excluded."""
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 

@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a table with the number of rows that a warm start copied into each table of the model.
+    """Returns a list with one part: for each table of the model, how many rows a warm start copied, filled or dropped.
 
     The list is empty if the run has no warm start, or if the warm start is not finished yet.
     """
@@ -163,7 +163,10 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, starting with the first, with the smallest n for at most _MAX_POINTS values."""
+    """Returns every n-th value, starting with the first.
+
+    The smallest n is used that leaves at most _MAX_POINTS values.
+    """
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 
@@ -213,9 +216,9 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds an event `killed` wherever a run starts or resumes although it did not end before.
+    """Adds an event `killed` before each start or resume that does not follow an end of the run.
 
-    The time of the kill is not known, so the new event has the time and step of the event before it.
+    The time of the kill is not known, so `killed` has the time and step of the event before it.
     """
     events: list[Line] = []
     for line in history:

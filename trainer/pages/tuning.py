@@ -60,7 +60,9 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws the validation value of each trial as points: a panel by the trial's number, and a panel per setting.
+    """Draws several panels with a point per trial, at the height of its validation value.
+
+    The x-axis of the first panel is the number of the trial. Each other panel has one setting as its x-axis.
 
     Args:
       dimensions: the settings that are searched.

@@ -28,7 +28,7 @@ GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Returns the number of visitors that `best_items` should rank at a time.
+    """Returns the number of visitors that one call of `best_items` should rank for.
 
     With this number, ranking is fast, and the scores fit into memory.
 
@@ -91,8 +91,8 @@ def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
     """Updates the K best items with the items of the next piece.
 
     All items of the piece have higher indices than those in `best`, so they lose ties. An item of the piece is added
-    only if its score is higher than the K-th best so far. Therefore only blocks of items with a maximum above that
-    score are read. The more pieces are done, the fewer such blocks are left.
+    only if its score is higher than the K-th best score so far. Therefore a block of items is read only if its maximum
+    is above that score. The more pieces are done, the fewer blocks are read.
 
     Args:
       best: the K best items of the earlier pieces.

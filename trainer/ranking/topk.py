@@ -61,9 +61,9 @@ def visible_scores(
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
     """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
 
-    `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history; the function itself
-    hides no items. Only the scores of a `PolicyScorer` depend on it. All other scores are computed once, before the
-    function is called.
+    `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history. The function itself
+    hides no items. The scores of a `PolicyScorer` depend on `is_seen_hidden`. The scores of other scorers do not; they
+    are computed once, before the function is called.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -113,7 +113,7 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
     Args:
       scores: [B, I].
-      items: [B, H] indices of the items to hide; indices below 0, or of I and above, are ignored.
+      items: [B, H] indices of the items to hide; indices below 0 and from I on are ignored.
       lengths: [B] number of items to hide in each row; later columns of `items` are padding.
       is_hidden: whether to hide the items; a scalar, or [B] for each row.
     """
@@ -154,7 +154,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Selects a small part of the items of each row that includes the K best ones.
+    """Selects, for each row, a small part of the items. It includes the K best items of the row.
 
     A row is divided into blocks of items. The result contains the K blocks with the largest maxima, and the items after
     the last whole block. No better item can be missing: the best item of each of the K blocks ranks before every item
@@ -163,8 +163,8 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     Args:
       scores: [B, I].
       k: the length of a list, K.
-      above: [B, 1] a limit for each row: of the K best items, only those with a score above the limit are needed. The
-        result is smaller then. None: all K are needed.
+      above: [B, 1] a limit for each row: of its K best items, the caller needs only those with a score above the
+        limit. The limit makes the result smaller. None: the caller needs all K.
 
     Returns:
       Item indices [B, C], ascending in each row, and their scores [B, C].

@@ -22,14 +22,14 @@ RANKINGS = ("new_items", "returning", "in_session")
 
 @dataclass(frozen=True, kw_only=True)
 class BlendWeights:
-    """The weights of a blend for one kind of ranking, with P parts."""
+    """The weights of a blend of P models (parts) for one kind of ranking."""
 
     parts: tuple[float, ...]
     """P weights of the parts' scores."""
     popularity: float = 0.0
     """Weight of log(n + 0.25), where n is the number of training events of an item."""
     trend: float = 0.0
-    """Weight of the trend of an item."""
+    """Weight of the trend of an item, see `data.trend`."""
     half_life_days: float
     """Half-life of the trend, in days."""
     returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
@@ -42,12 +42,17 @@ class BlendWeights:
             )
 
     def to_array(self) -> np.ndarray:
-        """Returns all P + 6 weights float32 in the order: parts, popularity, trend, features of returns."""
+        """Returns the weights of the parts, popularity, trend and `RETURN_FEATURES`, in this order, [P + 6] float32."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Builds the weights from the array of `to_array`, and from the half-life of the trend, which it lacks."""
+        """Builds the weights from an array of `to_array`.
+
+        Args:
+          weights: the array.
+          half_life_days: half-life of the trend, which the array does not contain.
+        """
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -82,7 +87,7 @@ class BlendRecord:
         """Returns the title and the weight of each part and feature with a nonzero weight.
 
         Args:
-          ranking: the one of the `RANKINGS` that the weights are for.
+          ranking: the kind of ranking, one of `RANKINGS`.
           name: name of the run with the blend, for `part_title`.
         """
         weights = self.weights[ranking]
@@ -97,23 +102,24 @@ class BlendRecord:
 
 
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
-    """Returns the distinct half-lives of the trends that have a nonzero weight, in days, ascending.
+    """Returns the half-lives of the trends that a blend uses, in days, ascending, each once.
 
-    If no trend has a weight, the half-lives of all trends are returned, so that the result is not empty.
+    A trend is used if its weight is not 0. If no trend is used, the half-lives of all trends are returned, so that the
+    result is not empty.
 
     Args:
-      weights: weights of each ranking.
+      weights: weights of each kind of ranking.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))
 
 
 def part_title(part: str, name: str) -> str:
-    """Returns the name of a part to show in reports: for example `walk` for the directory `parts/walk`.
+    """Returns the name that reports show for a part, for example `walk` for the directory `parts/walk`.
 
     Args:
       part: an entry of `BlendRecord.parts`.
-      name: name of the run with the blend; it is returned if this run itself is the part.
+      name: name of the run with the blend. It is returned if the part is this run itself.
     """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 

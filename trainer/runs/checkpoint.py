@@ -149,7 +149,7 @@ class StoredTable:
 
         Args:
           replica: index of the replica that wrote the shard.
-          first: position in the shard of the first row to read.
+          first: position of the first row to read, counted within the shard.
           last: position after the last row to read.
 
         Returns:
@@ -227,7 +227,7 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
     Args:
       shards: the array to fill.
       stored: the array in the checkpoint.
-      is_alike: whether both have the same number of shards, so that whole shards can be copied, which is faster.
+      is_alike: whether both arrays have the same number of shards. Whole shards are then copied, which is faster.
     """
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
@@ -243,7 +243,7 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
 def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[[], None] = lambda: None) -> int | None:
     """Returns the step of the last intact checkpoint, or None if there is none.
 
-    The checksums of the files are verified. A warning is logged for each damaged checkpoint, which is skipped.
+    The checksums of the files are verified. Damaged checkpoints are skipped, with a warning.
 
     Args:
       workdir: directory of the run.
@@ -264,11 +264,11 @@ def _first_intact(
 ) -> int | None:
     """Returns the first of `steps` with an intact checkpoint, or None; see `last_step`.
 
-    Workers may see different files, so all workers use the steps of the chief.
+    Workers may see different files, so all workers use the `steps` that the chief passes.
 
     Args:
       workdir: directory of the run.
-      steps: steps of checkpoints, in the order of preference.
+      steps: steps of checkpoints, the preferred ones first.
       replicas: see `last_step`.
       on_file: see `last_step`.
     """
@@ -309,7 +309,10 @@ def best_step(workdir: str) -> int | None:
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Returns the steps of all existing checkpoints that were validated, best first; of equal ones, earlier first."""
+    """Returns the steps of all existing checkpoints that were validated, best first.
+
+    Of checkpoints with equal metrics, the earlier one comes first.
+    """
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -341,7 +344,7 @@ def read_validations(workdir: str) -> Validations:
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
     """Adds the validation metric of a step to validations.json.
 
-    Metrics of later steps are dropped: an earlier process, which was killed, went further than the resumed one.
+    Metrics of later steps are dropped: a killed process wrote them, and the resumed run repeats these steps.
 
     Args:
       workdir: directory of the run.
@@ -357,7 +360,10 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best one and the last two. Two are kept, because one may be damaged."""
+    """Removes all checkpoints except the best one and the last two.
+
+    If the last one is damaged, the run can resume from the one before it.
+    """
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -374,7 +380,7 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
 def weights_checksum(workdir: str, step: int) -> str:
     """Returns the SHA-256 of state.json of a checkpoint.
 
-    It identifies the content of the checkpoint, because state.json contains the checksums of all other files.
+    This hash identifies the whole checkpoint, because state.json contains the checksums of all other files.
     """
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
@@ -382,7 +388,7 @@ def weights_checksum(workdir: str, step: int) -> str:
 def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas: Replicas | None = None) -> int:
     """Returns the step of the best or the last intact checkpoint of a run.
 
-    The checksums of the files are verified. A warning is logged for each damaged checkpoint, which is skipped.
+    The checksums of the files are verified. Damaged checkpoints are skipped, with a warning.
 
     Args:
       workdir: directory of the run.
@@ -405,7 +411,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 def read_weights_of_step(workdir: str, step: int) -> Weights:
     """Opens the weights of the intact checkpoint of `step`.
 
-    The dense weights are read at once. The rows of a table are read when it is sliced.
+    The dense weights are read at once. The rows of a table are read only when the table is sliced.
     """
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
@@ -419,7 +425,7 @@ def read_state(workdir: str, step: int) -> CheckpointMetadata:
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """Opens an array of a checkpoint; its rows are read when it is sliced.
+    """Opens an array of a checkpoint. The rows are read only when the array is sliced.
 
     Args:
       workdir: directory of the run.
@@ -487,7 +493,7 @@ def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
     """Checks the values in the metadata of the checkpoint of `step`, because another program may have written them.
 
     Raises:
-      ValueError: a value is invalid; the message names the first.
+      ValueError: a value is invalid; the message names the first invalid one.
     """
     for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
         value = getattr(metadata, key)

@@ -113,21 +113,21 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Ends the started checkpoint if every worker is done with its part, without waiting.
+        """Publishes or drops the started checkpoint if every worker is done with its part; does not wait until then.
 
-        The checkpoint is published; if a worker could not write its part, the checkpoint is dropped.
+        The checkpoint is dropped if a worker could not write its part.
         """
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
 
     def finish(self, on_progress: Callable[[], None] = lambda: None) -> bool:
-        """Waits until every worker is done with its part of the started checkpoint, then publishes or drops it.
+        """Waits until every worker is done with its part of the started checkpoint; publishes or drops the checkpoint.
 
         Args:
           on_progress: called repeatedly while waiting, as long as all workers respond.
 
         Returns:
-          False if the last checkpoint was dropped, else True.
+          False if the checkpoint that was started last was dropped, else True.
         """
         if self._pending is not None:
             self._await_all(self._pending, on_progress)
@@ -142,7 +142,10 @@ class CheckpointWriter:
         storage.try_to_check_ownership(self._workdir)
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the started checkpoint, if any. If every worker has written its part nevertheless, it is published."""
+        """Aborts the started checkpoint, if any.
+
+        If every worker has already written its part, the checkpoint is published instead.
+        """
         pending = self._pending
         if pending is None:
             return
@@ -250,7 +253,7 @@ def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]
 
 
 def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Copies the rows that this process owns in memory.
+    """Makes a copy in memory of all rows that this process owns.
 
     Args:
       state: the variables to save.

@@ -62,9 +62,10 @@ class RunLayout:
 
     @property
     def starts(self) -> str:
-        """The number of starts since the last checkpoint that were killed, hung, or lost another worker.
+        """The number of starts, since the last checkpoint, that were killed, hung, or lost another worker.
 
-        A running start is included, see `starts.counting_starts`. The file exists only if the number is above 0.
+        While a run is running, its current start is counted, too; see `starts.counting_starts`. The file exists only if
+        the number is above 0.
         """
         return join(self.root, "starts.json")
 

@@ -20,7 +20,7 @@ from trainer.runs.layout import RunLayout
 log = logging.getLogger(__name__)
 
 VALIDATION_RATE = "validation_cases_per_second"
-"""Name of the speed of validations in metrics.jsonl."""
+"""Key in metrics.jsonl for the speed of a validation."""
 
 
 class RunLog:
@@ -54,9 +54,9 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def losses_since(self, step: int) -> list[tuple[int, float]]:
-        """Returns the losses that earlier processes logged for the steps from `step` to the step of the resume.
+        """Returns the losses that earlier processes logged, from `step` to the step where this process resumed the run.
 
-        Each pair contains a number of consecutive steps and their mean loss, in order.
+        Each pair is for some consecutive steps: their number and their mean loss. The pairs are in order of steps.
         """
         losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
@@ -183,7 +183,7 @@ class _Lines:
 
 @contextmanager
 def _warn_on_error(path: str) -> Iterator[None]:
-    """Replaces an error of the block by a warning that `path` could not be written; a full disk does not end a run."""
+    """Replaces an error of the block by a warning that names `path`, because a full disk must not end a run."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:

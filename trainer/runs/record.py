@@ -138,7 +138,7 @@ def check_same_run(
     warm_start: str | None = None,
     refit_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks that a run can be resumed: the requested run must agree with the record of the earlier one.
+    """Checks that a run can be resumed: the requested run must agree with the `record` of the existing run.
 
     Differences in `HARMLESS_SETTINGS` are allowed, and logged.
 

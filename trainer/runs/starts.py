@@ -24,11 +24,11 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Counts the starts of a run that were killed, hung, or lost another worker; the block is one start.
+    """Context manager for one start of a run. It counts the starts that were killed, hung, or lost another worker.
 
-    The count is raised before the block. If the block ends with a requested stop, or with an error other than
-    a lost worker, its start is not counted. If the block ends normally, the count becomes 0. Only starts since the last
-    checkpoint are counted. The chief stores the count in the run directory. All workers call this together.
+    The count is raised before the block. If the block ends normally, the count becomes 0. If it ends with a requested
+    stop, or with an error other than a lost worker, the count is lowered again. A new checkpoint resets the count to 0.
+    The chief stores the count in the run directory. All workers call this together.
 
     Args:
       workdir: directory of the run.
@@ -62,9 +62,11 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the stored count; 0 if there is none.
+    """Returns the stored count; 0 if no count is stored, or if a checkpoint was saved after the count.
 
-    If it was stored with other last checkpoints than those of `steps`, there is a new checkpoint, and 0 is returned.
+    Args:
+      workdir: directory of the run.
+      steps: steps of the last checkpoints now; they are compared with the steps that are stored with the count.
     """
     path = RunLayout(workdir).starts
     try:

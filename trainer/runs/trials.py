@@ -26,7 +26,7 @@ class SearchLayout:
 
     @property
     def journal(self) -> str:
-        """Optuna's log of the trials, shared by all processes on one file system."""
+        """Optuna's log of the trials. All processes on one file system share the log."""
         return join(self.root, "optuna.log")
 
     @property
@@ -36,7 +36,7 @@ class SearchLayout:
 
     @property
     def best(self) -> str:
-        """The best trial, with two commands: one trains a run with its settings, the other refits its run."""
+        """The best trial, and two commands: one trains a run with the settings of this trial, one refits its run."""
         return join(self.root, "best.json")
 
     @property
@@ -55,7 +55,7 @@ class SearchLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A trial of the search: a run with one choice of the searched settings."""
+    """A trial of the search: a run with one value for each searched setting."""
 
     number: int
     """Number of the trial; the first one is 0."""

@@ -167,7 +167,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields a table row with the powers that `solver=count` used at `step`; nothing if the model has no powers."""
+    """Yields a table row with the powers (exponents) that `solver=count` used at `step`; nothing for other solvers."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -319,7 +319,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Yields a text per split and protocol: the popularity bias, and the share of rows that no metric includes."""
+    """Yields a text per split and protocol: the popularity bias, and the share of rows of unknown items."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)

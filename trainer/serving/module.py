@@ -69,15 +69,16 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the items of the visitor's events, oldest first; '' is padding. The model does not
-            store histories, so `exclude_seen` excludes only these items. The kinds and times of the events are unknown
-            to the model, and a blend ranks as for a visitor within a session; use `recommend_events` to pass them.
+            store histories, so `exclude_seen` excludes only these items. The model does not know the kinds and times of
+            these events, and a blend ranks as for a visitor within a session. To pass kinds and times, use
+            `recommend_events`.
           k: int32, the length of the lists, at least 1 and at most I: a scalar, or [B], one length per visitor.
           exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B], one value per visitor.
 
         Returns:
           `item_id` [B, K] string, best first, and `score` [B, K] float32; K is the largest value of `k`. Only scores of
-          the same row are comparable. A row has fewer than K items if its `k` is smaller, or if there are no other
-          items. The remaining ids of such a row are '', and the scores are -inf.
+          the same row are comparable. A row has fewer than K items if its own `k` is smaller, or if fewer items can be
+          recommended. The remaining ids of such a row are '', and the remaining scores are -inf.
         """
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return self._recommend(self._queries(visitor_id, history, event, tf.zeros_like(event)), k, exclude_seen)
@@ -104,7 +105,7 @@ class ServingModel(tf.Module):
     ) -> dict[str, tf.Tensor]:
         """Like `recommend`, but the request also contains the kinds and times of the events of the history.
 
-        The evaluation ranks with these inputs, too.
+        The model then has all inputs that it has in the evaluation.
 
         Args:
           visitor_id: as in `recommend`.
@@ -197,7 +198,7 @@ class ServingModel(tf.Module):
         return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": score}
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """Builds the queries of a request. Their time is 0, so an event has the time `-age_ms`.
+        """Builds the queries of a request. The time of each query is 0, so the time of an event is `-age_ms`.
 
         Args:
           visitor_id: [B] string.

@@ -35,7 +35,7 @@ class ItemNames:
     ids: np.ndarray
     """[I] ids, of type object."""
     titles: np.ndarray | None = None
-    """[I] titles, of type object, with None for unknown titles. None: no item has a title, and files have none."""
+    """[I] titles, of type object, with None for unknown titles. None: no item has a title."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemNames":

@@ -1,7 +1,8 @@
-"""The refresh job: publishes a copy of an export with an updated offer and trend, without training.
+"""The refresh job: without training, publishes a copy of an export with an updated offer and updated trends.
 
-The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
-graph and all weights are copied. A table of items has no events, so it changes only the mask.
+The mask of the items on offer and the trends of the items are variables of the SavedModel. Only their values change;
+the graph and all weights are copied. The mask is computed from a table of items, the trends from the events of a newer
+dataset. Without such a dataset, the trends stay as they are.
 """
 
 import logging
@@ -36,20 +37,23 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with an updated offer and trend. The copy appears only when it is complete.
+    """Publishes a copy of an export in which the items on offer and the trends of the items are updated.
+
+    The trend of an item says how many of its events are recent, see `data.trend`. The copy appears only when it is
+    complete.
 
     Args:
       export: directory or URI that `export` or `refresh` published; it is not changed.
       output: directory or URI, which must not exist.
       facts: table of `ITEM_FACTS_SCHEMA`: availability and categories of the items.
       rules: rules that select the items on offer; None: all items that `facts` does not mark as unavailable.
-      newer: a dataset whose newer events are added to the trend; None: the trend is not changed.
+      newer: a dataset with newer events, which are added to the trends; None: the trends are not changed.
 
     Returns:
       JSON values. `export` and `output` are the arguments. `model` is the name of the model, and `items` is the size of
       the catalogue. `offer` contains the number of items on offer, and the numbers of excluded items by reason. `added`
       and `removed` count the items that the offer gained and lost. `trend_events` is the number of events that were
-      added to the trend.
+      added to the trends.
 
     Raises:
       FileExistsError: `output` exists.
@@ -88,7 +92,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """Reads the events of a dataset. Their items become indices into `items`; events of other items are skipped."""
+    """Reads the events of a dataset. Items are returned as indices into `items`; events of other items are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -98,9 +102,11 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
     """Adds newer events to the trends of the items, and returns the number of added events.
 
+    The trend of an item says how many of its events are recent, see `data.trend`.
+
     Args:
-      values: variables of the SavedModel by name; the trends among them are replaced.
-      half_lives_days: half-life of each trend; empty: the model has no trends.
+      values: variables of the SavedModel by name; those of the trends are replaced.
+      half_lives_days: half-life of each trend of the model; empty: the model has no trends.
       events: events, sorted by time; those that the trends already include are skipped. None: nothing is added.
     """
     if not half_lives_days or events is None:

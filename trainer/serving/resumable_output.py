@@ -146,7 +146,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the entries of `finished` with an unchanged file. A warning names each missing or changed file."""
+    """Returns the entries of `finished` for unchanged files. A warning names each missing or changed file."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)

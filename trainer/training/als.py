@@ -136,9 +136,9 @@ class _Side:
         )
 
     def _rotate_other(self, replica: int) -> tf.Tensor:
-        """Rotates the vectors of the fixed table so that their Gramian becomes diagonal; returns its diagonal [D].
+        """Rotates the vectors of the fixed table so that their Gramian becomes diagonal; returns the diagonal [D].
 
-        The scores do not depend on the rotation, because all vectors of this side are computed after it.
+        The rotation does not change the scores, because the vectors of this side are all computed afterwards.
         """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
@@ -162,19 +162,19 @@ class _Side:
         *,
         is_long: bool,
     ) -> tf.Tensor:
-        """Solves the rows of a batch that this replica owns.
+        """Solves this replica's rows of a batch.
 
         Args:
           replica: index of this replica.
-          row: [R, M] int64 row indices for each replica; padded with -1.
+          row: [R, M] int64 indices of the rows of each replica in this batch; padded with -1.
           column: [R × E] int64 columns of the entries, for all replicas.
           weight: [R, E] float32 weights of the entries.
-          length: L, a scalar int32.
+          length: number of entries per row, L, a scalar int32.
           gramian: [D] diagonal of the Gramian of the fixed table.
           is_long: whether L is greater than D.
 
         Returns:
-          The two numbers [2] of `solve` for this batch, summed over all replicas.
+          The contribution of this batch to the two numbers [2] that `solve` returns, summed over all replicas.
         """
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()
@@ -201,7 +201,10 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """[D, D]: the sum of the outer products of the first `count` rows. Chunks avoid a copy of all rows in memory."""
+    """Returns the sum of the outer products of the first `count` rows, [D, D].
+
+    The rows are read in chunks, so no copy of all rows is in memory.
+    """
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))

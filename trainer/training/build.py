@@ -35,7 +35,10 @@ class Trainer(Protocol):
 
 
 def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:
-    """Builds the trainer that `config.solver` selects. All its tables are 0 until the caller sets its `state`."""
+    """Builds the trainer that `config.solver` selects.
+
+    All tables of the trainer are 0 until the caller sets the trainer's `state`.
+    """
     if config.solver == "als":
         return AlsTrainer(config, dataset, replicas)
     if config.solver == "count":

@@ -69,7 +69,7 @@ class TrainingCallbacks:
     _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the restored checkpoint, if its epoch is complete but the earlier process did not validate it."""
+        """Validates the restored checkpoint if it ends an epoch and the earlier process did not validate it."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._losses = self.run_log.losses_since(step - step % self.schedule.steps_per_epoch)
@@ -150,9 +150,9 @@ class TrainingCallbacks:
         return f"run the same command again to resume from step {checkpoint.last_step(self.workdir) or 0}"
 
     def _validate(self, step: int) -> str:
-        """Validates the checkpoint of `step`, which ends an epoch; returns a text for the log.
+        """Validates the checkpoint of `step`, the last step of an epoch; returns a text for the log.
 
-        Returns an empty text if the schedule has no validation there, or if it was already done.
+        If the schedule has no validation at this step, or if the step is already validated, the text is empty.
         """
         if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
             return ""
@@ -173,7 +173,10 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether `step` is already validated, as the chief reads it; other workers may see an older file."""
+        """Returns whether `step` is already validated.
+
+        The chief decides this for all workers, because other workers may see an older file.
+        """
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

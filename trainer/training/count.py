@@ -1,6 +1,7 @@
 """Computes the tables of a model by counting, without gradients.
 
-Each epoch computes the tables with another combination of the model's powers, and validation selects the best epoch.
+The formula of a model has exponents, the powers. Each epoch computes the tables with another combination of powers, and
+validation selects the best epoch.
 Each replica computes the rows that it owns, from all timelines; the values are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 class CountTrainer:
     """Computes the tables of a model from counts of the training events, without gradients.
 
-    A model has several combinations of powers, `model.combinations`. Step i computes all tables with combination i.
+    The formula of the model has exponents, the powers. `model.combinations` lists the combinations of powers to try.
+    Step i computes all tables with combination i.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
@@ -47,13 +49,13 @@ class CountTrainer:
         """Computes the tables for the combinations first … first + count - 1.
 
         Returns:
-          The losses [count], one per combination: the share of the counts that the tables do not store, because the
-          settings drop them.
+          The losses [count], one per combination. A loss is the share of the counts that the tables do not store,
+          because the settings limit the size of the tables.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text with the powers that `step` uses."""
+        """Returns a text with the powers (exponents) that `step` uses."""
         return f"the powers are {self._combinations[step]}"
 
     @property

@@ -22,7 +22,7 @@ RESUMED_STEPS = 100
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first loss that is not finite or too large. It ends the run."""
+    """The first loss that is too large, infinite or NaN. It ends the run."""
 
     index: int
     """Index of this loss among the losses of the checked call."""
@@ -90,7 +90,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes each table: the largest norm of its rows in this process, and how many of them are not finite."""
+    """Describes the rows of each table in this process: their largest norm, and the number of rows not finite."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0

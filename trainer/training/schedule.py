@@ -19,7 +19,7 @@ class Schedule:
     steps_per_execution: int
     """Maximum number of steps per compiled call."""
     checkpoint_every_steps: int | None
-    """Steps between checkpoints within an epoch, which also ends with a checkpoint; None: it only ends with one."""
+    """Steps between checkpoints within an epoch; None: none within an epoch. Each epoch ends with a checkpoint, too."""
     validate_every_epochs: int
     """Epochs between validations."""
 
@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the step after the last one of the compiled call that starts at `step`.
+        """Returns the step after the compiled call that starts at `step`.
 
         A call ends at the latest at the next checkpoint or at the end of the epoch.
         """

@@ -67,7 +67,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """Training examples of the network, one for each case whose relevant item is among its candidates."""
+    """Training examples of the second stage. Cases whose relevant item is not a candidate have no example."""
 
     feature: np.ndarray
     """[E, K, F] float32 features of the candidates; the relevant item comes first."""
@@ -80,7 +80,7 @@ class Examples(NamedTuple):
 def add_second_stage(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, on_chunk: Callable[[], None]
 ) -> SecondStageRecord | None:
-    """Trains a second stage for the best checkpoint of a run, unless it has one. All workers call this together.
+    """Trains a second stage for a run's best checkpoint if it has none yet. All workers call this together.
 
     Args:
       workdir: directory of the run; its epochs must be complete.
@@ -90,8 +90,8 @@ def add_second_stage(
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      The record of the second stage, which compares its metric with that of the towers alone. None if the settings have
-      no second stage, or if `training_cases` finds too few cases.
+      The record of the second stage. It contains the metric with the second stage and the metric of the towers alone.
+      None if the settings have no second stage, or if `training_cases` finds too few cases.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -173,8 +173,8 @@ def train_stage(
     """Trains and returns a second stage for trained towers.
 
     Args:
-      model: the towers with an untrained second stage. This function sets the walk and the item facts of the model; the
-        trained network is only returned.
+      model: the towers with an untrained second stage. This function sets the walk and the item facts of `model`, but
+        not the network: the caller must set it from the result.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
@@ -197,7 +197,9 @@ def train_stage(
 
 
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
-    """Counts the training events of each item, and how often its events repeat an item of the visitor's history.
+    """Computes facts of each item: its popularity, its recent popularity, and its repeat rate.
+
+    The repeat rate is the share of the item's events that have the item already in the visitor's history.
 
     Args:
       rows: the training events, by timeline.
@@ -225,13 +227,13 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds an example from each case whose relevant item is among its candidates.
+    """Builds training examples from cases. A case whose relevant item is not a candidate gives no example.
 
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
       unknown_share: share of the cases in which the event kinds and times of the history are treated as unknown.
-      seed: seed of two random choices: these cases, and the candidates of an example except the relevant item.
+      seed: seed of two random choices: the cases that are treated so, and the irrelevant candidates of an example.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
@@ -253,7 +255,9 @@ def collect_examples(
 
 
 def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lambda: None) -> Layers:
-    """Trains the network: it minimises the cross entropy of the relevant item among the candidates of an example.
+    """Trains the network of the second stage.
+
+    The loss is the cross entropy of the relevant item among the candidates of an example.
 
     Args:
       examples: E examples.
@@ -292,9 +296,9 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial values for the fields of `Layers` from `first` on.
+    """Returns initial values for the fields of `Layers`, in order, except the fields before `first`.
 
-    The weights of the output are 0, so an untrained network does not change the scores of the towers.
+    The weights of the output layer are 0, so an untrained network does not change the scores of the towers.
     """
     sizes = (len(FEATURES), *UNITS)
     first, second = (
@@ -305,11 +309,13 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Returns queries with unknown event kinds in the histories of some rows; models then ignore the times, too.
+    """Marks the event kinds in the histories of some queries as unknown.
+
+    Models ignore the times of events with an unknown kind, too.
 
     Args:
       queries: B queries.
-      is_forgotten: [B] bool: whether the event kinds of a row become unknown.
+      is_forgotten: [B] bool: whether the event kinds of a query become unknown.
     """
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 

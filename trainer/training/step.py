@@ -75,7 +75,7 @@ class TrainingStep:
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """Returns a compiled function that runs several steps per call, without returning to Python between them.
+    """Returns a compiled function that runs several steps per call. It does not return to Python between the steps.
 
     Returns:
       `run(batches, first, count)`, which trains the steps first … first + count - 1 on the next `count` global batches

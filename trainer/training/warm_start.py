@@ -1,7 +1,8 @@
 """Warm start: initialises a run with the vectors of another run, matched by id.
 
-An item that the other run does not have starts from the mean of the carried items in its category or, if there are
-none, in the nearest parent category that has some. All other new rows are initialised randomly. Optimizer slots are
+Rows that the other run has, too, are carried: they keep their vectors. A new item starts from the mean of the carried
+items in its category or, if there are none, in the nearest parent category with carried items. All other new rows are
+initialised randomly. Optimizer slots are
 carried over too, because the large first steps of a fresh optimizer would undo the warm start.
 
 Shapes: N rows of a table, D columns, M new items with a category mean.
@@ -129,10 +130,10 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the initial vectors of new items from the items that the earlier run has, the carried items.
+    """Computes the initial vectors of new items. Items that the earlier run has are called carried items.
 
     A new item starts from the mean vector of the carried items in its category. If there are none, the nearest parent
-    category with carried items is used. A new item without such a category has no mean.
+    category with carried items is used. If there is no such category, the new item has no mean.
 
     Args:
       dataset: dataset of the new run.

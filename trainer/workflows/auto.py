@@ -45,7 +45,7 @@ _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense f
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The result of training one of the models."""
+    """The result of one trial, the training of one model."""
 
     name: str
     """Name of the trial: a key of `presets.auto_trials`."""
@@ -123,10 +123,19 @@ def _run_trials(
     num_cases: int,
     request: StopRequest,
 ) -> None:
-    """Runs the trials of `configs` that are not in `trials`, and appends them.
+    """Runs the trials of `configs` that are not in `trials` yet, and appends their results to `trials`.
 
-    The first trial has no time limit. Each later one gets a share of the time that is left until `deadline`, a time of
-    the monotonic clock, without the time that a blend with its model will take.
+    The first trial has no time limit. For each later trial, the time of a blend that includes its model is predicted.
+    This time is subtracted from the time that is left, and the trial gets a share of the rest.
+
+    Args:
+      trials: results of the earlier trials.
+      configs: settings of all trials, by name.
+      data: path of the dataset.
+      layout: paths of the run.
+      deadline: end of the budget, as a time of `time.monotonic`.
+      num_cases: number of cases that choose the weights of the blend.
+      request: request to stop.
     """
     for number, (name, config) in enumerate(configs.items()):
         if name in {trial.name for trial in trials}:
@@ -139,16 +148,16 @@ def _run_trials(
 
 
 def _count_cases(dataset: Dataset) -> int:
-    """Returns at least the number of cases that choose the weights of a blend."""
+    """Returns an upper limit of the number of cases that choose the weights of a blend."""
     splits = dataset.manifest.splits
     rows = splits[Split.VALIDATION].target_rows if Split.VALIDATION in splits else 0
     return len(RANKINGS) * min(MAX_CASES, rows)
 
 
 def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
-    """Predicts the time of a blend of the trained models and the next one.
+    """Predicts the time, in seconds, of a blend of the trained models and the next model.
 
-    The next model, and those that were not validated, are assumed to be as slow as the slowest one.
+    The next model, and the models that were not validated, are assumed to rank as slowly as the slowest model.
     """
     seconds = [trial.case_seconds for trial in trials if trial.state in ("trained", "stopped")]
     slowest = max(seconds, default=0.0)
@@ -158,7 +167,7 @@ def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
 def _blend(
     workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
 ) -> BlendRecord:
-    """Blends the models `names` by the deadline. If the time is too short, it uses the best of them alone."""
+    """Blends the models `names` by the deadline. If the time is too short, the best of these models is used alone."""
     first, parts = configs[names[0]], [part_name(name) for name in names]
     replicas = start_replicas(first.devices, None, first.gpus)
     try:
@@ -175,7 +184,10 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the best model by its validation metric, of those that are validated on the task of the first one."""
+    """Returns the name of the model with the best validation metric.
+
+    Only models that are validated on the same task as the first model are compared.
+    """
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds
@@ -190,7 +202,7 @@ def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunCon
 
 
 def _case_seconds(workdir: str) -> float:
-    """Returns the seconds per case of the fastest validation of a run; 0 if there is none."""
+    """Returns the seconds per case of the fastest validation of a run; 0 if the run was not validated."""
     rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
     return 1 / max(rates) if rates else 0.0
 
@@ -198,10 +210,12 @@ def _case_seconds(workdir: str) -> float:
 def _try(
     name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
 ) -> Trial:
-    """Trains one of the models, or resumes its training.
+    """Trains one of the models, or resumes its training; returns the result.
 
-    After `limit` seconds, training stops; None: there is no limit. The training is stopped by `request`, too, which
-    raises Preempted.
+    Training stops after `limit` seconds; None: there is no limit.
+
+    Raises:
+      Preempted: `request` stopped the training.
     """
     if limit is not None and limit < _LEAST_SECONDS:
         return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
@@ -234,7 +248,10 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a stop request that is set after `seconds`, or as soon as `request` is set; None: only by `request`."""
+    """Yields a stop request that is set after `seconds`, or as soon as `request` is set.
+
+    If `seconds` is None, only `request` sets it.
+    """
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True
@@ -247,7 +264,7 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that counts as set if it, or another request, is set."""
+    """A stop request that is also set whenever another stop request is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False

@@ -122,9 +122,9 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend without a model of its own.
+    """Writes the record of a refitted blend. It is called if `workdir` itself has no model, only models below it.
 
-    The record is that of its first model, with the name and the evaluations of the blend.
+    The record is a copy of the record of the first model, with the name and the evaluations of the blend.
 
     Args:
       run: directory of the refitted run.
@@ -141,9 +141,9 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    With `solver=count`, each epoch computes the model from scratch, with other powers. So only the last of these epochs
-    is repeated. The settings have no blend and no second stage: a refit has no validation split to train them on, so it
-    copies those of the run.
+    With `solver=count`, each epoch computes the model from scratch, with other exponents. So only the last of these
+    epochs is repeated. The settings have no blend and no second stage: both need a validation split, which a refit does
+    not have. So the refit copies the blend and the second stage of the run.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, CountedConfig):

@@ -168,7 +168,7 @@ def _identify(workdir: str) -> str:
 
 
 class SeededSampler(BaseSampler):
-    """Samples each setting of each trial with a new estimator.
+    """Samples each setting of each trial with a new tree-structured Parzen estimator.
 
     The seed of an estimator depends on the seed of the search, the number of the trial and the name of the setting, and
     not on earlier samples. So a resumed search continues like an uninterrupted one, and two trials that run at the same
@@ -358,7 +358,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 def _locked(path: str) -> Iterator[bool]:
     """Tries to lock a file; yields whether this succeeded. The lock ends with the block or the process.
 
-    A file in an object store is not locked, and True is yielded: there, each process runs a different trial.
+    A file in an object store is not locked, and True is yielded, because each process then runs a different trial.
     """
     if not storage.is_local(path):
         yield True
