@@ -106,7 +106,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
-    """Loads the model of a run from a checkpoint, with the run's second stage if it has one.
+    """Loads the model of a run from a checkpoint, and the second stage of the run, if there is one.
 
     Args:
       workdir: directory of the run.

@@ -103,7 +103,10 @@ def summarize_evaluation(result: Result) -> str:
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns one line, the numbers of items on offer and of excluded items; an empty list if no item is excluded."""
+    """Returns a list of one line: the numbers of items on offer and of excluded items.
+
+    The list is empty if no item is excluded.
+    """
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 

@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a list with one part: for each table of the model, how many rows a warm start copied, filled or dropped.
+    """Returns a list with one block: how many rows a warm start copied, filled or dropped in each table of the model.
 
     The list is empty if the run has no warm start, or if the warm start is not finished yet.
     """
@@ -216,7 +216,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds an event `killed` before each start or resume that does not follow an end of the run.
+    """Adds an event `killed` before each start or resume, except the first, that does not follow an end of the run.
 
     The time of the kill is not known, so `killed` has the time and step of the event before it.
     """

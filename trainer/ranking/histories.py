@@ -15,7 +15,7 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories. Each one is a range of the rows of a timeline; several ranges can share rows without a copy."""
+    """V histories. Each one is a range of the rows of a timeline. Ranges may overlap; their rows are stored once."""
 
     item: np.ndarray
     """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""

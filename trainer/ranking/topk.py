@@ -98,7 +98,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 def translate_divergence_errors() -> Iterator[None]:
     """Context manager that turns the error of `check_finite` into a ValueError with a message for users.
 
-    TensorFlow adds details of the compiled function to its own error.
+    This hides TensorFlow's own error, which contains details of the compiled function.
     """
     try:
         yield
@@ -154,7 +154,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Selects, for each row, a small part of the items. It includes the K best items of the row.
+    """Selects, for each row, a small part of the items. This part includes the K best items of the row.
 
     A row is divided into blocks of items. The result contains the K blocks with the largest maxima, and the items after
     the last whole block. No better item can be missing: the best item of each of the K blocks ranks before every item

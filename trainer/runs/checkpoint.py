@@ -72,7 +72,7 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns the number of validations after the best one; early stopping compares it with the patience.
+        """Returns the number of validations after the best one; early stopping compares this number with the patience.
 
         Validations after `step` are ignored. The result is 0 if there is no validation.
         """
@@ -255,7 +255,7 @@ def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[
 
 
 def saved_step(workdir: str) -> int:
-    """Returns the step of the last complete checkpoint, or 0 if there is none. Its checksums are not verified."""
+    """Returns the step of the last complete checkpoint, or 0 if there is none. Does not verify checksums."""
     return max(_list_steps(workdir, has_state=True), default=0)
 
 

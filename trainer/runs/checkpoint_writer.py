@@ -113,9 +113,9 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Publishes or drops the started checkpoint if every worker is done with its part; does not wait until then.
+        """Checks, without waiting, whether every worker is done with its part of the started checkpoint.
 
-        The checkpoint is dropped if a worker could not write its part.
+        If so, the checkpoint is published; it is dropped if a worker could not write its part.
         """
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
@@ -239,7 +239,7 @@ class CheckpointWriter:
 
 
 def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread and returns its future result; the process can exit without waiting for it."""
+    """Runs `work` in a daemon thread and returns its future result. The process can exit before the thread ends."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:

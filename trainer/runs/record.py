@@ -106,7 +106,7 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
 
     Args:
       workdir: directory of the run.
-      record: record of the run: from run.json or, without this file, of the requested run.
+      record: record of the run, from run.json; if this file does not exist, the record of the requested run.
       checkpoint_run: the `run_identity` that the checkpoint stores.
 
     Raises:

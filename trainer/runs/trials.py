@@ -36,7 +36,7 @@ class SearchLayout:
 
     @property
     def best(self) -> str:
-        """The best trial, and two commands: one trains a run with the settings of this trial, one refits its run."""
+        """The best trial, and two commands: one trains a run with the trial's settings, one refits the trial's run."""
         return join(self.root, "best.json")
 
     @property

@@ -161,7 +161,7 @@ class ServingModel(tf.Module):
 
         The similarity depends on the model. Models with item vectors use the cosine of the vectors of both items. The
         walk model uses its weight of the step from the given item to the other item. Session kNN uses the score that
-        the other item has if the history consists of the given item. A blend uses the similarity of its first model.
+        the other item has if the given item is the whole history. A blend uses the similarity of its first model.
 
         Args:
           item_id: [B] string. For an unknown item, the most popular items are returned, with a score of 0.

@@ -48,8 +48,8 @@ class ItemNames:
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
     """Encodes the lists as Parquet, with one row per visitor.
 
-    The columns are `visitor_id` and the lists `item_id` and `score`. If an item of the catalogue has a title, there is
-    also the list `title`.
+    The columns are `visitor_id` and the lists `item_id` and `score`. If any item of the catalogue has a title, there
+    is also the list `title`.
     """
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """The validator that measures the checkpoints of a run, and the model that they are loaded into."""
+    """The validator that measures the checkpoints of a run, and the model that the checkpoints are loaded into."""
 
     validator: Validator
     """Computes the metric of a model."""

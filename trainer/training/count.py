@@ -1,8 +1,8 @@
 """Computes the tables of a model by counting, without gradients.
 
 The formula of a model has exponents, the powers. Each epoch computes the tables with another combination of powers, and
-validation selects the best epoch.
-Each replica computes the rows that it owns, from all timelines; the values are the same for any number of replicas.
+validation selects the best epoch. Each replica computes the rows that it owns, from all timelines; the values are the
+same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
 """

@@ -70,7 +70,7 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes a batch: for each event kind, its number of rows and its weight; and the ranges of the indices.
+    """Describes a batch: the number of rows and the weight of each event kind, and the ranges of the indices.
 
     Args:
       batch: a global batch.
@@ -90,7 +90,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes the rows of each table in this process: their largest norm, and the number of rows not finite."""
+    """Describes the rows of each table in this process: their largest norm, and how many rows are not finite."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0

@@ -80,7 +80,7 @@ class Examples(NamedTuple):
 def add_second_stage(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, on_chunk: Callable[[], None]
 ) -> SecondStageRecord | None:
-    """Trains a second stage for a run's best checkpoint if it has none yet. All workers call this together.
+    """Trains a second stage for a run's best checkpoint, unless there is one already. All workers call this together.
 
     Args:
       workdir: directory of the run; its epochs must be complete.
@@ -199,7 +199,7 @@ def train_stage(
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
     """Computes facts of each item: its popularity, its recent popularity, and its repeat rate.
 
-    The repeat rate is the share of the item's events that have the item already in the visitor's history.
+    The repeat rate is the share of the item's events by visitors who had an earlier event with the item.
 
     Args:
       rows: the training events, by timeline.
@@ -232,8 +232,8 @@ def collect_examples(
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases in which the event kinds and times of the history are treated as unknown.
-      seed: seed of two random choices: the cases that are treated so, and the irrelevant candidates of an example.
+      unknown_share: share of the cases with an unknown context: the event kinds and times of the history are hidden.
+      seed: seed of two random choices: the cases with an unknown context, and the irrelevant candidates of an example.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
@@ -296,7 +296,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial values for the fields of `Layers`, in order, except the fields before `first`.
+    """Returns initial values for the trained fields of `Layers`: all except `mean` and `deviation`.
 
     The weights of the output layer are 0, so an untrained network does not change the scores of the towers.
     """

@@ -2,8 +2,8 @@
 
 Rows that the other run has, too, are carried: they keep their vectors. A new item starts from the mean of the carried
 items in its category or, if there are none, in the nearest parent category with carried items. All other new rows are
-initialised randomly. Optimizer slots are
-carried over too, because the large first steps of a fresh optimizer would undo the warm start.
+initialised randomly. Optimizer slots are carried over too, because the large first steps of a fresh optimizer would
+undo the warm start.
 
 Shapes: N rows of a table, D columns, M new items with a category mean.
 """

@@ -125,8 +125,8 @@ def _run_trials(
 ) -> None:
     """Runs the trials of `configs` that are not in `trials` yet, and appends their results to `trials`.
 
-    The first trial has no time limit. For each later trial, the time of a blend that includes its model is predicted.
-    This time is subtracted from the time that is left, and the trial gets a share of the rest.
+    The first trial has no time limit. Each later trial gets a share of the time until `deadline`, after the predicted
+    time of the final blend is subtracted.
 
     Args:
       trials: results of the earlier trials.

@@ -122,7 +122,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend. It is called if `workdir` itself has no model, only models below it.
+    """Writes the record of a refitted blend. Only needed if `workdir` has no model of its own, only models below it.
 
     The record is a copy of the record of the first model, with the name and the evaluations of the blend.
 
@@ -246,7 +246,10 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of the checkpoint of `step` by split; omits splits on which it was not evaluated."""
+    """Returns the main metric of the checkpoint of `step`, by split.
+
+    Splits without an evaluation of this checkpoint are omitted.
+    """
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

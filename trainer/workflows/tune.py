@@ -358,7 +358,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 def _locked(path: str) -> Iterator[bool]:
     """Tries to lock a file; yields whether this succeeded. The lock ends with the block or the process.
 
-    A file in an object store is not locked, and True is yielded, because each process then runs a different trial.
+    In an object store, the file is not locked and True is yielded, because each process there runs a different trial.
     """
     if not storage.is_local(path):
         yield True
