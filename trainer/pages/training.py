@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a list with one block: how many rows a warm start copied, filled or dropped in each table of the model.
+    """Returns a list with one block: the numbers of rows copied, filled and dropped in each table by the warm start.
 
     The list is empty if the run has no warm start, or if the warm start is not finished yet.
     """

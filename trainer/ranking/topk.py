@@ -98,7 +98,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 def translate_divergence_errors() -> Iterator[None]:
     """Context manager that turns the error of `check_finite` into a ValueError with a message for users.
 
-    This hides TensorFlow's own error, which contains details of the compiled function.
+    The message of TensorFlow's own error would also contain details of the compiled function.
     """
     try:
         yield
