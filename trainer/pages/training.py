@@ -87,9 +87,10 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a list with one block: the numbers of rows copied, filled and dropped in each table by the warm start.
+    """Returns a list with one block, which describes the warm start of a run.
 
-    The list is empty if the run has no warm start, or if the warm start is not finished yet.
+    For each table of the model, the block shows the numbers of copied, new and dropped rows. The list is empty if the
+    run has no warm start, or if the warm start is not finished yet.
     """
     if warm_start is None or "tables" not in warm_start:
         return []
