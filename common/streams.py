@@ -30,6 +30,6 @@ def discard(stream: TextIO) -> None:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """Escapes the characters of a text that the encoding of a stream cannot represent."""
+    """Returns a text in which each character that the encoding of the stream lacks is escaped."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

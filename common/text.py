@@ -13,7 +13,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decodes text in UTF-8, or in UTF-16 with a byte order mark, and drops the mark. First decompresses gzip.
+    """Decompresses the content of a file if it is gzip, and decodes it. Drops the byte order mark.
+
+    The text must be in UTF-8, or in UTF-16 with a byte order mark.
 
     Args:
       content: bytes of the file, which may be compressed by gzip.

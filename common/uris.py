@@ -39,7 +39,7 @@ def refuse_credentials(uri: str) -> None:
 
 
 def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[str] = ()) -> None:
-    """Refuses arguments with a URI that may contain a credential, before any argument is printed or submitted.
+    """Refuses arguments if a URI in them may contain a credential. Called before any argument is printed or submitted.
 
     Args:
       given: parsed arguments. Only `storage`, the URL of a database, may contain a user name.
@@ -88,6 +88,6 @@ def _chain_start(text: str, start: int) -> int:
 
     Args:
       text: a text with a URI, such as `--events=simplecache::s3://bucket`.
-      start: index of a URI in the text, such as that of `s3`. In the example, the chain starts at `simplecache`.
+      start: index of a URI in the text. In the example, `s3` is at this index, and the chain starts at `simplecache`.
     """
     return text.rfind("=", 0, start) + 1

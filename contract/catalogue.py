@@ -44,7 +44,7 @@ def encode_catalogue(rows: pa.Table) -> bytes:
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table, in the order of `in_order`.
+    """Reads all shards as one table, and sorts it with `in_order`.
 
     Raises:
       ContractError: a shard lacks a catalogue column, or its columns have wrong types or a wrong order.

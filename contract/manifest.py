@@ -19,7 +19,7 @@ _READ_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Number of entries and of out-of-vocabulary buckets in a vocabulary. Indices count first entries, then buckets."""
+    """Number of entries and of out-of-vocabulary buckets in a vocabulary. The entries have the first indices."""
 
     size: int
     """Number of entries. They have the indices 0 … size-1."""
@@ -120,17 +120,17 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    Timeline shards in a store that TensorFlow cannot read are only checked for existence. `shards.read_blocks` verifies
-    each of these shards after fetching it.
+    If TensorFlow cannot read the store of the dataset, the content of timeline shards is not checked here, but only
+    their existence. `shards.read_blocks` verifies each shard after fetching it.
 
     Args:
       manifest: the manifest of the dataset.
       root: directory of the dataset.
-      on_file: function that is called after each verification of a file's checksum.
+      on_file: function that is called each time the checksum of a file has been verified.
 
     Raises:
-      ContractError: a file is missing or differs, or a vocabulary has another size; the message names the first such
-        file.
+      ContractError: a file is missing, or differs from the manifest, or a vocabulary has another size than in the
+        manifest. The message names the first such file.
     """
     verified_later = set()
     if not storage.is_served_by_tensorflow(root):
@@ -155,10 +155,10 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
 
 
 def _check_size(path: str, expected: int) -> None:
-    """Checks the number of lines of a vocabulary, because embedding tables have as many rows.
+    """Checks the number of ids in a vocabulary file, because this number determines the size of embedding tables.
 
     Raises:
-      ContractError: the vocabulary has another number of ids than the manifest.
+      ContractError: the number of ids is not `expected`, the number in the manifest.
     """
     with storage.open_binary(path) as file:
         found = sum(piece.count(b"\n") for piece in iter(lambda: file.read(_READ_BYTES), b""))
@@ -205,10 +205,10 @@ def _check_values(manifest: Manifest) -> None:
 
 
 def _check_files(manifest: Manifest) -> None:
-    """Checks the files of a manifest, and the counts of the splits against each other.
+    """Checks the file names in a manifest. Checks also that the counts of each split do not contradict each other.
 
     Raises:
-      ValueError: a name or a count is invalid; the message names the first.
+      ValueError: a file name or a count is invalid. The message names the first invalid value.
     """
     for name, checksum in manifest.files.items():
         if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):

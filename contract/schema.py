@@ -5,14 +5,14 @@ from enum import StrEnum
 SCHEMA_VERSION = 1
 
 DEFAULT_KINDS: tuple[str, ...] = ("view", "addtocart", "transaction")
-"""Event kinds of a shop that configures none: those of Retailrocket, in funnel order."""
+"""Event kinds of a shop without a setting for event kinds: those of Retailrocket, in funnel order."""
 
 MAX_KINDS = 32
 """Maximum number of event kinds in a dataset."""
 
 
 class Split(StrEnum):
-    """The three parts of a dataset, in order of time."""
+    """The three parts of a dataset. A split by time puts the earliest events into the first part."""
 
     TRAIN = "train"
     VALIDATION = "validation"

@@ -96,7 +96,7 @@ def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses the ids of visitors outside the vocabulary from one serialized block.
+    """Parses from one serialized block the ids of the visitors that are outside the vocabulary.
 
     Returns a vector of strings: one id for each timeline of such a visitor, in order. See `schema.UNKNOWN_VISITOR_ID`.
     """

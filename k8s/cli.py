@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: command line arguments; None: those of the process.
-      program: first words of the command line, for usage and examples.
+      arguments: command line arguments; None: the arguments of the process.
+      program: first words of the command line, which usage and examples show.
 
     Returns:
-      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C; a submitted
-      step keeps running.
+      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C. After Ctrl-C, a
+      submitted step keeps running.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -184,7 +184,10 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps of a command in order, and the number of epochs of its step `train`, or None without it."""
+    """Returns the steps of a command in order, and a number of epochs.
+
+    The number of epochs is that of the step `train`. It is None if the command has no step `train`.
+    """
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -266,7 +269,10 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Returns True if the files at a path outlive the pod: at a URI, or on the volume of the overlay `local`."""
+    """Returns True if the files at a path outlive the pod.
+
+    They do if the path is a URI, or is on the volume of the overlay `local`.
+    """
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True

@@ -17,7 +17,7 @@ _FLAGS = {
     r"\bimage\b": "--registry or --tag",
     r"[Jj]ob[Ss]et|[Vv]olume": "--overlay",
 }
-"""Flags to change, by a pattern in the server's message."""
+"""Flags to change if the server's message matches a pattern, by pattern."""
 
 
 class Reason(Enum):
@@ -37,14 +37,16 @@ class KubectlError(Exception):
     """An error of kubectl, with advice for the user."""
 
     def __init__(self, text: str, reason: Reason | None = None) -> None:
-        """Takes the message. `reason` is None unless callers handle errors with this reason."""
+        """Takes the message. `reason` is None if no caller handles this error in a special way."""
         super().__init__(text)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of refusal: a pattern that matches the server's message, and the sentence that replaces the message.
+    """A kind of refusal by the cluster.
+
+    If `pattern` matches the message of the server, `sentence` replaces the message.
 
     The sentence can contain `{words}`, the server's message; `{name}`, the text that the pattern's group matches; and
     `{flags}`, the advice of `flags_for`.
@@ -94,7 +96,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Turns the standard error of kubectl into one error. Its text has one sentence per kind of refusal."""
+    """Turns the standard error of kubectl into one KubectlError, with one sentence per kind of refusal."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -107,7 +109,7 @@ def explain(stderr: str) -> KubectlError:
 
 
 def _errors(stderr: str) -> list[str]:
-    """Splits the standard error of kubectl into errors of one line each. Drops empty lines and notices."""
+    """Splits the standard error of kubectl into errors. Joins the lines of an error. Drops empty lines and notices."""
     errors: list[str] = []
     for line in (line.strip() for line in stderr.splitlines()):
         if not line or _NOTICE.match(line):

@@ -68,7 +68,7 @@ class Kubectl:
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Starts to delete an object, and does not wait. The cluster first deletes its dependents, such as pods."""
+        """Starts to delete an object. Does not wait. The cluster first deletes dependents of the object, such as pods."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:
@@ -76,12 +76,12 @@ class Kubectl:
         return self._call(["logs", pod, "-c", container, *options])
 
     def follow_logs(self, pod: str, container: str, since: str | None) -> "subprocess.Popen[str]":
-        """Starts a process that prints the log lines of a container with timestamps, and waits for further lines.
+        """Starts a process that prints a container's log lines, each with a timestamp, as they are written.
 
         Args:
           pod: name of the pod.
           container: name of the container.
-          since: time of the first line to print; None: prints all lines.
+          since: earlier lines are not printed; None: all lines are printed.
         """
         options = [f"--since-time={since}"] if since else []
         return subprocess.Popen(

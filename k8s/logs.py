@@ -18,7 +18,7 @@ _RETRY_SECONDS = 1.0
 
 
 class ChiefLog:
-    """Log lines of a workload's first pod and of the pods that replace it, container by container."""
+    """Log lines of a workload's first pod, and of the pods that replace this pod. Reads one container after another."""
 
     def __init__(self, kubectl: Kubectl) -> None:
         """Prepares to read logs with `kubectl`; `watch` starts reading."""
@@ -127,6 +127,6 @@ class ChiefLog:
 
 
 def _moment(stamp: str) -> str:
-    """Restores the trailing zeros of a timestamp, which Kubernetes drops, so that timestamps sort as text."""
+    """Appends the trailing zeros that Kubernetes drops from a timestamp. With them, timestamps sort as text."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"

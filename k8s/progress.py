@@ -26,11 +26,11 @@ class Outcome:
     """How a workload ended, or why following it stopped."""
 
     is_done: bool
-    """Whether it succeeded."""
+    """Whether the workload succeeded."""
     text: str
     """The outcome in a sentence."""
     result: dict[str, Any] | None = None
-    """Result that its last command printed."""
+    """Result that the workload's last command printed."""
 
 
 class Screen:
@@ -78,7 +78,7 @@ class Follower:
     poll_seconds: float
     """Pause between two polls."""
     patience_seconds: float
-    """How long the workload may be blocked before following it stops."""
+    """How long the workload may be blocked. After this time, `follow` returns."""
     epochs: int | None = None
     """Epochs of a training run, if known."""
     clock: Callable[[], float] = time.monotonic
@@ -232,7 +232,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Formats the main values of a result as the end of the outcome's text; '' if there are none."""
+    """Formats the main values of a result, as text that is appended to the outcome; '' if there are no such values."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

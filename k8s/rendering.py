@@ -119,7 +119,7 @@ def _queue_patches(placement: Placement) -> list[dict[str, Any]]:
 
 
 def _unused_jobs(step: str) -> list[str]:
-    """Returns the names of the Jobs in `k8s/base` that a step does not use. They are deleted from the manifests."""
+    """Returns the names of the Jobs to delete from `k8s/base`, because the step does not use them."""
     return [name for name in _BASE_STEPS if name != ("train" if step == "tune" else step)]
 
 

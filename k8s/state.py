@@ -45,7 +45,7 @@ class State:
 
 
 def selector(kind: str, name: str) -> str:
-    """Returns the label selector of the pods of a Job or JobSet (`kind`) with this name."""
+    """Returns the label selector for all pods of a workload. `kind` is Job or JobSet."""
     return f"jobset.sigs.k8s.io/jobset-name={name}" if kind == "JobSet" else f"batch.kubernetes.io/job-name={name}"
 
 
@@ -127,7 +127,7 @@ def failure_reason(pod: Object) -> str | None:
 
 
 def _read_pods(pods: Sequence[Object]) -> State:
-    """Derives the state of an unfinished workload from the result of `latest_pods`."""
+    """Derives the state of an unfinished workload from `pods`, the result of `latest_pods`."""
     if not pods:
         return State(Phase.BLOCKED, "no pod yet")
     for pod in pods:
@@ -147,9 +147,9 @@ def _read_pods(pods: Sequence[Object]) -> State:
 
 
 def unschedulable_message(pod: Object) -> str:
-    """Returns the scheduler's message on why no node can run a pod, without remarks on preemption and device claims.
+    """Returns the message in which the scheduler says why no node can run a pod.
 
-    Returns '' if the scheduler has not rejected the pod.
+    Removes remarks on preemption and device claims. Returns '' if the scheduler has not rejected the pod.
     """
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -167,7 +167,11 @@ def _find_scheduling_problem(pod: Object) -> str | None:
 
 
 def _find_deletion(pod: Object) -> str | None:
-    """Returns why a running pod is being deleted; its replacement starts after its end, which a lost node hides."""
+    """Returns a message about a pod that is being deleted. Returns None if the pod is not being deleted or has ended.
+
+    The pod's replacement starts only after the pod has ended. If the pod's node is lost, the cluster does not notice
+    that end.
+    """
     status = pod.get("status", {})
     if "deletionTimestamp" not in pod["metadata"] or status.get("phase") in ("Failed", "Succeeded"):
         return None
@@ -198,8 +202,8 @@ def _find_permanent_problem(pod: Object) -> str | None:
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
     """Returns why a workload failed.
 
-    The reason is the failure of the pod that ended last, because the condition of the Job is less specific. Preempted
-    pods are ignored if another pod failed. The condition is used only after a timeout or if no pod is left.
+    The reason is the failure of the pod that ended last. Preempted pods are ignored if another pod failed. `condition`,
+    the condition of the Job, is less specific. It is used only after a timeout, or if there is no failed pod.
     """
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"

@@ -76,7 +76,8 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
     Raises:
       SettingsConflict: the step is running with other settings.
       NotOwned: a workload of another project has the step's name.
-      KubectlError: kubectl failed, or the cluster refuses an object. If it refuses in the dry run, nothing has changed.
+      KubectlError: kubectl failed, or the cluster refuses an object. If the cluster refuses the object in the dry run,
+        nothing has changed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -116,10 +117,10 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. If the cluster refuses an object, deletes what may have been created, and raises the error.
+    """Applies all objects. If the cluster refuses an object, deletes objects of the step, and raises the error.
 
-    The deleted objects are the workload and the ConfigMaps of the step, and the objects `new` (KIND/NAME), which did
-    not exist before. If the cluster does not answer, nothing is deleted, because the objects may have been applied.
+    The deleted objects are the workload, the ConfigMaps, and the objects `new` (KIND/NAME), which did not exist before.
+    If the cluster does not answer, nothing is deleted, because the objects may have been applied.
     """
     try:
         kubectl.apply(objects)
@@ -199,7 +200,8 @@ def location(workload: Object, kubectl: Kubectl) -> str | None:
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
     """Returns the lines of a diff from a workload on the cluster to the requested workload.
 
-    Compares the specs as they were applied, and the ConfigMaps with the arguments. Returns [] if all are equal.
+    Compares the kinds and specs of both workloads, and the arguments in their ConfigMaps. The spec on the cluster is
+    the spec that was applied, without later changes by the cluster. Returns [] if there is no difference.
     """
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
@@ -212,7 +214,8 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
     """Renders a workload and its ConfigMaps as lines, for a diff.
 
-    kustomize appends a digest to the name of a ConfigMap. The name is replaced by `run`, so that digests do not differ.
+    The name of a ConfigMap ends with a digest, which kustomize appends. Each name is replaced by `run`, so that a diff
+    does not show the digests.
     """
     arguments = [
         f"{command}: {argument}"
@@ -227,7 +230,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps that a workload mounts and that belong to Cartwheel. The cluster may add others."""
+    """Returns the ConfigMaps of Cartwheel that a workload mounts. Omits ConfigMaps that the cluster has mounted."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]

@@ -113,8 +113,8 @@ def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] =
     Args:
       uids: the UIDs of the objects.
       kubectl: access to the cluster.
-      only: prefixes; only events with a reason that starts with one of them are considered.
-      since: time in ISO 8601. The result is None if the latest event is older, or if there is no event.
+      only: prefixes of event reasons. An event is ignored if its reason starts with none of these prefixes.
+      since: time in ISO 8601. If the latest event is older, or if there is no event, the result is None.
     """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])
