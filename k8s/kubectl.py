@@ -68,7 +68,7 @@ class Kubectl:
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Starts to delete an object. Does not wait. The cluster first deletes dependents of the object, such as pods."""
+        """Starts to delete an object, and does not wait. The cluster first deletes what depends on it, such as pods."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:

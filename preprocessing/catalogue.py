@@ -92,7 +92,8 @@ def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tupl
     """Climbs from a category towards its root.
 
     Stops at the first ancestor that has a path in `known`, was already visited, or is not in the tree. Returns the
-    visited categories, from `category` upwards, and the ancestor at which it stopped ('' above a root).
+    visited categories, from `category` upwards, and the ancestor at which the climb stopped. The ancestor is '' if the
+    last visited category is a root.
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -171,7 +172,7 @@ def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 def merge_properties(table: pa.Table) -> pa.Table:
     """Selects the latest value of each (item, property). Returns the columns item, property and value.
 
-    `table` has these columns and timestamp_ms.
+    `table` has the columns item, property, value and timestamp_ms.
     """
     return table.take(find_latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
@@ -188,10 +189,10 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Returns the names of the `config.most_frequent` properties that most items have.
+    """Returns the names of the most frequent properties. The frequency is the number of items with the property.
 
-    Properties with a role, such as the price, are skipped. `encoded_counts` has the columns id (name of a property) and
-    count; b"" if there are no properties.
+    Returns at most `config.most_frequent` names. Skips properties with a role, such as the price. `encoded_counts` has
+    the columns id (name of a property) and count; b"" if there are no properties.
     """
     if not encoded_counts:
         return ()
@@ -256,7 +257,7 @@ def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Returns counts of the items and of the invalid property values in a partition, by name.
+    """Counts items and invalid property values in a partition. Returns counts by name, such as `with_price`.
 
     `merge_descriptions` adds up the counts of all partitions. `properties` is None if the shop has no item properties.
     """
@@ -320,20 +321,20 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns the position in `ids` [I] of the item id in each property row [N] of `column`."""
+    """Returns, for each item id in `column` [N], its position in `ids` [I]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
 
 def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the indices of the rows of `properties` that contain one of the properties `names`."""
+    """Returns the indices of those rows of `properties` that contain one of the properties `names`."""
     property_code, found = encode_strings(properties["property"])
     is_named = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_named[property_code]) if len(found) else np.empty(0, np.int64)
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Returns the value of the property `name` of each item, [I] strings. Missing and empty values are null.
+    """Returns each item's value of the property `name`, [I] strings. Missing and empty values are null.
 
     `owner` [N] is the result of `_find_owners`.
     """

@@ -196,10 +196,10 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _check_events(given: argparse.Namespace) -> None:
-    """Checks that each input is given once, and that the event log is not a list of files with commas.
+    """Checks that each input is given once, and that the event log is not given as a list separated by commas.
 
     Raises:
-      ValueError: a flag and `--set` both name files of the same input, or the event log is a list with commas.
+      ValueError: a flag and `--set` both name files of the same input, or the event log is such a list.
     """
     advice = "to read several files, give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):

@@ -55,7 +55,7 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 
 
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
-    """Returns the index of the last row of each distinct key, in ascending order.
+    """Returns, for each distinct key, the index of its last row. The indices are ascending.
 
     `keys` are columns, each [N]. The values of all columns in a row are the key of the row.
     """

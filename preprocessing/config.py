@@ -111,11 +111,12 @@ class ItemTableConfig:
     """Column with the availability of an item: 1 or 0, true or false, yes or no, in stock or out of stock."""
 
     attributes: tuple[str, ...] = ()
-    """Other columns that describe the item, which become features of `nn`. A number becomes a bucket (five per power of
-    ten), a text of at most `max_words` words becomes one value, and a longer text becomes one value per word."""
+    """Other columns that describe the item, which become features of `nn`. Numbers become buckets (five per power of
+    ten). A text becomes one value, or one value per word; see `max_words`."""
 
     max_words: int = 4
-    """An attribute gets one value per word if a text in the first rows has more words than this, else one value."""
+    """Maximum number of words in a text that becomes one value. If a text in the first rows has more words, each text
+    of the attribute becomes one value per word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +196,8 @@ class PropertyConfig:
     """Property with an item's name, as people read it. The shop may lack this property."""
 
     most_frequent: int = 8
-    """Number of other properties to keep. The properties that most items have are kept, as sets of values."""
+    """Number of properties to keep besides those with a role. Properties of more items are preferred. Each property is
+    kept as a set of values."""
 
     def __post_init__(self) -> None:
         check(self.most_frequent >= 0, "most_frequent", self.most_frequent, "at least 0")

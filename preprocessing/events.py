@@ -98,8 +98,8 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
       path: the setting `columns.kind`, a column or a quoted constant.
 
     Raises:
-      ValueError: the settings name kinds, but the constant is neither one of them nor mapped to one in `kinds.words`;
-        or the constant is not a valid name of a kind.
+      ValueError: the settings name kinds, but the constant is not one of these kinds, and `kinds.words` does not map
+        it to one of them; or the constant is not a valid name of a kind.
     """
     constant = constant_of(path)
     if constant is None:
@@ -180,7 +180,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts the words [N] of a log for event kinds to indices of kinds in `config.names`, int8.
+    """Converts words for event kinds [N] to indices of the kinds in `config.names`, [N] int8.
 
     An unknown word becomes -1, and its event is marked as invalid in `flaws`.
     """
@@ -228,7 +228,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
     """Returns the indices of the events that meet all conditions and do not have a dropped kind.
 
-    Returns None if all events are kept. Adds the number of dropped events to `filtered`, by reason.
+    Returns None if all events are kept. Adds the number of removed events to `filtered`, by reason.
     """
     if not mapping.conditions and not mapping.kinds.dropped:
         return None

@@ -175,7 +175,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks the figures for which the catalogues are not read.
+    """Checks the figures that can be compared without reading the catalogues.
 
     These figures are the number of rows, the shares of event kinds, the shares of invalid rows, the shares of items
     with a category, price or availability, and the last day.
@@ -308,7 +308,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest absolute change of the share of any event kind.
+    """Returns the largest absolute change among the shares of the event kinds.
 
     `before` and `after` contain the share of each kind. A kind that is missing has the share 0.
     """

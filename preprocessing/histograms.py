@@ -18,8 +18,8 @@ MAX_FLOATS = 1 << 16
 class Histogram:
     """Counts of integers in bins.
 
-    For float32 values, the integers are the bits of the values. They have the same order as the values, which must not
-    be negative.
+    A float32 value is counted as the integer with the same bits. The values must not be negative, because only then do
+    the integers have the order of the values.
     """
 
     values: np.ndarray

@@ -151,7 +151,10 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Converts columns, by path, to the values of properties, by name. The values are [N] texts; '' if unknown."""
+    """Converts columns to the values of properties.
+
+    `values` are the columns by path. Returns the values of each property by its name, [N] texts; '' if unknown.
+    """
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:

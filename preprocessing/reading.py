@@ -63,8 +63,8 @@ def read_properties(
     Args:
       job: the run of `prepare`.
       properties: files of the item properties or of the item table.
-      cuts: cuts of a split by time. Item properties from the start of validation on are ignored. None: other split
-        methods, which use all item properties.
+      cuts: cuts of a split by time. Item properties from the start of validation on are ignored. None for other
+        methods, with which all item properties are used.
       table: how to read the columns of the item table; None: `properties` are item properties.
 
     Returns:

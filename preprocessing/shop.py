@@ -52,8 +52,8 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
     Args:
       shop: path of the shop.toml; None: settings that are not given have their defaults.
-      given: JSON values by setting. A value of None is ignored. If the value is an object, as for `columns`, it changes
-        only the settings that it contains.
+      given: JSON values by setting. A value of None is ignored. An object, as for `columns`, replaces only the settings
+        that the object contains.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -89,9 +89,9 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings that describe the files of a shop as TOML.
+    """Formats as TOML the settings that describe the files of a shop.
 
-    Settings with default values are omitted. Only the columns of an event log are always included.
+    Omits settings with default values, except the columns of an event log.
     """
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}

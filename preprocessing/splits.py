@@ -39,7 +39,7 @@ def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges the histograms of several calls of `summarize_times`. Their order does not change the result."""
+    """Merges histograms from `summarize_times`. The order of the histograms does not change the result."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
@@ -119,16 +119,16 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time before which at least `share` of the events occur. If there is none, the last time."""
+    """Returns the earliest time before which at least `share` of the events occur, or the last time if there is none."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty.
+    """Returns cuts near the 0.8 and 0.9 quantiles. With these cuts, no split is empty.
 
-    None if there are fewer than three distinct times, because one split would then be empty.
+    Returns None if there are fewer than three distinct times, because at least one split would be empty.
     """
     num_times = len(summary.values)
     if num_times < len(SPLITS):

@@ -104,8 +104,8 @@ def read_events(
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
     """Counts events by visitor and by item, and computes the statistics of all events.
 
-    The counts by visitor are written to one file per partition. The other results are returned. `cuts` divide the
-    events into splits; None: the split is not by time.
+    Writes the counts by visitor to one file per partition, and returns the other results. `cuts` are the cuts of a
+    split by time; None for other methods.
     """
     count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):

@@ -34,7 +34,7 @@ class Job:
     """Options of Beam."""
 
     def run_locally(self) -> "Job":
-        """Returns a job with the same settings and files that runs its pipelines in this process."""
+        """Returns a job that runs its pipelines in this process. Its settings and files are the same."""
         return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
 
     @contextmanager
@@ -51,12 +51,12 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs `function`, which runs a pipeline, in a thread while the context is open. Yields its future result.
+        """Runs `function`, which runs a pipeline, in a thread while the context is open. Yields the result as a Future.
 
         With remote workers, `function` is called in the main thread instead, and finishes before the code in the
         context starts. This costs no time, because a single pipeline already uses all workers. A thread would fail for
-        two reasons. Beam can start a job server only in the main thread. Beam also cannot construct two pipelines
-        concurrently, because copying the options of one pipeline removes the runner from the options of the other.
+        two reasons. First, Beam can start a job server only in the main thread. Second, Beam cannot construct two
+        pipelines at the same time: copying the options of one pipeline removes the runner from those of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

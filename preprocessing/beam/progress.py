@@ -98,7 +98,7 @@ def cancel_pipelines() -> None:
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields a progress counter for a pipeline that runs in the context. Logs the duration when the context exits.
+    """Yields a progress counter for a pipeline that runs in the context. Logs the pipeline's duration at the end.
 
     With `is_shown`, the progress bars are shown.
     """

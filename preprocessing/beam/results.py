@@ -23,7 +23,7 @@ class Result(Generic[Value]):
     path: str
     """File of the value."""
     kind: Any
-    """Type of the value, see `write_result`."""
+    """Type of the value; see `workspace.write_result`."""
 
     def read(self) -> Value:
         """Reads the value."""
@@ -33,14 +33,14 @@ class Result(Generic[Value]):
 def merge_result(
     work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
 ) -> Result[Value]:
-    """Adds steps to a pipeline that merge the elements of a collection into one value. Returns the future result.
+    """Adds to a pipeline the steps that merge a collection into one value. The value is read from the returned Result.
 
     Args:
       work: the workspace that stores the value.
       name: name of the value, unique in the job.
       parts: the collection to merge.
-      merge: an associative and commutative function; it must also accept an empty iterable. Its return annotation is
-        the type of the value.
+      merge: an associative and commutative function, which must also accept an empty iterable. Its return annotation
+        is the type of the value.
     """
     result = Result[Value](work.result(name), get_type_hints(merge)["return"])
     # the value of an empty collection; Beam's own default would add five stages

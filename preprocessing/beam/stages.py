@@ -149,7 +149,7 @@ class WrittenShard:
     sha256: str
     """Checksum of the file."""
     rows: int
-    """Number of rows, with context rows."""
+    """Number of rows, including context rows."""
     target_rows: int
     """Number of rows without context rows."""
     visitors: int
@@ -312,7 +312,7 @@ class WriteRejects:
 
 
 def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
-    """Adds up the figures of the shards of each split, for the manifest."""
+    """Adds up, for each split, the figures of its shards. The manifest contains the sums."""
     by_name = sorted(shards, key=lambda shard: shard.name)
     by_split = {split: [shard for shard in by_name if shard.split == split] for split in SPLITS}
     return {
@@ -329,7 +329,7 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Returns the name, without its extension, of the file for the invalid rows of an input file.
+    """Returns the name, without extension, of the file to which the invalid rows of an input file are written.
 
     For example, the name is `events-00000-events.csv` for `kind` events and the first input file, `events.csv`.
     """

@@ -61,7 +61,7 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
 
     Raises:
       FileNotFoundError: no file matches the glob.
-      ValueError: this file cannot be read, or has no rows.
+      ValueError: the first non-empty file cannot be read, or has no rows.
     """
     config = files_config or FormatConfig()
     files = find_input_files(glob)
@@ -119,9 +119,9 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if the fields `names` of the first line look like data, so that the file has no header.
+    """Returns True if the first line looks like data instead of a header. `names` are the fields of the line.
 
-    They look like data if a field has no letter or starts with a date.
+    The line looks like data if a field has no letter or starts with a date.
     """
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 

@@ -14,8 +14,8 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
     Args:
       statistics: statistics of the dataset.
-      marks: cuts of a split by time, which the chart of events per day marks. Each is (name of the split that starts at
-        the cut, days since 1970).
+      marks: cuts of a split by time, which the chart of events per day marks. A cut is (name of the split that starts
+        at the cut, days since 1970).
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(

@@ -85,7 +85,7 @@ def _categories(categories: Sequence[dict[str, Any]]) -> Part:
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Adds up the events of categories by root category and by the category below the root.
+    """Adds up the events of all categories by root category, and within it by the category below the root.
 
     Returns (root category, [(category below the root, number of events)]), largest first. The smallest groups are added
     up as `others`. The events of a root category itself are listed under its own name.

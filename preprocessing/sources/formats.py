@@ -158,7 +158,7 @@ def open_files(
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: a file cannot be read, lacks a required column, or has a column to read twice.
+      ValueError: a file cannot be read, lacks a required column, or has two columns with the name of a column to read.
     """
     parts: list[Part] = []
     total = 0
@@ -219,7 +219,8 @@ def _choose_columns(
       advice: texts for error messages about missing columns.
 
     Raises:
-      ValueError: a required column is missing (except in JSON Lines), or a column to read occurs twice.
+      ValueError: a required column is missing (except in JSON Lines), or the file has
+        two columns with the name of a column to read.
     """
     required = [root_of(name, layout.columns) for name in required]
     missing = [name for name in dict.fromkeys(required) if name not in layout.columns]
@@ -334,7 +335,7 @@ def _detect_csv(
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator that divides the header into the most columns. A comma if the header has no separator."""
+    """Returns the separator that divides the header into the most columns; a comma if no separator is in the header."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

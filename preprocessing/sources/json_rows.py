@@ -106,8 +106,8 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`.
 
-    Arrow ignores line ends between objects, so as many objects as lines could also mean that one line has none and
-    another has two. But a line with these two characters has at least one object.
+    Such a line has at least one object. If there are also as many objects as lines, each line has exactly one object.
+    Their number alone is not enough, because Arrow also accepts a line without an object and a line with two.
     """
     buffer = np.frombuffer(data, np.uint8)
     return bool(np.all(buffer[begins] == _OPEN) and np.all(buffer[ends - 1] == _CLOSE))
@@ -192,7 +192,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces the time types in an Arrow type, also at inner levels, by text. Arrow reads some texts as times."""
+    """Replaces time types in an Arrow type, also in nested types, by text. Arrow has read these texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):

@@ -131,7 +131,7 @@ def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]
 
     Args:
       path: the file.
-      stored: names of the columns in the file itself, which are not replaced.
+      stored: names of the columns in the file itself. Folders do not replace these columns.
     """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {

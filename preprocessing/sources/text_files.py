@@ -20,7 +20,7 @@ from common import storage
 READ_BYTES = 8 << 20
 HEAD_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
 MAX_LINE_BYTES = 16 << 20
-"""Maximum length of a line. Without it, a file without line feeds would fill the memory."""
+"""Maximum length of a line. Without a limit, a file that has no line feeds would fill the memory."""
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
