@@ -30,6 +30,6 @@ def discard(stream: TextIO) -> None:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """Returns a text in which each character that the encoding of the stream lacks is escaped."""
+    """Escapes characters in a text if the encoding of the stream cannot represent them."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -13,12 +13,12 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decompresses the content of a file if it is gzip, and decodes it. Drops the byte order mark.
+    """Decodes the text of a file, which may be compressed by gzip. Drops a byte order mark.
 
     The text must be in UTF-8, or in UTF-16 with a byte order mark.
 
     Args:
-      content: bytes of the file, which may be compressed by gzip.
+      content: bytes of the file.
       name: name of the file, for errors.
 
     Raises:

@@ -120,8 +120,8 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    If TensorFlow cannot read the store of the dataset, the content of timeline shards is not checked here, but only
-    their existence. `shards.read_blocks` verifies each shard after fetching it.
+    If TensorFlow cannot read the store of the dataset, only the existence of timeline shards is checked here.
+    `shards.read_blocks` verifies the checksum of each shard after fetching the shard.
 
     Args:
       manifest: the manifest of the dataset.
@@ -205,10 +205,10 @@ def _check_values(manifest: Manifest) -> None:
 
 
 def _check_files(manifest: Manifest) -> None:
-    """Checks the file names in a manifest. Checks also that the counts of each split do not contradict each other.
+    """Checks the file names and checksums in a manifest, and that the counts of each split are consistent.
 
     Raises:
-      ValueError: a file name or a count is invalid. The message names the first invalid value.
+      ValueError: a value is invalid or missing. The message names the first such value.
     """
     for name, checksum in manifest.files.items():
         if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):

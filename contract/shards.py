@@ -24,7 +24,7 @@ class Shard(NamedTuple):
     path: str
     """Local path or URI."""
     sha256: str
-    """Expected SHA-256. It is compared with the SHA-256 of a file that was fetched from a store."""
+    """Expected SHA-256. It is checked if the file is fetched from a store."""
 
 
 def compression_of(path: str) -> str:

@@ -271,7 +271,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
     """Returns True if the files at a path outlive the pod.
 
-    They do if the path is a URI, or is on the volume of the overlay `local`.
+    This is the case if the path is a URI, or is on the volume of the overlay `local`.
     """
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):

@@ -17,7 +17,7 @@ _FLAGS = {
     r"\bimage\b": "--registry or --tag",
     r"[Jj]ob[Ss]et|[Vv]olume": "--overlay",
 }
-"""Flags to change if the server's message matches a pattern, by pattern."""
+"""For each pattern: the flags to change if the pattern matches the server's message."""
 
 
 class Reason(Enum):

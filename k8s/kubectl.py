@@ -76,12 +76,12 @@ class Kubectl:
         return self._call(["logs", pod, "-c", container, *options])
 
     def follow_logs(self, pod: str, container: str, since: str | None) -> "subprocess.Popen[str]":
-        """Starts a process that prints a container's log lines, each with a timestamp, as they are written.
+        """Starts a process that follows the log of a container. The process prints each line with a timestamp.
 
         Args:
           pod: name of the pod.
           container: name of the container.
-          since: earlier lines are not printed; None: all lines are printed.
+          since: a time; earlier lines are not printed. None: all lines are printed.
         """
         options = [f"--since-time={since}"] if since else []
         return subprocess.Popen(

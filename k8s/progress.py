@@ -232,7 +232,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Formats the main values of a result, as text that is appended to the outcome; '' if there are no such values."""
+    """Formats the main values of a result as text to append to the outcome. Returns '' if there are no such values."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

@@ -202,8 +202,8 @@ def _find_permanent_problem(pod: Object) -> str | None:
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
     """Returns why a workload failed.
 
-    The reason is the failure of the pod that ended last. Preempted pods are ignored if another pod failed. `condition`,
-    the condition of the Job, is less specific. It is used only after a timeout, or if there is no failed pod.
+    The reason is the failure of the pod that ended last. Preempted pods are ignored if another pod failed. `condition`
+    is less specific, and is used only after a timeout or if there is no failed pod.
     """
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"

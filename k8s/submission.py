@@ -230,7 +230,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps of Cartwheel that a workload mounts. Omits ConfigMaps that the cluster has mounted."""
+    """Returns the ConfigMaps of Cartwheel that a workload mounts. Omits ConfigMaps that the cluster itself added."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]

@@ -196,8 +196,8 @@ class PropertyConfig:
     """Property with an item's name, as people read it. The shop may lack this property."""
 
     most_frequent: int = 8
-    """Number of properties to keep besides those with a role. Properties of more items are preferred. Each property is
-    kept as a set of values."""
+    """Number of properties to keep besides those with a role. Properties that more items have are preferred. Each
+    property is kept as a set of values."""
 
     def __post_init__(self) -> None:
         check(self.most_frequent >= 0, "most_frequent", self.most_frequent, "at least 0")

@@ -64,7 +64,7 @@ def read_properties(
       job: the run of `prepare`.
       properties: files of the item properties or of the item table.
       cuts: cuts of a split by time. Item properties from the start of validation on are ignored. None for other
-        methods, with which all item properties are used.
+        split methods, which use all item properties.
       table: how to read the columns of the item table; None: `properties` are item properties.
 
     Returns:

@@ -119,7 +119,10 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time before which at least `share` of the events occur, or the last time if there is none."""
+    """Returns the earliest time before which at least `share` of the events occur.
+
+    Returns the last time if there is no such time.
+    """
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])

@@ -56,7 +56,7 @@ class Job:
         With remote workers, `function` is called in the main thread instead, and finishes before the code in the
         context starts. This costs no time, because a single pipeline already uses all workers. A thread would fail for
         two reasons. First, Beam can start a job server only in the main thread. Second, Beam cannot construct two
-        pipelines at the same time: copying the options of one pipeline removes the runner from those of the other.
+        pipelines at the same time, because copying the options of one removes the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

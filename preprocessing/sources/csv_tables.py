@@ -106,7 +106,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields. Their positions are the batch's position, not their own row numbers."""
+        """The rows with a wrong number of fields. Each has the batch's position, because its row number is unknown."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 

@@ -219,8 +219,8 @@ def _choose_columns(
       advice: texts for error messages about missing columns.
 
     Raises:
-      ValueError: a required column is missing (except in JSON Lines), or the file has
-        two columns with the name of a column to read.
+      ValueError: a required column is missing (except in JSON Lines), or the file has two columns with the name of a
+        column to read.
     """
     required = [root_of(name, layout.columns) for name in required]
     missing = [name for name in dict.fromkeys(required) if name not in layout.columns]

@@ -107,7 +107,7 @@ def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`.
 
     Such a line has at least one object. If there are also as many objects as lines, each line has exactly one object.
-    Their number alone is not enough, because Arrow also accepts a line without an object and a line with two.
+    The number alone does not show this, because Arrow also accepts a line without an object and a line with two.
     """
     buffer = np.frombuffer(data, np.uint8)
     return bool(np.all(buffer[begins] == _OPEN) and np.all(buffer[ends - 1] == _CLOSE))
@@ -192,7 +192,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces time types in an Arrow type, also in nested types, by text. Arrow has read these texts as times."""
+    """Replaces time types in an Arrow type and in its nested types by text, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
