@@ -71,7 +71,7 @@ class Manifest:
     config: Mapping[str, Any]
     """Settings with which `prepare` built the dataset."""
     files: Mapping[str, str]
-    """SHA-256 of every other file, by path relative to the dataset's root."""
+    """SHA-256 of each listed file, by path relative to the dataset's root."""
     schema_version: int = SCHEMA_VERSION
     """Version of the dataset format."""
 
@@ -87,7 +87,7 @@ def write_manifest(manifest: Manifest, root: str) -> None:
 
 
 def read_manifest(root: str) -> Manifest:
-    """Reads the manifest of the dataset at `root`. Does not check the files that it lists.
+    """Reads the manifest of the dataset at `root`. Does not check the files that the manifest lists.
 
     Raises:
       ContractError: there is no manifest, or the manifest is damaged or has an unsupported schema version.

@@ -57,7 +57,7 @@ class Kubectl:
         return json.loads(text) if text.strip() else None
 
     def find_all(self, kind: str, selector: str) -> list[Object]:
-        """Lists the objects of a kind with labels that match the selector."""
+        """Lists those objects of a kind that match the label selector."""
         items: list[Object] = json.loads(self._call(["get", kind, "-l", selector, "-o", "json"]))["items"]
         return items
 

@@ -238,7 +238,7 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks the popularity of the items and their prices.
+    """Checks the popularity and the prices of the items.
 
     Args:
       expected: figures of the baseline, which contain its price range.

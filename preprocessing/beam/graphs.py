@@ -164,7 +164,7 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Assembles the catalogue rows and writes them to one file per item partition, with properties as text.
+    """Assembles the catalogue rows, with properties as text, and writes them to one file per item partition.
 
     Args:
       job: the run of `prepare`.

@@ -159,7 +159,8 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
     """Proposes the event kinds of a log, in the usual order of the funnel.
 
     A word in the column of event kinds is proposed as a kind if at least half of the rows with this word have an item.
-    The other words are proposed as dropped. If there are too many kinds, only common words for kinds are proposed.
+    The other words are proposed for `kinds.dropped`. If there are too many kinds, only common words for kinds are
+    proposed as kinds.
     """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]

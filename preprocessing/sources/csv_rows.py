@@ -111,7 +111,10 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines that the mask `is_used` [L] selects. The selected lines must have the right number of fields."""
+    """Parses the lines that the mask `is_used` [L] selects. These lines must have the right number of fields.
+
+    `has_quotes` says whether fields may be quoted. If False, a quote is an ordinary character.
+    """
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})

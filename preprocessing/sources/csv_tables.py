@@ -106,7 +106,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields. Each has the batch's position, because its row number is unknown."""
+        """The rows with a wrong number of fields. Each has the batch's position, not its own row number."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
