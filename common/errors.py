@@ -33,5 +33,5 @@ def explain_damage(path: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {advice}") from error

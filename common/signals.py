@@ -1,10 +1,12 @@
 """Stops a command at Ctrl-C, SIGTERM or SIGHUP, so that it cleans up first."""
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from common import storage
 from common.cli import INTERRUPTED, TERMINATED
@@ -23,6 +25,9 @@ class StopSignals:
     Python drops an exception that is raised in a `__del__` or in a callback of a weak reference; this class raises it
     again. A library may replace the exception with an error of its own. `caused` returns True for such an error.
     """
+
+    is_process_stopped: ClassVar[bool] = False
+    """Whether a signal has stopped this process."""
 
     def __init__(self, status: int = TERMINATED) -> None:
         """Installs the handlers.
@@ -58,6 +63,7 @@ class StopSignals:
         self._raise(number, frame)
 
     def _raise(self, *_: object) -> NoReturn:
+        StopSignals.is_process_stopped = True
         raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(self._status)
 
     def _on_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
@@ -68,18 +74,32 @@ class StopSignals:
             self._report(dropped)
 
 
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Runs a command and exits with its status, also if a signal comes before or after the work of the command."""
+    try:
+        status = main()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not StopSignals.is_process_stopped:
+            raise
+        status = INTERRUPTED if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
+    exit_process(status)
+
+
 def exit_process(status: int) -> NoReturn:
     """Exits with `status`.
 
-    Skips Python's cleanup if the cleanup may crash (status 134): after a signal, because threads of TensorFlow may
-    still run, and if tensorflow-io is loaded.
+    Skips Python's cleanup if it may crash (status 134): after a signal, when threads of TensorFlow still run, and if
+    tensorflow-io is loaded.
     """
-    if status in (INTERRUPTED, TERMINATED) or "tensorflow_io" in sys.modules:
+    if not StopSignals.is_process_stopped and "tensorflow_io" not in sys.modules:
+        sys.exit(status)
+    try:
         storage.remove_scratch()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError, ValueError):  # a closed or broken stream
+                stream.flush()
+    finally:
         os._exit(status)
-    sys.exit(status)
 
 
 def describe_stop(stop: StopSignals, output: str | None, *, resumes: bool) -> str:
@@ -91,16 +111,6 @@ def describe_stop(stop: StopSignals, output: str | None, *, resumes: bool) -> st
       resumes: whether the same command, run again, resumes the work.
     """
     cause = "interrupted" if stop.received is None or stop.status == INTERRUPTED else f"stopped by {stop.received.name}"
-    if output is not None and _is_complete(output):
+    if output is not None and storage.was_published(output):
         return f"{cause}; {output} is complete"
     return f"{cause}; {'run the same command again to resume' if resumes else 'nothing was published'}"
-
-
-def _is_complete(output: str) -> bool:
-    try:
-        storage.refuse_existing(output)
-    except FileExistsError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -113,7 +113,7 @@ def read_manifest(root: str) -> Manifest:
         manifest = _from_json(decode_sealed(content))
         _check_values(manifest)
         return manifest
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ContractError(f"{path} is damaged ({error!r}); prepare the dataset again") from error
 
 

@@ -1,6 +1,6 @@
 """`python -m preprocessing`."""
 
-from common.signals import exit_process
+from common.signals import run_command
 from preprocessing.cli import main
 
-exit_process(main())
+run_command(main)

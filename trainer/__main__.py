@@ -1,6 +1,6 @@
 """`python -m trainer`."""
 
-from common.signals import exit_process
+from common.signals import run_command
 from trainer.cli import main
 
-exit_process(main())
+run_command(main)

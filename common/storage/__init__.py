@@ -30,7 +30,14 @@ from common.storage.ownership import (
     stop_if_lost,
     try_to_check_ownership,
 )
-from common.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
+from common.storage.publication import (
+    CLAIM,
+    check_writable,
+    publish_directory,
+    record_publication,
+    refuse_existing,
+    was_published,
+)
 from common.storage.scratch import hold_temporary_files, make_scratch, remove_scratch, scratch_folder
 from common.storage.stores import OWNER, is_local, is_served_by_tensorflow, local_path, remove_partial
 
@@ -59,6 +66,7 @@ __all__ = [
     "process_cache",
     "publish_directory",
     "read_bytes",
+    "record_publication",
     "refuse_existing",
     "remove",
     "remove_partial",
@@ -70,5 +78,6 @@ __all__ = [
     "try_to_check_ownership",
     "upload",
     "upload_all",
+    "was_published",
     "write_bytes",
 ]

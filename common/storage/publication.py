@@ -25,6 +25,10 @@ from common.storage.stores import Store, is_local, is_owner_file, local_path, op
 CLAIM = "_unfinished"
 
 
+_published: set[str] = set()
+"""Destinations that this process has published."""
+
+
 def publish_directory(destination: str, *, marker: str | None = None) -> AbstractContextManager[str]:
     """Yields a local directory to fill. On success, publishes it at `destination`; on failure, publishes nothing.
 
@@ -73,6 +77,16 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
         raise PermissionError(f"{destination} cannot be created: {above} is not writable; choose another output")
 
 
+def was_published(destination: str) -> bool:
+    """Returns whether this process has published `destination`."""
+    return destination in _published
+
+
+def record_publication(destination: str) -> None:
+    """Records that `destination` is complete, for `was_published`."""
+    _published.add(destination)
+
+
 def check_writable(uri: str) -> None:
     """Writes and removes a small file in a directory of an object store, to report missing permissions early.
 
@@ -104,6 +118,7 @@ def _publish_locally(destination: str) -> Iterator[str]:
                 yield staging
             check_ownership(destination)
             _move(staging, local_path(destination))
+            record_publication(destination)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -129,6 +144,7 @@ def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
             with explain_full_disk(staging):
                 yield staging
             _upload(staging, destination, marker)
+            record_publication(destination)
         except BaseException:
             _withdraw(destination, marker)
             raise

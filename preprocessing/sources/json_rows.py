@@ -104,13 +104,15 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
-    """Returns True if each line starts with `{` and ends with `}`.
+    """Returns True if each line starts with `{` and ends with `}`, apart from spaces.
 
     Such a line has at least one object. If there are also as many objects as lines, each line has exactly one object.
     The number alone does not show this, because Arrow also accepts a line without an object and a line with two.
     """
     buffer = np.frombuffer(data, np.uint8)
-    return bool(np.all(buffer[begins] == _OPEN) and np.all(buffer[ends - 1] == _CLOSE))
+    others = np.flatnonzero((buffer[begins] != _OPEN) | (buffer[ends - 1] != _CLOSE))
+    stripped = (data[begins[row] : ends[row]].strip(b" \t") for row in others)
+    return all(line.startswith(b"{") and line.endswith(b"}") for line in stripped)
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from common import storage
 from common.signals import INTERRUPTED, StopSignals, describe_stop
 
 COMMAND = """
@@ -56,7 +57,7 @@ except BaseException as error:
 )
 def test_a_command_ends_at_a_signal(where, name, status, words):
     command = [sys.executable, "-c", COMMAND, name, where]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=15)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (status, "")
     assert ended.stdout == f"{words}; nothing was published\n"
 
@@ -71,5 +72,27 @@ def test_the_description_tells_what_became_of_the_output(tmp_path):
     output = str(tmp_path / "new")
     assert describe_stop(stop, output, resumes=False) == "interrupted; nothing was published"
     assert describe_stop(stop, output, resumes=True) == "interrupted; run the same command again to resume"
-    os.makedirs(f"{output}/shards")
+    with storage.publish_directory(output):
+        pass
     assert describe_stop(stop, output, resumes=False) == f"interrupted; {output} is complete"
+    os.mkdir(tmp_path / "old")
+    (tmp_path / "old" / "file").touch()  # of another process
+    assert describe_stop(stop, str(tmp_path / "old"), resumes=False) == "interrupted; nothing was published"
+
+
+def test_a_signal_outside_the_work_of_a_command_has_its_status_too():
+    program = (
+        COMMAND.partition("stop = StopSignals()")[0]
+        + """
+from common.signals import run_command
+
+def main():
+    stop = StopSignals(75)
+    send()
+    time.sleep(20)
+
+run_command(main)
+"""
+    )
+    ended = subprocess.run([sys.executable, "-c", program, "SIGTERM"], check=False, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (75, b"", b"")

@@ -307,9 +307,9 @@ class _Finder:
         """
         rising = tf.gather(self._rising, moment)
         score = tf.gather(scores, rising, batch_dims=1)
-        # an item can be among the best of both only if many scores are equal
+        is_among_best = tf.reduce_any(rising[:, :, None] == best.item[:, None, :], axis=2)
         item = tf.concat([best.item, rising], axis=1)
-        score = tf.concat([best.score, tf.where(score < best.score[:, -1:], score, -np.inf)], axis=1)
+        score = tf.concat([best.score, tf.where(is_among_best, -np.inf, score)], axis=1)
         feature = tf.where(score > -np.inf, _feature(score, reference), 0.0)
         spread = tf.math.reduce_std(feature[:, : self._top], axis=1, keepdims=True)
         trend = self._trends_of(item, moment)[len(HALF_LIVES) // 2]

@@ -103,7 +103,7 @@ class RunLog:
 
         The `rate` is the speed of this validation in cases per second.
         """
-        line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 1)}
+        line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 3)}
         self._write(line)
         self._since = time.monotonic()
 

@@ -45,7 +45,7 @@ def read_info(uri: str) -> dict[str, Any]:
         info = decode_sealed(storage.read_bytes(join(uri, INFO)))
         checks = {"name": str, "offer": dict, "half_lives_days": list, "files": dict}
         return {**info, **{key: kind(info[key]) for key, kind in checks.items()}}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{uri} has no {INFO} of this version of Cartwheel, or the file is damaged; export the run again"
         ) from error

@@ -61,6 +61,7 @@ class ResumableOutput:
             storage.refuse_existing(self.destination)  # it may have been created meanwhile
             storage.check_ownership(self.destination)  # the files could be a successor's, and unfinished
             os.rename(self.folder, self.destination)  # replaces an empty directory
+        storage.record_publication(self.destination)
         storage.check_ownership(self.destination)
         storage.remove(join(self.destination, _RECORD))
 

@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_BUDGET_SECONDS = 600.0
 _BLEND_START_SECONDS = 10.0  # for loading the models and the events
+_LARGEST_BLEND_SHARE = 0.3  # of the budget: validations of few cases measure the start of a model, not its speed
 _FIT_SECONDS = 0.002  # per case, to choose the weights after the ranking
 _LEAST_SECONDS = 5.0  # a trial with less time left is not started
 _LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time for a trial: if others follow, if none do
@@ -101,9 +102,13 @@ def train_auto(
         _check_workdir(workdir)
         trials = _read_trials(layout)
         deadline = started + budget_seconds - sum(trial.seconds for trial in trials)
-        num_cases = _count_cases(dataset)
+        num_cases, largest = _count_cases(dataset), _LARGEST_BLEND_SHARE * budget_seconds
+
+        def blend_seconds(trials: Sequence[Trial]) -> float:
+            return min(_blend_seconds(trials, num_cases), largest)
+
         with stop_on_signals(stop) as request:
-            _run_trials(trials, configs, data, layout, deadline, num_cases, request)
+            _run_trials(trials, configs, data, layout, deadline, blend_seconds, request)
         usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
         if not usable:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
@@ -120,7 +125,7 @@ def _run_trials(
     data: str,
     layout: RunLayout,
     deadline: float,
-    num_cases: int,
+    blend_seconds: Callable[[Sequence[Trial]], float],
     request: StopRequest,
 ) -> None:
     """Runs the trials of `configs` that are not in `trials` yet, and appends their results to `trials`.
@@ -134,13 +139,13 @@ def _run_trials(
       data: path of the dataset.
       layout: paths of the run.
       deadline: end of the budget, as a time of `time.monotonic`.
-      num_cases: number of cases that choose the weights of the blend.
+      blend_seconds: predicts the time of the final blend from the trials before it.
       request: request to stop.
     """
     for number, (name, config) in enumerate(configs.items()):
         if name in {trial.name for trial in trials}:
             continue
-        left = deadline - time.monotonic() - _blend_seconds(trials, num_cases)
+        left = deadline - time.monotonic() - blend_seconds(trials)
         share = _LAST_SHARE if number == len(configs) - 1 else _LARGEST_SHARE
         limit = left * share if trials else None
         trials.append(_try(name, config, data, layout, limit, request))
@@ -204,7 +209,7 @@ def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunCon
 def _case_seconds(workdir: str) -> float:
     """Returns the seconds per case of the fastest validation of a run; 0 if the run was not validated."""
     rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
-    return 1 / max(rates) if rates else 0.0
+    return 1 / max(rates) if any(rates) else 0.0
 
 
 def _try(

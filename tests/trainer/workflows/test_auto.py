@@ -16,7 +16,9 @@ from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
 from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
-from trainer.workflows.auto import Trial, _best_model, _blend_seconds, train_auto
+from trainer.runs.layout import RunLayout
+from trainer.runs.metrics_log import VALIDATION_RATE
+from trainer.workflows.auto import Trial, _best_model, _blend_seconds, _case_seconds, train_auto
 
 DAY = 24 * 60 * 60 * 1000
 SMALL = ["input.batch_size=256", "input.window_blocks=4"]
@@ -109,6 +111,14 @@ def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -
     # a stopped model without a validation is as slow as the slowest one; a failed model is not blended
     trials += [Trial(name="c", state="stopped", seconds=9), Trial(name="d", state="failed", seconds=9)]
     assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20 + 20)
+
+
+def test_a_validation_that_took_minutes_for_a_case_does_not_end_the_run(tmp_path: Path) -> None:
+    metrics = Path(RunLayout(str(tmp_path)).metrics)
+    metrics.write_text(f'{{"step": 1, "{VALIDATION_RATE}": 0.0}}\n')
+    assert _case_seconds(str(tmp_path)) == 0.0
+    metrics.write_text(f'{{"step": 1, "{VALIDATION_RATE}": 0.004}}\n')
+    assert _case_seconds(str(tmp_path)) == pytest.approx(250)
 
 
 def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
