@@ -60,8 +60,8 @@ def _refuse_password(database: str) -> None:
     parts = _split(database)
     if parts.password is not None or parts.query:
         raise ValueError(
-            f"a {parts.scheme}:// URL contains a password or a query, which may be a credential; remove it, and set "
-            "the password in the variable of the database's driver, such as PGPASSWORD for PostgreSQL"
+            f"a {parts.scheme}:// URL contains a password or a query string (`?…`), which may be a credential; "
+            "remove it, and set the password in the environment variable of the database driver, such as PGPASSWORD for PostgreSQL"
         )
 
 

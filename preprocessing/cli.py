@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
     Returns:
       0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over the output
-      while this process was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only if the
-      status is 0.
+      while this process was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. After a signal, the last
+      log line says whether the output is complete.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)

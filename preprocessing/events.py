@@ -91,7 +91,7 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
     """Returns the event kinds of a log.
 
     All events of a log may have the same kind. The setting `columns.kind` is then a quoted constant, such as `'sale'`,
-    instead of a column. If the settings do not name other kinds, the kind of the constant becomes the only kind.
+    instead of a column. If the settings name no kinds, the constant becomes the only kind.
 
     Args:
       config: the kinds in the settings.

@@ -132,7 +132,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Draws one of the visitor's favourites for each interest. Returns indices [D] in [0, F).
 
-    Most interests of a session have the same favourite.
+    Interests that begin in the same session mostly get the same favourite.
 
     Args:
       session: [D] session of each interest's first event.

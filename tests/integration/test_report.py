@@ -246,7 +246,7 @@ def test_an_error_in_the_report_is_logged_and_not_raised(workdir, monkeypatch, c
 
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
-    assert f"draw it with `cartwheel report --workdir {workdir}`" in caplog.text
+    assert f"draw the report with `cartwheel report --workdir {workdir}`" in caplog.text
 
 
 def test_a_report_excludes_another_dataset(workdir, shop, caplog):

@@ -88,13 +88,12 @@ def compare_systems(
 ) -> dict[str, Any]:
     """Ranks the catalogue for all cases with every system, and compares the metrics of the systems.
 
-    All confidence intervals (`low`, `high`) and p-values use the same resamples of the visitors. A pair is a case with
-    one of its relevant items.
+    All confidence intervals (`low`, `high`) and p-values use the same resamples of the visitors.
 
     Args:
       systems: systems by name. Each system after the first is tested against the first.
       cases: the cases and their relevant items.
-      groups: for each group, by name: [P] bool, whether each pair is in the group.
+      groups: for each group, by name: [P] bool, whether each of the P pairs of a case and a relevant item is in it.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.

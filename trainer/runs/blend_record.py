@@ -38,7 +38,7 @@ class BlendWeights:
     def __post_init__(self) -> None:
         if len(self.returns) != len(RETURN_FEATURES):
             raise ValueError(
-                f"returns must have one weight for each of {', '.join(RETURN_FEATURES)}, got {self.returns}"
+                f"the field `returns` must have one weight for each of {', '.join(RETURN_FEATURES)}, got {self.returns}"
             )
 
     def to_array(self) -> np.ndarray:

@@ -508,7 +508,7 @@ def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
     has_right_number = len(metadata.files) == 1 + count * len(metadata.arrays)
     shards = (shard_name(name, replica, count, ".npy") for name in metadata.arrays for replica in range(count))
     if not (has_right_number and all(name in metadata.files for name in (DENSE, *shards))):
-        raise ValueError("its files are not those of its arrays")
+        raise ValueError("its files do not match the arrays that it lists")
 
 
 def _skip_header(file: BinaryIO) -> None:

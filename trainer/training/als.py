@@ -138,7 +138,7 @@ class _Side:
     def _rotate_other(self, replica: int) -> tf.Tensor:
         """Rotates the vectors of the fixed table so that their Gramian becomes diagonal; returns the diagonal [D].
 
-        The rotation does not change the scores, because the vectors of this side are all computed afterwards.
+        Scores do not change: all vectors of the other table are computed next, from the rotated ones.
         """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective

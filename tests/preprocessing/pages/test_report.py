@@ -245,7 +245,7 @@ def test_an_error_of_the_report_is_only_logged(dataset, monkeypatch, caplog):
 
     monkeypatch.setattr(report, "read_data_page", fail)
     assert try_to_write_report(dataset) is None
-    assert f"draw it with `cartwheel report --data {dataset}`" in caplog.text
+    assert f"draw the report with `cartwheel report --data {dataset}`" in caplog.text
 
 
 @pytest.mark.skipif(not RAW_SAMPLE.exists(), reason="needs ../shared/data/retailrocket_raw_sample")

@@ -200,7 +200,7 @@ def test_damage_to_the_blend_is_reported(finished: Path, dataset: Dataset, tmp_p
     values["weights"]["returning"]["returns"] = [0.0, 1.0, 0.5]
     (tmp_path / "blend.json").write_text(json.dumps(values))
     with pytest.raises(
-        ValueError, match=r"blend.json is damaged .*returns must have one weight for each of is_seen, .*, got \("
+        ValueError, match=r"blend.json is damaged .*`returns` must have one weight for each of is_seen, .*, got \("
     ):
         read_blend(str(tmp_path))
 

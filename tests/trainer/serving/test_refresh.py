@@ -85,9 +85,9 @@ def test_no_answer_of_an_export_contains_an_unavailable_item(dataset, model, tmp
 def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_path):
     first = export(model, dataset, tmp_path)
     before = files(first)
-    assert lists(answers(first, k=3)["recommend"])[0] == ["item-7", "item-5", "item-4"]
+    assert lists(answers(first, k=3)["recommend"])[0] == [ITEMS[7], "item-5", "item-4"]
     facts = facts_of({"item-5": False, "item-6": True, **dict.fromkeys(ITEMS[:5] + ITEMS[7:])})
-    summary = refresh(export=first, output=str(tmp_path / "new"), facts=facts, rules=OfferRules(denied=["item-7"]))
+    summary = refresh(export=first, output=str(tmp_path / "new"), facts=facts, rules=OfferRules(denied=[ITEMS[7]]))
     # item-6 came; item-5 and item-7 went
     assert lists(answers(tmp_path / "new", k=3)["recommend"])[0] == ["item-6", "item-4", "item-3"]
     assert (summary["items"], summary["added"], summary["removed"]) == (8, 1, 2)
@@ -128,7 +128,7 @@ def test_an_export_in_a_store_is_refreshed_there(dataset, model, tmp_path):
     for name, content in files("memory://exports/new").items():
         storage.write_bytes(f"{tmp_path}/fetched/{name}", content)
     storage.remove("memory://exports")
-    assert lists(answers(tmp_path / "fetched", k=2)["recommend"])[0] == ["item-7", "item-6"]
+    assert lists(answers(tmp_path / "fetched", k=2)["recommend"])[0] == [ITEMS[7], "item-6"]
 
 
 def test_nothing_is_published_if_writing_fails(dataset, model, tmp_path, monkeypatch):
