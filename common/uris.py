@@ -61,7 +61,8 @@ def _refuse_password(database: str) -> None:
     if parts.password is not None or parts.query:
         raise ValueError(
             f"a {parts.scheme}:// URL contains a password or a query string (`?…`), which may be a credential; "
-            "remove it, and set the password in the environment variable of the database driver, such as PGPASSWORD for PostgreSQL"
+            "remove it, and set the password in the environment variable of the database driver, such as PGPASSWORD "
+            "for PostgreSQL"
         )
 
 

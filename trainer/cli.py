@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
       75: `train` or `tune` was stopped by SIGTERM or SIGHUP, or lost the connection to another worker; the same command
       resumes it. Any command: another process has taken over the workdir or the output.
       130: stopped with Ctrl-C; `demo` returns 0 instead.
-      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`. `train` or `tune`: a second SIGTERM or SIGHUP ended the command before it had saved a checkpoint.
+      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`. For these two, a second SIGTERM or SIGHUP
+      ended the command before it had saved a checkpoint.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
