@@ -176,8 +176,7 @@ def write_recommendations(
       output: directory or URI; must not exist or must be empty.
       request: what to write; `request.k` must be from 1 to I.
       model_checksum: identifies the scorer, so that a resumed call does not mix shards of different scorers.
-      replicas: replicas of the workers that call this together. They share the ranking, and the chief writes the files.
-        None: this process calls it alone.
+      replicas: replicas of the workers that share the ranking; the chief writes the files. None: this process alone.
 
     Returns:
       The content of `recommendations.json`, which is written to `output` too: the numbers of visitors and items, the
