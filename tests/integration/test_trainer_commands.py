@@ -39,7 +39,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     os.rename(data, tmp_path / "moved")
     _, missing = run_trainer("evaluate", "--workdir", workdir, status=1)
-    assert "if it has moved, use --data" in missing
+    assert "if the dataset has moved, use --data" in missing
     assert "Traceback" not in missing
 
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
