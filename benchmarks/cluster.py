@@ -103,11 +103,10 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds of GPU time for the operations of a graph: a sum for each bottleneck.
+    """Seconds of GPU time, summed by bottleneck.
 
-    An operation has three costs: it moves bytes (`memory`), multiplies matrices (`products`) and is launched
-    (`launches`). The operation takes as long as the slowest of the three, its bottleneck. This time is added to the
-    bottleneck's field.
+    An operation takes as long as its slowest part: memory transfers, matrix products or the launch. Its time is added
+    to the field of that part.
     """
 
     memory: float = 0.0
@@ -116,12 +115,11 @@ class Compute(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Seconds of all operations."""
         return self.memory + self.products + self.launches
 
 
 def compute_seconds(operations: Sequence[Operation]) -> Compute:
-    """Returns the seconds that a GPU needs to run `operations` in sequence, as a sum for each bottleneck."""
+    """Returns the GPU time of `operations`, run in sequence."""
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
         limits = {
@@ -135,15 +133,14 @@ def compute_seconds(operations: Sequence[Operation]) -> Compute:
 
 
 def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
-    """Returns, for each table, the bytes that a step sends per requested row: the id, the vector and the gradient.
+    """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: the messages of the step, in order. A lookup sends a gather of counts and two all-to-alls; an update
-        sends one all-to-all. All lookups come before all updates.
+      messages: first of all lookups (a gather and two all-to-alls each), then of all updates (an all-to-all each).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
-      ValueError: the messages are not those of `tables` lookups and `tables` updates.
+      ValueError: a message is missing or unexpected.
     """
     found = [0] * tables
     sent = [message for message in messages if message.kind == "all_to_all"]
@@ -167,13 +164,8 @@ class Traffic(NamedTuple):
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
     """Counts the bytes that a GPU sends in a step.
 
-    Gathers and reductions use rings: each GPU sends only to the next GPU of the ring. So in each ring, only one GPU of
-    a machine sends to another machine. The rings are distributed over the network cards.
-
-    Args:
-      messages: messages of the step.
-      capacities: for each table, the number of rows in a message; see `capacity_of`.
-      layout: machines and their network.
+    Gathers and reductions use rings: only one GPU of a machine sends to another machine. `capacities` has the number of
+    rows in a message for each table, see `capacity_of`.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
     sharing = layout.gpus / layout.cards
@@ -190,10 +182,9 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 
 
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
-    """Returns the minimum number of bytes that a replica must send in a step, averaged over the replicas.
+    """Returns the minimum number of bytes that a replica must send in a step; a mean over the replicas.
 
-    The owner of a row sends the row once to every other replica that uses it. Each of these replicas sends back the sum
-    of its gradients of the row.
+    A row is sent once to each other replica that uses it, and each of these sends back one gradient.
 
     Args:
       requests: [R, R], the requests for the rows of a table, from `count_requests`.
@@ -203,10 +194,9 @@ def least_bytes(requests: np.ndarray, row_size: int) -> float:
 
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
-    """Returns the seconds that the messages of a step take: the latency of each message, plus the transfer time.
+    """Returns the seconds that a GPU communicates in a step: the latencies plus the transfer time.
 
-    Bytes within a machine and bytes to other machines are transferred at the same time, so only the slower of the two
-    transfers is added.
+    Transfers within a machine and between machines overlap, so only the slower one is added.
     """
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
@@ -214,9 +204,9 @@ def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) 
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
-    """Returns the GiB of memory that training `preset` needs on each machine (`host`) and on each GPU (`gpu`).
+    """Returns the GiB of memory for training on each machine (`host`) and on each GPU (`gpu`).
 
-    docs/operations.md explains the memory of a machine.
+    See docs/operations.md for the memory of a machine.
     """
     columns = table_columns(PRESETS[preset])
     rows = ITEMS if preset == "mf" else ITEMS + FEATURES
@@ -232,21 +222,20 @@ def project(
 ) -> dict[str, Any]:
     """Projects the milliseconds of a step on GPUs, and names its bottleneck.
 
-    A GPU receives the global batch, computes and communicates in sequence. Meanwhile, the host reads the next batch. So
-    a step takes as long as the slower of the two.
+    A step takes as long as the GPU's work or the host's reading of the next batch, if that is slower.
 
     Args:
       step: the traced step, including its routing.
-      routing: the traced routing alone; its time is a separate part of the step.
+      routing: the traced routing alone.
       capacities: for each table, the number of rows in a message.
       layout: machines and their network.
-      input_cpu_ms: CPU milliseconds that the host needs to read a global batch, see `measure_input`.
+      input_cpu_ms: CPU milliseconds for reading a global batch, see `measure_input`.
 
     Returns:
       `ms`: milliseconds of each part.
-      `gpu_ms`: milliseconds of all parts on the GPU together.
+      `gpu_ms`: milliseconds of all parts on the GPU.
       `step_ms`, `examples_per_second`: time of a step, and the resulting speed.
-      `limit`: the bottleneck, which is "host input" if the host is slower, otherwise the longest part on the GPU.
+      `limit`: the bottleneck: "host input", or the longest part on the GPU.
     """
     whole, routes = compute_seconds(step.operations), compute_seconds(routing.operations)
     rest = Compute(*(max(0.0, of_step - of_routes) for of_step, of_routes in zip(whole, routes, strict=True)))
@@ -272,7 +261,7 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces and measures a step of `preset`, and projects its time for the layouts with this number of replicas.
+    """Traces a step of `preset`, and projects its time on each layout with `replicas` replicas.
 
     `input_cpu_ms` is the CPU time of reading a global batch, see `measure_input`.
     """

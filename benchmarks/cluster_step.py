@@ -62,7 +62,7 @@ def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
 
 
 def table_columns(config: RunConfig) -> int:
-    """Returns the number of columns of the tables: the columns of the vector, and one for the bias."""
+    """Returns the number of columns of a table: the vector's and one for the bias."""
     assert isinstance(config.model, MatrixFactorizationConfig | TowersConfig)
     return config.model.dim + 1
 
@@ -79,7 +79,7 @@ class IdCounts(NamedTuple):
 
 
 def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
-    """Counts the ids that a replica looks up per step, by table. Ids in `Candidates.entries` count as `own`."""
+    """Counts, for each table, the ids that a replica looks up per step. `Candidates.entries` count as `own`."""
     assert isinstance(config.loss, SampledSoftmaxConfig)
     batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
     own = batch // replicas * (config.history_length + (batch > most))
@@ -118,38 +118,30 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in each message for a table, including padding, given its requests [R, R]."""
+    """Returns the number of rows in a message, including padding, from requests [R, R] to a table."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
 class Loopback(Collectives):
-    """Simulates the other replicas: each of them returns the messages that this replica sends to it.
-
-    So a single replica can run the routing of any number of replicas without communication.
-    """
+    """Simulates the other replicas: each sends back the messages that it receives."""
 
     def __init__(self, count: int) -> None:
         self._count = count
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
-        """Returns `value`."""
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Returns a flat matrix [R · R] of counts.
-
-        Row `replica` and column `replica` are `value` [R]. The other rows are rotations of `value`.
-        """
+        """Returns a flat matrix [R · R]; row and column `replica` are `value` [R]."""
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
     def all_to_all(self, replica: int, pieces: tf.Tensor, variant: tf.Tensor, num_variants: int) -> tf.Tensor:  # noqa: ARG002
-        """Returns `pieces`."""
         return pieces
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the replicas of the first worker. A graph can be traced without the other workers, but not run."""
+    """Returns the replicas of the first worker. Without the other workers, a graph can only be traced."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -190,7 +182,7 @@ class Message(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """The traced graph of a step, or of its routing, on one worker."""
+    """The traced graph of a step or of its routing, on one worker."""
 
     nodes: int
     """Number of nodes."""
@@ -207,14 +199,7 @@ class Traced(NamedTuple):
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces the compiled training loop of `mf` or `nn`, and describes one step: the body of the loop.
-
-    Args:
-      config: a preset, see `make_config`.
-      replicas: replicas of one worker, see `first_worker`.
-      received_rows: number of rows that a replica receives for a lookup, M. Every dimension that is unknown until the
-        step runs is assumed to have this size.
-    """
+    """Traces a training step of `mf` or `nn`. A dimension of unknown size gets the size `received_rows`."""
     begin = time.process_time()
     model = _training_model(config, replicas)
     with replicas.strategy.scope():
@@ -233,7 +218,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
 
 
 def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces only the routing of a step. The arguments are those of `trace_step`."""
+    """Traces the routing of a step. The arguments are those of `trace_step`."""
     begin = time.process_time()
     counts = count_ids(config, replicas.count).values()
     specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]
@@ -270,7 +255,7 @@ def _is_on(node: tf.Operation, device: str) -> bool:
 
 
 def _is_constant(node: tf.Operation) -> bool:
-    """Whether all outputs of a node are constants, which TensorFlow computes before the step runs."""
+    """Whether TensorFlow computes all outputs before the step runs."""
     return bool(node.outputs) and all(tf.get_static_value(output) is not None for output in node.outputs)
 
 
@@ -295,10 +280,7 @@ def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
 
 
 def _flops(node: tf.Operation) -> int:
-    """Returns the number of multiplications and additions of a matrix product, and 0 for other nodes.
-
-    The number is 2 × elements of the output × size of the summed dimension; it is 0 if a shape is unknown.
-    """
+    """Returns the operations of a matrix product; 0 for other nodes and unknown shapes."""
     if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
         return 0
     if not all(x.shape.is_fully_defined() for x in node.inputs):
@@ -370,9 +352,9 @@ def _batch_spec(config: RunConfig) -> Batch:
 
 
 def _routing(replicas: Replicas) -> Any:
-    """Returns a function that routes the ids [local replicas, n] of each table and finds the rows to update.
+    """Returns a function that routes the ids [local replicas, n] of each table.
 
-    The function returns a sum over all its results, so that TensorFlow does not skip their computation.
+    The function returns a sum of all results, because TensorFlow skips unused computations.
     """
 
     def on_replica(replica: int, *tables: tf.Tensor) -> tf.Tensor:
@@ -387,7 +369,7 @@ def _routing(replicas: Replicas) -> Any:
 
 
 def measure_routing(config: RunConfig, replicas: Replicas) -> float:
-    """Returns the CPU milliseconds that a replica needs to route the ids of a step."""
+    """Returns the CPU milliseconds for routing the ids of a step, per replica."""
     local = len(replicas.local)
     ids = [
         tf.constant(np.stack([row for row, _ in zip(draw_ids(counts, local), range(local), strict=True)]))
@@ -402,7 +384,7 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """Returns the replicas on which routing is measured, by name.
+    """Returns the replicas for measuring the routing, by name.
 
     `alone`: one of `count` replicas; the others are simulated. `logical`, only if `count` is 2 to 4: all replicas, each
     on its own logical CPU.
@@ -415,7 +397,7 @@ def routing_replicas(count: int) -> Mapping[str, Replicas]:
 
 
 def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
-    """Returns the CPU milliseconds that a worker needs to read a global batch, for each number of replicas."""
+    """Returns, for each number of replicas, the CPU milliseconds for reading a global batch."""
     config = PRESETS[preset]
     columns = _timelines()
     lengths = np.bincount(columns.visitor)[columns.visitor]
@@ -461,7 +443,7 @@ def _timelines() -> TimelineRows:
 
 
 def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
-    """Writes the timelines to several files, each visitor to one file; returns the paths."""
+    """Writes several files, each visitor to one of them; returns the paths."""
     starts = np.flatnonzero(columns.position == 0)
     cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
     paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]

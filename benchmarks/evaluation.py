@@ -32,19 +32,16 @@ TARGETS = {"ratio": 10}
 
 
 class _Products:
-    """Scores items by the dot products of their vectors with the visitor's vector."""
-
     def __init__(self, visitors: np.ndarray, items: np.ndarray) -> None:
         self.visitors, self.items = visitors, items
         self._visitors, self._items = tf.Variable(visitors), tf.Variable(items)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]."""
         return tf.matmul(tf.gather(self._visitors, queries.visitor), self._items, transpose_b=True)
 
 
 def main() -> None:
-    """Measures the evaluator and the textbook loop in interleaved runs, so that other programs slow down both."""
+    """Measures the evaluator and the textbook loop in interleaved runs."""
     generator, load = np.random.default_rng(0), Load()
     systems = {
         f"system {number}": _Products(
@@ -71,7 +68,7 @@ def main() -> None:
 
 
 def _cases(generator: np.random.Generator) -> Cases:
-    """Builds one case per visitor, with a history and with relevant items that are not in the history."""
+    """Builds one case per visitor. No relevant item is in the history."""
     drawn = np.stack([generator.choice(ITEMS, HISTORY + RELEVANT, replace=False) for _ in range(CASES)])
     seen, relevant = drawn[:, :HISTORY].ravel(), np.sort(drawn[:, HISTORY:], axis=1)
     starts, zeros = np.arange(CASES + 1), np.zeros(len(seen), np.int64)
@@ -96,7 +93,7 @@ def _cases(generator: np.random.Generator) -> Cases:
 
 
 def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Returns the ranks [I] of the items by score; the best item has rank 0. Hidden items rank last."""
+    """Returns the ranks [I] of the items; the best rank is 0. Hidden items rank last."""
     visible = scores.copy()
     visible[hidden] = -np.inf
     ranks = np.empty(ITEMS, np.int64)
@@ -105,11 +102,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Computes the metrics with the textbook loop.
-
-    Returns:
-      For each system, two dicts of metrics by case: with seen items hidden, and with seen items shown.
-    """
+    """Returns, for each system, two dicts of metrics by case: with seen items hidden, then shown."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)
@@ -126,12 +119,10 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that both implementations have the same mean metrics.
-
-    Small differences are allowed, because rounding can swap two items with similar scores.
+    """Checks that the mean metrics agree within 0.001; rounding can swap items.
 
     Raises:
-      ValueError: a metric differs by more than 0.001.
+      ValueError: a metric differs by more.
     """
     for name, (hidden, shown) in textbook.items():
         secondary = ours[name].secondary_ranks

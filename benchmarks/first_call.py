@@ -28,7 +28,7 @@ print(json.dumps([1000 * (after - before) for before, after in zip(moments, mome
 
 
 def main() -> int:
-    """Measures an export and writes the record; returns 1 if the first call after the warm-up is too slow."""
+    """Measures an export; returns 1 if its first call after the warm-up is too slow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call", description=__doc__)
     parser.add_argument("export")
     parser.add_argument("history", nargs="*", help="ids of the items in the history of the calls")
@@ -40,11 +40,11 @@ def main() -> int:
 
 
 def measure(export: str, start: str, history: list[str]) -> dict[str, float]:
-    """Measures loading an export and two calls. Each figure is the minimum over several new processes.
+    """Measures loading an export and two calls; returns the minima over several new processes.
 
     Args:
       export: directory of the export.
-      start: `warm` loads the export with `cartwheel.load`, which warms it up; `cold` loads it without a warm-up.
+      start: `warm` loads the export with `cartwheel.load`; `cold` loads it without a warm-up.
       history: item ids of the calls.
 
     Returns:

@@ -30,7 +30,7 @@ NESTED = {"visitor": "session", "item": "events[].aid", "time": "events[].ts", "
 
 
 def main() -> None:
-    """Measures the file formats in interleaved runs, and records the rate of the fastest run of each format."""
+    """Measures the file formats in interleaved runs; records each format's fastest run."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         events = shop / "events.csv"
@@ -66,7 +66,6 @@ def main() -> None:
 
 
 def _prepare(events: Path, output: str) -> Timing:
-    """Runs `prepare` in a separate process."""
     command = ["prepare", "--events", str(events), "--output", output]
     if events.suffix == ".jsonl":
         command += ["--map", *(f"{role}={path}" for role, path in NESTED.items())]
@@ -76,7 +75,7 @@ def _prepare(events: Path, output: str) -> Timing:
 
 
 def _read(events: Path) -> float:
-    """Reads and parses all events in this process; returns the seconds that this takes."""
+    """Parses all events in this process; returns the seconds."""
     columns = NESTED if events.suffix == ".jsonl" else {}
     inputs = list_inputs(make_config(None, {"events": str(events), "columns": columns}))
     return timed(lambda: [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)])
@@ -101,7 +100,7 @@ def write_sessions(table: pa.Table, path: Path) -> None:
 
 
 def write_large(events: Path, path: Path) -> None:
-    """Writes the rows of a log repeatedly, until the file has at least `INSPECT_BYTES` bytes."""
+    """Writes the rows of a log repeatedly, until the file has `INSPECT_BYTES` bytes or more."""
     content = events.read_bytes()
     header, _, rows = content.partition(b"\n")
     with path.open("wb") as file:

@@ -20,7 +20,7 @@ ASKING = 100_000  # visitors for whom `recommend` is run
 
 
 def main() -> None:
-    """Measures synthesize, prepare, train (one epoch of `mf`), evaluate, export and recommend (for some visitors)."""
+    """Measures the commands synthesize, prepare, train (one epoch of `mf`), evaluate, export and recommend."""
     if len(sys.argv) > 1:
         _measure(Path(sys.argv[1]))
         return

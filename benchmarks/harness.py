@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds, CPU seconds, peak resident memory in MiB, and standard output of a child process."""
+    """Wall-clock seconds, CPU seconds, peak memory in MiB, and standard output of a child process."""
 
     seconds: float
     cpu_seconds: float
@@ -27,7 +27,7 @@ class Timing:
 
 
 def run_command(arguments: list[str]) -> Timing:
-    """Runs and measures a command with its child processes; shows its standard error.
+    """Runs and measures a command with its child processes.
 
     Raises:
       RuntimeError: the command failed.
@@ -57,9 +57,9 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the mean share since this object was created, in [0, 1]; None if the share is unknown.
+        """Returns the mean share since this object was created, in [0, 1]; None if unknown.
 
-        Child processes that are still running are treated as other programs.
+        Child processes that still run count as other programs.
         """
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
@@ -70,9 +70,9 @@ class Load:
 
 
 def refuse_load(share: float | None, *, is_allowed: bool) -> None:
-    """Exits if other programs used more than `QUIET_SHARE` of the cores.
+    """Exits if other programs used more than `QUIET_SHARE` of the cores, unless `is_allowed`.
 
-    Does not exit if `is_allowed`, or if the share is unknown (None).
+    A `share` of None means unknown and is allowed.
     """
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(
@@ -83,7 +83,7 @@ def refuse_load(share: float | None, *, is_allowed: bool) -> None:
 
 
 def _busy_seconds() -> float | None:
-    """Returns the CPU seconds of all programs since the machine started; None without /proc/stat."""
+    """CPU seconds of all programs since the machine started; None without /proc/stat."""
     if not Path("/proc/stat").exists():
         return None
     user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(
@@ -98,7 +98,7 @@ def _own_seconds() -> float:
 
 
 def timed(function: Callable[[], Any]) -> float:
-    """Calls a function and returns the seconds that the call takes."""
+    """Calls a function and returns the elapsed seconds."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
@@ -107,15 +107,7 @@ def timed(function: Callable[[], Any]) -> float:
 def report(
     name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
 ) -> None:
-    """Writes the figures to `results/NAME.json`, and prints them unless `quiet`.
-
-    Args:
-      name: name of the benchmark.
-      figures: JSON values.
-      module: module that was run, for the recorded command; None: `benchmarks.NAME`.
-      quiet: whether to write the record without printing it.
-      load: share of the cores that other programs used, see `Load.share`; None: not recorded.
-    """
+    """Writes `figures` to `results/NAME.json`, and prints them unless `quiet`; records `module` and `load`."""
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
@@ -131,13 +123,13 @@ def report(
 
 
 def _portable(word: str) -> str:
-    """Shortens an absolute path to its last part, so that records contain no path of this machine."""
+    """Shortens an absolute path to its last part: a record must not contain paths of this machine."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def format_reached(reached: float | None) -> str:
-    """Formats a reached value for the table of targets. Returns "never" for None: the value was never reached."""
+    """Formats a measured value; None becomes "never"."""
     return "never" if reached is None else f"{reached:.3f}"
 
 
@@ -154,7 +146,7 @@ def peak_mib() -> float:
 def read_commit() -> str:
     """Returns the current commit, with `-dirty` if a tracked file has changed.
 
-    Ignores changes of README.md and of the results of benchmarks, because running benchmarks changes these files.
+    Ignores README.md and the results of benchmarks.
     """
 
     def git(*arguments: str) -> str:

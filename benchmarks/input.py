@@ -31,7 +31,7 @@ TARGETS = {"ratio": 25, "block_rows_per_second": 3_000_000}
 
 
 def main() -> None:
-    """Writes files in both formats, reads the formats alternately, and records the fastest rate of each format."""
+    """Reads both formats alternately, and records the fastest rate of each."""
     with tempfile.TemporaryDirectory() as scratch:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
@@ -106,7 +106,7 @@ def _textbook(paths: list[str]) -> tf.data.Dataset:
 
 
 def _read(batches: tf.data.Dataset) -> float:
-    """Reads all batches and returns the seconds that this takes."""
+    """Reads all batches and returns the seconds."""
     begin = time.perf_counter()
     for _ in batches:
         pass

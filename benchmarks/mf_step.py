@@ -66,7 +66,7 @@ def _in_a_process(name: str) -> dict[str, float]:
 
 
 def _keras_adam() -> tuple[float, int]:
-    """Times Keras `fit` with Adam; returns the seconds per step and the rows per step."""
+    """Times Keras `fit` with Adam; returns the seconds and the rows per step."""
     import keras
 
     visitor, item = keras.Input((), dtype="int64"), keras.Input((), dtype="int64")
@@ -164,7 +164,7 @@ def _items(count: int) -> np.ndarray:
 
 
 def _batches(size: int) -> tf.data.Dataset:
-    """Returns endless batches from memory, so that only the step is measured."""
+    """Returns endless batches from memory."""
     count = 50
     generator = np.random.default_rng(1)
     visitor, item = generator.integers(0, VISITORS, (count, size)), _items(count * size).reshape(count, size)

@@ -23,12 +23,12 @@ class NeighboursConfig:
     """Settings of a nearest-neighbour peer."""
 
     num_neighbours: int = 200
-    """Number of nearest neighbours to keep: similar items per item, or training timelines per history."""
+    """Number of nearest neighbours: similar items per item, or training timelines per history."""
     half_life_rows: float | None = None
-    """Number of later rows over which the weight of an item halves; none: the weight is 1 / (1 + later rows)."""
+    """Number of later rows that halves the weight of an item; None: the weight is 1 / (1 + later rows)."""
     shrinkage: float = 0.0
-    """Added to the product of two items' norms, so that similarities from few timelines are lower (Dacrema et al.,
-    RecSys 2019)."""
+    """Added to the product of two items' norms; lowers similarities from few timelines (Dacrema et al., RecSys 2019).
+    """
 
     def __post_init__(self) -> None:
         check(self.num_neighbours >= 1, "neighbours.num_neighbours", self.num_neighbours, "at least 1")
@@ -46,7 +46,7 @@ class ItemNeighbours:
     def __init__(
         self, similarity: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS
     ) -> None:
-        """Takes similarities [I, I] from `item_similarity`, and the number of training events of each item [I]."""
+        """Takes similarities [I, I], and the number of training events of each item [I]."""
         self._similarity = similarity
         self._config = config
         self._fallback = _fallback(item_counts)
@@ -62,13 +62,13 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores items by the nearest timelines: the training timelines that are most similar to the history.
+    """Scores items by the nearest timelines: the training timelines most similar to the history.
 
-    The score of an item is the sum of the similarities of the nearest timelines that contain the item.
+    An item's score is the sum of the similarities of those nearest timelines that contain the item.
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes baskets [T, I] from `training_baskets`, and the number of training events of each item [I]."""
+        """Takes baskets [T, I], and the number of training events of each item [I]."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config
@@ -76,7 +76,7 @@ class TimelineNeighbours:
         self._by_item = _scaled_rows(baskets, 1 / np.sqrt(np.maximum(np.diff(baskets.indptr), 1))).T.tocsr()
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]. Items that are in none of the nearest timelines rank last, by popularity."""
+        """Returns float32 scores [B, I]. Items outside the nearest timelines rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item
@@ -86,16 +86,9 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """Returns the cosines [I, I] between the columns of `baskets`.
+    """Returns the cosines [I, I] between the columns of `baskets` [T, I].
 
-    Each row keeps only its `num_neighbours` largest cosines, including the cosine of the item with itself. The cosines
-    are computed in blocks of rows. The memory holds the result (8 bytes per entry) and all cosines of one block.
-
-    Args:
-      baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: whether a timeline of n items has the weight log(1 + I / n) instead of 1. Long timelines then weigh
-        less, because they say little about an item.
-      config: the settings; only `num_neighbours` and `shrinkage` are used.
+    Each row keeps its `num_neighbours` largest cosines. `is_tfidf` weights a timeline of n items by log(1 + I / n).
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:
@@ -112,10 +105,9 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """Returns float32 weights [B, I] of the items in the histories `items` [B, H].
+    """Returns float32 weights [B, I] of the items in `items` [B, H].
 
-    A row of a history weighs less, the more rows follow it; see `NeighboursConfig.half_life_rows`. If an item is
-    repeated, the weights of its rows add up.
+    The weights of a repeated item add up.
     """
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
@@ -126,12 +118,12 @@ def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, con
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [I] by popularity, in [-1, 0). They are lower than all sums of similarities."""
+    """Returns float32 scores [I] by popularity, in [-1, 0): below all similarities."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I]: the entries of `near` [B, I], and for all other items those of `fallback` [I]."""
+    """Returns float32 scores [B, I]: the entries of `near` [B, I], elsewhere `fallback` [I]."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data

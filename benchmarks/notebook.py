@@ -18,7 +18,7 @@ ORIGINAL = {"notebook-mf": 0.964, "notebook-nn": 0.057, "training mean": 0.0560,
 
 
 def main() -> None:
-    """Trains the two presets of the notebook on a random split of the events, and records their squared errors."""
+    """Trains the notebook's two presets, and records their squared errors."""
     (events,) = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         dataset = f"{scratch}/dataset"

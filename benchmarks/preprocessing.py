@@ -26,7 +26,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 
 
 def main() -> None:
-    """Measures each implementation in a separate process, and records the figures with their targets."""
+    """Measures each implementation in a separate process; records figures and targets."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """Seconds of a job, without imports, and seconds of the whole command, with imports."""
+    """`job_seconds` exclude the imports."""
 
     job_seconds: float
     command_seconds: float
@@ -94,7 +94,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
 
 
 def ours(source: str, output: str) -> float:
-    """Runs `prepare` in this process; returns the seconds, without imports."""
+    """Runs `prepare` in this process; returns the seconds."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -105,7 +105,7 @@ def ours(source: str, output: str) -> float:
 
 
 def textbook(source: str, output: str) -> float:
-    """Runs the textbook job on the events in `source`; returns the seconds, without imports."""
+    """Runs the textbook job on the events in `source`; returns the seconds."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft

@@ -62,7 +62,7 @@ _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures the requested `PARTS` that are not measured yet, and records the figures of all measured parts."""
+    """Measures the requested `PARTS` that have no figures yet; records all figures."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)
@@ -113,9 +113,9 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
     Args:
       name: name of the dataset.
-      quality_data: how to prepare the dataset, and the presets to train on it.
+      quality_data: how to prepare the dataset, and the presets to train.
       source: folder of the Retailrocket data.
-      folder: folder for the dataset, and for the runs, tuning trials and measures on it.
+      folder: folder for the dataset and all other files.
 
     Returns:
       `seconds`: training time of each preset.
@@ -160,7 +160,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes the families of peers that can do a task of the protocol; returns the result of `tune_family` by family."""
+    """Tunes all families of peers for a protocol; returns the results of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {
@@ -173,16 +173,10 @@ def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) ->
 def _measure_own(
     models: Mapping[str, Scorer], dataset: Dataset, cases: Mapping[str, Cases], files: MeasureFiles
 ) -> list[str]:
-    """Measures the trained models and the baselines; returns the names of all measured systems.
+    """Measures trained models and baselines; returns the names of all measured systems.
 
-    Each model is measured twice: on whole histories, and on histories without the kinds and times of events, because
-    requests to an export contain no kinds and times.
-
-    Args:
-      models: the trained models by preset.
-      dataset: the dataset.
-      cases: cases by task.
-      files: stored measures. A stored measure is not repeated.
+    Each model is also measured without the kinds and times of events, which requests to an export do not have. `models`
+    is by preset, `cases` by task.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
@@ -193,14 +187,11 @@ def _measure_own(
 
 
 class _Baselines:
-    """The baselines of a run's report. They are built only if the measure of a baseline is not stored yet."""
-
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events
         self.names = [f"{BASELINE}{name}" for name in ("popular", "trending", "item_walk", "session_knn")]
 
     def build(self) -> dict[str, Scorer]:
-        """Returns the baselines by name."""
         built = build_baselines(self._dataset, self._events, seed=_SEED)
         return {f"{BASELINE}{name}": scorer for name, scorer in built.items()}
 
@@ -213,15 +204,7 @@ def _found(files: MeasureFiles, task: str, system: str, settings: str = "") -> B
 
 
 def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any]:
-    """Compares the systems that were measured on a task.
-
-    Returns:
-      `cases`, `visitors`: the number of cases and of their visitors.
-      `best_peers`: see `best_peers`.
-      `best_baseline`: name of the baseline with the best NDCG@20.
-      `ranking`: see `compare`; the reference is the peer with the best NDCG@20.
-      `difference_from_baseline`: for each system, its NDCG@20 minus the NDCG@20 of the best baseline.
-    """
+    """Compares the systems that were measured on a task."""
     best = best_peers(measures)
     baseline = max(
         (name for name in measures if name.startswith(BASELINE)), key=lambda name: measures[name][TUNED_BY].mean()
@@ -239,7 +222,7 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
 
 
 def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
-    """Formats the trials of the peers and the training times as Markdown."""
+    """Formats the trials and the training times as Markdown."""
     parts = [f"## {name}"]
     for family, by_task in figures.get("grids", {}).items():
         for task, result in by_task.items():
@@ -259,7 +242,7 @@ def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
-    """Formats the targets and the reached values as Markdown."""
+    """Formats the rows of targets as a Markdown table."""
     rows = [
         [row["what"], row["target"], format_reached(row["reached"]), row["compared_with"], _YES_NO[row["is_met"]]]
         for row in targets

@@ -38,10 +38,7 @@ QUICK_ALS = [
 def als_figures(matrix: Path) -> dict[str, Any]:
     """Compares the ALS of `mf` with the ALS of `implicit` on the dataset "matrix".
 
-    The machine should be idle, because training is timed.
-
-    Args:
-      matrix: folder of the dataset "matrix". `quality` must have measured this dataset before.
+    Needs an idle machine, and the results of `quality` in the folder `matrix`.
     """
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)
@@ -52,10 +49,7 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 
 
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Compares the NDCG@20 of both implementations, with the same objective and the same number of sweeps.
-
-    `peer` has the settings of `implicit`'s tuned ALS. `equal_settings` derives the settings of `mf` from them.
-    """
+    """Compares NDCG@20 of `mf`'s and `implicit`'s ALS at equal settings; `peer` has `implicit`'s settings."""
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
     run = train("mf", matrix / "dataset", matrix, *equal_settings(peer), name="mf_als", which="last")
@@ -87,11 +81,9 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 
 
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Times two runs of `mf`, with the default solver and with ALS, until they reach the NDCG@20 of the tuned ALS peer.
+    """Times `mf`, with its default solver and with ALS, until it reaches the NDCG@20 of `implicit`'s ALS.
 
-    NDCG@20 is measured on the validation window. The time of a run is the time of its training loop up to the end of
-    the epoch that reaches this NDCG@20; it includes checkpoints and one validation. The peer is fitted before and after
-    each run, and the time of the fastest fit is used. No time includes reading the data.
+    Measures the training loop, with checkpoints and one validation.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing
@@ -131,20 +123,19 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """Trains a finished run again, up to the epoch in which it reached the NDCG@20 `value`.
+    """Repeats a finished run of `mf` up to the epoch that reached a validation NDCG@20 of `value`.
 
     Args:
       matrix: folder of the dataset.
       name: name of the finished run.
-      settings: settings of the preset `mf` that the finished run changed.
-      value: the NDCG@20 to reach on the validation window.
+      settings: the run's changes to the preset.
+      value: the NDCG@20 to reach.
 
     Returns:
-      The seconds of the second training and its number of epochs; None and None if the finished run never reached the
-      value.
+      Seconds and number of epochs; both None if the finished run never reached the value.
 
     Raises:
-      ValueError: the finished run reached the value, but the second training does not.
+      ValueError: only the finished run reached the value.
     """
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
@@ -160,10 +151,9 @@ def _seconds_to_reach(
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Returns settings of `mf` that give `solver=als` the objective, the size and the sweeps of `implicit`'s ALS.
+    """Returns settings of `mf` that give its ALS the objective, size and sweeps of `implicit`'s ALS.
 
-    `peer` has the settings of `implicit`'s ALS. In its objective, unobserved pairs have weight 1, and observed pairs
-    have weight `alpha`.
+    `peer` has the settings of `implicit`'s ALS.
     """
     weight = peer["alpha"] - 1
     return [

@@ -16,7 +16,7 @@ TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """A preset, and how it is trained."""
+    """A preset to train, and further flags."""
 
     preset: str
     """Name of the preset."""
@@ -29,9 +29,8 @@ class QualityData:
     """A dataset of the benchmark `quality`."""
 
     prepare: Callable[[Path, Path], Path]
-    """A function that prepares the dataset unless it exists, and returns its path.
-
-    Its arguments are the folder of the Retailrocket data and the folder for the files of this dataset.
+    """Prepares the dataset unless it exists, and returns its path. Takes the folder of the Retailrocket data and the
+    folder to write to.
     """
     protocols: tuple[str, ...]
     """The evaluation protocols that have cases in this dataset."""
@@ -57,7 +56,7 @@ def _grocer(_: Path, folder: Path) -> Path:
 
 
 def _demo_shop(_: Path, folder: Path) -> Path:
-    """Writes the synthetic shop of `make demo` and prepares its dataset; returns the dataset's path."""
+    """Writes the shop of `make demo` and its dataset; returns the dataset's path."""
     return synthetic_shop(folder, VISITORS)
 
 

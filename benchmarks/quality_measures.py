@@ -40,19 +40,16 @@ _SEED = 0
 
 
 class MeasureFiles:
-    """Stores the measures of systems on the test window, one file per task and system.
-
-    A measure has the metrics of a system for each case of a task.
-    """
+    """Stores the test metrics of each system, one file per task and system."""
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self._folder, self._checksum = folder, checksum
 
     def find(self, task: str, system: str, settings: str = "") -> ByCase | None:
-        """Returns the stored measure of a system with these settings; None if there is no such measure.
+        """Returns a system's stored metrics for each case; None if there are none for these settings.
 
         Raises:
-          ValueError: the stored measure was made on another dataset.
+          ValueError: the metrics belong to another dataset.
         """
         file = self._file(task, system)
         if not file.exists():
@@ -64,7 +61,7 @@ class MeasureFiles:
             return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
     def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
-        """Stores a measure. A stored measure of the same task and system is overwritten."""
+        """Stores a system's metrics for each case; overwrites earlier ones of the same task."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
@@ -75,17 +72,16 @@ class MeasureFiles:
 
 
 class ByIds:
-    """Hides the kinds and times of events from a scorer, because requests to an export do not contain them."""
+    """Hides the kinds and times of events from a scorer, as in requests to an export."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]."""
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function from `is_seen_hidden` to float32 scores [B, I]; see `topk.scores_for`."""
+        """Returns a function from `is_seen_hidden` to float32 scores [B, I]."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -97,14 +93,12 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures the tuned peer of each family on each task: first alone, then with the best trend.
-
-    Skips stored measures.
+    """Measures each tuned peer on each task, alone and with its best trend; skips stored measures.
 
     Args:
       tuned: by family, the result of `tune_family`.
       data: the training events.
-      make_blocks: returns the blocks of cases of the test window; called only if a measure is missing.
+      make_blocks: returns the test cases; called only if a measure is missing.
       files: stored measures.
     """
     blocks: Sequence[RankedBlock] = ()
@@ -133,11 +127,11 @@ class PeerRanking(NamedTuple):
     trend: TrendSettings | None
     """The trend; None: the peer alone."""
     key: str
-    """Settings of the peer and of the trend, as JSON text."""
+    """Settings of the peer and the trend, as JSON."""
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the tuned peer of a family: alone and, if the family takes a trend, also with the best trend.
+    """Returns a family's tuned peer alone and, if the family takes a trend, with the best trend.
 
     `result` is the result of `tune_family` for a task.
     """
@@ -185,14 +179,9 @@ def measure_scorers(
     files: MeasureFiles,
     events: ItemEvents,
 ) -> None:
-    """Measures scorers with the trainer's evaluator on the cases of each task; skips stored measures.
+    """Measures scorers on the cases of each task; skips stored measures.
 
-    Args:
-      scorers: returns the scorers by name; called only if a measure is missing.
-      names: names of the scorers.
-      tasks: cases by task.
-      files: stored measures.
-      events: events of all splits. The trends at the times of the cases are computed from these events.
+    `scorers` is called only if a measure is missing. `events` has the events of all splits.
     """
     missing = [(task, name) for task in tasks for name in names if files.find(task, name) is None]
     made = scorers() if missing else {}
@@ -209,11 +198,11 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
     Args:
       measures: by system, its metrics for each case.
       cases: the cases; all cases of a visitor are resampled together.
-      reference: name of the system that all others are compared with.
+      reference: name of the system that the others are compared with.
 
     Returns:
       For each system and metric: the mean `value`; its 95% interval from `low` to `high`; and `p`, the p-value of the
-      difference from the reference. The reference itself has no `p`. The system with the best NDCG@20 comes first.
+        difference from the reference. The system with the best NDCG@20 comes first.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -233,11 +222,9 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 
 
 def difference(ours: ByCase, theirs: ByCase, cases: Cases) -> dict[str, float]:
-    """Compares two systems by NDCG@20.
+    """Returns the mean difference in NDCG@20, `ours` − `theirs`, as `value`.
 
-    Returns:
-      `value`: the mean difference `ours` − `theirs`; `low` and `high`: its 95% interval. Both systems use the same
-      resamples of the visitors.
+    `low` and `high` are its 95% interval over resamples of the visitors.
     """
     column = METRICS.index(TUNED_BY)
     low, high = percentile_interval(_resampled(ours, cases) - _resampled(theirs, cases))
@@ -251,13 +238,9 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Returns the names of the best peers by each metric on the test window.
+    """Returns, for each metric, the names of the best peers on the test window.
 
-    Choosing on the test window favours the peers over our models.
-
-    Returns:
-      For each metric, the name of the best peer of each kind: `without_trend`; `any`, with or without a trend; and
-      `neighbour`, a nearest-neighbour method without a trend.
+    The peers are `without_trend`, `any`, and `neighbour`: a nearest-neighbour method without a trend.
     """
     peers = {name for name in measures if name.removesuffix(WITH_TREND) in FAMILIES}
     plain = {name for name in peers if name in FAMILIES and not FAMILIES[name].is_trend}

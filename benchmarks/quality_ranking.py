@@ -40,14 +40,14 @@ _SEED = 0
 def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int, max_scores: int) -> dict[str, Cases]:
     """Returns the cases of each task of a protocol; skips tasks without cases.
 
-    If there are more cases than allowed, returns a random sample of them.
+    Draws a random sample if there are too many cases.
 
     Args:
       dataset: the dataset.
       split: validation or test.
       protocol: a name of `TASKS`.
       max_cases: maximum number of cases.
-      max_scores: maximum number of scores, which is the number of cases × the number of items.
+      max_scores: maximum of cases × items.
     """
     cases = build_cases(dataset, split, PROTOCOLS[protocol])
     cases = cases.sample_cases(min(max_cases, max(max_scores // dataset.num_items, 1)), seed=_SEED)
@@ -56,10 +56,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Returns the cases of visitors who chose an item of their history again.
-
-    In the new cases, only the items that were chosen again are relevant, and seen items are shown.
-    """
+    """Returns the cases with repeated choices: only seen items are relevant, and they are shown."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):
@@ -78,10 +75,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Returns stored scores plus the trend at the time of each case.
-
-    `queries.visitor` contains no visitors, but the rows of `scores` [B, I] to return.
-    """
+    """Returns rows of `scores` [B, I] plus the trend. `queries.visitor` holds row numbers."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -90,8 +84,6 @@ class _StoredScorer:
         self.trends = np.zeros((0, num_items), np.float32)  # [M, I]
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]."""
-
         def look_up(row: np.ndarray) -> np.ndarray:
             return self.scores[row] + self.trends[self.moment[row]]
 
@@ -100,15 +92,12 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some of the cases of a protocol. `load` computes a peer's scores for them, and `rank` measures these scores."""
+    """A block of cases of a protocol. `load` computes a peer's scores, `rank` measures them."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.
 
-        Args:
-          tasks: cases by task; the first task includes the visitors of all other tasks.
-          moment_ms: [B] time at which the trend is computed, for each case of the first task.
-          events: the events that trends are computed from.
+        `moment_ms` [B] has the time of the trend for each case of the first task, which includes all visitors.
         """
         self._cases, self._events = next(iter(tasks.values())), events
         self._moment_ms = moment_ms
@@ -137,15 +126,11 @@ class RankedBlock:
             self._scores[rows] = peer.scores(requests)
 
     def unload(self) -> None:
-        """Frees the memory of the scores."""
         self._scores, self._linked = None, {}
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Ranks the items by the loaded scores, plus the trend unless `trend` is None.
-
-        Returns:
-          By name, the values [V] of each metric in `METRICS`. V is the number of cases of the task.
+        """Ranks the items by the loaded scores plus the trend; returns each metric [cases] by name.
 
         Raises:
           ValueError: no scores are loaded.
@@ -176,10 +161,7 @@ class RankedBlock:
 
 
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
-    """Splits the cases of a protocol into blocks that fit into memory; keeps the order of the cases.
-
-    A case gets the trend at the start of its day. Days start at the time of day of the earliest case, not at midnight.
-    """
+    """Splits the cases, in order, into blocks that fit into memory. All cases of a day get the same trend."""
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()
     moment_ms = start + (cases.timestamp_ms - start) // DAY_MS * DAY_MS

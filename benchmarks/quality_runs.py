@@ -24,15 +24,15 @@ def train(
     which: Literal["best", "last"] = "best",
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Trains a preset unless its run is complete; returns the `scorer` of the run and the `seconds` of the training.
+    """Trains a preset unless its run is complete; returns the run's `scorer` and `seconds`.
 
     Args:
       preset: name of the preset.
       data: prepared dataset.
-      folder: folder of the benchmark's dataset; the run is written to `runs/NAME` below it.
-      settings: settings of the preset to change, as `KEY=VALUE`.
+      folder: folder for the run, which becomes `runs/NAME`.
+      settings: changes to the preset, as `KEY=VALUE`.
       name: name of the run; empty: the name of the preset.
-      which: the checkpoint that the scorer is loaded from.
+      which: the checkpoint of the scorer.
       flags: further flags of the command `train`.
     """
     workdir = folder / "runs" / (name or preset)
@@ -53,7 +53,7 @@ def _load(workdir: Path, data: Path, which: Literal["best", "last"]) -> ServedMo
 
 
 def epochs_to_reach(workdir: Path, value: float) -> int | None:
-    """Returns the first epoch at which a run's validation NDCG@20 reaches `value`; None if it never does."""
+    """Returns the first epoch with a validation NDCG@20 of at least `value`; None if there is none."""
     for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
         if line.get("validation_ndcg@20", -1.0) >= value:
             return int(line["epoch"])
@@ -68,9 +68,9 @@ def target(
     Args:
       what: the measured quantity.
       bound: lower bound if `is_least`, else upper bound.
-      reached: measured value; None: the value was never reached, so the target is not met.
-      compared_with: text about the comparison, such as the name of the other system.
-      is_least: whether the bound is a lower bound.
+      reached: measured value; None: never reached.
+      compared_with: name of the other system, for readers.
+      is_least: whether `bound` is a lower bound.
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"

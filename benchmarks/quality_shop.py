@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks the items in the category of the visitor's latest item first, then all other items; both by popularity."""
+    """Ranks the category of the visitor's latest item first, then all other items; both by popularity."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()
@@ -36,7 +36,6 @@ class PopularWithinCategory:
         self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the bonus of the category
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]."""
         num_items = self._popularity.shape[0]
         padded = tf.pad(queries.history, [[0, 0], [0, 1]], constant_values=num_items)
         newest = tf.gather(padded, tf.maximum(queries.history_length - 1, 0), batch_dims=1)
@@ -46,10 +45,9 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures how well `nn` recommends items without training events, and to visitors without training events.
+    """Measures `nn` on items and on visitors without training events.
 
-    For items, compares the recall of `nn` with that of `PopularWithinCategory`. For visitors, compares the recall of
-    `nn` with its recall for visitors with training events.
+    Compares recall on new items with `PopularWithinCategory`, and for new visitors with known visitors.
     """
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
@@ -97,13 +95,12 @@ def shop_figures(folder: Path) -> dict[str, Any]:
 def cold_figures(
     recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the mean recalls of two systems and the `ratio` of their recall@100, each with its 95% interval.
+    """Returns the mean recalls of two systems and the `ratio` of their recall@100.
 
-    Visitors are resampled for the intervals. The interval of the ratio uses the same resamples for both systems.
+    Each has a 95% interval from resampled visitors.
 
     Args:
-      recalls: for each system, its recalls [V] by name. The `ratio` is the recall@100 of the first system divided by
-        the recall@100 of the second.
+      recalls: for each system, its recalls [V] by name. The first system is the numerator of the ratio.
       timeline: [V] ascending; cases with the same number belong to one visitor.
       is_counted: [V] bool, whether the case is included.
     """
@@ -122,12 +119,9 @@ def cold_figures(
 
 
 def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> dict[str, dict[str, float]]:
-    """Returns a dict for each name: its `value`, and its 95% interval from `low` to `high`.
+    """Returns a dict for each of M names: its `value` and its 95% interval, `low` to `high`.
 
-    Args:
-      names: M names.
-      values: [M] value for each name.
-      means: [R, M] means of the resamples.
+    `values` is [M]; `means` [R, M] has the means of R resamples.
     """
     low, high = percentile_interval(means)
     columns = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
@@ -135,12 +129,7 @@ def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> d
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Computes recall@20 for visitors with and without training events, by the length of the history.
-
-    Returns:
-      For each range of lengths in `HISTORIES`, the `cases` and `recall@20` of `unknown` and `known` visitors, and the
-      `ratio` of the two recalls.
-    """
+    """Returns recall@20 for known and unknown visitors, and its ratio, by the length of the history."""
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

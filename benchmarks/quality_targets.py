@@ -15,7 +15,7 @@ AUTO_SECONDS = 600.0
 
 
 def dataset_targets(name: str, figures: Figures) -> list[dict[str, Any]]:
-    """Builds the targets of a dataset; skips targets of presets that were not trained."""
+    """Builds the targets of a dataset; skips presets that were not trained."""
     rows = _TARGETS[name](figures) + _targets_of_auto(name, figures)
     return [row for row in rows if row is not None]
 
@@ -95,18 +95,9 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the target for a ratio: the metric of the system `ours`, divided by the same metric of the best peer.
+    """Builds the target for the ratio of `ours` to the best peer; None if `ours` was not measured.
 
-    Returns None if `ours` was not measured.
-
-    Args:
-      figures: the figures of the dataset.
-      what: the measured quantity.
-      task: name of the task.
-      ours: the system in the numerator.
-      kind: key of `best_peers` for the peer in the denominator.
-      bound: lower bound of the ratio.
-      metric: name of the metric.
+    `kind` is a key of `best_peers`; `bound` is the lower bound of the ratio.
     """
     found = figures["tasks"][task]
     ranking, best = found["ranking"], found["best_peers"][metric][kind]

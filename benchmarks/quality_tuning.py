@@ -23,10 +23,10 @@ TUNED_BY = "ndcg@20"
 
 
 class TrialFile:
-    """The stored tuning trials of one family of peers on a dataset, by task."""
+    """Stored tuning trials of a family of peers on one dataset, by task."""
 
     def __init__(self, file: Path, checksum: str) -> None:
-        """Reads the file if it exists; otherwise, `add` creates it.
+        """Reads the file if it exists.
 
         Raises:
           ValueError: the file has trials on another dataset.
@@ -56,11 +56,11 @@ class TrialFile:
 def tune_family(
     name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
 ) -> dict[str, dict[str, Any]]:
-    """Tunes a family of peers for each task of a protocol.
+    """Tunes a family of peers for each task that it can do.
 
     Returns:
-      A dict for each task that the family can do. `grid`: all trials without a trend, in order of time. `trend_grid`:
-      all trials of the best peer of `grid` with a trend; empty if the family takes no trend.
+      By task: `grid`, all trials in order of time; `trend_grid`, the trials of the best peer with a trend, empty if the
+        family takes none.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}
@@ -74,14 +74,14 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of a family. Keeps the last fitted peer, so that consecutive trials can share it."""
+    """Measures settings of a family. Keeps the last fitted peer for the next trial."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
         self._loaded: Settings | None = None
 
     def measure(self, task: str, settings: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of a peer with these settings on a task, and the seconds of fitting and scoring."""
+        """Returns a peer's NDCG@20 on a task, and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
             for each in self._block.tasks:  # all tasks have the same scores
@@ -94,7 +94,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of a peer with the trend added to its scores, and the seconds of ranking the items."""
+        """Returns the NDCG@20 of a peer with a trend, and the seconds of ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)
@@ -120,7 +120,7 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Summarizes a family's trials for a task: the best settings and trend, their metrics, and the total seconds.
+    """Returns the best settings and trend for a task, their metrics, and the seconds of all trials.
 
     `result` is the result of `tune_family` for the task.
     """

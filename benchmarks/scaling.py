@@ -54,8 +54,8 @@ OPTIMIZER = AdagradConfig()
 class Ids(NamedTuple):
     """The ids that S steps look up.
 
-    The ids in `divided` [S, N] are divided among the replicas. Every replica looks up all ids in `shared` [S, M].
-    `dense` is the number of values in the gradient of the dense variables.
+    `divided` [S, N]: ids that are divided among the replicas. `shared` [S, M]: ids that every replica looks up.
+    `dense`: number of values in the dense gradients.
     """
 
     divided: np.ndarray
@@ -64,24 +64,18 @@ class Ids(NamedTuple):
 
 
 def mf_ids() -> Ids:
-    """Draws the ids of matrix factorization: 8,192 visitors per step, almost all distinct."""
+    """Draws the ids of matrix factorization: 8,192 visitors per step, few of them repeated."""
     generator = np.random.default_rng(0)
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
 def popular_ids() -> Ids:
-    """Draws ids of popular items: 8,192 per step, mostly repeated.
-
-    No ids are shared. Without shared ids, sharded tables send one gradient per id, also for repeated ids.
-    """
+    """Draws ids of popular items: 8,192 per step, mostly repeated, none shared."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """Draws the ids of two towers: per step, 8,192 histories of 20 items, and 1,024 candidates that are shared.
-
-    Most ids are repeated within a step.
-    """
+    """Draws the ids of two towers: per step, 8,192 histories of 20 items, and 1,024 shared candidates."""
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
@@ -96,7 +90,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each combination of implementation, kind of batch and number of replicas in its own process."""
+    """Measures each combination of implementation, batch and number of replicas in its own process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loaded", action="store_true", help="record the figures even if other programs use the cores")
     is_loaded = parser.parse_args().loaded
@@ -120,15 +114,14 @@ def main() -> None:
 
 
 def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
-    """Counts the bytes that all replicas together send to each other in a step, averaged over the steps.
+    """Counts the bytes that all replicas send in a step, as a mean over the steps.
 
     Returns:
-      `least`: the lower bound. A row is sent once to every other replica that uses it, and each of these replicas
-      sends back the sum of its gradients of the row.
-      `sharded`: row-sharded tables, which send ids, rows and gradients in padded messages.
-      `all_reduce`: the rows and gradients of all ids of the batch, by ring all-reduce.
-      `mirrored`: each replica sends its ids and gradients to all others.
-      `dense`: the loss and the dense gradients, by ring all-reduce; not included in the other figures.
+      `least`: the lower bound: each row is sent once to each other replica that uses it, and one gradient back.
+      `sharded`: ids, rows and gradients of row-sharded tables, with padding.
+      `all_reduce`: rows and gradients of all ids, by ring all-reduce.
+      `mirrored`: every replica sends its ids and gradients to all others.
+      `dense`: the loss and the dense gradients, which the other figures exclude.
     """
     totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
@@ -147,12 +140,12 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
 
 
 def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
-    """Returns counts [R, R]; entry [d, o] is the number of rows in `needed` that replica d needs from owner o."""
+    """Returns counts [R, R]; entry [d, o] is the number of rows that replica d needs from owner o."""
     return np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
 
 
 def _sent_rows(counts: np.ndarray) -> int:
-    """Counts the rows that are sent between different replicas, including padding, given counts [R, R]."""
+    """Counts the rows sent between replicas, with padding, from counts [R, R]."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
@@ -160,9 +153,8 @@ def _sent_rows(counts: np.ndarray) -> int:
 class Built(NamedTuple):
     """An implementation of table training.
 
-    `step` takes the number of a batch and runs a training step on this batch. `held_bytes` is the size of the table and
-    the accumulator on a replica, computed from their shapes. `resident_mib` is how much the memory of this process grew
-    when the table and the accumulator were created.
+    `step` runs the training step of a batch, given its number. `held_bytes` is the size of table and accumulator per
+    replica; `resident_mib` is the memory that creating them took.
     """
 
     step: Callable[[int], Any]
@@ -199,15 +191,12 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Returns the sum of the loss over all replicas.
-
-    Also sums a placeholder of `dense` values, which takes as long as summing a dense gradient.
-    """
+    """Returns the summed loss. Also sums `dense` other values, which takes as long as a dense gradient."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
 class _NoUpdate:
-    """An optimizer that updates nothing, so that a step only looks up and exchanges rows."""
+    """An optimizer that updates nothing."""
 
     slots: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
@@ -216,7 +205,7 @@ class _NoUpdate:
 
 
 def _mirrored(replicas: Replicas, ids: Ids) -> Built:
-    """Builds the best mirrored implementation: every replica has whole tables, and updates them with all gradients."""
+    """Every replica has whole tables, and updates them with all gradients."""
     before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))
@@ -262,13 +251,7 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures one implementation in this process.
-
-    Args:
-      batch: kind of batch, a key of `BATCHES`.
-      way: implementation, a key of `_WAYS`.
-      placement: number of replicas in this process, or `workers`: this process is one of two workers.
-    """
+    """Measures one implementation in this process. `placement`: a number of replicas, or `workers`."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -287,7 +270,7 @@ def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
 
 
 def measure_checkpoint() -> dict[str, Any]:
-    """Measures the checkpoints of a full-size factorization: size, time, and how much they slow down training."""
+    """Measures the checkpoints of a full-size factorization: size, time, and the slowdown of training."""
     replicas = start_replicas(1, None)
     tables = {
         name: ShardedTable(rows=rows, dim=DIM, replicas=replicas, optimizer=row_optimizer(OPTIMIZER))
@@ -339,7 +322,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Yields a list. Inside the context, each written checkpoint appends the CPU seconds of its writing thread."""
+    """Yields a list; each checkpoint written in the context appends the CPU seconds of its thread."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -364,7 +347,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """Measures a few steps; returns the number of steps that take about `seconds` seconds."""
+    """Returns the number of steps that take about `seconds`."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
@@ -388,7 +371,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Runs two workers; returns the figures of the first worker, but with the memory of the worker that uses more."""
+    """Returns the figures of the first of two workers, with the larger memory of both."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Measures all commands and writes the record; returns 1 if a help text is slow or longer than a screen."""
+    """Measures all commands; returns 1 if a help text is slow or longer than a screen."""
     commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
     figures = {" ".join(command): measure(command) for command in commands}
     slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Returns the lowest wall-clock and CPU seconds of a command's `--help`, and its number of printed lines."""
+    """Returns the lowest seconds and CPU seconds of a command's `--help`, and its number of lines."""
     arguments = ["env", f"COLUMNS={SCREEN_COLUMNS}", sys.executable, "-m", *command, "--help"]
     timings = [run_command(arguments) for _ in range(LEAST_STARTS)]
     while min(timing.seconds for timing in timings) >= MOST_SECONDS and len(timings) < MOST_STARTS:

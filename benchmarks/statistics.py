@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures and records how much time the report adds to `prepare`: on events alone, and with item properties."""
+    """Measures the time that the report adds to `prepare`, on events alone and with item properties."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -41,12 +41,11 @@ def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
     """Runs `prepare` with and without its report, each `rounds` times.
 
     Returns:
-      The following figures, for wall-clock time (`seconds`) and for CPU time (`cpu_seconds`).
+      For wall-clock time (`seconds`) and CPU time (`cpu_seconds`):
       `without`: seconds of each job without the report.
-      `counted`: seconds of each job with the report's statistics, but without drawing the page.
+      `counted`: seconds of each job with statistics, but no page.
       `drawn`: seconds of drawing each page.
-      `added_by_counting`: by what share the statistics increase the median seconds of a job.
-      `added`: by what share the whole report increases the median seconds of a job.
+      `added_by_counting`, `added`: share that the statistics, or the whole report, add to the median job.
     """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
@@ -81,10 +80,10 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
       which: `with` or `without` the report.
       inputs: paths of the input files, by their names in `PrepareConfig`.
       output: directory of the new dataset.
-      first: directory of a dataset with a report. A job without the report uses the statistics of this dataset.
+      first: dataset with the statistics for a job without the report.
 
     Returns:
-      Wall-clock and CPU seconds of the job (`prepared`) and, with the report, of drawing its page (`drawn`).
+      Seconds of the job (`prepared`) and of drawing its page (`drawn`).
     """
     import gc
 
@@ -114,11 +113,7 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _skip_counting(described: dict[str, Any]) -> None:
-    """Replaces the functions that compute the report's statistics with functions that compute nothing.
-
-    The new functions return statistics from `described`, or empty statistics. `described` is the content of another
-    dataset's statistics.json.
-    """
+    """Makes the report's statistics take no time: they come from `described`, another statistics.json."""
     import numpy as np
 
     from contract.schema import DEFAULT_KINDS

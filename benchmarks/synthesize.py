@@ -122,7 +122,7 @@ NOTES = (
 
 
 def main() -> None:
-    """Writes a shop with `synthesize`, compares its files with Retailrocket, and prints and records the comparison."""
+    """Compares a shop from `synthesize` with Retailrocket; prints and records the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         shop = Path(folder) / "shop"
         visitors = str(TABLE["visitors"])
@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def measure_shop(directory: Path) -> dict[str, float]:
-    """Measures all figures of `TABLE` in a shop's files."""
+    """Measures the figures of `TABLE` in a shop's files."""
     log = _read_events(directory / "events.csv")
     tree = pd.read_csv(directory / "category_tree.csv", dtype={"parentid": "Int64"})
     properties, last_category = _measure_properties(directory)
@@ -173,7 +173,7 @@ def measure_shop(directory: Path) -> dict[str, float]:
 def _read_events(path: Path) -> pd.DataFrame:
     """Reads the event log [N], sorted by visitor and time.
 
-    Adds the column `gap_s`: the seconds since the visitor's previous event, NaN for the first event.
+    The column `gap_s` has the seconds since the visitor's previous event, NaN for the first.
     """
     log = pa_csv.read_csv(path).to_pandas()
     log = log.sort_values(["visitorid", "timestamp"], kind="stable", ignore_index=True)
@@ -302,9 +302,9 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Returns the number of categories with events of each kind, and the share of views in the top categories.
+    """Returns the number of categories by kind of event, and the top categories' share of views.
 
-    The category of an event is the last category of its item. Events of items without a category are skipped.
+    Each event has the last category of its item; items without a category are skipped.
     """
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))
@@ -349,10 +349,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
     """Compares a figure with its target, a value or a range.
 
-    Returns:
-      `target`, `reached`: both arguments.
-      `ratio`: `reached` divided by the target, or by the nearest end of the range; 1 inside the range.
-      `within`: whether the ratio differs from 1 by at most `TOLERANCE`; a range of a single value has no tolerance.
+    `ratio` is `reached` divided by the target or by the nearest end of the range.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

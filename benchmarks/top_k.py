@@ -33,24 +33,21 @@ TARGETS = {"ratio": 0.9}
 
 
 class _Products(tf.Module):
-    """Scores items by the dot products of their vectors with the visitor's vector."""
-
     def __init__(self, visitors: np.ndarray, items: np.ndarray) -> None:
         super().__init__()
         self._visitors, self._items = tf.Variable(visitors), tf.Variable(items)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """Returns float32 scores [B, I]."""
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (begin, n) that scores n items, starting with item `begin`: float32 [B, n]."""
+        """Returns a function of (begin, n) that scores the n items from `begin`: float32 [B, n]."""
         visitors = tf.gather(self._visitors, queries.visitor)
         return lambda begin, size: tf.matmul(visitors, self._items[begin : begin + size], transpose_b=True)
 
 
 def main() -> None:
-    """Measures the trainer and `implicit` in interleaved runs, so that other programs slow down both."""
+    """Measures the trainer and `implicit` in interleaved runs."""
     generator = np.random.default_rng(0)
     visitors, items = (generator.normal(size=(rows, DIM)).astype(np.float32) for rows in (QUERIES, ITEMS))
     seen = generator.integers(0, ITEMS, (QUERIES, SEEN))
@@ -110,7 +107,7 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
 def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
     """Returns the queries/s of both implementations, and the ratio of ours to theirs.
 
-    In each of the `turns`, both implementations rank another tenth of all queries.
+    Each turn ranks another tenth of the queries with both.
     """
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
@@ -127,12 +124,10 @@ def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
 
 
 def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Checks that both implementations return almost the same items.
-
-    A few items may differ, because rounding can swap two items with similar scores.
+    """Checks that both return the same items, except one in 1,000; rounding can swap items.
 
     Raises:
-      ValueError: more than one item in 1,000 differs.
+      ValueError: more items differ.
     """
     share = float((ours == theirs).mean())
     if share < 0.999:

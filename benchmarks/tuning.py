@@ -22,12 +22,12 @@ class Search:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a search: settings, their metric and the seconds that they took."""
+    """A trial of a search."""
 
     settings: Settings
     """The settings."""
     validation: float
-    """Their metric on the validation window."""
+    """The metric on the validation window."""
     seconds: float
     """Seconds of the fit."""
 
@@ -35,9 +35,7 @@ class Trial:
 def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> list[dict[str, Any]]:
     """Runs a search and returns all trials in order of time, each as a dict with the fields of `Trial`.
 
-    Args:
-      what: the search space.
-      measure: returns the metric of the settings (higher is better) and the seconds of the fit.
+    `measure` returns the metric of settings (higher is better) and the seconds of the fit.
     """
     trials = [Trial(what.begin, *measure(what.begin))]
     best = dict(what.begin)
@@ -51,5 +49,5 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
 
 
 def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the trial with the best metric; the first of them if several trials have the best metric."""
+    """Returns the trial with the best metric; the first one if several tie."""
     return max(trials, key=lambda trial: trial["validation"])

@@ -24,7 +24,7 @@ _RECENCY = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of peer: how to fit a peer of this kind, and how to tune its settings."""
+    """A kind of peer: how to fit it, and how to tune its settings."""
 
     fit: Callable[[PeerData, Settings], Peer]
     """Fits a peer with settings."""
@@ -35,10 +35,7 @@ class Family:
     is_neighbour: bool = False
     """Whether the peer is a nearest-neighbour method, such as the item walk."""
     takes_trend: bool = True
-    """Whether the peer is also measured with a trend added to its scores.
-
-    `popular` takes no trend, because with a trend it would equal `trending`.
-    """
+    """Whether the peer is also measured with a trend. `popular` with a trend would equal `trending`."""
     is_trend: bool = False
     """Whether the peer's scores already depend on the recent events of all visitors."""
 

@@ -18,7 +18,7 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """A factorization. The score of an item is the dot product of the visitor's factors and the item's factors."""
+    """A factorization. A score is the dot product of the visitor's and the item's factors."""
 
     data: PeerData
     visitors: np.ndarray
@@ -26,12 +26,12 @@ class Factors:
     items: np.ndarray
     """[I, D] float32."""
     solver: Any = None
-    """ALS model that computes visitor factors from histories; None: use `visitors`, and zeros for unknown visitors."""
+    """ALS model that computes visitor factors from histories; None: use `visitors`."""
     is_binary: bool = True
-    """Whether a repeated item of a history has the same weight in the solver as an item that occurs once."""
+    """Whether the solver ignores repetitions of an item in a history."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]."""
+        """Returns float32 scores [B, I]. Without a solver, unknown visitors have zero factors."""
         return break_ties(self._embed(requests) @ self.items.T, self.data.counts)
 
     def _embed(self, requests: Requests) -> np.ndarray:
@@ -56,18 +56,15 @@ def fit_als(
 ) -> Factors:
     """Fits ALS (Hu et al., ICDM 2008).
 
-    An interaction is a visitor-item pair with training events. Its confidence is alpha · weight; the confidence of all
-    other pairs is 1.
-
     Args:
       data: training events.
       factors: number of factors, D.
-      alpha: confidence of an interaction of weight 1.
+      alpha: weight of a visitor-item pair with one event; pairs without events have weight 1.
       regularization: weight of the squared factors in the objective.
-      iterations: number of sweeps. Each sweep solves for the visitor factors and for the item factors.
-      folds_in: whether the visitor factors of a request are computed from its history; False: the visitor factors from
-        the fit are used.
-      is_binary: whether every interaction has weight 1; otherwise, its weight is its number of events.
+      iterations: number of sweeps over the visitors and the items.
+      folds_in: whether to compute a visitor's factors from the history of the request.
+      is_binary: whether further events of a pair leave its weight unchanged; otherwise, the weight is proportional to
+        the number of events.
     """
     from implicit.als import AlternatingLeastSquares
 
@@ -88,17 +85,9 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009).
+    """Fits BPR (Rendle et al., UAI 2009) in `iterations` epochs.
 
-    The bias of an item is stored as one more factor, so D is `factors` + 1. Visitors without training events have zeros
-    as factors; see `Factors.solver`.
-
-    Args:
-      data: training events.
-      factors: number of factors without the bias.
-      learning_rate: learning rate of SGD.
-      regularization: weight of the squared factors in the objective.
-      iterations: number of epochs.
+    The item bias is stored as another factor, so D is `factors` + 1. `regularization` weights the squared factors.
     """
     from implicit.bpr import BayesianPersonalizedRanking
 
@@ -122,15 +111,7 @@ def fit_similarity(
     k1: float = 1.2,
     b: float = 0.75,
 ) -> sp.csr_matrix:
-    """Returns the float32 similarities [I, I] of `implicit`'s item kNN.
-
-    Args:
-      kind: `tfidf`: the cosine similarity of TF-IDF weights; `bm25`: BM25.
-      interactions: [V, I] number of events of each visitor-item pair. Only whether a pair has events matters.
-      num_neighbours: number of similar items that are kept per item, including the item itself.
-      k1: saturation of BM25; TF-IDF ignores it.
-      b: how much BM25 discounts items of many visitors, in [0, 1]; TF-IDF ignores it.
-    """
+    """Returns `implicit`'s float32 item similarities [I, I] from interactions [V, I]; BM25 uses `k1` and `b`."""
     from implicit.nearest_neighbours import BM25Recommender, TFIDFRecommender
 
     model = TFIDFRecommender(K=num_neighbours) if kind == "tfidf" else BM25Recommender(K=num_neighbours, K1=k1, B=b)
@@ -145,7 +126,7 @@ def _weighted(interactions: sp.csr_matrix, *, is_binary: bool) -> sp.csr_matrix:
 
 
 def _single_threaded_blas() -> AbstractContextManager[Any]:
-    """Limits BLAS to one thread, as `implicit` recommends. The limit applies only to libraries that are loaded."""
+    """Limits BLAS to one thread, as `implicit` recommends; affects only libraries loaded so far."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")

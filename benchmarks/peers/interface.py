@@ -42,9 +42,9 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PeerData:
-    """The events of a dataset in the forms that peers need. Each form is computed once, when a peer first uses it.
+    """The events of a dataset in the forms that peers need; each form is computed at its first use.
 
-    Instances are hashed by identity, so that they can be keys of a cache.
+    Instances are hashed by identity.
     """
 
     dataset: Dataset
@@ -56,7 +56,6 @@ class PeerData:
 
     @cached_property
     def timelines(self) -> "TrainingTimelines":
-        """The training timelines."""
         return read_training_timelines(self.dataset)
 
     @cached_property
@@ -66,18 +65,18 @@ class PeerData:
 
     @cached_property
     def events(self) -> EventLog:
-        """The events of all splits. To answer a request, a peer may use only the events before the request."""
+        """The events of all splits. A peer may use only those before a request."""
         return read_events(self.dataset)
 
 
 @dataclass(frozen=True)
 class TrainingTimelines:
-    """T timelines as sparse matrices, with an entry for each distinct item of a timeline."""
+    """T timelines as sparse matrices; an entry is a distinct item of a timeline."""
 
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
     positions: sp.csr_matrix
-    """[T, I] float32: for each entry of `baskets`, the position of the item's last event in the timeline, 1 or more."""
+    """[T, I] float32: position of the item's last event in the timeline, from 1."""
     end_ms: np.ndarray
     """[T] times of the last events."""
 
@@ -92,7 +91,7 @@ def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
 
 
 def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
-    """Builds the matrices from the rows of whole timelines. Skips items with an index of `num_items` or more."""
+    """Builds the matrices from the rows of whole timelines; skips item indices of `num_items` or more."""
     timeline = np.cumsum(rows.position == 0) - 1
     is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
     known = np.flatnonzero(rows.item < num_items)
@@ -109,14 +108,8 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
     """Returns float32 weights [B, I] of the items in each history.
 
-    The weight of a row of a history is (1 + age) ** -recency. The age is the number of later rows in the history.
-
-    Args:
-      requests: B requests.
-      num_items: the number of items, I; items with an index of I or higher are skipped.
-      recency: the exponent; with 0, age has no effect.
-      is_distinct: whether a repeated item has only the weight of its latest row; otherwise, the weights of its rows add
-        up.
+    A row weighs (1 + number of later rows) ** -`recency`. A repeated item gets the weight of its latest row if
+    `is_distinct`, otherwise the sum of its weights. Item indices of `num_items` or more are skipped.
     """
     age = requests.lengths[:, None] - 1 - np.arange(requests.history.shape[1])
     query, column = np.nonzero((age >= 0) & (requests.history < num_items))
@@ -132,9 +125,9 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
 
 def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I]: keeps positive scores, and ranks all other items below them, by popularity.
+    """Returns float32 scores [B, I]: positive scores first, then all other items by popularity.
 
-    `counts` [I] is the number of training events of each item.
+    `counts` [I] has the number of training events of each item.
     """
     fallback = (counts / (counts.max(initial=0) + 1.0) - 1).astype(np.float32)
     dense = np.ascontiguousarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
@@ -145,7 +138,6 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Returns float32 scores [B, I] with ties broken by popularity.
 
-    If a history has no known items, all scores tie, so all items rank by popularity. `counts` [I] is the number of
-    training events of each item.
+    `counts` [I] has the number of training events of each item.
     """
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

@@ -16,12 +16,11 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from the items of a history to the timelines that contain them, and on to all items of these timelines.
+    """Walks from the items of a history to their timelines, and on to all items of these timelines.
 
     The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
-    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. The settings
-    `item`, `neighbour` and `visitor` are exponents. All neighbours are kept. RP3β (Paudel et al., TiiS 2016) has
-    item = visitor = 1 and neighbour = β. Cosine similarity has item = neighbour = ½ and visitor = 0.
+    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. RP3β (Paudel et
+    al., TiiS 2016) has item = visitor = 1 and neighbour = β.
     """
 
     data: PeerData
@@ -37,7 +36,6 @@ class ItemWalk:
     """Whether a repeated item has only the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]."""
         baskets, num_items = self.data.timelines.baskets, len(self.data.counts)
         item_size = np.maximum(np.bincount(baskets.indices, minlength=num_items), 1.0)
         timeline_size = np.maximum(np.diff(baskets.indptr), 1.0)
@@ -48,7 +46,7 @@ class ItemWalk:
 
 
 def dense_product(left: sp.csr_matrix, right: sp.csr_matrix) -> np.ndarray:
-    """Returns the product [B, I] of sparse matrices [B, T] and [T, I]; chooses the faster of two algorithms."""
+    """Returns the product [B, I] of sparse matrices [B, T] and [T, I]."""
     if left.nnz > _DENSE_SHARE * np.prod(left.shape):
         return np.asarray((right.T @ left.toarray().T).T)
     return np.asarray((left @ right).toarray())
@@ -64,14 +62,13 @@ class ItemNeighbours:
 
     data: PeerData
     similarity: sp.csr_matrix
-    """[I, I] float32: each row has the similarities of an item to its nearest items."""
+    """[I, I] float32; row i has the similarities of item i to its nearest items."""
     recency: float
     """Exponent of `history_weights`; with 0, the age of a row has no effect."""
     is_distinct: bool = True
     """Whether a repeated item has only the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]."""
         counts = self.data.counts
         history = history_weights(requests, len(counts), self.recency, is_distinct=self.is_distinct)
         return fill_up(history @ self.similarity, counts)
@@ -88,7 +85,6 @@ class Ease:
     """Exponent of `history_weights`; with 0, the age of a row has no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]."""
         counts, num_kept = self.data.counts, len(self.weights)
         history = history_weights(requests, num_kept, self.recency, is_distinct=True)
         kept = break_ties(history @ self.weights, counts[:num_kept])
@@ -98,15 +94,11 @@ class Ease:
 
 
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
-    """Returns float32 weights [n, n] between the n most frequent items, with a zero diagonal; n = min(I, `max_items`).
+    """Returns float32 weights [n, n] of the n = min(I, `max_items`) most frequent items.
 
-    Args:
-      baskets: [T, I], 1 if the timeline contains the item. Items are in order of frequency, as in the vocabulary.
-      l2: strength of the L2 regularization.
-      max_items: maximum of n. Time grows with n³, and memory with n² (8 bytes per pair of items).
+    `baskets` is [T, I], 1 if the timeline contains the item; frequent items come first.
 
-    Raises:
-      ValueError: the matrix of co-occurrences, plus `l2` on its diagonal, is not positive definite in float32.
+    Raises ValueError if `l2` is too small for float32.
     """
     kept = baskets[:, : min(max_items, baskets.shape[1])]
     gramian = np.asfortranarray((kept.T @ kept).toarray(), dtype=np.float32)

@@ -16,7 +16,7 @@ from trainer.models.item_products import largest
 
 @dataclass(frozen=True, kw_only=True)
 class SessionNeighbours:
-    """Session kNN: V-SKNN (Ludewig and Jannach, UMUAI 2018), or STAN (Garg et al., SIGIR 2019).
+    """V-SKNN (Ludewig and Jannach, UMUAI 2018), or STAN (Garg et al., SIGIR 2019).
 
     It is STAN if `timeline_half_life_days` and `position_decay` are given.
     """
@@ -27,19 +27,17 @@ class SessionNeighbours:
     num_neighbours: int
     """Number of nearest timelines that are kept."""
     length_power: float
-    """A timeline's similarity is divided by its number of items to this power."""
+    """The similarity of a timeline of n items is divided by n to this power."""
     idf_power: float
-    """An item's score is multiplied by log((T + 1) / number of timelines with it) to this power."""
+    """The score of an item in n of T timelines is multiplied by log((T + 1) / n) to this power."""
     timeline_half_life_days: float | None = None
     """Days over which the similarity of a timeline halves; None: age has no effect."""
     position_decay: float | None = None
-    """Number of rows over which an item's weight decays by the factor e; None: the distance has no effect.
-
-    The distance is measured in the timeline, from the latest item that the timeline shares with the history.
+    """Number of rows over which an item's weight decays by the factor e; None: no decay. Rows are counted from the
+    latest item that the timeline shares with the history.
     """
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]."""
         timelines, counts = self.data.timelines, self.data.counts
         history = history_weights(requests, len(counts), self.recency, is_distinct=True)
         near = largest(
@@ -54,11 +52,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """Returns float32 weights [T] of the timelines, by length and age.
-
-        The age is measured from the last training event. If it were measured from the time of a request, all weights
-        would change by the same factor, so the ranking would be the same.
-        """
+        """Returns float32 weights [T]. Ages are measured from the last training event."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:
@@ -68,11 +62,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I] from the weights `near` [B, T] of the nearest timelines.
-
-        Each timeline adds its weight to the scores of its items. The weight decays with the distance of the item from
-        the shared item: the latest item of the history that is also in the timeline.
-        """
+        """Returns scores [B, I] from the weights `near` [B, T] of the nearest timelines."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -89,12 +79,9 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Returns a weight for each entry of `timeline`; the weight decays with the distance from the shared item.
+        """Returns a weight for each position in `timeline` [K, I], by its distance from the shared item.
 
-        Args:
-          timeline: [K, I] positions of the items in K timelines, one timeline per row.
-          age: [I] age of each item in the history; infinite for items that are not in the history. The shared item of
-            a timeline is its item with the lowest age.
+        A timeline's shared item has the lowest `age` [I]; items outside the history have infinite age.
         """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]

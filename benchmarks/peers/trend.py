@@ -30,9 +30,9 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """Returns, for each item, the sum of the weights of its events before the moment, [I]. Results are cached.
+        """Returns the weighted number [I] of each item's events before the moment; results are cached.
 
-        An event has weight 1 at its own time; its weight halves every `half_life_days`.
+        The weight of an event is 1 at first and halves every `half_life_days`.
         """
         key = (half_life_days, moment_ms)
         if key not in self._kept:
@@ -43,9 +43,9 @@ class EventLog:
         return self._kept[key]
 
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
-        """Returns float32 trends [M, I] from the events before each of M moments: log((recent + .05) / (all + .25)).
+        """Returns float32 trends [M, I] at M moments: log((recent + .05) / (all + .25)).
 
-        "recent" is the result of the method `recent`; "all" is the number of the item's events before the moment.
+        "recent" comes from `recent`; "all" is the number of earlier events of the item.
         """
         rows = []
         for moment in moments_ms.tolist():
@@ -64,9 +64,8 @@ class TrendSettings(NamedTuple):
     """How the trend is added to the scores of a peer."""
 
     link: Literal["log", "linear"]
-    """Whether the trend is added to the logarithm of the scores (`log`) or to the scores (`linear`).
-
-    The scores are first divided by the 10th best score.
+    """`log` adds the trend to the logarithm of the scores, `linear` to the scores. The scores are first divided by the
+    10th best.
     """
     half_life_days: float
     """Half-life of the weight of an event."""
@@ -75,10 +74,10 @@ class TrendSettings(NamedTuple):
 
 
 def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
-    """Rescales scores [B, I] so that the trend, a logarithm, can be added to them.
+    """Rescales scores [B, I] for adding a trend.
 
-    Each score is divided by the 10th best score of its row or, if the 10th best is not positive, by the best score.
-    With the link `log`, the result is the logarithm of this ratio. With `linear`, the result is proportional to it.
+    Divides each row by its 10th best score or, if that is not positive, by its best. The link `log` then takes the
+    logarithm.
     """
     linked = np.empty_like(scores)
     for row, of_row in enumerate(scores):
