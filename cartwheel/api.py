@@ -16,7 +16,7 @@ def synthesize(output: str, *, visitors: int = 20_000, seed: int = 0) -> dict[st
     Args:
       output: new directory for the files.
       visitors: number of visitors.
-      seed: source of all random choices; the same seed and number of visitors give the same shop.
+      seed: the same seed and number of visitors give the same shop.
 
     Returns:
       The paths of the files, and the numbers of events, property rows and other contents.
@@ -67,19 +67,17 @@ def prepare(
       events: path, glob or directory of the event log.
       output: new directory for the dataset. If the job fails, there is no dataset.
       shop: path of a shop.toml with files, columns and settings; the other arguments override it.
-      columns: the names of the columns with the `visitor`, `item`, `time`, `kind`, `transaction` and `weight` of an
-        event, such as `{"item": "StockCode"}`. By default, the names in `shop` or those in `EventColumns` are used.
-      where: conditions such as `Quantity > 0`; events that do not meet all of them are skipped.
+      columns: column names such as `{"item": "StockCode"}`, for `visitor`, `item`, `time`, `kind`, `transaction` and
+        `weight`. Absent keys take the names in `shop` or `EventColumns`.
+      where: conditions such as `Quantity > 0`; events that fail one of them are skipped.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
       beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
-      baseline: directory of an earlier dataset of the same shop; the job fails if the new dataset differs too much from
-        the earlier one.
+      baseline: an earlier dataset of the same shop; the job fails if the new dataset differs too much.
 
     Returns:
-      A summary of the dataset as JSON values, and `report`, the path of its report; None if the report could not be
-        drawn.
+      A summary as JSON values, and `report`, the path of the report; None if it could not be drawn.
 
     Raises:
       ValueError: a setting or the input is wrong, or the dataset differs too much from `baseline`.
@@ -120,16 +118,14 @@ def train(
       preset: `mf`, `nn`, `walk`, `session_knn`, `ease`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several
         models and blends them.
       settings: settings of the preset to change.
-      warm_start: directory of an earlier run. The new run starts from the vectors of the earlier run. Not allowed with
-        `auto`.
+      warm_start: directory of an earlier run; training starts from its vectors. Not allowed with `auto`.
       budget_seconds: time that `auto` may take; other presets ignore it.
 
     Returns:
-      Results of the run as JSON values, and `report`, the path of its report; None if the report could not be drawn.
+      Results as JSON values, and `report`, the path of the report; None if it could not be drawn.
 
     Raises:
-      ValueError: a setting is wrong, `workdir` contains a run with other settings or another dataset, or the loss
-        diverged.
+      ValueError: a setting is wrong, `workdir` contains another run, or the loss diverged.
       Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
     from common.settings import apply_settings
@@ -152,23 +148,19 @@ def train(
 
 
 def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
-    """Trains a finished run's model again, on the events of all splits, and draws the report of this refit.
-
-    The refit uses the settings of the finished run, and the number of epochs of its best checkpoint. A refit is a run
-    like any other.
+    """Trains a finished run's model again, on the events of all splits, and draws a report.
 
     Args:
-      run: directory of the finished run.
-      workdir: directory of the refit. If it contains an unfinished refit of `run`, the refit is resumed.
-      data: directory of the run's dataset, or of another dataset that was prepared with `split.method` none. None: the
-        directory that `run` was trained from.
+      run: directory of the finished run. Its settings and its best number of epochs are used.
+      workdir: directory of the refit. An unfinished refit of `run` is resumed.
+      data: the run's dataset, or one prepared with `split.method` none; None: the directory that `run` was trained
+        from.
 
     Returns:
-      Results of the refit as JSON values, and `report`, the path of its report; None if the report could not be drawn.
+      Results as JSON values, and `report`, the path of the report; None if it could not be drawn.
 
     Raises:
-      ValueError: `run` has no checkpoint or is a refit itself, `data` does not suit `run`, or `workdir` contains
-        another run.
+      ValueError: `run` cannot be refitted, `data` does not suit it, or `workdir` contains another run.
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
@@ -189,9 +181,7 @@ def tune(
     seed: int = 0,
     storage: str | None = None,
 ) -> dict[str, Any]:
-    """Searches for settings with the best validation metric, and draws the report of the search.
-
-    Resumes the search in `workdir` if there is one.
+    """Searches for settings with the best validation metric; resumes the search in `workdir`.
 
     Args:
       data: prepared dataset with a validation split.
@@ -310,27 +300,24 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes a copy of an export with the current items on offer, without training.
 
-    Pass a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the trend of the
-    items. The items on offer depend only on the arguments, not on the items that the old export offers. An item that is
-    not in the table or dataset is treated as available.
+    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the trend of the
+    items. Items that are missing there count as available. The offer of the old export has no effect.
 
     Args:
-      export: directory of the old export, which `export` or `refresh` published; it is not changed.
+      export: directory of the old export; it is not changed.
       output: new directory for the copy. If the call fails, there is no copy.
       items: path or glob of a newer table with one row per item.
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
-      columns: names of the columns with the `id`, `availability` and `category` of an item. If several columns form the
-        category path, separate their names by commas.
-      data: directory of a newer prepared dataset. Prepare it with `split.method` none, because the catalogue of a
-        dataset with several splits contains only values from before the first cut.
+      columns: column names for the `id`, `availability` and `category` of an item. Several columns of a category path
+        are separated by commas.
+      data: directory of a newer dataset, prepared with `split.method` none; others have an older catalogue.
       include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or in their subcategories.
       without_categories: recommend no items in these categories or in their subcategories.
 
     Returns:
-      JSON values: facts about the new export, such as its path and how many items were `added` to the offer and
-      `removed` from it.
+      JSON values, such as the path of the new export and how many items were `added` and `removed`.
 
     Raises:
       FileExistsError: `output` exists.
@@ -371,12 +358,11 @@ def recommend(
 ) -> dict[str, Any]:
     """Writes a list for every visitor: the `k` best items that are not in the visitor's history.
 
-    The lists are written to sharded files. They contain the titles of the items if the catalogue has titles.
+    The files are sharded. They contain titles if the catalogue has titles.
 
     Args:
       workdir: directory of the run.
-      output: new directory for the files. All files are published together, after the last one is written. If the call
-        fails, the same call resumes it.
+      output: new directory for the files, published when all are complete. If the call fails, the same call resumes it.
       k: maximum number of items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
@@ -406,15 +392,12 @@ def recommend(
 
 
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
-    """Redraws the report of a run or of a dataset, and returns the path of the report.
+    """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    Args:
-      workdir: directory of a run; None: redraw the report of the dataset `data`.
-      data: directory of a dataset. With `workdir`, this is the run's dataset, and None means the directory that the run
-        was trained from.
+    With both, `data` is the run's dataset. It is by default the directory that the run was trained from.
 
     Raises:
-      ValueError: neither `workdir` nor `data` is given.
+      ValueError: neither is given.
     """
     if workdir is not None:
         from trainer.pages.report import write_report as write_run_report
@@ -434,7 +417,7 @@ def doctor(*uris: str) -> dict[str, Any]:
       uris: paths or URIs of directories. In an object store, a small file is written and removed.
 
     Returns:
-      `is_healthy`: False if a check failed; `findings`: the results of all checks. A failed check suggests a fix.
+      `is_healthy`: False if a check failed; `findings`: the results of all checks.
     """
     from trainer.doctor import examine
 
@@ -444,7 +427,7 @@ def doctor(*uris: str) -> dict[str, Any]:
 def _read_item_facts(
     items: str | None, shop: str | None, columns: Mapping[str, str] | None, dataset: "Dataset | None"
 ) -> Any:
-    """Reads the availability and categories of items from `dataset` or, if it is None, from a table of items."""
+    """Reads availability and categories from `dataset` or, if it is None, from a table of items."""
     if dataset is not None:
         from trainer.data.offer import read_item_facts as read_catalogue_facts
 
@@ -455,7 +438,7 @@ def _read_item_facts(
 
 
 def _format_assignments(settings: Settings | None) -> list[str]:
-    """Formats settings as `KEY=VALUE`, as on the command line."""
+    """Formats settings as `KEY=VALUE`."""
     return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
 
 

@@ -13,7 +13,7 @@ PROGRAM = "cartwheel"
 
 
 class Verb(NamedTuple):
-    """A verb of the `cartwheel` command, and the module of its command line."""
+    """A verb of the `cartwheel` command."""
 
     module: str
     """Module with `main` and `build_parser` of the command line."""
@@ -41,7 +41,7 @@ VERBS: Mapping[str, Verb] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 75 stopped and can be resumed."""
+    """Runs a verb; returns 0 done, 1 failed, 2 wrong arguments, 75 stopped and can be resumed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in VERBS:
         build_parser().parse_args(words)  # prints the help, the version or an error, and exits
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser that reads the verb and prints the help page. The verb's own module parses the flags."""
+    """Builds the parser of the verb. The verb's module parses the flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """Returns the module of a verb's command line. `report` has one module for runs and one for datasets."""
+    """`report` has one module for runs and one for datasets."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

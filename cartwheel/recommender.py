@@ -14,27 +14,19 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """An exported model. Each method calls the signature of the same name in the SavedModel."""
+    """An exported model, opened by `load`."""
 
     def __init__(self, model: Any) -> None:
-        """Wraps a loaded SavedModel. To open an export, use `load`."""
         self._model = model  # keeps the variables of the signatures alive
         self._signatures = model.signatures
 
     def recommend(
         self, *, history: Sequence[str] = (), visitor_id: str = "", k: int = 10, exclude_seen: bool = True
     ) -> list[Recommendation]:
-        """Recommends items on offer to one visitor.
+        """Returns at most `k` items on offer for one visitor, best first.
 
-        Args:
-          history: ids of the visitor's items, oldest first; unknown ids are ignored.
-          visitor_id: id of the visitor; '' if unknown. For an unknown visitor, some models rank by `history`, others by
-            popularity.
-          k: maximum length of the list, at least 1.
-          exclude_seen: whether to exclude the items of `history`.
-
-        Returns:
-          At most `k` items, best first. The list is shorter if no other items are left.
+        `history` has item ids, oldest first. Unknown item ids are ignored. For an unknown `visitor_id`, some models
+        rank by `history`, others by popularity. `exclude_seen` excludes the items of `history`.
         """
         import tensorflow as tf
 
@@ -47,13 +39,13 @@ class Recommender:
         return _first_list(answer)
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
-        """Returns at most `k` items on offer, most similar to `item_id` first; popular items if the id is unknown."""
+        """Returns at most `k` items on offer, most similar first; popular items if `item_id` is unknown."""
         import tensorflow as tf
 
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant([k])))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
-        """Returns one visitor's score for each item, in the order of `item_ids`. Higher is better."""
+        """Returns the visitor's scores of the items, in the given order; higher is better."""
         import tensorflow as tf
 
         answer = self._signatures["score"](
@@ -64,14 +56,9 @@ class Recommender:
 
 
 def load(export: str) -> Recommender:
-    """Opens an exported model and calls each method once, because the first call of each is slow.
+    """Opens the export in a directory, and calls each method once: the first call is slow.
 
-    Args:
-      export: directory that `cartwheel export` or `cartwheel refresh` published.
-
-    Raises:
-      OSError: the directory contains no SavedModel.
-      ValueError: the SavedModel is damaged.
+    Raises OSError if there is no SavedModel, and ValueError if it is damaged.
     """
     import tensorflow as tf
 

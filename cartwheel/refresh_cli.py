@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
       program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over while this
-      one was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP.
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took it over; 130
+        Ctrl-C; 143 SIGTERM or SIGHUP.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Formats the result of a refresh: the new export, the changes of the offer, and the events added to the trend."""
+    """Formats the result of a refresh for the terminal."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []
@@ -73,7 +73,7 @@ def summarize(result: dict[str, Any]) -> str:
 
 
 def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
-    """Builds the parser, with `refresh` as its only command."""
+    """Builds the parser; `refresh` is its only command."""
     parser, commands = cli.make_parser(program, str(__doc__))
     refresh = cli.add_command(
         commands,

@@ -15,7 +15,7 @@ from cartwheel.demo.run import GROCER, Inputs, run_demo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the arguments and runs the demo; exits if the arguments contradict each other."""
+    """Runs the demo; exits if the arguments contradict each other."""
     given = _build_parser().parse_args(arguments)
     if sum(map(bool, (given.data, given.shop, given.events))) > 1:
         sys.exit("give only one of DATA, SHOP and EVENTS; without them, the demo writes a synthetic shop")
@@ -38,7 +38,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _check_inputs(root: Path, inputs: Inputs) -> None:
-    """Exits if `root` contains a demo of other inputs; otherwise, writes `inputs` to a file in `root`."""
+    """Exits if `root` contains a demo of other inputs; otherwise, records `inputs` there."""
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(

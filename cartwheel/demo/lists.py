@@ -19,15 +19,12 @@ _COLUMNS = 100
 
 
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
-    """Renders the recommendations for a few returning visitors.
-
-    The text has several lines per visitor: the id, the latest items of the history, and each list of recommendations.
+    """Renders the recommendations for a few returning visitors, with their latest items.
 
     Args:
       export: directory of an exported model.
       dataset: the prepared dataset.
-      with_repeats: whether visitors buy the same items again, as at a grocer. If so, each visitor gets two lists: one
-        of all items, and one of items that are new to the visitor.
+      with_repeats: whether visitors buy items again. If so, each visitor has two lists: all items, and new items.
     """
     model, names = load(export), read_item_names(dataset)
     return "\n".join(
@@ -38,10 +35,9 @@ def show_recommendations(export: str, dataset: str, *, with_repeats: bool = Fals
 
 
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields the id and the history of each of the first `NUM_VISITORS` returning visitors in the test window.
+    """Yields the ids and histories of the first `NUM_VISITORS` returning visitors of the test window.
 
-    A history has the ids of the visitor's items before the test window, oldest first, without out-of-vocabulary items.
-    Skips visitors with fewer than `MIN_HISTORY` items in the history, and visitors outside the vocabulary.
+    A history has `MIN_HISTORY` or more item ids of the vocabulary, from before the window, oldest first.
     """
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     found = 0
@@ -56,7 +52,7 @@ def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_item_names(dataset: str) -> Mapping[str, str]:
-    """Reads a name for each item id: its title or, if it has none, its id and categories."""
+    """Returns a name for each item id: its title or, without a title, its id and categories."""
     rows = read_catalogue([join(dataset, name) for name in read_manifest(dataset).catalogue_files])
     categories = _read_ids(dataset, Vocabulary.CATEGORIES)
     columns = zip(

@@ -28,10 +28,10 @@ cases; the grocer has 2,066 returning visitors, but 146,036 next items."""
 
 
 class Inputs(NamedTuple):
-    """The data of a demo; if all fields are empty, the demo writes a synthetic shop."""
+    """The data of a demo; a synthetic shop if all fields are empty."""
 
     data: str = ""
-    """`grocer`: use the data of a real grocer, see `preprocessing.grocer`; '': use the other fields."""
+    """`grocer`: the data of a real grocer, see `preprocessing.grocer`; '': use the other fields."""
     shop: str = ""
     """Path of a shop.toml."""
     events: str = ""
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
-    """Runs the unfinished stages in the directory `root`, then prints results, recommendations and paths."""
+    """Runs the unfinished stages in the directory `root`, then prints the results."""
     stages = Stages(root)
     print_text(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
     dataset = root / "dataset"
@@ -78,7 +78,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 def choose_presets(only_kind: str | None) -> Sequence[str]:
     """Returns the presets that can learn from a log.
 
-    `only_kind` is the event kind if all events of the log have the same kind, and None otherwise.
+    `only_kind` is the event kind of the log; None if there are several.
     """
     return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
 
@@ -90,11 +90,7 @@ def _describe(inputs: Inputs) -> str:
 
 
 def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
-    """Returns the flags that pass the input files to `prepare`.
-
-    If `inputs` names the grocer, first downloads the grocer's files. If all inputs are empty, first writes a synthetic
-    shop.
-    """
+    """Returns the flags of `prepare` for the input files; downloads or synthesizes the files if needed."""
     shop = stages.root / "shop"
     if inputs.data:
         stages.run("download", inputs.data, "--output", shop, creates=shop)

@@ -13,25 +13,15 @@ _SHOWN_LINES = 20
 
 
 class Stages:
-    """Runs the commands of the stages, and prints a line with the seconds of each stage."""
+    """Runs the commands of the stages, and prints the seconds of each."""
 
     def __init__(self, root: Path) -> None:
-        """Creates the directory for the logs, a subdirectory of `root`."""
         self.root, self.logs = root, root / "logs"
         self.seconds: dict[str, float] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, verb: str, *flags: object, creates: Path, label: str = "") -> None:
-        """Runs `cartwheel VERB FLAGS` unless `creates` exists.
-
-        If the command fails, exits with the last lines of its log as the message.
-
-        Args:
-          verb: verb of the command.
-          flags: flags of the verb.
-          creates: file or directory that the command creates last.
-          label: appended to the name of the stage, to distinguish stages with the same verb.
-        """
+        """Runs `cartwheel VERB FLAGS` unless `creates` exists; exits with the end of the log after a failure."""
         name = f"{verb} {label}".strip()
         if creates.exists():
             print_text(f"  {name:22} already done")

@@ -10,11 +10,10 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Formats a table of at most 100 characters per line. Each preset and baseline has a line; best NDCG@20 first.
+    """Formats one line per preset and baseline, by descending NDCG@20, at most 100 characters wide.
 
-    The metrics measure how well a system ranks new items for returning visitors. Two columns measure something
-    else. `next item` is the NDCG@20 of the item of the next event, which may be a seen item. `MSE (skill)` is the error
-    of predicted ratings. The table has the column `MSE (skill)` only if a preset predicts ratings.
+    `next item` is the NDCG@20 of the next event, which may be of a seen item; the other rankings exclude seen items.
+    `MSE (skill)` is the error of predicted ratings, if a preset predicts any.
 
     Args:
       evaluations: result of `evaluate` for each preset.
@@ -40,15 +39,13 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Collects the metrics of all systems under one evaluation protocol.
+    """Returns the metrics of all systems under one evaluation protocol: presets, then baselines.
+
+    A preset has the additional entry `ratings`.
 
     Args:
       evaluations: result of `evaluate` for each preset.
       protocol: name of the protocol.
-
-    Returns:
-      Metrics by name of the system. The presets are first, each with the additional entry `ratings` of its evaluation.
-      The baselines follow; all evaluations contain the same baselines.
     """
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
@@ -70,7 +67,7 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 
 
 def _count(cases: Mapping[str, Any]) -> str:
-    """Formats a protocol's number of evaluated cases. If the cases are a sample, adds the number of all cases."""
+    """Formats the number of evaluated cases and, for a sample, the number of all cases."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,}"
     return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"
