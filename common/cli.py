@@ -27,21 +27,16 @@ Commands = argparse._SubParsersAction
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that prints help and errors in the encoding of the terminal, and escapes control characters.
+    """Argument parser that prints in the terminal's encoding and escapes control characters.
 
-    If `fromfile_prefix_chars` is "@", an argument @FILE is replaced by the arguments in FILE, one per line. FILE may
-    have any encoding that `decode_text` supports. Errors about FILE contain its name.
+    If `fromfile_prefix_chars` is "@", an argument @FILE stands for the arguments in FILE, one per line.
     """
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
         return self._expand(arg_strings, ())
 
     def _expand(self, arguments: Iterable[str], parents: tuple[str, ...]) -> list[str]:
-        """Replaces each argument @FILE by the lines of FILE, which may contain further @FILE arguments.
-
-        `parents` are the files that contain these arguments, directly or through another file. A file that contains
-        itself is an error.
-        """
+        """Replaces @FILE by the lines of FILE, recursively; `parents` are the files being read."""
         expanded = []
         for argument in arguments:
             path = argument[1:]
@@ -66,8 +61,7 @@ class Parser(argparse.ArgumentParser):
 def failure_status(error: Exception) -> int:
     """Returns the exit status of a command that fails with `error`.
 
-    The status is `IN_USE` if another process owns the output, `PREEMPTED` if another process took over the output, and
-    `FAILED` after any other error.
+    `IN_USE` if another process owns the output, `PREEMPTED` if another process took it over, otherwise `FAILED`.
     """
     if isinstance(error, InUseError):
         return IN_USE
@@ -75,12 +69,12 @@ def failure_status(error: Exception) -> int:
 
 
 def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[argparse.ArgumentParser, Commands]:
-    """Returns the parser of a program, and the group to which `add_command` adds its subcommands.
+    """Returns a program's parser, and its subcommands for `add_command`.
 
     Args:
       program: command to type, such as `python -m trainer`.
       description: first paragraph of the help.
-      epilog: last paragraph of the help. The explanation of `COMMAND --help` and @FILE is added to it.
+      epilog: text before the last paragraph of the help, which explains `COMMAND --help` and @FILE.
     """
     parser = Parser(
         prog=program,
@@ -101,7 +95,7 @@ def add_command(commands: Commands, name: str, summary: str, example: str) -> ar
       commands: group of subcommands, from `make_parser`.
       name: name of the subcommand.
       summary: one line of help, lowercase and without a full stop.
-      example: arguments of the subcommand, for the example in its help.
+      example: arguments for the example in the help.
     """
     command: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -115,13 +109,13 @@ def add_command(commands: Commands, name: str, summary: str, example: str) -> ar
 
 
 def add_output_flags(command: argparse.ArgumentParser) -> None:
-    """Adds the flags `--json` and `--verbose` to a command."""
+    """Adds the flags `--json` and `--verbose`."""
     command.add_argument("--json", action="store_true", help="print the whole result as JSON instead of a summary")
     command.add_argument("--verbose", action="store_true", help="log more, and show the traceback of an error")
 
 
 def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
-    """Adds the flag `--set KEY=VALUE …`, which may be repeated. Its help shows `example`, a KEY=VALUE."""
+    """Adds the flag `--set KEY=VALUE …`, which may be repeated. Its help shows `example`."""
     command.add_argument(
         "--set",
         action="extend",
@@ -133,22 +127,18 @@ def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints a summary of a result, or the whole result as JSON."""
+    """Prints a summary of a result or, if `as_json`, the whole result."""
     print_text(to_json(result) if as_json else summary(result))
 
 
 def to_json(result: Mapping[str, Any]) -> str:
-    """Formats a result as JSON; escapes all non-ASCII characters unless standard output has a Unicode encoding."""
+    """Formats a result as JSON; escapes non-ASCII characters unless the output's encoding is Unicode."""
     is_unicode = sys.stdout is not None and (sys.stdout.encoding or "").lower().startswith("utf")
     return json.dumps(result, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Prints a text, followed by `end`, to standard output. Raises no OSError, because the job itself has succeeded.
-
-    An error such as a full disk is logged instead. A closed pipe is not logged, because commands such as `| head` close
-    the pipe before they have read all lines.
-    """
+    """Prints a text. Logs an error such as a full disk instead of raising it; ignores a closed pipe."""
     if sys.stdout is None:  # closed by the shell
         return
     try:

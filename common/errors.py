@@ -22,7 +22,7 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """If decoding a file inside the context fails, raises a ValueError that names the file and gives advice.
+    """Turns a failed decoding in the context into a ValueError with advice.
 
     Args:
       path: the file that is decoded.

@@ -34,12 +34,7 @@ _NO_DEVICE = re.compile(r"cuInit|cuda_diagnostics|CUDA error: Failed call")
 def import_tensorflow(*, verbose: bool) -> None:
     """Imports TensorFlow without its notices about CPU features and absent GPUs.
 
-    TensorFlow writes these notices to file descriptor 2 before its logging starts, so no log level hides them.
-    Therefore, all output to this descriptor during the import is buffered. After the import, the buffered lines are
-    written to standard error without the notices. If the import fails, the notices are written, too.
-
-    Does nothing if TensorFlow is already imported. Also does nothing if `verbose`: a later import then shows the
-    notices.
+    Does nothing if `verbose`. TensorFlow writes these notices to file descriptor 2, so no log level hides them.
     """
     if verbose or "tensorflow" in sys.modules:
         return
@@ -57,10 +52,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Buffers everything that is written to file descriptor 2 inside the context.
-
-    At the end, writes the lines that are not noise. After an error, writes all lines.
-    """
+    """Drops noise written to file descriptor 2 in the context; after an error, drops nothing."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -10,14 +10,12 @@ from common.text import printable
 
 
 def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 0, is_shown: bool = True) -> tqdm:
-    """Makes a progress bar, which can be used as a context manager. It is drawn only if standard error is a terminal.
+    """Makes a progress bar, a context manager. It is drawn only on a terminal.
 
     Args:
-      total: amount of work.
+      total, initial: amount of work, and amount already done.
       unit: unit of the amount, in the plural; `B` for bytes.
-      title: text before the bar; None: no text.
-      initial: amount of work already done.
-      is_shown: False: the bar is not drawn even on a terminal.
+      title: text before the bar.
     """
     return tqdm(
         total=total,

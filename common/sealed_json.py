@@ -9,11 +9,7 @@ _CHECKSUM = "checksum"
 
 
 def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """Encodes values as a JSON object and adds their checksum as the key `checksum`.
-
-    Args:
-      values: JSON values by key.
-      sort_keys: whether to sort the keys; False: they keep their order.
+    """Encodes values as a JSON object with their checksum in the key `checksum`.
 
     Raises:
       ValueError: a number is NaN or infinite.
@@ -40,11 +36,7 @@ def decode_sealed(content: bytes) -> dict[str, Any]:
 
 
 def _checksum_of(values: Mapping[str, Any]) -> str:
-    """Computes the SHA-256 of JSON values. It depends neither on the order of the keys nor on white space.
-
-    Raises:
-      ValueError: a number is NaN or infinite.
-    """
+    """SHA-256 of JSON values, for any order of keys; raises ValueError for NaN or infinite numbers."""
     try:
         content = json.dumps(values, sort_keys=True, allow_nan=False)
     except ValueError as error:

@@ -24,12 +24,9 @@ class SettingError(ValueError):
     """The value of a setting is invalid."""
 
     def __init__(self, setting: str, problem: str) -> None:
-        """Describes the error.
+        """Takes the setting's name within its config, such as `dim`, and the rest of the message.
 
-        Args:
-          setting: name of the setting within its config, such as `dim`. `from_json` puts the key of the config in
-            front: `model.dim`. The config does not know its key, because several keys may have configs of one class.
-          problem: the rest of the message.
+        `from_json` completes the name: `model.dim`.
         """
         super().__init__(setting, problem)
         self.setting, self.problem = setting, problem
@@ -39,13 +36,13 @@ class SettingError(ValueError):
 
 
 def check(is_met: bool, setting: str, value: object, rule: str) -> None:
-    """Raises a SettingError with the message "SETTING must be RULE, got VALUE" unless `is_met`."""
+    """Raises SettingError "SETTING must be RULE, got VALUE" unless `is_met`."""
     if not is_met:
         raise SettingError(setting, f"must be {rule}, got {value}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Converts a config to JSON values. `from_json` converts them back."""
+    """Converts a config to JSON values for `from_json`."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return plain
 
@@ -63,10 +60,9 @@ def from_json(kind: type[Config], values: Mapping[str, Any]) -> Config:
 def apply_settings(config: Config, settings: Sequence[str]) -> Config:
     """Returns a copy of a config with changed settings, such as `model.dim=32` or `devices=none`.
 
-    If several settings have the same key, the last one applies.
+    For a repeated key, the last setting applies.
 
-    Raises:
-      ValueError: a setting is not KEY=VALUE, its key is unknown, or its value is invalid.
+    Raises ValueError if a setting is not KEY=VALUE, its key is unknown, or its value is invalid.
     """
     values = to_json(config)
     for setting in settings:
@@ -84,7 +80,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 def type_of(config: Any, key: str) -> type:
     """Returns the type of a setting: bool, int, float, tuple, or str for text and enumerations.
 
-    If a setting may also be None, returns the type of its other values.
+    Ignores None if other values are allowed.
 
     Raises:
       ValueError: the key is unknown.
@@ -98,7 +94,7 @@ def type_of(config: Any, key: str) -> type:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """Returns the JSON value of every setting in `config`, by the key that `apply_settings` accepts."""
+    """Returns the JSON value of every setting in `config`, by its key such as `model.dim`."""
     flat = _flatten(to_json(config))
     return {key: flat.get(key) for key in _keys(config, "")}
 
@@ -106,7 +102,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 def differences(old: Any, new: Any) -> list[str]:
     """Describes each setting that differs between two configs, as `KEY: OLD, now NEW`.
 
-    If only one of the configs has a setting, its value in the other is `absent`.
+    A missing setting has the value `absent`.
     """
     flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
@@ -118,7 +114,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _type_hint(config: Any, key: str) -> Any:
-    """Returns the type hint of a setting; raises ValueError if the key is unknown."""
+    """Raises ValueError if the key is unknown."""
     known = _keys(config, "")
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -133,9 +129,9 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the dotted names of all settings in a config, each after `prefix`.
+    """Lists the names of all settings, each after `prefix`.
 
-    Omits the field `kind` if only one value is allowed: the preset determines this value.
+    Omits the field `kind` if only one value is allowed.
     """
     keys = []
     for field in dataclasses.fields(config):
@@ -164,11 +160,7 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _parse(hint: Any, text: str, key: str) -> Any:
-    """Parses the text of the setting `key` to a JSON value of the type `hint`.
-
-    Raises:
-      ValueError: the type is int or float, and the text is not a number of this type.
-    """
+    """Parses text to a JSON value of the type `hint`; raises ValueError for an invalid number."""
     if get_origin(hint) is tuple:
         return [_parse(get_args(hint)[0], part, key) for part in text.split(",")]
     if type(None) in get_args(hint):
@@ -184,11 +176,7 @@ def _parse(hint: Any, text: str, key: str) -> Any:
 
 
 def _decode(hint: Any, value: Any, key: str) -> Any:
-    """Converts the JSON value of the setting `key` to the type `hint`.
-
-    Raises:
-      ValueError: the value has another type or is out of range; the message names the key.
-    """
+    """Converts a JSON value to the type `hint`; raises ValueError, which names `key`."""
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
         return _decode_union(options, value, key)
@@ -210,10 +198,7 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
 
 
 def _finite(value: float, key: str) -> float:
-    """Converts a number to float. Raises ValueError if it is NaN or infinite.
-
-    JSON has no such numbers, and the range check of a setting may accept them.
-    """
+    """Raises ValueError for NaN and infinity, which JSON does not have."""
     try:
         number = float(value)
     except OverflowError:

@@ -17,24 +17,17 @@ _RAISE_AGAIN_SECONDS = 0.05
 
 
 class StopSignals:
-    """Turns a signal into an exception in the main thread, so that context managers and `finally` blocks clean up.
+    """Turns a signal into an exception in the main thread, for cleanup by `finally` and `with`.
 
-    The exception is KeyboardInterrupt for Ctrl-C and otherwise SystemExit. Without handlers, the first process of a
-    container would ignore SIGTERM and be killed half a minute later.
-
-    Python drops an exception that is raised in a `__del__` or in a callback of a weak reference; this class raises it
-    again. A library may replace the exception with an error of its own. `caused` returns True for such an error.
+    Ctrl-C raises KeyboardInterrupt, SIGTERM and SIGHUP raise SystemExit. If Python drops the exception, as in
+    `__del__`, it is raised again.
     """
 
     is_process_stopped: ClassVar[bool] = False
     """Whether a signal has stopped this process."""
 
     def __init__(self, status: int = TERMINATED) -> None:
-        """Installs the handlers.
-
-        Args:
-          status: exit status after SIGTERM or SIGHUP.
-        """
+        """Installs the handlers. `status` is the exit status after SIGTERM or SIGHUP."""
         self._status = status
         self.received: signal.Signals | None = None
         for number in (signal.SIGINT, *TERMINATION_SIGNALS):
@@ -50,10 +43,7 @@ class StopSignals:
         return INTERRUPTED if self.received == signal.SIGINT else self._status
 
     def caused(self, error: BaseException) -> bool:
-        """Returns True if a signal came before the error.
-
-        A KeyboardInterrupt counts as a signal, because tools may raise KeyboardInterrupt without a signal.
-        """
+        """Returns True if a signal came before the error, or the error is a KeyboardInterrupt."""
         if isinstance(error, KeyboardInterrupt) and self.received is None:
             self.received = signal.SIGINT
         return self.received is not None
@@ -67,7 +57,7 @@ class StopSignals:
         raise KeyboardInterrupt if self.received == signal.SIGINT else SystemExit(self._status)
 
     def _on_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
-        """Raises a signal's exception again, a moment after Python dropped it. Reports other exceptions as usual."""
+        """Raises a signal's exception again soon after Python dropped it."""
         if self.received is not None and isinstance(dropped.exc_value, SystemExit | KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_SECONDS)
         else:
@@ -75,7 +65,7 @@ class StopSignals:
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
-    """Runs a command and exits with its status, also if a signal comes before or after the work of the command."""
+    """Runs a command and exits with its status, also after a signal."""
     try:
         status = main()
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -88,8 +78,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 def exit_process(status: int) -> NoReturn:
     """Exits with `status`.
 
-    Skips Python's cleanup if it may crash (status 134): after a signal, when threads of TensorFlow still run, and if
-    tensorflow-io is loaded.
+    Skips Python's cleanup where it may crash: with tensorflow-io, or after a signal while threads run.
     """
     if not StopSignals.is_process_stopped and "tensorflow_io" not in sys.modules:
         sys.exit(status)
@@ -103,12 +92,12 @@ def exit_process(status: int) -> NoReturn:
 
 
 def describe_stop(stop: StopSignals, output: str | None, *, resumes: bool) -> str:
-    """Describes in one line that a signal stopped a command, and whether the command's output is complete.
+    """Returns one line about a stopped command and its output.
 
     Args:
       stop: the signals of the command.
       output: path or URI of the new output; None if the command publishes nothing.
-      resumes: whether the same command, run again, resumes the work.
+      resumes: whether the same command resumes the work.
     """
     cause = "interrupted" if stop.received is None or stop.status == INTERRUPTED else f"stopped by {stop.received.name}"
     if output is not None and storage.was_published(output):

@@ -9,8 +9,7 @@ from typing import TextIO
 def open_missing_streams() -> None:
     """Connects standard streams that the shell closed (`2>&-`) to the null device.
 
-    Otherwise, the next file that the job opens would get the closed stream's file descriptor, and libraries would write
-    their messages into that file.
+    Otherwise, messages could be written into a file with the same descriptor.
     """
     for descriptor in range(3):
         try:
@@ -22,7 +21,7 @@ def open_missing_streams() -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Redirects a broken stream to the null device, because a failed flush at exit would change the exit status."""
+    """Redirects a broken stream to the null device: a failed flush would change the exit status."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a file, or a closed one
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())
@@ -30,6 +29,6 @@ def discard(stream: TextIO) -> None:
 
 
 def encodable(text: str, stream: TextIO) -> str:
-    """Escapes characters in a text if the encoding of the stream cannot represent them."""
+    """Escapes the characters that the stream's encoding cannot represent."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -13,16 +13,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decodes the text of a file, which may be compressed by gzip. Drops a byte order mark.
-
-    The text must be in UTF-8, or in UTF-16 with a byte order mark.
-
-    Args:
-      content: bytes of the file.
-      name: name of the file, for errors.
+    """Decodes UTF-8, or UTF-16 with a byte order mark, from plain or gzip-compressed content.
 
     Raises:
-      ValueError: the file is damaged or has another encoding.
+      ValueError: the file `name` is damaged or has another encoding.
     """
     try:
         if content.startswith(_GZIP):
@@ -37,8 +31,5 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escapes characters that would control the terminal. Such characters may be in an id that an error quotes.
-
-    The escapes are those of JSON, so that JSON text stays valid.
-    """
+    """Escapes the control characters of a terminal, as JSON does."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

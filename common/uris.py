@@ -13,15 +13,7 @@ _DATABASE_FLAG = "storage"  # its URL may name a user
 
 
 def refuse_credentials(uri: str) -> None:
-    """Refuses a URI that may contain a credential, because records, logs and manifests would expose it.
-
-    Credentials have many names, so no list of names would be complete. Instead, a URI must not have a user part, a
-    query or a fragment, because no file needs these parts. For object stores, one rule is weaker: a query or a fragment
-    is refused only if it contains `=`, because `?` can be part of a glob and `#` can be part of a name.
-
-    Raises:
-      ValueError: the URI may contain a credential. The message does not repeat the URI.
-    """
+    """Raises ValueError if a URI may contain a credential. The message does not repeat the URI."""
     for link in _CHAIN.split(uri):
         scheme = link.partition("://")[0]
         if "://" not in link or scheme == "file":
@@ -31,6 +23,7 @@ def refuse_credentials(uri: str) -> None:
         is_store = scheme in _OBJECT_STORES
         # a secret with slashes moves the bucket into the path; a colon may also precede a port
         has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
+        # in an object store, "?" may be part of a glob, and "#" part of a name
         if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
             raise ValueError(
                 f"a {scheme}:// URI has a user part, a query or a fragment, which may be a credential; URIs are logged "
@@ -39,7 +32,7 @@ def refuse_credentials(uri: str) -> None:
 
 
 def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[str] = ()) -> None:
-    """Refuses arguments if a URI in them may contain a credential. Called before any argument is printed or submitted.
+    """Refuses arguments with URIs that may contain a credential; call it before printing any.
 
     Args:
       given: parsed arguments. Only `storage`, the URL of a database, may contain a user name.
@@ -67,7 +60,7 @@ def _refuse_password(database: str) -> None:
 
 
 def _split(uri: str) -> SplitResult:
-    """Splits a URI. Unlike `urlsplit`, raises an error that does not repeat the URI."""
+    """Splits a URI. Unlike in `urlsplit`, errors do not repeat the URI."""
     try:
         return urlsplit(uri)
     except ValueError:
@@ -76,7 +69,7 @@ def _split(uri: str) -> SplitResult:
 
 
 def _find_uris(value: object) -> Iterator[str]:
-    """Yields the URIs in a text or in a list of texts. Ignores values of other types."""
+    """Yields the URIs in a text or a list of texts; other values have none."""
     if isinstance(value, str) and (found := _URI.search(value)):
         yield value[_chain_start(value, found.start()) :]
     elif isinstance(value, list | tuple):
@@ -85,10 +78,5 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns the index at which a chain of URIs starts in a text.
-
-    Args:
-      text: a text with a URI, such as `--events=simplecache::s3://bucket`.
-      start: index of a URI in the text. In the example, `s3` is at this index, and the chain starts at `simplecache`.
-    """
+    """Returns the start of a URI chain: for the `s3` in `--events=simplecache::s3://bucket`, that of `simplecache`."""
     return text.rfind("=", 0, start) + 1

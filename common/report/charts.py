@@ -39,7 +39,7 @@ _SCALE_STEPS = 20
 def bars(
     key: str, labels: Sequence[str], values: Sequence[float], *, notes: Sequence[str] = (), colour: int = 0
 ) -> str:
-    """Draws horizontal bars, the first on top. The text at each bar is its note, or its value if `notes` is empty."""
+    """Draws horizontal bars, the first on top. Each shows its note or, without `notes`, its value."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -66,7 +66,7 @@ def columns(
     is_log: bool = False,
     colour: int = 0,
 ) -> str:
-    """Draws a column chart with one column per value. The y axis is logarithmic if `is_log`."""
+    """Draws one column per value. The y axis is logarithmic if `is_log`."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -85,7 +85,7 @@ def columns(
 
 
 def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
-    """Draws a pie chart. A legend next to it has the labels and shares, because small slices have no room for text."""
+    """Draws a pie chart, with labels and shares in a legend."""
     total = sum(values)
 
     def paint(figure: Figure) -> None:
@@ -107,14 +107,14 @@ def days(
     marks: Sequence[tuple[str, float]] = (),
     height: float | None = None,
 ) -> str:
-    """Draws daily counts, in one panel per series. Each panel has its own scale.
+    """Draws daily counts, one panel with its own scale per series.
 
-    If the period is longer than 800 days, each bin of the chart is the sum of several days.
+    Beyond 800 days, a bin is the sum of several days.
 
     Args:
       key: name of the picture, unique in its page.
       series: name of each series, and its counts by ISO date; absent dates have a count of 0.
-      marks: name of each vertical line through all panels, and its time in days since 1970.
+      marks: name of each vertical line, and its time in days since 1970.
       height: height of the picture in pixels; None: it grows with the number of panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
@@ -148,7 +148,7 @@ def days(
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
-    """Writes the name of each mark above its line, and keeps the names between the x limits `begin` and `end`."""
+    """Writes the name of each mark above its line, between the x limits `begin` and `end`."""
     for index, (name, moment) in enumerate(marks):
         is_last = index == len(marks) - 1
         x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
@@ -166,15 +166,14 @@ def heat_map(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """Draws a heat map, the first row on top. The stronger a cell's colour, the greater the magnitude of its value.
+    """Draws a heat map, the first row on top; stronger colours are greater magnitudes.
 
     Args:
       key: name of the picture, unique in its page.
       row_labels: label of each row.
       column_labels: label of each column.
       matrix: values by row and column; None: no value.
-      has_sign: False: all values are at least 0, and the chart has a colour scale. True: positive and negative values
-        have different colours, and each cell shows its value.
+      has_sign: whether values may be negative. If so, cells show their values instead of a colour scale.
       width: width of the picture in pixels.
       height: height of the picture in pixels.
     """
@@ -208,7 +207,7 @@ def heat_map(
 
 
 def _with_scale(figure: Figure, greatest: float) -> Axes:
-    """Draws a colour scale from 0 to `greatest`, and returns the axes to its left for the chart."""
+    """Draws a colour scale from 0 to `greatest`; returns the axes for the chart."""
     axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
     for index in range(_SCALE_STEPS):
         strength = (index + 0.5) / _SCALE_STEPS
@@ -223,7 +222,7 @@ def _with_scale(figure: Figure, greatest: float) -> Axes:
 
 
 def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str) -> str:
-    """Draws a Lorenz curve in the unit square, with `note` in a corner. Fills the area between curve and diagonal."""
+    """Draws a Lorenz curve, with `note` in a corner."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -245,8 +244,7 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
 
     Args:
       key: name of the picture, unique in its page.
-      groups: name and parts of each group; a part is a pair of name and value. Parts are in descending order of value,
-        and groups in descending order of their total.
+      groups: name of each group, and its parts as pairs of name and value. Groups and parts are in descending order.
     """
 
     def paint(figure: Figure) -> None:
@@ -273,14 +271,9 @@ _TREEMAP_HEIGHT = 420
 
 
 def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
-    """Draws the cell of one part, with the part's name if there is room for it.
+    """Draws a part's cell, with its name if there is room outside `taken`, the group's heading.
 
-    Args:
-      axes: axes of the treemap.
-      cell: area of the part.
-      name: name of the part.
-      index: index of the group, which determines the colour.
-      taken: area of the group's heading, which the name must not overlap.
+    The number of the group, `index`, determines the colour.
     """
     style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
@@ -292,12 +285,12 @@ def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> 
 
 
 def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Draws one horizontal bar per label, the first on top. The parts of a bar are shares, which add up to 100%.
+    """Draws one horizontal bar per label, the first on top. The parts of a bar add up to 100%.
 
     Args:
       key: name of the picture, unique in its page.
       labels: label of each bar.
-      series: name of each part, and its count in each bar. The chart shows a count as a share of its bar's total.
+      series: name of each part, and its count in each bar.
     """
     totals = np.maximum(np.sum([values for _, values in series], axis=0), 1)
 

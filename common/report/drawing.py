@@ -59,14 +59,7 @@ _STYLE = {
 
 
 def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """Renders a figure as SVG. The same figure and key always give the same text.
-
-    Args:
-      paint: adds axes and their contents to a figure.
-      key: name of the picture. It must be unique in the page, so that the SVG ids of two pictures differ.
-      width: width of the picture in pixels.
-      height: height of the picture in pixels.
-    """
+    """Renders a figure as SVG, reproducibly. `key` must be unique in the page; sizes are in pixels."""
     # Matplotlib's SVG has 72 units per inch
     with rc_context({**_STYLE, "svg.hashsalt": f"picture {key}"}), warnings.catch_warnings():
         # glyphs missing in DejaVu, which the page's font may have, and empty axes
@@ -84,9 +77,9 @@ def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, hei
 
 
 def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
-    """Shortens a label to `longest` characters: `…` replaces the middle of a longer label.
+    """Shortens a label to `longest` characters, with `…` in the middle.
 
-    Also replaces each unprintable character by U+FFFD, which is visible.
+    Replaces unprintable characters by U+FFFD.
     """
     printable = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
     if len(printable) <= longest:
@@ -96,9 +89,9 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def fit(text: str, room: float, size: float) -> str:
-    """Shortens a text to a width of `room` pixels at font size `size`, and to at most 22 characters.
+    """Shortens a text to `room` pixels at font size `size`, and to at most 22 characters.
 
-    A text is never shortened to fewer than eight characters. If eight characters are too wide, returns ''.
+    Returns '' if there is no room for eight characters.
     """
     longest = min(len(text), LONGEST_LABEL)
     while longest >= min(len(text), _SHORTEST_LABEL):

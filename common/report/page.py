@@ -107,7 +107,7 @@ class Page:
 
 @dataclass(frozen=True)
 class DrawnPage:
-    """A page rendered as HTML, for embedding in a report."""
+    """A page rendered as HTML."""
 
     key: str
     """Identifies the page within its file, as `Page.key`."""
@@ -208,7 +208,7 @@ def _part(part: Part) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """Renders a picture. Its scrollable boxes can have the focus, so that readers can scroll them with the keyboard."""
+    """Scrollable boxes can have the focus, for scrolling with the keyboard."""
     label = escape(picture.summary, quote=True)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (

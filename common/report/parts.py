@@ -17,16 +17,7 @@ _SHOWN = 10
 def ranking(
     key: str, title: str, name: str, entries: Sequence[tuple[str, int]], unit: str, *, shown: int = _SHOWN
 ) -> Part:
-    """Shows the most frequent ids as bars, and all entries in the table. Returns a note if there are no entries.
-
-    Args:
-      key: key of the picture.
-      title: title of the picture.
-      name: what an id identifies: `item` or `visitor`.
-      entries: pairs of id and count, in descending order of count.
-      unit: unit of the counts, in the plural.
-      shown: maximum number of bars.
-    """
+    """Shows the first `shown` entries as bars, and all in a table. `entries`: ids and counts, descending."""
     if not entries:
         return Note(f"{title}: no data.")
     (first, most), drawn = entries[0], entries[:shown]
@@ -42,7 +33,7 @@ def ranking(
 
 
 def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Picture:
-    """Shows counts by name as bars, with their shares of the total. `unit` is the unit of the counts, in the plural."""
+    """Shows counts by name as bars, with their shares. `unit` is the unit of the counts, in the plural."""
     total = sum(values.values())
     notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
     return Picture(
@@ -54,16 +45,16 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows a histogram in bins of doubling width, for example of the number of events per item.
+    """Shows a histogram in bins of doubling width; a note if it is empty.
 
-    The table lists the bins, then the mean, the quantiles and the maximum. Returns a note if the histogram is empty.
+    The table lists the bins, the mean, the quantiles and the maximum.
 
     Args:
       key: key of the picture.
       title: title of the picture.
       distribution: `histogram`, `mean`, `quantiles` and `max` of the values.
-      of: unit of the counts in the bins, in the plural; in the example, `items`.
-      unit: unit of the values, in the plural; in the example, `events`.
+      of: unit of the counts in the bins, in the plural, such as `items`.
+      unit: unit of the values, in the plural, such as `events`.
       colour: index of the colour in `SERIES`.
     """
     if not distribution["histogram"]:
@@ -98,10 +89,7 @@ def counted(count: int, unit: str) -> str:
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Sums the counts of values into bins of doubling width.
-
-    Args:
-      values: count of each value; values are at least 1.
+    """Sums counts of values, 1 or more, into bins of doubling width.
 
     Returns:
       The label and the count of each bin. The labels are 1, 2, 3–4, 5–8, … up to the bin of the greatest value.
@@ -118,24 +106,13 @@ def _class_name(index: int) -> str:
 
 
 def _median_bin(counts: Sequence[int]) -> int:
-    """Returns the index of the bin that contains the median.
-
-    This is the last bin with the property that all bins before it contain at most half of the total count.
-    """
+    """Returns the index of the bin that contains the median."""
     before = itertools.accumulate(counts[:-1], initial=0)
     return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows a histogram of durations, for example of sessions. Returns a note if there are no counts.
-
-    Args:
-      key: key of the picture.
-      title: title of the picture.
-      buckets: count of each bin. The key is the lower bound of the bin in seconds.
-      of: unit of the counts in the bins, in the plural; in the example, `sessions`.
-      colour: index of the colour in `SERIES`.
-    """
+    """Shows a histogram of durations, or a note without counts. Keys of `buckets` are lower bounds in seconds."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]
@@ -152,7 +129,7 @@ def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colo
 
 
 def duration(seconds: int) -> str:
-    """Formats a duration as a rounded number of its largest unit, such as `0 s`, `34 min` or `12 d`."""
+    """Formats a rounded duration in its largest unit, such as `0 s`, `34 min` or `12 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -38,13 +38,12 @@ _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
 def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:
-    """Draws one panel per metric. Each system has a dot with its interval. The first system is highlighted.
+    """Draws one panel per metric: a dot with its interval for each system. Highlights the first system.
 
     Args:
       key: name of the picture, unique in its page.
       systems: names of the systems, from top to bottom.
-      panels: title of each panel, and (value, low, high) of each system. For a system without an interval, `low` and
-        `high` equal the value.
+      panels: title of each panel, and (value, low, high) of each system. Without an interval, all three are equal.
     """
 
     def paint(figure: Figure) -> None:
@@ -75,7 +74,7 @@ def lines(
     mark: tuple[float, float] | None = None,
     colour: int = 0,
 ) -> str:
-    """Draws named curves. A curve with at most 30 points shows a dot at each point.
+    """Draws named curves, with dots if a curve has at most 30 points.
 
     Args:
       key: name of the picture, unique in its page.
@@ -83,7 +82,7 @@ def lines(
       x_label: label of the x axis.
       y_label: label of the y axis.
       mark: (x, y) of a point to highlight; None: no point.
-      colour: index in `SERIES` of the first curve's colour; further curves have the next colours.
+      colour: index in `SERIES` of the first curve's colour.
     """
 
     def paint(figure: Figure) -> None:
@@ -107,7 +106,7 @@ def lines(
 
 
 class Panel(NamedTuple):
-    """A panel of the chart that `points` draws. Its x axis shows one property of the points."""
+    """A panel of `points`. Its x axis shows one property of the points."""
 
     title: str
     """Name of the property."""
@@ -128,13 +127,13 @@ def points(
     y_label: str,
     best: int | None,
 ) -> str:
-    """Draws the same points in several panels with different x axes, up to four panels per row.
+    """Draws the same points in several panels with different x axes, up to four per row.
 
     Args:
       key: name of the picture, unique in its page.
       panels: the panels, at least one.
       values: y of each point, such as the metric of a trial.
-      is_finished: for each point, whether its trial finished. If so, the point is a dot, otherwise a cross.
+      is_finished: for each point, whether its trial finished: a dot, otherwise a cross.
       y_label: label of the y axes.
       best: index of the point to highlight; None: no point.
     """
@@ -189,8 +188,8 @@ def progress(
     Args:
       key: name of the picture, unique in its page.
       seconds: times in seconds since the run started.
-      steps: number of completed steps at each of these times.
-      marks: name of each kind of event, and the (seconds, steps) of each event of this kind.
+      steps: number of completed steps at each time.
+      marks: name of each kind of event, and the (seconds, steps) of its events.
     """
     points = [*seconds, *(second for _, events in marks for second, _ in events)]
     size, unit = next(((size, unit) for size, unit in _UNITS if max(points) > 3 * size), (1, "seconds"))
@@ -223,7 +222,7 @@ def progress(
 
 
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
-    """Draws the parts of a model as boxes, with an arrow from each part to every part that reads its output.
+    """Draws the parts of a model as boxes, with arrows along the data flow.
 
     Boxes with the same `level` are in one column; level 0 is on the left.
     """
@@ -261,5 +260,5 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
 
 
 def _size_to_fit(text: str, room: float, size: float) -> float:
-    """Returns the largest font size, at most `size`, at which the text is not wider than `room` pixels."""
+    """Returns a font size of at most `size` at which the text fits into `room` pixels."""
     return size * min(1, room / text_width(text, size))

@@ -14,14 +14,9 @@ class Box(NamedTuple):
 
 
 def squarify(values: Sequence[float], box: Box) -> list[Box]:
-    """Divides a box into one rectangle per value (squarified treemap; Bruls, Huizing and van Wijk, 2000).
+    """Divides a box into one rectangle per value, in order; areas are proportional to values.
 
-    Args:
-      values: numbers above 0, in descending order. The areas are proportional to them.
-      box: the rectangle to divide.
-
-    Returns:
-      The rectangles, in the order of the values.
+    Squarified treemap (Bruls, Huizing and van Wijk, 2000). The values are above 0, in descending order.
     """
     scale = box.width * box.height / sum(values) if values else 0.0
     areas = [value * scale for value in values]
@@ -36,9 +31,9 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
 
 def _count_in_row(areas: Sequence[float], side: float) -> int:
-    """Returns how many of the areas, from the first on, form the next row along a side of length `side`.
+    """Returns how many areas form the next row along a side of length `side`.
 
-    The row takes areas until one more area would make its worst aspect ratio worse.
+    The row ends before an area that would make its worst aspect ratio worse.
     """
     for count in range(1, len(areas)):
         if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
@@ -47,13 +42,13 @@ def _count_in_row(areas: Sequence[float], side: float) -> int:
 
 
 def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:
-    """Returns the worst aspect ratio of rectangles with these areas, in one row along a side of length `side`."""
+    """Returns the worst aspect ratio in one row along a side of length `side`."""
     total = sum(areas)
     return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in areas)
 
 
 def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
-    """Places a row of rectangles along the shorter side of a box; returns the rectangles and the remaining box."""
+    """Places a row along the box's shorter side; returns its rectangles and the remaining box."""
     is_upright = box.width >= box.height
     side = box.height if is_upright else box.width
     depth = sum(areas) / side

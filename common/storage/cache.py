@@ -28,16 +28,15 @@ def hash_file(path: str) -> str:
 
 
 class Cache:
-    """A cache of remote files on the local disk. Its keys are SHA-256 checksums, so equal files are fetched once.
+    """A thread-safe cache of remote files on the local disk, by SHA-256.
 
-    Files in use are never evicted. Among the unused files, the least recently used is evicted first. Thread-safe.
+    Evicts the least recently used files, but no file in use.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Creates an empty cache in a folder that is removed when the process ends.
 
-        Args:
-          max_bytes: maximum total size of the files. Files in use are kept even if their size exceeds it.
+        `max_bytes` limits the total size, except for files in use.
         """
         self._max_bytes = max_bytes
         self._folder = make_scratch("cache")
@@ -47,15 +46,9 @@ class Cache:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def acquire(self, uri: str, sha256: str) -> str:
-        """Returns the local path of a file. Fetches the file if necessary, and keeps it until `release` is called.
+        """Returns the local path of a file, fetched if necessary. The file stays until `release`.
 
-        Args:
-          uri: URI of the file.
-          sha256: expected checksum of the file.
-
-        Raises:
-          ContractError: the fetched file has another checksum.
-          OSError: the file cannot be fetched.
+        Raises ContractError if the fetched file has another checksum, OSError if fetching fails.
         """
         with self._lock:
             self._users[sha256] = self._users.get(sha256, 0) + 1
@@ -71,7 +64,7 @@ class Cache:
         return self._path(sha256)
 
     def release(self, sha256: str) -> None:
-        """Ends one use of a file. Each call of `acquire` starts a use."""
+        """Releases a file; call it once per `acquire`."""
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:
@@ -79,10 +72,7 @@ class Cache:
             self._make_room(0)
 
     def adopt(self, path: str, sha256: str) -> None:
-        """Moves a local file with the checksum `sha256` into the cache.
-
-        Call this function after an upload, so that the same file is not fetched again.
-        """
+        """Moves a local file with the checksum `sha256` into the cache."""
         self._insert(path, sha256)
 
     def _fetch(self, uri: str, sha256: str) -> None:
@@ -115,7 +105,7 @@ class Cache:
             self._sizes[sha256] = size
 
     def _make_room(self, size: int) -> None:
-        """Evicts unused files until `size` more bytes fit or only files in use are left. The caller holds the lock."""
+        """Evicts unused files until `size` bytes fit, if possible. The caller holds the lock."""
         for sha256 in list(self._sizes):
             if sum(self._sizes.values()) + size <= self._max_bytes:
                 return

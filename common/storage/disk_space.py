@@ -21,11 +21,10 @@ class DiskFullError(OSError):
 def explain_full_disk(*paths: str | None) -> Iterator[None]:
     """Translates an error about a full disk into one that names the disk.
 
-    Exit this context before you remove unfinished files. Otherwise, the freed space hides which disk was full.
+    Remove unfinished files only after the context: the freed space would hide which disk was full.
 
     Args:
-      paths: local paths that are written to inside the context. URIs and None are ignored. The folder of temporary
-        files is always included.
+      paths: local paths written to in the context, in addition to temporary files. URIs and None are ignored.
 
     Raises:
       DiskFullError: a disk is full; the message names the disk and its free space.
@@ -40,7 +39,7 @@ def explain_full_disk(*paths: str | None) -> Iterator[None]:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Returns True if an error, or one of its causes, is about a full disk."""
+    """Whether an error, or one of its causes, is about a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in _CODES or any(text in str(error) for text in _TEXTS):
             return True

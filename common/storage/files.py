@@ -32,7 +32,7 @@ def size(uri: str) -> int:
 
 
 def read_bytes(uri: str, begin: int = 0, end: int | None = None) -> bytes:
-    """Reads the bytes [begin, end) of a file; reads to the end of the file if `end` is None.
+    """Reads the bytes [begin, end) of a file; `end` None: to the end of the file.
 
     Raises:
       FileNotFoundError: the file does not exist.
@@ -46,12 +46,12 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def create(uri: str, content: bytes) -> None:
-    """Writes a new file. Does nothing if the file exists. `Store.create` describes concurrent writers."""
+    """Writes a new file. Does nothing if the file exists; see `Store.create`."""
     _change(uri, "writing", lambda store: store.create(uri, content))
 
 
 def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
-    """Opens a file for reading. A remote file is fetched in pieces of `piece_bytes`, each with its own retries."""
+    """Opens a file for reading. A remote file is fetched in pieces of `piece_bytes`."""
     if is_local(uri):
         return open(local_path(uri), "rb")
     return cast(BinaryIO, io.BufferedReader(_RemoteFile(uri), piece_bytes))
@@ -63,9 +63,9 @@ def remove(uri: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below the directory `uri`, as sorted relative paths. Returns [] if the directory does not exist.
+    """Lists all files below a directory as sorted relative paths; [] if it does not exist.
 
-    Omits the files that record the owner of a directory, because they are not part of its content.
+    Omits ownership files.
     """
     try:
         found = _call(uri, "listing", lambda store: store.list_files(uri))
@@ -75,7 +75,7 @@ def list_files(uri: str) -> list[str]:
 
 
 def find_files(pattern: str) -> list[str]:
-    """Returns the sorted paths of the files that match a pattern with `*`, `?`, `[…]` and `**`."""
+    """Returns the sorted paths that match a pattern with `*`, `?`, `[…]` and `**`."""
     return sorted(_call(pattern, "listing", lambda store: store.glob(pattern)))
 
 
@@ -89,7 +89,7 @@ def sha256(uri: str) -> str:
 
 
 def upload(path: str, uri: str) -> str:
-    """Copies a local file to a URI, reads it back to verify it, and returns its SHA-256.
+    """Copies a local file to a URI, verifies the copy, and returns its SHA-256.
 
     Raises:
       OSError: the file cannot be written, or its copy differs.
@@ -110,13 +110,13 @@ def upload_all(
 ) -> dict[str, str]:
     """Uploads files of a local folder concurrently and returns their SHA-256 by name.
 
-    The first error cancels the uploads that have not started. Files that are already uploaded are not removed.
+    After an error, no further upload starts; complete ones remain.
 
     Args:
       folder: local folder.
       names: names of the files in `folder`.
       destination: path or URI of the directory to copy to.
-      before_each: function that is called before each upload, in the thread of the upload. Its errors are raised.
+      before_each: called before each upload, in its thread; its errors are raised.
 
     Raises:
       OSError: a file cannot be written, or its copy differs.
@@ -136,7 +136,7 @@ def upload_all(
 
 
 def is_intact(uri: str, sha256_expected: str) -> bool:
-    """Returns True if a file has the expected checksum. Fetches a remote file into the cache.
+    """Returns True if a file has the expected checksum. Caches a remote file.
 
     Raises:
       FileNotFoundError: the file does not exist.
@@ -154,7 +154,7 @@ def is_intact(uri: str, sha256_expected: str) -> bool:
 def local_copy(uri: str, sha256: str) -> Iterator[str]:
     """Yields a local path of a file, valid inside the context.
 
-    A remote file is fetched into the cache of this process and verified. A local file is neither copied nor verified.
+    A remote file is cached and verified; a local file is neither copied nor verified.
 
     Raises:
       ContractError: the checksum of the fetched file is not `sha256`.
@@ -171,7 +171,7 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A remote file as a stream of bytes. Each read fetches a range of bytes."""
+    """Each read fetches a range of bytes."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._size, self._position = uri, size(uri), 0

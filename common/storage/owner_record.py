@@ -43,19 +43,19 @@ class Owner:
     since: str
     """Time at which the process became the owner, by its own clock."""
     replaced: tuple[str, ...] = ()
-    """Ids (`Process.instance`) of the earlier owners that were killed or lost the directory, oldest first."""
+    """Ids (`Process.instance`) of earlier owners that lost the directory, oldest first."""
 
     def __str__(self) -> str:
         return "a process with a damaged record" if self.process is None else f"{self.process}, since {self.since}"
 
 
 def create_record(record: str, owner: Owner) -> None:
-    """Writes a record unless there is one. The caller must then read the record to learn which process is the owner."""
+    """Writes a record unless there is one. Read the record to learn the owner."""
     files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_owner(record: str, patience: float | None = None) -> Owner | None:
-    """Reads a record; returns None if it does not exist. Retries for `patience` seconds (None: see `limits.py`)."""
+    """Reads a record; None if there is none. `patience`: seconds of retries; None: see `limits.py`."""
     content = _read(record, patience)
     if content is None:
         return None
@@ -68,7 +68,7 @@ def read_owner(record: str, patience: float | None = None) -> Owner | None:
 
 
 def write_beat(record: str) -> None:
-    """Writes a heartbeat. Never changes the content of the record, because it may already be a successor's."""
+    """Writes a heartbeat. Does not change the record, because it may be another owner's."""
     if not is_local(record):
         path, content = _beat_path(record), f"{time.time():.6f}".encode()
         _call(path, lambda store: store.write(path, content), 0.0)
@@ -85,7 +85,7 @@ def write_beat(record: str) -> None:
 
 
 def read_beat(record: str) -> float | None:
-    """Returns the time of the last heartbeat, in seconds since 1970. None: there is no heartbeat yet."""
+    """Returns the time of the last heartbeat, in seconds since 1970; None if there is none."""
     try:
         if is_local(record):
             # opened, because network file systems ask the server only then
@@ -97,11 +97,10 @@ def read_beat(record: str) -> float | None:
 
 
 def remove_record(record: str, token: str, patience: float | None = None) -> None:
-    """Removes a record if it has this token, unless another process is removing it.
+    """Removes a record with this token, unless another process is removing it.
 
-    This process first writes a claim: a file that names the only process that may remove the record. While the claim
-    exists, no other process removes the record. Therefore, no new owner can write its own record between the check of
-    the token and the removal.
+    A claim, a file that names the removing process, excludes other removals. So the record cannot be replaced between
+    the check of the token and the removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -117,10 +116,9 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 
 
 def await_removal(record: str, token: str) -> None:
-    """Waits until no process is removing the record with this token.
+    """Waits while another process is removing the record with this token.
 
-    A process that removes the record has written a claim; see `remove_record`. Deletes the claim if the writer of the
-    claim has ended, or if the claim still exists after `STALE_SECONDS`.
+    Deletes the claim of `remove_record` if its process has ended, or after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
@@ -131,16 +129,13 @@ def await_removal(record: str, token: str) -> None:
 
 
 def short_patience() -> float:
-    """Returns how many seconds an operation is retried if its failure does no harm."""
+    """Returns the seconds of retries for operations that may fail without harm."""
     return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
 
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns the lock that a thread holds while it removes a record.
-
-    The lock excludes the other threads of this process, which all write the same claim.
-    """
+    """Excludes the other threads of this process, which write the same claim."""
     return threading.Lock()
 
 

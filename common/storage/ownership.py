@@ -28,24 +28,19 @@ _LOOKS_AT_NO_RECORD = 5
 
 
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
-    """Makes this process the owner of a directory, such as a workdir, inside the context.
+    """Makes this process the owner of a directory inside the context.
 
-    Does nothing if the calling thread already owns the directory. If a local directory did not exist before the context
-    and is empty after the context, the directory is removed.
+    Does nothing if the thread already owns it. Removes a new local directory that stays empty.
 
     Raises:
       InUseError: another process owns the directory.
-      OwnershipLostError: the body of the context failed, and another process has taken over. After a
-        success, the ownership is not checked; see `check_ownership`.
+      OwnershipLostError: the context failed, and another process has taken over. See `check_ownership`.
     """
     return _own(uri, join(uri, OWNER))
 
 
 def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
-    """Makes this process the owner of an output that is published as a whole; see `own_directory`.
-
-    The record of a local output is next to the output, because the output itself must not exist before publication.
-    """
+    """Makes this process the owner of an output that is published whole; see `own_directory`."""
     if not is_local(uri):
         return own_directory(uri)
     parent, name = os.path.split(local_path(uri))
@@ -53,17 +48,15 @@ def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
 
 
 def check_ownership(uri: str, patience: float | None = None) -> None:
-    """Checks that this process has not lost its ownership of a directory or of one of its parents.
-
-    Call this function before a write that other processes rely on, such as a publication.
+    """Checks that this process still owns a directory; call it before publishing.
 
     Args:
-      uri: the directory.
-      patience: how long to retry if the storage does not answer, in seconds; None: the limit in `limits.py`.
+      uri: the directory, or one below it.
+      patience: seconds of retries if the storage does not answer; None: the limit in `limits.py`.
 
     Raises:
       OwnershipLostError: another process has taken over.
-      OSError: the storage does not answer, so the write that follows would fail, too.
+      OSError: the storage does not answer.
     """
     for ownership in _ownerships_above(uri):
         ownership.check(patience)
@@ -71,8 +64,6 @@ def check_ownership(uri: str, patience: float | None = None) -> None:
 
 def try_to_check_ownership(uri: str) -> None:
     """Like `check_ownership`, but does nothing if the storage does not answer.
-
-    Call this function before a write that may fail without ending the job, such as a line of a log.
 
     Raises:
       OwnershipLostError: another process has taken over.
@@ -82,10 +73,7 @@ def try_to_check_ownership(uri: str) -> None:
 
 
 def stop_if_lost(uri: str) -> None:
-    """Raises OwnershipLostError if an earlier check or heartbeat found that a directory is lost. Reads no files.
-
-    A directory is lost if this process no longer owns it.
-    """
+    """Raises OwnershipLostError if an earlier check or heartbeat found the directory lost. Reads no files."""
     for ownership in _ownerships_above(uri):
         ownership.stop_if_lost()
 
@@ -106,10 +94,9 @@ class _Ownership:
         self._heartbeat.start()
 
     def check(self, patience: float | None = None) -> None:
-        """Reads the record. Raises OwnershipLostError if the record names another owner, or stays missing or damaged.
+        """Raises OwnershipLostError if the record names another owner, or stays missing or damaged.
 
-        A missing or damaged record is read again several times, because a record may look like this for a moment while
-        a store restarts or a directory is remounted.
+        Reads the record several times: a restart of the storage can hide it for a moment.
         """
         self.stop_if_lost()
         found = read_owner(self._record, patience)
@@ -132,7 +119,7 @@ class _Ownership:
             log.debug("the owner of %s could not be checked: %s", self._uri, error)
 
     def stop_if_lost(self) -> None:
-        """Raises OwnershipLostError if an earlier check found that the ownership is lost. Reads no files."""
+        """Raises OwnershipLostError if an earlier check found the ownership lost. Reads no files."""
         if not self._is_lost:
             return
         advice = "this process stops and writes nothing more"
@@ -213,7 +200,7 @@ def _own(uri: str, record: str) -> Iterator[None]:
 
 
 def _remove_if(uri: str, *, is_new: bool) -> None:
-    """Removes a local directory that this process created (`is_new`), if the directory is still empty."""
+    """Removes a local directory if it is new and still empty."""
     if is_new:
         with contextlib.suppress(OSError):  # it is not empty, or an output that was never created
             os.rmdir(local_path(uri))
@@ -227,7 +214,7 @@ def _owned() -> dict[str, _Ownership]:
 
 @cache
 def _left_records() -> set[str]:
-    """Returns the tokens of records that this process no longer needs but could not remove."""
+    """Returns the tokens of unneeded records that could not be removed."""
     return set()
 
 

@@ -74,7 +74,7 @@ def boot_id() -> str:
 
 
 def is_running(process: Process) -> bool | None:
-    """Returns whether a process still runs. None: unknown, for example because the process is in another container."""
+    """Returns whether a process still runs; None if unknown, as in another container."""
     here = current_process()
     if process.instance == here.instance:
         return True
@@ -90,10 +90,7 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id.
-
-    Otherwise, returns None, because /proc hides the start time of the process (`hidepid`).
-    """
+    """Returns False if no process has this id, else None: /proc may hide the start time (`hidepid`)."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -30,16 +30,15 @@ _published: set[str] = set()
 
 
 def publish_directory(destination: str, *, marker: str | None = None) -> AbstractContextManager[str]:
-    """Yields a local directory to fill. On success, publishes it at `destination`; on failure, publishes nothing.
+    """Yields a local directory to fill, then publishes it at `destination`; after an error, publishes nothing.
 
     Args:
       destination: path or URI of the new directory.
-      marker: name of the file that marks the directory as complete. In an object store, it is uploaded last. None: no
-        file marks the directory.
+      marker: file that marks the directory as complete, uploaded last; None: there is no such file.
 
     Raises:
       FileExistsError: `destination` exists and is not empty; it is left unchanged.
-      OwnershipError: another process is publishing to `destination`, or took over while this process was suspended.
+      OwnershipError: another process is publishing to `destination`, or has taken over.
       OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
@@ -47,14 +46,14 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Raises an error if a new directory cannot be published at a destination.
+    """Raises an error if a directory cannot be published at a destination.
 
-    The destination must not exist or must be empty. In an object store, it may also contain the unfinished upload of a
-    killed process. Write permission is checked for local paths only; for object stores, see `check_writable`.
+    The destination must be missing, empty, or an unfinished upload. Write permission is checked for local paths only,
+    see `check_writable`.
 
     Args:
       destination: path or URI of the new directory.
-      marker: name of the file that marks an upload as complete; None: no file does.
+      marker: file that marks an upload as complete; None: there is no such file.
 
     Raises:
       FileExistsError: `destination` is not empty, or one of its parents is a file.
@@ -88,9 +87,7 @@ def record_publication(destination: str) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Writes and removes a small file in a directory of an object store, to report missing permissions early.
-
-    Does nothing for a local path.
+    """Checks write access to an object store with a small file; ignores local paths.
 
     Raises:
       PermissionError: credentials are missing or insufficient.
@@ -164,10 +161,7 @@ def _upload(staging: str, destination: str, marker: str | None) -> None:
 
 
 def _withdraw(destination: str, marker: str | None) -> None:
-    """Removes an unfinished upload, its marker first.
-
-    Ignores errors. If the store does not answer, the file `CLAIM` remains and marks the upload as unfinished.
-    """
+    """Removes an unfinished upload, its marker first; ignores errors."""
     with contextlib.suppress(Exception):
         check_ownership(destination, patience=0.0)
         store = open_store(destination)

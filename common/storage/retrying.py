@@ -18,7 +18,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Kind(StrEnum):
-    """Kinds of store errors, by how the caller should react."""
+    """Kinds of store errors."""
 
     NOT_FOUND = auto()
     """No such object."""
@@ -61,7 +61,7 @@ _TOO_MANY_REQUESTS, _REQUEST_TIMEOUT = 429, 408
 
 
 def call_with_retries(action: Callable[[], Result], doing: str, uri: str, patience: float | None = None) -> Result:
-    """Calls `action` and returns its result; retries with growing pauses while the store or the network fails.
+    """Returns the result of `action`; retries with growing pauses after transient errors.
 
     Args:
       action: the operation.
@@ -122,12 +122,12 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def http_status(error: BaseException) -> int | None:
-    """Returns the HTTP status of an error that a plugin or its client library raised; None if there is no status."""
+    """Returns the HTTP status of an error; None if it has none."""
     return _status(error)[0]
 
 
 def _status(error: BaseException) -> tuple[int | None, str | None]:
-    """Returns an error's HTTP status and the store's own error code; each is None if the error has none."""
+    """Returns an error's HTTP status and the store's error code; None for a missing one."""
     response: Any = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

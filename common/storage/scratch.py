@@ -22,7 +22,7 @@ _own_folders: list[tuple[str, int]] = []
 
 
 def make_scratch(name: str) -> str:
-    """Creates a private folder for temporary files, named NAME-…. It is removed when the process ends."""
+    """Creates a private folder NAME-…, removed when the process ends."""
     return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
 
 
@@ -38,10 +38,9 @@ def scratch_folder(name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def hold_temporary_files(name: str) -> Iterator[None]:
-    """Redirects Python's `tempfile` to a folder of its own, which is removed at the end of the context.
+    """Redirects Python's `tempfile` to a folder that is removed after the context.
 
-    Libraries make temporary files before they prepare to remove them. A signal in between, or SIGKILL, would leave
-    these files for good.
+    A signal could otherwise leave the temporary files of libraries behind.
     """
     before = tempfile.gettempdir()
     with scratch_folder(name) as folder:
@@ -53,17 +52,14 @@ def hold_temporary_files(name: str) -> Iterator[None]:
 
 
 def remove_scratch() -> None:
-    """Removes all temporary folders of this process. Call this before ending the process without Python's cleanup."""
+    """Removes all temporary folders of this process. Call it before an exit without Python's cleanup."""
     for folder, process in _own_folders:
         _remove_own(folder, process)
 
 
 @cache
 def _process_folder(parent: str, process: int) -> str:
-    """Creates the folder in `parent` that contains the temporary folders of this process.
-
-    The result is cached by the process id `process`. A forked child has another id, so it creates its own folder.
-    """
+    """Creates this process's folder in `parent`. The cache key `process` differs in a forked child."""
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)
@@ -83,7 +79,7 @@ def _remove_own(folder: str, process: int) -> None:
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders in `parent` that ended processes have left. Looks only at names that start with `prefix`."""
+    """Removes the folders of ended processes; their names start with `prefix`."""
     for entry in os.listdir(parent):
         if entry.startswith(prefix):
             with contextlib.suppress(OSError):  # its process runs, or another process has just removed it

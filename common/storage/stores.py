@@ -44,10 +44,7 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Reads the bytes [begin, end) of a file, or fewer if the file ends earlier.
-
-        If `end` is None, reads to the end of the file.
-        """
+        """Reads the bytes [begin, end) of a file, or fewer if it ends earlier."""
         ...
 
     def write(self, uri: str, content: bytes) -> None:
@@ -55,11 +52,10 @@ class Store(Protocol):
         ...
 
     def create(self, uri: str, content: bytes) -> None:
-        """Writes a file unless it exists.
+        """Writes a file unless it exists; one of several concurrent writers succeeds.
 
-        If several writers create a file at the same time, only one of them succeeds. Each writer must read the file to
-        learn whether it succeeded. In a store without conditional writes, the last writer succeeds. In such a store, a
-        call waits after its write until the other writers have probably finished.
+        Read the file to learn which one. Without conditional writes, the last writer succeeds, and the call waits until
+        other writers have probably finished.
         """
         ...
 
@@ -97,7 +93,7 @@ def local_path(uri: str) -> str:
 
 
 def is_served_by_tensorflow(uri: str) -> bool:
-    """Returns True if TensorFlow can open the URI: a local file, gs://, or, with tensorflow-io, s3://."""
+    """Returns True if TensorFlow can open the URI: local, gs://, or, with tensorflow-io, s3://."""
     if is_local(uri):
         return True
     scheme = uri.partition("://")[0]
@@ -107,16 +103,12 @@ def is_served_by_tensorflow(uri: str) -> bool:
 
 
 def is_owner_file(name: str) -> bool:
-    """Returns True if the file at a relative path is an ownership file; see `ownership.py`."""
+    """Returns True if a relative path is an ownership file; see `ownership.py`."""
     return name.rpartition("/")[2].startswith(OWNER)
 
 
 def open_store(uri: str) -> Store:
-    """Opens the store of a URI: the local disk, TensorFlow's file system for the scheme, or else an fsspec plugin.
-
-    Raises:
-      ValueError: no store supports the scheme, or the URI may contain a credential.
-    """
+    """Opens the store of a URI. Raises ValueError for an unknown scheme or a possible credential."""
     if is_local(uri):
         return LocalStore()
     refuse_credentials(uri)
@@ -135,7 +127,7 @@ def open_store(uri: str) -> Store:
 
 
 class LocalStore:
-    """The local disk and file systems mounted on this machine."""
+    """The local disk and mounted file systems."""
 
     def exists(self, uri: str) -> bool:
         return os.path.exists(local_path(uri))
@@ -176,7 +168,7 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        """Lists complete files only. Skips files that are still being written or were left unfinished."""
+        """Lists complete files only."""
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
@@ -194,7 +186,7 @@ class LocalStore:
 
 
 def _link(partial: str, path: str) -> None:
-    """Makes the complete file `partial` available as `path`. Raises FileExistsError if `path` exists."""
+    """Makes the file `partial` available as `path`. Raises FileExistsError if `path` exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -210,7 +202,7 @@ def _link(partial: str, path: str) -> None:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes the unfinished files that killed processes left below a local directory. Does nothing in other stores."""
+    """Removes unfinished files below a local directory; ignores other stores."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
             with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
@@ -221,12 +213,9 @@ class FsspecStore:
     """A store behind an fsspec plugin."""
 
     def __init__(self, file_system: Any, *, has_directories: bool) -> None:
-        """Wraps an fsspec file system, which has no type annotations.
+        """Wraps an fsspec file system.
 
-        Args:
-          file_system: the file system of the plugin.
-          has_directories: True: parent directories are created before a write. False: the store is an object store,
-            where files need no parent directories.
+        `has_directories`: whether a write needs its parent directories; an object store needs none.
         """
         self._files, self._has_directories = file_system, has_directories
 
@@ -295,7 +284,7 @@ class TensorFlowStore:
     """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow now, not when this module is imported, because the import takes seconds."""
+        """Imports TensorFlow here: the import takes seconds."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -353,13 +342,13 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises an error if S3 does not answer, because tensorflow-io then reports any file as missing."""
+        """Raises an error if S3 does not answer: tensorflow-io would report every file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
 
 def _create_in_steps(store: Store, uri: str, content: bytes) -> None:
-    """Creates a file in a store without conditional writes; see `Store.create`."""
+    """For stores without conditional writes; see `Store.create`."""
     if not store.exists(uri):
         store.write(uri, content)
         time.sleep(_SETTLE_SECONDS)
@@ -373,7 +362,7 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Yields a temporary path. On success, the temporary file replaces `path`. On failure, it is removed."""
+    """Yields a temporary path. Its file replaces `path` on success, and is removed after an error."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
@@ -389,7 +378,7 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """Returns the schemes that TensorFlow can open. First imports tensorflow-io, which may register s3://."""
+    """Imports tensorflow-io first, which may register s3://."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
     with contextlib.suppress(Exception):  # it fails in several ways if it was built for another TensorFlow
@@ -399,17 +388,14 @@ def _tensorflow_schemes() -> frozenset[str]:
 
 @cache
 def _quiet_plugins() -> None:
-    """Raises the log level of all plugins, because at DEBUG they log requests with credentials."""
+    """At DEBUG, plugins log requests with credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options for the fsspec plugin of a scheme.
-
-    The plugin reads other options, such as credentials, from the environment.
-    """
+    """Returns the options of an fsspec plugin; it reads others, such as credentials, from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}

@@ -28,14 +28,14 @@ _MOST_CREATIONS = 60
 
 
 def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
-    """Makes this process the owner of a directory: writes the record of this process, and returns the record.
+    """Makes this process the owner of a directory, and returns its record.
 
-    If the directory has an owner that has ended, first removes that owner's record.
+    Removes the record of an owner that has ended.
 
     Args:
       uri: the directory, for messages.
       record: path or URI of the directory's record.
-      ended: records (by token) and processes (by `Process.instance`) that certainly own no directory any more.
+      ended: tokens of records and `Process.instance` of processes that own nothing any more.
 
     Raises:
       InUseError: another process owns the directory.
@@ -66,11 +66,7 @@ def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
 
 
 def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
-    """Returns True if an owner has ended. If this cannot be determined, waits for a heartbeat; see `_is_silent`.
-
-    Raises:
-      InUseError: the owner is alive.
-    """
+    """Whether an owner has ended; False if its record is removed meanwhile. Raises InUseError if it is alive."""
     runs = None if found.process is None else is_running(found.process)
     if runs is False or found.token in ended or (found.process is not None and found.process.instance in ended):
         return True
@@ -82,12 +78,9 @@ def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
 
 
 def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
-    """Returns True after `STALE_SECONDS` without a heartbeat, or False as soon as the owner's record is removed.
+    """Returns True after `STALE_SECONDS` without a heartbeat, by this process's clock.
 
-    The time is measured by this process's clock, because the clock of the owner's machine may differ.
-
-    Raises:
-      InUseError: the owner wrote a heartbeat, or another process became the owner.
+    False if the record is removed. Raises InUseError after a heartbeat or a change of owner.
     """
     last, silent = time.monotonic(), 0.0
     while silent < owner_record.STALE_SECONDS:
