@@ -37,17 +37,17 @@ CATALOGUE_SCHEMA = pa.schema(
 
 
 def encode_catalogue(rows: pa.Table) -> bytes:
-    """Encodes rows of the catalogue as one Parquet shard. The same rows always give the same bytes."""
+    """Encodes catalogue rows as a Parquet shard; equal rows give equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(rows.cast(CATALOGUE_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table, and sorts it with `in_order`.
+    """Reads all shards as one table, sorted by `in_order`.
 
     Raises:
-      ContractError: a shard lacks a catalogue column, or its columns have wrong types or a wrong order.
+      ContractError: the columns of a shard, their types or their order are wrong.
     """
     parts = []
     for path in paths:
@@ -59,7 +59,7 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
 
 
 def _describe_difference(schema: pa.Schema) -> str:
-    """Describes how a schema differs from `CATALOGUE_SCHEMA` in its columns, their types or their order."""
+    """Describes how a schema differs from `CATALOGUE_SCHEMA`."""
     missing = [name for name in CATALOGUE_SCHEMA.names if name not in schema.names]
     if missing:
         return f"lacks the catalogue columns {', '.join(missing)}"
@@ -76,7 +76,7 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def total_events(rows: pa.Table) -> np.ndarray:
-    """Returns the number of training events of each item, summed over the event kinds: [I] int64."""
+    """Returns each item's number of training events, all kinds together: [I] int64."""
     counts = rows["event_counts"].combine_chunks()
     before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
     lengths = pc.list_value_length(counts).to_numpy()
@@ -86,7 +86,7 @@ def total_events(rows: pa.Table) -> np.ndarray:
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """Sorts the rows: first the items of the vocabulary by `item_index`, then all other items by `item_id`."""
+    """Sorts the rows: items of the vocabulary by `item_index`, then the others by `item_id`."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

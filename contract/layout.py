@@ -8,7 +8,7 @@ from contract.schema import Split, Vocabulary
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """File names below a prepared dataset's root."""
+    """Paths of the files of a prepared dataset."""
 
     root: str
 
@@ -22,22 +22,22 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Reference figures. Later datasets of the same shop are compared with them."""
+        """Reference figures for later datasets of the same shop."""
         return join(self.root, "expectations.json")
 
     @property
     def comparison(self) -> str:
-        """The comparison with an earlier dataset. The manifest does not list this file."""
+        """The comparison with an earlier dataset; not listed in the manifest."""
         return join(self.root, "comparison.json")
 
     @property
     def report(self) -> str:
-        """The statistics as charts. The manifest does not list this file."""
+        """The statistics as charts; not listed in the manifest."""
         return join(self.root, "report.html")
 
     @property
     def data_page(self) -> str:
-        """The Data page of the report as an HTML fragment, which reports of runs embed. Not listed in the manifest."""
+        """The Data page of the report as HTML; not listed in the manifest."""
         return join(self.root, "data_page.html")
 
     @property

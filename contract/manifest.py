@@ -19,7 +19,7 @@ _READ_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Number of entries and of out-of-vocabulary buckets in a vocabulary. The entries have the first indices."""
+    """Sizes of a vocabulary."""
 
     size: int
     """Number of entries. They have the indices 0 … size-1."""
@@ -28,7 +28,7 @@ class VocabularyInfo:
 
     @property
     def num_indices(self) -> int:
-        """Number of rows that an embedding table of this vocabulary needs."""
+        """Number of rows of the vocabulary's embedding table."""
         return self.size + self.oov_buckets
 
 
@@ -50,7 +50,7 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Metadata that a reader needs before it opens the other files of a dataset."""
+    """Counts, settings and checksums of a dataset."""
 
     event_kinds: tuple[str, ...]
     """The shop's event kinds, in funnel order. Timelines store the index of a kind in this tuple."""
@@ -120,17 +120,15 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    If TensorFlow cannot read the store of the dataset, only the existence of timeline shards is checked here.
-    `shards.read_blocks` verifies the checksum of each shard after fetching the shard.
+    If TensorFlow cannot read the store, timeline shards must only exist; `shards.read_blocks` checks them later.
 
     Args:
       manifest: the manifest of the dataset.
       root: directory of the dataset.
-      on_file: function that is called each time the checksum of a file has been verified.
+      on_file: called after each verified file.
 
     Raises:
-      ContractError: a file is missing, or differs from the manifest, or a vocabulary has another size than in the
-        manifest. The message names the first such file.
+      ContractError: a file is missing or differs from the manifest; the message names the first.
     """
     verified_later = set()
     if not storage.is_served_by_tensorflow(root):
@@ -155,11 +153,7 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
 
 
 def _check_size(path: str, expected: int) -> None:
-    """Checks the number of ids in a vocabulary file, because this number determines the size of embedding tables.
-
-    Raises:
-      ContractError: the number of ids is not `expected`, the number in the manifest.
-    """
+    """Raises ContractError unless the vocabulary file has `expected` ids."""
     with storage.open_binary(path) as file:
         found = sum(piece.count(b"\n") for piece in iter(lambda: file.read(_READ_BYTES), b""))
     if found != expected:
@@ -169,9 +163,9 @@ def _check_size(path: str, expected: int) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """Computes a SHA-256 that identifies a dataset. The same input and settings give the same checksum.
+    """Returns a SHA-256 that identifies a dataset; equal input and settings give the same.
 
-    The checksum excludes the transform graph, because TensorFlow serialises the same graph differently each time.
+    Excludes the transform graph, which TensorFlow serialises differently each time.
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}
@@ -180,11 +174,6 @@ def dataset_checksum(root: str) -> str:
 
 
 def _check_values(manifest: Manifest) -> None:
-    """Checks the numbers, file names and texts in a manifest, because another program may have written it.
-
-    Raises:
-      ValueError: a value is invalid; the message names the first invalid value.
-    """
     sizes: list[tuple[str, VocabularyInfo | SplitInfo]] = [*manifest.vocabularies.items(), *manifest.splits.items()]
     numbers = {f"{owner}.{key}": value for owner, info in sizes for key, value in asdict(info).items()}
     for key, value in numbers.items():
@@ -205,11 +194,6 @@ def _check_values(manifest: Manifest) -> None:
 
 
 def _check_files(manifest: Manifest) -> None:
-    """Checks the file names and checksums in a manifest, and that the counts of each split are consistent.
-
-    Raises:
-      ValueError: a value is invalid or missing. The message names the first such value.
-    """
     for name, checksum in manifest.files.items():
         if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise ValueError(f"the file {name!r} is not below the dataset's root")
@@ -230,7 +214,7 @@ def _check_files(manifest: Manifest) -> None:
 
 
 def _vocabulary_file(name: Vocabulary) -> str:
-    """Returns the path of a vocabulary, relative to the dataset's root."""
+    """Relative to the dataset's root."""
     return f"vocabulary/{name}.txt"
 
 

@@ -12,7 +12,7 @@ MAX_KINDS = 32
 
 
 class Split(StrEnum):
-    """The three parts of a dataset. A split by time puts the earliest events into the first part."""
+    """The three parts of a dataset, in order of time if split by time."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -28,7 +28,7 @@ class SplitMethod(StrEnum):
 
 
 class Vocabulary(StrEnum):
-    """The vocabularies of ids. Each vocabulary is a file with one id per line, the most frequent id first."""
+    """The vocabularies of ids: files with one id per line, the most frequent first."""
 
     VISITORS = "visitors"
     ITEMS = "items"

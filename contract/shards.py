@@ -24,20 +24,20 @@ class Shard(NamedTuple):
     path: str
     """Local path or URI."""
     sha256: str
-    """Expected SHA-256. It is checked if the file is fetched from a store."""
+    """Expected SHA-256, checked if the file is fetched from a store."""
 
 
 def compression_of(path: str) -> str:
-    """Returns the TFRecord compression type of a shard, given its file name: `GZIP`, or '' for none."""
+    """Returns the TFRecord compression type by file name: `GZIP`, or '' for none."""
     return "GZIP" if path.endswith(".gz") else ""
 
 
 def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -> tf.data.Dataset:
-    """Reads serialized blocks of several open files: one block of each file, then the next block of each, and so on.
+    """Reads serialized blocks from several open files in turn.
 
     Args:
       order: [S] int32, indices into `shards`, in the order of opening the files.
-      shards: the files that `order` refers to. Either all or none of them are compressed.
+      shards: the files. Either all or none of them are compressed.
       open_files: number of files that are open at the same time.
 
     Returns:
@@ -72,19 +72,14 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
-    """Reads all rows of the shards into memory, in order.
-
-    Only for evaluation, because the rows of the train split may not fit into memory.
-    """
+    """Reads all rows of the shards into memory, in order. The train split may not fit."""
     return TimelineRows.concatenate([read_identified_timelines(shard)[0] for shard in shards])
 
 
 def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
-    """Reads all rows of a shard, and the ids of those visitors that are outside the vocabulary.
+    """Reads all rows of a shard, and the ids of unknown visitors in the order of their timelines.
 
-    Returns:
-      The rows, and one id for each timeline of such a visitor, in the order of the timelines; see
-      `schema.UNKNOWN_VISITOR_ID`.
+    See `schema.UNKNOWN_VISITOR_ID`.
     """
     with translate_read_errors(shard.path):
         blocks = read_blocks(tf.constant([0]), [shard], open_files=1)
@@ -95,13 +90,11 @@ def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
 
 @contextmanager
 def translate_read_errors(path: str) -> Iterator[None]:
-    """Translates errors of tf.data about unreadable files into an OSError with a short message.
+    """Translates errors of tf.data about unreadable files into a short OSError.
 
-    Args:
-      path: the file, folder or dataset that is read, for the message. The errors do not always name it.
+    `path` is the file, folder or dataset, for the message.
 
-    Raises:
-      OSError: a file could not be read, or is damaged.
+    Raises OSError if a file could not be read, or is damaged.
     """
     try:
         yield

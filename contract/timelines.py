@@ -62,21 +62,15 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the index of the first row of each timeline, [V] int64, from the column `position` [N]."""
+    """Returns the first row of each timeline, [V] int64, from the column `position` [N]."""
     return np.flatnonzero(position == 0)
 
 
 def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str] | None = None) -> Iterator[bytes]:
-    """Serializes rows as blocks (tf.train.Examples) of about `block_rows` rows. Never splits a timeline.
+    """Serializes timelines as blocks (tf.train.Examples) of about `block_rows` rows; never splits a timeline.
 
-    Args:
-      rows: whole timelines, each contiguous and ordered by time.
-      block_rows: timelines are added to a block until it has at least this many rows.
-      unknown_ids: id of the visitor of each timeline, or "" if the visitor is in the vocabulary. None: all visitors
-        are in the vocabulary.
-
-    Raises:
-      ValueError: `block_rows` is less than 1.
+    `rows` has contiguous timelines in order of time. `unknown_ids` has a visitor id per timeline, "" if the visitor is
+    in the vocabulary; None: all are. Raises ValueError if `block_rows` is less than 1.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -91,20 +85,20 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one serialized block into columns [N]. `weight` is float32, and all other columns are int64."""
+    """Parses a serialized block into columns [N]: `weight` is float32, the others int64."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses from one serialized block the ids of the visitors that are outside the vocabulary.
+    """Parses the ids of unknown visitors from a serialized block: strings [n], one per timeline of such a visitor.
 
-    Returns a vector of strings: one id for each timeline of such a visitor, in order. See `schema.UNKNOWN_VISITOR_ID`.
+    See `schema.UNKNOWN_VISITOR_ID`.
     """
     return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
-    """Parses the columns `names` of serialized blocks, and concatenates them over all blocks.
+    """Parses the columns `names` of serialized blocks, concatenated over the blocks.
 
     Each column is [N] int64, or [N] float32 for `weight`.
     """
