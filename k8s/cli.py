@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: command line arguments; None: the arguments of the process.
-      program: first words of the command line, which usage and examples show.
+      arguments: command line arguments; None: those of the process.
+      program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C. After Ctrl-C, a
-      submitted step keeps running.
+      0 done, or submitted with `--detach`; 1 failed, or not submitted; 2 wrong arguments; 130 Ctrl-C, after which a
+        submitted step keeps running.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -91,17 +91,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
 def _run(
     steps: Sequence[Step], placement: Placement, epochs: int | None, given: argparse.Namespace, screen: Screen
 ) -> int:
-    """Submits and follows the steps. Submits each step when the step before it is done.
+    """Submits each step when the previous one is done; returns the exit status.
 
-    Args:
-      steps: the steps, in order.
-      placement: where the steps run.
-      epochs: number of epochs of the step `train`; None: there is no such step.
-      given: parsed arguments.
-      screen: where progress is shown.
-
-    Returns:
-      Exit status of the command.
+    `epochs` is the number of epochs of the step `train`; None: there is no such step.
     """
     kubectl = _kubectl(given)
     if given.dry_run:
@@ -184,10 +176,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps of a command in order, and a number of epochs.
-
-    The number of epochs is that of the step `train`. It is None if the command has no step `train`.
-    """
+    """Returns the steps in order, and the epochs of the step `train`; None without it."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -229,11 +218,7 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Determines where the steps run.
-
-    If no `--overlay` selects a cloud, the URI of the results selects it: gs:// selects gke, s3:// selects eks, and a
-    path selects local.
-    """
+    """Without an overlay for a cloud, the URI of the results chooses: gs:// gke, s3:// eks, a path local."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -269,10 +254,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Returns True if the files at a path outlive the pod.
-
-    This is the case if the path is a URI, or is on the volume of the overlay `local`.
-    """
+    """Whether files outlive the pod: at a URI, or on the volume of the overlay `local`."""
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True
@@ -326,7 +308,7 @@ def _add_command(commands: Commands, name: str, summary: str) -> argparse.Argume
 
 
 def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    """Adds a command that submits steps, with flags for where the steps run. `text` is one line of help."""
+    """Adds a command that submits steps; `text` is one line of help."""
     command = _add_command(commands, name, text)
     add = command.add_argument
     add("--dry-run", action="store_true", help="print the manifests; needs no cluster")
@@ -438,7 +420,7 @@ def _count(least: int) -> Callable[[str], int]:
 
 
 def _matching(pattern: str, example: str) -> Callable[[str], str]:
-    """Returns a parser that accepts a text only if `pattern` matches all of it."""
+    """Returns a parser of texts that match all of `pattern`."""
 
     def match(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -449,7 +431,7 @@ def _matching(pattern: str, example: str) -> Callable[[str], str]:
 
 
 def _duration(text: str) -> float:
-    """Parses a finite number of at least 0. Its unit, seconds or minutes, depends on the flag."""
+    """Parses a finite number of at least 0."""
     try:
         duration = float(text)
     except ValueError:
@@ -468,7 +450,7 @@ def _removal(given: argparse.Namespace, screen: Screen) -> Removal:
 
 
 def _command(name: str, given: argparse.Namespace) -> str:
-    """Formats a command of `submit.py`, such as `logs`, for the cluster and namespace that were given."""
+    """Formats a command of `submit.py` for the given cluster and namespace."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
     return f"{given.program} {name}{''.join(flags)}"
 

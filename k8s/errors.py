@@ -21,7 +21,7 @@ _FLAGS = {
 
 
 class Reason(Enum):
-    """Reasons for those errors of kubectl that callers handle."""
+    """Errors of kubectl that callers handle."""
 
     NO_ANSWER = auto()
     """The cluster did not answer; it may answer later."""
@@ -37,19 +37,17 @@ class KubectlError(Exception):
     """An error of kubectl, with advice for the user."""
 
     def __init__(self, text: str, reason: Reason | None = None) -> None:
-        """Takes the message. `reason` is None if no caller handles this error in a special way."""
+        """Takes the message; `reason` is None if no caller handles the error."""
         super().__init__(text)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of refusal by the cluster.
+    """If `pattern` matches the server's message, `sentence` replaces it.
 
-    If `pattern` matches the message of the server, `sentence` replaces the message.
-
-    The sentence can contain `{words}`, the server's message; `{name}`, the text that the pattern's group matches; and
-    `{flags}`, the advice of `flags_for`.
+    Placeholders of `sentence`: `{words}`, the server's message; `{name}`, the pattern's group; `{flags}`, see
+    `flags_for`.
     """
 
     pattern: str
@@ -96,7 +94,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Turns the standard error of kubectl into one KubectlError, with one sentence per kind of refusal."""
+    """Turns the standard error of kubectl into one error, with a sentence per kind of refusal."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -109,7 +107,7 @@ def explain(stderr: str) -> KubectlError:
 
 
 def _errors(stderr: str) -> list[str]:
-    """Splits the standard error of kubectl into errors. Joins the lines of an error. Drops empty lines and notices."""
+    """Splits standard error into errors; drops empty lines and notices."""
     errors: list[str] = []
     for line in (line.strip() for line in stderr.splitlines()):
         if not line or _NOTICE.match(line):
@@ -130,6 +128,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on which flags to change after a refusal. `words` is the server's message."""
+    """Returns advice on the flags to change after a refusal with the server's message `words`."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

@@ -21,11 +21,11 @@ class Kubectl:
     """Namespace; None: the namespace of the context."""
 
     def kustomize(self, folder: str) -> str:
-        """Builds the manifests of a folder that contains a kustomization.yaml. Needs no cluster."""
+        """Builds the manifests of a kustomization's folder. Needs no cluster."""
         return _run(["kubectl", "kustomize", folder])
 
     def parse(self, manifests: str) -> list[Object]:
-        """Parses YAML manifests, and labels each object as managed by submit.py. Needs no cluster."""
+        """Parses YAML manifests, and labels the objects as managed by submit.py. Needs no cluster."""
         label = "app.kubernetes.io/managed-by=submit.py"
         text = _run(["kubectl", "label", "--local", "--overwrite", "-f", "-", label, "-o", "json"], manifests)
         objects, rest = [], text.strip()
@@ -36,7 +36,7 @@ class Kubectl:
         return objects
 
     def check(self, objects: Sequence[Object]) -> list[str]:
-        """Asks the server whether it would accept all objects. Changes nothing.
+        """Asks the server in a dry run whether it would accept all objects.
 
         Returns:
           KIND/NAME of each object that does not exist yet.
@@ -62,21 +62,21 @@ class Kubectl:
         return items
 
     def events(self, uid: str) -> list[Object]:
-        """Lists the Kubernetes events about the object with this uid."""
+        """Lists the Kubernetes events of an object."""
         found = self._call(["get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"])
         items: list[Object] = json.loads(found)["items"]
         return items
 
     def delete(self, kind: str, name: str) -> None:
-        """Starts to delete an object, and does not wait. The cluster first deletes what depends on it, such as pods."""
+        """Starts to delete an object and all that depends on it, such as pods; does not wait."""
         self._call(["delete", kind, name, "--ignore-not-found", "--cascade=foreground", "--wait=false"])
 
     def logs(self, pod: str, container: str, *options: str) -> str:
-        """Returns the log of a container up to now. `options` are further flags of `kubectl logs`."""
+        """Returns the log of a container up to now. `options` are flags of `kubectl logs`."""
         return self._call(["logs", pod, "-c", container, *options])
 
     def follow_logs(self, pod: str, container: str, since: str | None) -> "subprocess.Popen[str]":
-        """Starts a process that follows the log of a container. The process prints each line with a timestamp.
+        """Starts a process that prints a container's log with timestamps, as it grows.
 
         Args:
           pod: name of the pod.
@@ -95,7 +95,7 @@ class Kubectl:
         )
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """Returns the command line that runs kubectl with `arguments` for this cluster and namespace."""
+        """Returns the command line of kubectl with `arguments`, for this cluster and namespace."""
         context = ["--context", self.context] if self.context else []
         namespace = ["--namespace", self.namespace] if self.namespace else []
         return ["kubectl", *context, *namespace, *arguments]

@@ -18,10 +18,9 @@ _RETRY_SECONDS = 1.0
 
 
 class ChiefLog:
-    """Log lines of a workload's first pod, and of the pods that replace this pod. Reads one container after another."""
+    """Log lines of a workload's first pod and of its replacements, one container after another."""
 
     def __init__(self, kubectl: Kubectl) -> None:
-        """Prepares to read logs with `kubectl`; `watch` starts reading."""
         self._kubectl = kubectl
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._latest: dict[tuple[str, str], str] = {}
@@ -32,7 +31,7 @@ class ChiefLog:
         self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
     def watch(self, pod: Object) -> bool:
-        """Starts or continues reading the logs of a pod. Returns False once the logs of all its containers are read."""
+        """Starts or continues reading a pod's logs. Returns False once all are read."""
         if self._thread is not None and self._thread.is_alive():
             return True
         for container in containers(pod):
@@ -47,14 +46,14 @@ class ChiefLog:
         return False
 
     def lines(self) -> Iterator[str]:
-        """Yields the lines that were read since the last call."""
+        """Yields the lines read since the last call."""
         while not self._lines.empty():
             line = self._lines.get()
             self._kept.append(line)
             yield line
 
     def drain(self, pod: Object, seconds: float) -> Iterator[str]:
-        """Yields the remaining lines of a pod that has ended. Waits at most `seconds` for them."""
+        """Yields the remaining lines of an ended pod, within `seconds`."""
         end = time.monotonic() + seconds
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:
@@ -65,17 +64,14 @@ class ChiefLog:
         yield from self.lines()
 
     def problem(self) -> str | None:
-        """Returns why a log cannot be read, or None if there is no problem.
-
-        The first failure to read a log is not a problem yet, because it is retried.
-        """
+        """Returns why logs cannot be read; None if they can, or after only one failure."""
         for key, errors in self._failures.items():
             if errors and (len(errors) > 1 or key in self._finished):
                 return str(errors[-1])
         return None
 
     def result(self) -> dict[str, Any] | None:
-        """Returns the JSON object at the end of the log, or None if the log does not end with an object."""
+        """Returns the JSON object at the end of the log; None if there is none."""
         lines = list(self._kept)
         if "{" not in lines:
             return None
@@ -87,7 +83,7 @@ class ChiefLog:
         return value if isinstance(value, dict) else None
 
     def last_error(self) -> str | None:
-        """Returns the message of the last ERROR line or Python error in the log, or None if there is none."""
+        """Returns the last ERROR line or Python error in the log; None if there is none."""
         for line in reversed(self._kept):
             if " ERROR " in line:
                 return line.partition(" ERROR ")[2].partition(": ")[2]
@@ -127,6 +123,6 @@ class ChiefLog:
 
 
 def _moment(stamp: str) -> str:
-    """Appends the trailing zeros that Kubernetes drops from a timestamp. With them, timestamps sort as text."""
+    """Appends the zeros that Kubernetes drops from a timestamp. Timestamps then sort as text."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"

@@ -34,10 +34,9 @@ class Outcome:
 
 
 class Screen:
-    """Terminal output with permanent lines above a status line. Without a terminal, each status is a permanent line."""
+    """Terminal output: permanent lines above a status line. Without a terminal, all lines are permanent."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
-        """Takes the stream to write to."""
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._shown = ""
@@ -48,7 +47,7 @@ class Screen:
         self._stream.flush()
 
     def status(self, text: str, clock: str) -> None:
-        """Updates the status line. `clock` is the elapsed time, which is shown on a terminal only."""
+        """Updates the status line. `clock`, the elapsed time, is shown on a terminal only."""
         if self._is_terminal:
             self._stream.write(f"{self._clear()}{printable(text)}, {clock}")
             self._stream.flush()
@@ -92,7 +91,7 @@ class Follower:
         self._start = self.clock()
 
     def follow(self) -> Outcome:
-        """Follows the workload until it ends or is blocked for too long, and returns the outcome.
+        """Follows the workload until it ends or is blocked for too long.
 
         Raises:
           NotOwned: a workload of another project has taken the step's name.
@@ -157,7 +156,7 @@ class Follower:
         self.screen.status(text, f"{minutes}:{seconds:02}")
 
     def _show(self, line: str) -> None:
-        """Shows a log line. Skips the lines of the JSON result, because the caller prints the result."""
+        """Shows a log line. Skips the JSON result: the caller prints it."""
         self._is_in_result = self._is_in_result or line == "{"
         if not self._is_in_result:
             self.screen.line(line)
@@ -185,7 +184,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Removal:
-    """Waits until deleted workloads no longer exist. Meanwhile, shows what the deletion waits for."""
+    """Waits for the end of deleted workloads, and shows what the deletion waits for."""
 
     kubectl: Kubectl
     """The cluster."""
@@ -202,7 +201,7 @@ class Removal:
         """Waits until a deleted workload no longer exists.
 
         Raises:
-          KubectlError: kubectl failed, or the workload still exists after `patience_seconds`.
+          KubectlError: kubectl failed, or `patience_seconds` are over.
         """
         start, name = self.clock(), workload["metadata"]["name"]
         while reason := self._reason(workload):
@@ -218,7 +217,7 @@ class Removal:
         self.screen.end()
 
     def _reason(self, workload: Object) -> str | None:
-        """Returns what the deletion waits for, or None if the workload no longer exists."""
+        """Returns what the deletion waits for; None if the workload no longer exists."""
         kind, name = workload["kind"].lower(), workload["metadata"]["name"]
         try:
             left = self.kubectl.get(kind, name)
@@ -232,7 +231,7 @@ class Removal:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """Formats the main values of a result as text to append to the outcome. Returns '' if there are no such values."""
+    """Formats the main values of a result; '' if there are none."""
     result = result or {}
     parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):

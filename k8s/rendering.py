@@ -32,14 +32,14 @@ directory is on the volume, so that later pods find the kernels; files in /tmp a
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step of a run. Each step is one Job or JobSet on the cluster."""
+    """A step of a run: one Job or JobSet on the cluster."""
 
     name: str
     """prepare, train, tune or evaluate-export."""
     arguments: Mapping[str, Sequence[str]]
-    """Arguments by command. For the command `export`, they are the arguments that follow `python -m trainer export`."""
+    """Arguments by command, such as those after `python -m trainer export` for `export`."""
     trials: int = 1
-    """Number of trials of a search, used by `tune`. Each trial has its own pod."""
+    """Number of trials of a search, each in its own pod; used by `tune`."""
     parallel: int = 1
     """Number of trials that run at the same time, used by `tune`."""
 
@@ -119,16 +119,12 @@ def _queue_patches(placement: Placement) -> list[dict[str, Any]]:
 
 
 def _unused_jobs(step: str) -> list[str]:
-    """Returns the names of the Jobs to delete from `k8s/base`, because the step does not use them."""
+    """Returns the names of the Jobs in `k8s/base` that the step does not use."""
     return [name for name in _BASE_STEPS if name != ("train" if step == "tune" else step)]
 
 
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
-    """Returns the names of the folders in `k8s/components` that a step uses, in two lists.
-
-    The components of the first list are applied before the component from `_own_component`. The components of the
-    second list are applied after it.
-    """
+    """Returns two lists of folders in `k8s/components`, to apply before and after `_own_component`."""
     is_training = step in _TRAINING
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
@@ -142,7 +138,7 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """Builds a kustomize component that sets the arguments, the resources and the number of pods of the step."""
+    """Builds the kustomize component with the step's arguments, resources and number of pods."""
     gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)

@@ -12,15 +12,10 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """Returns the config of a training run, and the settings that turn the preset into this config.
+    """Returns the config of a training run, and the settings that change the preset to this config.
 
-    The returned settings are `settings` and those that follow from `placement`. With GPUs, `gpus` is added, so that
-    the run checks at its start that the machine has these GPUs. With the overlay `spot`, `checkpoint_every_steps` is
-    added, so that the run also saves checkpoints within an epoch.
-
-    `input.batch_size` is the number of rows of all replicas together, so the same batch size gives the same model with
-    any number of GPUs. If the preset's batch size is not divisible by the number of replicas, it is rounded up. With
-    `input.batch_size_per_replica`, the run itself computes the batch size.
+    `placement` adds settings: `gpus` with GPUs, `checkpoint_every_steps` with the overlay `spot`. `input.batch_size` is
+    the number of rows of all replicas; a preset's value is rounded up to a multiple of the replicas.
 
     Args:
       preset: name of a preset in `PRESETS`.
@@ -28,8 +23,8 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
       placement: the overlays, and the number of GPUs and machines.
 
     Raises:
-      ValueError: a setting is unknown or invalid; `settings` contain a batch size that is not divisible by the number
-        of replicas; or `settings` contain `gpus` or `devices` although `placement` sets the number of GPUs.
+      ValueError: a setting is unknown, invalid or in conflict with `placement`; or the user's batch size is not
+        divisible by the number of replicas.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}

@@ -22,8 +22,7 @@ _REMARKS = re.compile(r",? *(no new claims to deallocate,?|preemption:.*)")
 class Phase(Enum):
     """Phase of a workload. Each value completes a message that starts with the name of the step.
 
-    WAITING: the pods are starting, ending or being replaced. BLOCKED: the workload waits for the cluster, for example
-    for a free node. STUCK: the workload cannot start until the user fixes a problem.
+    BLOCKED: waits for the cluster, for example for a free node. STUCK: waits until the user fixes a problem.
     """
 
     WAITING = "is waiting"
@@ -36,16 +35,16 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """State of a workload: its phase and the reason."""
+    """A workload's phase and its reason."""
 
     phase: Phase
     """Phase of the workload."""
     text: str
-    """Reason for the phase, or details such as the number of running pods; '' if there are none."""
+    """Reason for the phase, or details such as the number of running pods."""
 
 
 def selector(kind: str, name: str) -> str:
-    """Returns the label selector for all pods of a workload. `kind` is Job or JobSet."""
+    """Returns the label selector for the pods of a Job or JobSet."""
     return f"jobset.sigs.k8s.io/jobset-name={name}" if kind == "JobSet" else f"batch.kubernetes.io/job-name={name}"
 
 
@@ -75,12 +74,12 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
 
 
 def is_suspended(workload: Object) -> bool:
-    """Returns True if a queue or a user has suspended a workload. A suspended workload has no pods."""
+    """Returns True if a queue or a user has suspended a workload. It then has no pods."""
     return bool(workload["spec"].get("suspend"))
 
 
 def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
-    """Describes what the deletion of a workload waits for: its pods, its finalizers or the cluster."""
+    """Describes what a deletion waits for: pods, finalizers or the cluster."""
     names = [pod["metadata"]["name"] for pod in latest_pods(pods)]
     if names:
         return f"waiting for {', '.join(names)} to end"
@@ -91,7 +90,7 @@ def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
 def latest_pods(pods: Sequence[Object]) -> list[Object]:
     """Returns the latest pod of each completion index, sorted by index.
 
-    A Job starts a new pod with the same index after a failure. The pod of index 0 is the chief worker.
+    A failed pod is replaced by one with the same index. Index 0 is the chief worker.
     """
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):
@@ -100,12 +99,12 @@ def latest_pods(pods: Sequence[Object]) -> list[Object]:
 
 
 def failure_reasons(pods: Sequence[Object]) -> dict[str, str]:
-    """Returns why each failed pod failed, by name of the pod. Omits pods that did not fail."""
+    """Returns why each failed pod failed, by name of the pod."""
     return {pod["metadata"]["name"]: reason for pod in pods if (reason := failure_reason(pod)) is not None}
 
 
 def failure_reason(pod: Object) -> str | None:
-    """Returns why a pod failed. Returns None if the pod did not fail."""
+    """Returns why a pod failed; None if it did not."""
     if pod.get("status", {}).get("phase") != "Failed":
         return None
     status = pod["status"]
@@ -127,7 +126,7 @@ def failure_reason(pod: Object) -> str | None:
 
 
 def _read_pods(pods: Sequence[Object]) -> State:
-    """Derives the state of an unfinished workload from `pods`, the result of `latest_pods`."""
+    """Derives the state of an unfinished workload from its `latest_pods`."""
     if not pods:
         return State(Phase.BLOCKED, "no pod yet")
     for pod in pods:
@@ -147,10 +146,7 @@ def _read_pods(pods: Sequence[Object]) -> State:
 
 
 def unschedulable_message(pod: Object) -> str:
-    """Returns the message in which the scheduler says why no node can run a pod.
-
-    Removes remarks on preemption and device claims. Returns '' if the scheduler has not rejected the pod.
-    """
+    """Returns why no node can run a pod, in the scheduler's words; '' if the pod was not rejected."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _REMARKS.sub("", condition.get("message", "")).rstrip(". ")
@@ -167,11 +163,7 @@ def _find_scheduling_problem(pod: Object) -> str | None:
 
 
 def _find_deletion(pod: Object) -> str | None:
-    """Returns a message about a pod that is being deleted. Returns None if the pod is not being deleted or has ended.
-
-    The pod's replacement starts only after the pod has ended. If the pod's node is lost, the cluster does not notice
-    that end.
-    """
+    """Returns a message about a pod that is being deleted and has not ended, else None."""
     status = pod.get("status", {})
     if "deletionTimestamp" not in pod["metadata"] or status.get("phase") in ("Failed", "Succeeded"):
         return None
@@ -200,10 +192,9 @@ def _find_permanent_problem(pod: Object) -> str | None:
 
 
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
-    """Returns why a workload failed.
+    """Returns why the pod that ended last failed; ignores preempted pods if others failed.
 
-    The reason is the failure of the pod that ended last. Preempted pods are ignored if another pod failed. `condition`
-    is less specific, and is used only after a timeout or if there is no failed pod.
+    `condition` is the reason after a timeout or without failed pods.
     """
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
@@ -221,7 +212,7 @@ def _end_time(pod: Object) -> str:
 
 
 def containers(pod: Object) -> Iterator[Object]:
-    """Yields the statuses of a pod's containers. The init containers come first, because they run first."""
+    """Yields the statuses of a pod's containers, init containers first."""
     status = pod.get("status", {})
     yield from status.get("initContainerStatuses", [])
     yield from status.get("containerStatuses", [])

@@ -25,19 +25,18 @@ _NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
 class SettingsConflict(Exception):  # noqa: N818 (an answer, not an error)
-    """The step is already running with other settings. It must be cancelled before it can be submitted again."""
+    """The step is already running with other settings. Cancel it before you submit it again."""
 
     def __init__(self, diff: list[str]) -> None:
-        """Takes the lines of a diff from the running settings to the requested settings."""
+        """Takes a diff from the running settings to the requested ones."""
         super().__init__("other settings")
         self.diff = diff
 
 
 class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
-    """A workload with the name of the step belongs to another project. It must not be followed or removed."""
+    """A workload of another project has the step's name. Do not follow or remove it."""
 
     def __init__(self, workload: Object) -> None:
-        """Takes the workload of the other project."""
         name = f"{workload['kind']} {workload['metadata']['name']}"
         super().__init__(
             f"{name} does not belong to Cartwheel: its label {_NAME} is {_label(workload)}, not {_OURS}; "
@@ -46,7 +45,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """State of a step before its submission. Each value completes a message that starts with the name of the step."""
+    """A step before its submission. Each value completes a message that starts with the name of the step."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"
@@ -61,23 +60,22 @@ class Submission:
     found: Found
     """State of the step before the submission."""
     diff: list[str]
-    """Lines of a diff from the replaced workload to the new workload; empty if no workload was replaced."""
+    """Lines of a diff from the replaced workload to the new one, if any."""
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: Await) -> Submission:
-    """Submits a step to the cluster, unless the step is already running or done with the same settings.
+    """Submits a step, unless it is already running or done with the same settings.
 
     Args:
       step: the step.
       placement: where the step runs, and its resources.
       kubectl: access to the cluster.
-      await_deletion: called after the deletion of an earlier workload; returns once the workload is gone.
+      await_deletion: waits until a deleted workload is gone.
 
     Raises:
       SettingsConflict: the step is running with other settings.
       NotOwned: a workload of another project has the step's name.
-      KubectlError: kubectl failed, or the cluster refuses an object. If the cluster refuses the object in the dry run,
-        nothing has changed.
+      KubectlError: kubectl failed, or the cluster refuses an object.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -102,7 +100,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
 def _check(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
     """Asks the cluster in a dry run whether it would accept all objects.
 
-    Returns KIND/NAME of each object that does not exist yet, or [] if the cluster does not support dry runs.
+    Returns KIND/NAME of each new object; [] without support for dry runs.
     """
     try:
         return kubectl.check(objects)
@@ -117,10 +115,9 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. If the cluster refuses an object, deletes objects of the step, and raises the error.
+    """Applies all objects. After a refusal, deletes the workload, its ConfigMaps and the objects `new`.
 
-    The deleted objects are the workload, the ConfigMaps, and the objects `new` (KIND/NAME), which did not exist before.
-    If the cluster does not answer, nothing is deleted, because the objects may have been applied.
+    Deletes nothing if the cluster does not answer: it may have applied them.
     """
     try:
         kubectl.apply(objects)
@@ -138,7 +135,7 @@ def _path(value: Object) -> str:
 
 
 def find(step: str, kubectl: Kubectl) -> Object | None:
-    """Finds the Job or JobSet of a step. Returns None if neither exists.
+    """Returns the Job or JobSet of a step; None if neither exists.
 
     Raises:
       NotOwned: a workload of another project has the step's name.
@@ -171,7 +168,7 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
 def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
     """Deletes a workload with its pods, ConfigMaps and Service.
 
-    Calls `await_deletion` to wait for the end of the pods, because a training run saves a checkpoint before it ends.
+    `await_deletion` waits for the pods: a training run first saves a checkpoint.
     """
     name = workload["metadata"]["name"]
     settings = _settings(workload, kubectl)
@@ -187,7 +184,7 @@ def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
 
 
 def location(workload: Object, kubectl: Kubectl) -> str | None:
-    """Returns the value of `--output` or `--workdir` in the arguments of a workload, or None if both are missing."""
+    """Returns the `--output` or `--workdir` in a workload's arguments; None without them."""
     arguments = [
         line for value in _settings(workload, kubectl) for text in value["data"].values() for line in text.splitlines()
     ]
@@ -198,10 +195,9 @@ def location(workload: Object, kubectl: Kubectl) -> str | None:
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Returns the lines of a diff from a workload on the cluster to the requested workload.
+    """Returns a diff from a workload on the cluster to the requested one; [] if they are equal.
 
-    Compares the kinds and specs of both workloads, and the arguments in their ConfigMaps. The spec on the cluster is
-    the spec that was applied, without later changes by the cluster. Returns [] if there is no difference.
+    Ignores later changes by the cluster.
     """
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
@@ -212,11 +208,7 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """Renders a workload and its ConfigMaps as lines, for a diff.
-
-    The name of a ConfigMap ends with a digest, which kustomize appends. Each name is replaced by `run`, so that a diff
-    does not show the digests.
-    """
+    """Renders a workload and its ConfigMaps for a diff, without the digests in names."""
     arguments = [
         f"{command}: {argument}"
         for value in settings
@@ -230,7 +222,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps of Cartwheel that a workload mounts. Omits ConfigMaps that the cluster itself added."""
+    """Returns Cartwheel's ConfigMaps that a workload mounts."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]
@@ -241,6 +233,6 @@ def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def _label(value: Object) -> str | None:
-    """Returns the label that names the project to which an object belongs. Returns None if the label is missing."""
+    """Returns the label with an object's project; None if it is missing."""
     label: str | None = value["metadata"].get("labels", {}).get(_NAME)
     return label
