@@ -118,14 +118,7 @@ def plan(kinds: Sequence[str], seed: int) -> Iterator[tuple[str, int, int]]:
 def run_cases(
     campaign: Campaign, cases: Iterable[tuple[str, int, int]], *, seconds: float, jobs: int
 ) -> Iterator[Outcome]:
-    """Runs cases until the time is over or no case is left; yields outcomes as cases end.
-
-    Args:
-      campaign: runs the cases.
-      cases: kind, number and count of each.
-      seconds: time after which no case starts.
-      jobs: number of concurrent cases.
-    """
+    """Yields outcomes as cases (kind, number, count) end; starts none after `seconds`. `jobs` run concurrently."""
     deadline, running = time.monotonic() + seconds, set[Future[list[Outcome]]]()
     with ThreadPoolExecutor(jobs) as pool:
         for case in cases:
