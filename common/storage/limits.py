@@ -10,12 +10,12 @@ VARIABLES = {"patience_seconds": _PATIENCE, "cache_bytes": _CACHE}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of storage operations over a network."""
+    """Limits of the storage operations that use a network."""
 
     patience_seconds: float = 180.0
     """How long a failing operation is retried, in seconds."""
     cache_bytes: int = 16 << 30
-    """Maximum total size of the cache of remote files, except for files in use."""
+    """Maximum total size of the cache of remote files. Files in use are kept even if they exceed this size."""
 
     def __post_init__(self) -> None:
         if self.patience_seconds < 0 or self.cache_bytes < 0:
