@@ -19,7 +19,7 @@ _START_PROBLEMS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"
 
 
 def find_state(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> State:
-    """Determines the state of a Job or JobSet. If the workload waits, asks the cluster for the reason.
+    """Returns the state of a Job or JobSet, with the reason if it waits.
 
     Raises:
       KubectlError: kubectl failed.
@@ -56,11 +56,7 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 
 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
-    """Returns why a workload is suspended.
-
-    If the workload is in a queue, the reason is a condition of the Workload object that Kueue creates for it. A
-    workload without a queue was suspended by a user.
-    """
+    """Returns why a workload is suspended: by a user, or by Kueue, which reports conditions in a Workload object."""
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
@@ -79,7 +75,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
-    """Returns which volume claim of a pod is missing or not bound, and why. Returns None if all claims are bound."""
+    """Returns which volume claim of a pod is missing or not bound, and why; None if all are bound."""
     for volume in pod["spec"].get("volumes", []):
         name = volume.get("persistentVolumeClaim", {}).get("claimName")
         claim = kubectl.get("persistentvolumeclaim", name) if name else None
@@ -95,10 +91,7 @@ def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
 
 
 def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | None:
-    """Returns why the cluster refuses to create the pods of a workload.
-
-    Reads only events at or after the time `since`. Returns None if no such event reports a refusal.
-    """
+    """Returns why the cluster refused to create pods since `since`; None if no event says so."""
     owners = [workload]
     if workload["kind"] == "JobSet":
         owners += kubectl.find_all("jobs", selector(workload["kind"], workload["metadata"]["name"]))
@@ -108,13 +101,9 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of some objects.
+    """Returns the message of the latest event of the objects; None if it is before `since` (ISO 8601).
 
-    Args:
-      uids: the UIDs of the objects.
-      kubectl: access to the cluster.
-      only: prefixes of event reasons. An event is ignored if its reason starts with none of these prefixes.
-      since: time in ISO 8601. If the latest event is older, or if there is no event, the result is None.
+    `only` are prefixes of event reasons; events with other reasons are ignored.
     """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])

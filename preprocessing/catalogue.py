@@ -38,7 +38,7 @@ CATEGORY_SEPARATOR = " > "
 
 @dataclass(frozen=True)
 class CategoryTree:
-    """The path of each category, and counts of irregularities in the rows of the tree, such as cycles."""
+    """The path of each category, and counts of irregular rows, such as cycles."""
 
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
@@ -62,9 +62,9 @@ class TreeReading(NamedTuple):
 
 
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
-    """Builds the category tree from rows. Each row has a category and its parent.
+    """Builds the category tree from rows (category, parent).
 
-    An empty parent marks a root. If a category has several rows, the last row is used.
+    An empty parent marks a root. If a category has several rows, the last is used.
 
     Raises:
       ValueError: the tree has more than MAX_LEVELS levels.
@@ -89,11 +89,9 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category towards its root.
+    """Climbs from a category to its root, or to an ancestor that is known, visited or missing.
 
-    Stops at the first ancestor that has a path in `known`, was already visited, or is not in the tree. Returns the
-    visited categories, from `category` upwards, and the ancestor at which the climb stopped. The ancestor is '' if the
-    last visited category is a root.
+    Returns the visited categories and the ancestor at which the climb stopped, '' after a root.
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -112,7 +110,7 @@ def _describe_depth(category: str) -> str:
 
 
 def read_tree(batches: Iterable[Batch]) -> TreeReading:
-    """Builds the category tree from batches of rows. Rows without a category are invalid."""
+    """Builds the category tree from batches. Rows without a category are invalid."""
     categories: list[str] = []
     parents: list[str] = []
     summaries, rejects = [], []
@@ -129,7 +127,7 @@ def read_tree(batches: Iterable[Batch]) -> TreeReading:
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
-    """Returns the size of the tree and the counts of its irregularities, as JSON values."""
+    """Returns the size of the tree and its counts of irregular rows, as JSON values."""
     return {
         "categories": len(tree.paths),
         "roots": sum(len(path) == 1 for path in tree.paths.values()),
@@ -141,9 +139,9 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses a batch of item properties. For each (item, property), keeps only the latest row before `until_ms`.
+    """Parses a batch, and keeps the latest row before `until_ms` of each (item, property).
 
-    Returns a table with the columns timestamp_ms, item, property and value, the counts of rows, and the invalid rows.
+    Returns the columns timestamp_ms, item, property and value; the counts of rows; and the invalid rows.
     """
     columns = {name: batch.columns[name].combine_chunks() for name in PROPERTY_COLUMNS}
     flaws = Flaws.none(len(batch.columns))
@@ -158,11 +156,11 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Returns the index of the latest row of each (item, property). Among rows with equal times, the last row is used.
+    """Returns the index of the latest row of each (item, property). At equal times, the last row is used.
 
     Args:
       table: the columns timestamp_ms, item and property.
-      rows: indices of the rows to consider; other rows are ignored.
+      rows: indices of the rows to consider.
     """
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
@@ -170,15 +168,15 @@ def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 
 
 def merge_properties(table: pa.Table) -> pa.Table:
-    """Selects the latest value of each (item, property). Returns the columns item, property and value.
+    """Selects the latest value of each (item, property).
 
-    `table` has the columns item, property, value and timestamp_ms.
+    Reads the columns item, property, value and timestamp_ms; returns item, property and value.
     """
     return table.take(find_latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
 def empty_properties() -> pa.Table:
-    """Returns the result of `merge_properties` for a partition without properties."""
+    """Returns an empty table with the columns of `merge_properties`."""
     return pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
 
 
@@ -189,10 +187,9 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Returns the names of the most frequent properties. The frequency is the number of items with the property.
+    """Returns the properties that most items have, at most `config.most_frequent`.
 
-    Returns at most `config.most_frequent` names. Skips properties with a role, such as the price. `encoded_counts` has
-    the columns id (name of a property) and count; b"" if there are no properties.
+    Skips properties with a role, such as the price. `encoded_counts` has the columns id and count, or is b"".
     """
     if not encoded_counts:
         return ()
@@ -207,17 +204,16 @@ def assemble_items(
     """Assembles the catalogue rows of a partition, one per item, with properties as text.
 
     Args:
-      properties: table from `merge_properties`; None if the shop has no item properties.
-      items: all items of the partition, with their index and the columns of `vocabularies.count_items`. The items of
-        the vocabulary come first, in index order.
+      properties: table from `merge_properties`; None if the shop has none.
+      items: columns of `vocabularies.count_items` and the index. Vocabulary items come first, in index order.
       config: names of the properties with a role, such as the price.
-      frequent: names of the other properties to keep, from `choose_properties`.
+      frequent: names of the other properties to keep.
       tree: the category tree.
 
     Returns:
-      A table with the columns item_id, item_index, title, category_id, category_path (list of ids, root first),
-      is_available, price, property_values (list of `property=word`), event_counts (list of the number of training
-      events of each kind), first_seen_ms and last_seen_ms (times of the first and last training event).
+      The columns item_id, item_index, title, category_id, category_path (list of ids, root first), is_available, price,
+      property_values (list of `property=word`), event_counts (list of training events per kind), first_seen_ms and
+      last_seen_ms (times of the first and last training event).
     """
     if properties is None:
         properties = empty_properties()
@@ -245,22 +241,19 @@ def assemble_items(
 
 
 def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
-    """Returns a mask [I] that is True for items in the vocabulary with at least one training event."""
+    """Returns a mask [I] of the vocabulary items with training events."""
     return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
 
 
 def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
-    """Returns the prices of the items that `is_trained` selects, float32. Items without a price are omitted."""
+    """Returns the known prices, float32, of the items with training events."""
     return catalogue.filter(is_trained(catalogue))["price"].drop_null().to_numpy()
 
 
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts items and invalid property values in a partition. Returns counts by name, such as `with_price`.
-
-    `merge_descriptions` adds up the counts of all partitions. `properties` is None if the shop has no item properties.
-    """
+    """Counts the items of a partition by name, such as `with_price`, and invalid property values."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths
@@ -288,7 +281,7 @@ def describe_partition(
 
 
 def count_category_events(catalogue: pa.Table) -> pa.Table:
-    """Counts the training events of each category. Returns the columns id (of the category) and count."""
+    """Counts the training events of each category. Returns the columns id and count."""
     events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
     categorized = events.filter(events["id"].is_valid())
     summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])
@@ -296,7 +289,7 @@ def count_category_events(catalogue: pa.Table) -> pa.Table:
 
 
 def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Adds up the results of `describe_partition` for several partitions."""
+    """Adds up results of `describe_partition`."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)  # + would drop zeros
@@ -304,7 +297,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """Returns [I] lists. Each list contains an item's number of training events of each kind."""
+    """Returns [I] lists: an item's training events per kind."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -315,29 +308,25 @@ def _count(is_true: pa.ChunkedArray) -> int:
 
 
 def _count_values(properties: pa.Table, name: str) -> int:
-    """Counts the items with a non-empty value of the property `name`."""
     values = properties["value"].combine_chunks().take(pa.array(_find_rows(properties, (name,))))
     return len(values) - _count(pc.equal(values, ""))
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns, for each item id in `column` [N], its position in `ids` [I]."""
+    """Returns the position in `ids` [I] of each id in `column`, [N]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
 
 def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the indices of those rows of `properties` that contain one of the properties `names`."""
+    """Returns the indices of the rows with one of the properties `names`."""
     property_code, found = encode_strings(properties["property"])
     is_named = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_named[property_code]) if len(found) else np.empty(0, np.int64)
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Returns each item's value of the property `name`, [I] strings. Missing and empty values are null.
-
-    `owner` [N] is the result of `_find_owners`.
-    """
+    """Returns each item's value of a property, [I]; null if missing or empty. `owner` is from `_find_owners`."""
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)
     source[owner[rows]] = rows
@@ -346,10 +335,9 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """Returns the paths of category ids [I], as [I] lists of category ids, root first. The path of null is empty.
+    """Returns category paths [I] as lists of category ids, root first; empty for null.
 
-    If an id is not in the tree, the id itself is read as a path. For example, the path of `Clothing > Shoes` has
-    the ids `Clothing` and `Clothing > Shoes`.
+    An id that is not in the tree is read as a path: `Clothing > Shoes` gives `Clothing` and `Clothing > Shoes`.
     """
     encoded = category.dictionary_encode()
     paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]
@@ -363,17 +351,14 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses prices [I] such as `n15360.000` or `15360.0` to float32. Other texts and negative prices become null."""
+    """Parses prices [I], such as `n15360.000`, to float32; null for other texts and negative prices."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Splits each item's values of the properties `names` into words. Returns [I] lists of distinct `property=word`.
-
-    `owner` [N] is the result of `_find_owners`.
-    """
+    """Returns each item's distinct `property=word`, [I] lists. `owner` is from `_find_owners`."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

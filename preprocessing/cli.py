@@ -29,13 +29,12 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: command line arguments; None: the arguments of the process.
-      program: first words of the command line, which usage and examples show.
+      arguments: command line arguments; None: those of the process.
+      program: first words of the command line, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over the output
-      while this process was suspended; 130 Ctrl-C; 143 SIGTERM or SIGHUP. After a signal, the last
-      log line says whether the output is complete.
+      0 done; 1 failed; 2 wrong arguments; 73 another process owns the output; 75 another process took over the output;
+      130 Ctrl-C; 143 SIGTERM or SIGHUP.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
 
 def _fail(error: Exception, *, verbose: bool) -> int:
-    """Logs an error in one line and returns the exit status. With `verbose`, also logs the traceback."""
+    """Logs an error, with the traceback if `verbose`; returns the exit status."""
     is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     # Beam adds the step of its graph to an error, and replaces errors that it cannot copy by RuntimeErrors
     text = re.sub(r" \[while running '[^']*'\]", "", str(error) if is_expected else _last_line(error))
@@ -171,11 +170,7 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Returns the settings of `prepare`. Flags replace the settings of shop.toml, and `--set` replaces both.
-
-    Raises:
-      ValueError: a setting is unknown or invalid, or no events are given.
-    """
+    """Returns the settings of `prepare`. Flags replace shop.toml, and `--set` replaces both."""
     flags = {
         "events": given.events,
         "item_properties": given.item_properties,
@@ -196,11 +191,7 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _check_events(given: argparse.Namespace) -> None:
-    """Checks that each input is given once, and that the event log is not given as a list separated by commas.
-
-    Raises:
-      ValueError: a flag and `--set` both name files of the same input, or the event log is such a list.
-    """
+    """Raises ValueError if a flag and `--set` give the same input, or `--events` is a comma-separated list."""
     advice = "to read several files, give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):
         setting, value = f"{name}=", getattr(given, name)
@@ -214,7 +205,7 @@ def _check_events(given: argparse.Namespace) -> None:
 
 
 class _Once(argparse.Action):
-    """An argparse action for a flag that must not be given twice. argparse itself would keep only the last value."""
+    """Rejects a flag that is given twice; argparse would keep the last value."""
 
     def __call__(
         self,
@@ -342,7 +333,7 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 
 def _add_inputs(add: Callable[..., argparse.Action]) -> None:
-    """Adds the flags of `prepare` that select files, columns and rows."""
+    """Adds the flags for files, columns and rows."""
     add("--shop", metavar="FILE", help="shop.toml with files, columns and settings (see inspect); flags override it")
     add(
         "--events",
@@ -384,7 +375,7 @@ def _add_inputs(add: Callable[..., argparse.Action]) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Returns the settings that have no flag and are not in `_GROUPS`, as KEY=VALUE with the default values."""
+    """Returns KEY=VALUE, with defaults, for settings without a flag that are not in `_GROUPS`."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

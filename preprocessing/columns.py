@@ -12,11 +12,9 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def encode_columns(table: pa.Table) -> EncodedTable:
-    """Encodes a table as a compressed Arrow IPC stream.
+    """Encodes a table as a compressed Arrow IPC stream, which Beam moves fast.
 
-    Tables are encoded because Beam moves bytes faster than other elements. The bytes are compressed because a runner in
-    this process keeps all elements in memory. Text columns are not dictionary-encoded, because an encoded slice of a
-    table would contain the dictionary of the whole table.
+    Text columns are not dictionary-encoded: a slice would contain the whole table's dictionary.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as writer:
@@ -30,21 +28,21 @@ def decode_columns(encoded: EncodedTable) -> pa.Table:
 
 
 def hash_ids(ids: pa.Array) -> np.ndarray:
-    """Returns a hash of each string, [N] uint64. A string has the same hash on all machines and in all runs."""
+    """Returns a hash of each string, [N] uint64, equal on all machines."""
     return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def assign_partitions(ids: pa.Array, num_partitions: int) -> np.ndarray:
-    """Returns the partition of each id, [N] int64. The hash of an id determines its partition."""
+    """Returns the partition of each id, [N] int64, by its hash."""
     encoded = ids.dictionary_encode()
     partitions = (hash_ids(encoded.dictionary) % np.uint64(num_partitions)).astype(np.int64)
     return partitions[encoded.indices.to_numpy()]
 
 
 def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[int, pa.Table]]:
-    """Groups the rows of a table by partition. Returns (partition, rows) for each partition that has rows.
+    """Groups rows by partition and returns (partition, rows), without empty partitions.
 
-    `partitions` [N] is the partition of each row. The rows of a partition keep their order.
+    `partitions` [N] is the partition of each row. Rows keep their order.
     """
     order = np.argsort(partitions, kind="stable")
     found, starts = np.unique(partitions[order], return_index=True)
@@ -55,9 +53,9 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 
 
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
-    """Returns, for each distinct key, the index of its last row. The indices are ascending.
+    """Returns the index of the last row of each distinct key, ascending.
 
-    `keys` are columns, each [N]. The values of all columns in a row are the key of the row.
+    A row's key is its values in all columns `keys`, each [N].
     """
     order = np.lexsort(keys[::-1])  # stable: equal keys stay in row order
     is_last = np.ones(len(order), bool)
@@ -68,15 +66,12 @@ def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Encodes a string column [N] as indices [N] into its distinct strings.
-
-    Returns the indices and the distinct strings.
-    """
+    """Encodes strings [N] as indices [N]; returns the indices and the distinct strings."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary
 
 
 def sort_by_count(table: pa.Table, column: str = "count") -> pa.Table:
-    """Sorts rows by descending count (`column`), then by ascending id. Vocabularies have this order."""
+    """Sorts rows by descending count, then by ascending id, as vocabularies are."""
     return table.take(pc.sort_indices(table, sort_keys=[(column, "descending"), ("id", "ascending")]))

@@ -221,7 +221,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectationConfig:
-    """Limits of the distances between a dataset and its baseline, an earlier dataset given with `--baseline`."""
+    """Limits of the distances between a dataset and its baseline, which `--baseline` gives."""
 
     rows: Limit = Limit(warn=0.25, fail=0.5)
     """Relative change of the number of event rows."""
@@ -351,11 +351,10 @@ def _is_time_zone(name: str) -> bool:
 
 
 def parse_when(text: str) -> int:
-    """Parses a time and returns it in milliseconds since 1970.
+    """Parses a time to milliseconds since 1970.
 
     Args:
-      text: ISO 8601, such as `2015-09-01T12:00+02:00`, or a number of milliseconds since 1970. Without a zone, ISO 8601
-        is read as UTC.
+      text: ISO 8601 (UTC if it has no zone), or milliseconds since 1970.
 
     Raises:
       ValueError: the text is not a time, or the time is before 2000 or after 2099.
@@ -380,5 +379,5 @@ def parse_when(text: str) -> int:
 
 
 def format_when(timestamp_ms: int) -> str:
-    """Formats milliseconds since 1970 as ISO 8601 (UTC). `parse_when` converts the text back to the same number."""
+    """Formats milliseconds since 1970 as ISO 8601 (UTC), which `parse_when` reads."""
     return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -69,7 +69,7 @@ def describe_statistics(results: DatasetResults) -> dict[str, Any]:
 
 
 def make_manifest(job: Job, results: DatasetResults) -> Manifest:
-    """Makes the manifest, which contains the checksum of each file of the dataset."""
+    """Makes the manifest, with the checksum of each file."""
     names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
     checksums = {shard.name: shard.sha256 for shard in results.shards}
     return Manifest(
@@ -86,7 +86,7 @@ def make_manifest(job: Job, results: DatasetResults) -> Manifest:
 
 
 def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a summary of the dataset at `output` for the user, as JSON values."""
+    """Returns a summary of the dataset for the user, as JSON values."""
     events = statistics["events"]
     cuts = {"validation_from": manifest.validation_from_ms, "test_from": manifest.test_from_ms}
     names = ("rows", "events", "rejected", "filtered", "blank_lines", "duplicates", "robot_visitors", "robot_events")
@@ -102,10 +102,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows, by reason.
-
-    A reason is worded as the end of the log message '… of the rows are excluded: …'.
-    """
+    """Returns the number of excluded rows, by reason."""
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

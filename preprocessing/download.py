@@ -21,14 +21,14 @@ _HELP = (
 
 
 def download(output: str) -> dict[str, Any]:
-    """Downloads `FILES` into the local directory `output`. If one file is missing, writes none of them.
+    """Downloads `FILES` into the local directory `output`: all of them or none.
 
     Returns the directory and the path of each file.
 
     Raises:
       FileExistsError: `output` is not empty.
       ModuleNotFoundError: the package kagglehub is not installed.
-      ConnectionError: Kaggle cannot be reached, denies access, or lacks a file. The message says what to do.
+      ConnectionError: Kaggle cannot be reached, denies access, or lacks a file.
     """
     storage.refuse_existing(output)
     try:

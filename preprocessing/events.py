@@ -57,7 +57,7 @@ class ParsedEvents(NamedTuple):
 class EventMapping:
     """How to read events from the columns of a log.
 
-    It is made from the settings. `inputs.resolve_mapping` detects the values that the settings do not give.
+    `inputs.resolve_mapping` detects the values that the settings lack.
     """
 
     columns: EventColumns
@@ -71,17 +71,17 @@ class EventMapping:
 
     @property
     def paths(self) -> list[str]:
-        """The paths of all columns that are read."""
+        """The paths of all columns to read."""
         columns = self.columns
         found = [path for path in vars(columns).values() if path is not None and constant_of(path) is None]
         return list(dict.fromkeys([*found, *(condition.path for condition in self.conditions)]))
 
 
 def make_mapping(config: PrepareConfig) -> EventMapping:
-    """Makes the mapping from the settings. Use `inputs.resolve_mapping` to detect the unit or format of times.
+    """Makes the mapping from the settings, without detection of the time format.
 
     Raises:
-      ValueError: a condition is invalid, or `resolve_kinds` refuses the constant that the settings give as the kind.
+      ValueError: a condition or the constant event kind is invalid.
     """
     kinds = resolve_kinds(config.kinds, config.columns.kind)
     return EventMapping(config.columns, tuple(map(parse_condition, config.where)), config.time, kinds)
@@ -90,16 +90,13 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
     """Returns the event kinds of a log.
 
-    All events of a log may have the same kind. The setting `columns.kind` is then a quoted constant, such as `'sale'`,
-    instead of a column. If the settings name no kinds, the constant becomes the only kind.
-
     Args:
       config: the kinds in the settings.
-      path: the setting `columns.kind`, a column or a quoted constant.
+      path: the setting `columns.kind`: a column, or a quoted constant such as `'sale'`. If the settings name no kinds,
+        the constant becomes the only kind.
 
     Raises:
-      ValueError: the settings name kinds, but the constant is not one of these kinds, and `kinds.words` does not map
-        it to one of them; or the constant is not a valid name of a kind.
+      ValueError: the settings do not know the constant as a kind or a word, or it is not a valid name.
     """
     constant = constant_of(path)
     if constant is None:
@@ -119,14 +116,14 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
 
 
 def keeps_repeats(config: PrepareConfig) -> bool:
-    """Returns whether equal rows are separate events; see `PrepareConfig.keep_repeats`."""
+    """Returns True if equal rows are separate events; see `PrepareConfig.keep_repeats`."""
     if config.keep_repeats is not None:
         return config.keep_repeats
     return constant_of(config.columns.kind) is not None
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the events in the rows of a batch. Each row is one event, or each row contains a list of events.
+    """Parses the events of a batch. A row is one event or contains a list of events.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.
@@ -171,7 +168,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses weights [N] to float32. A missing weight is 1. Events with an invalid weight are marked in `flaws`."""
+    """Parses weights [N] to float32; 1 if missing. Marks invalid weights in `flaws`."""
     missing = is_missing(values)
     parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
     is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
@@ -180,9 +177,9 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words for event kinds [N] to indices of the kinds in `config.names`, [N] int8.
+    """Converts words [N] to indices in `config.names`, [N] int8.
 
-    An unknown word becomes -1, and its event is marked as invalid in `flaws`.
+    An unknown word becomes -1 and is marked in `flaws`.
     """
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
@@ -192,12 +189,12 @@ def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray
 
 
 def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share: float) -> None:
-    """Checks that the words for event kinds in a sample [N] are known, so that a wrong mapping fails early.
+    """Checks that the words for event kinds in a sample [N] are known.
 
-    A word is known if it is the name of a kind, mapped to a kind, or dropped. The column at `path` contains the words.
+    A word is known if it names a kind, maps to a kind, or is dropped. `path` is the column, for the message.
 
     Raises:
-      ValueError: more than `max_reject_share` of the words are unknown. The message lists the unknown words.
+      ValueError: more than `max_reject_share` of the words are unknown.
     """
     counts = count_words(to_text(texts).fill_null(""))
     unknown = {word: count for word, count in counts.items() if word not in {*_codes_of_words(config), *config.dropped}}
@@ -211,25 +208,19 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the event kind for each known word.
-
-    The known words are the names of the kinds, and the words that `config.words` maps to kinds.
-    """
+    """Returns the index of the event kind for each name and each mapped word."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
 
 
 def count_words(texts: pa.Array) -> Counter[str]:
-    """Returns how often each word occurs in a column of event kinds."""
+    """Returns how often each word occurs."""
     return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(texts).to_pylist()})
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the events that meet all conditions and do not have a dropped kind.
-
-    Returns None if all events are kept. Adds the number of removed events to `filtered`, by reason.
-    """
+    """Returns the indices of the kept events, or None for all; counts the others in `filtered`."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

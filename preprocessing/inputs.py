@@ -55,7 +55,7 @@ class Inputs(NamedTuple):
 
 
 def list_inputs(config: PrepareConfig) -> Inputs:
-    """Finds all input files, checks their columns, and detects the unit or format of event times.
+    """Finds all input files, checks their columns, and detects the format of event times.
 
     Raises:
       FileNotFoundError: a glob matches no file.
@@ -74,19 +74,17 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Detects the unit or format of times from the first rows of the log, and checks the event kinds in these rows.
+    """Detects the format of times in the first rows of the log, and checks their event kinds.
 
-    Returns the mapping with the detected unit or format. If no row in the first batches has a time, returns
-    the mapping as it is.
+    Returns the mapping with the format; unchanged if no time is found.
 
     Args:
       mapping: the mapping from the settings.
       parts: parts of the event log.
-      max_reject_share: maximum share of the rows that may have an unknown event kind.
+      max_reject_share: maximum share of rows with an unknown event kind.
 
     Raises:
-      ValueError: the time is a constant, a path has no values, no unit or format fits, or too many rows have an
-        unknown event kind.
+      ValueError: the time is a constant, a path has no values, no format fits, or too many event kinds are unknown.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:
@@ -108,10 +106,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
 
 
 def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
-    """Finds the files of the item properties or of the item table.
-
-    Also returns how to read the item table, or None if the settings give no item table.
-    """
+    """Finds the item properties or the item table; the mapping is None without an item table."""
     if config.item_table.files is None:
         columns = catalogue.PROPERTY_COLUMNS
         return _find(config, config.item_properties, FormatConfig(), columns, advice=FIXED_ADVICE), None

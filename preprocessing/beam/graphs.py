@@ -79,15 +79,9 @@ class CatalogueCounts(NamedTuple):
 def read_events(
     job: Job, parts: Sequence[Part], num_partitions: int, mapping: EventMapping
 ) -> summaries.ReadingSummary:
-    """Reads the event log. Writes the cleaned timelines, one file per visitor partition, and the rejects.
+    """Reads the event log and writes cleaned timelines, one file per visitor partition.
 
-    Returns the counts of rows, rejects, duplicates and robots.
-
-    Args:
-      job: the run of `prepare`.
-      parts: parts of the event log.
-      num_partitions: number of visitor partitions.
-      mapping: how to read events from the columns of the log.
+    Also writes the rejects. Returns the counts of rows, rejects, duplicates and robots.
     """
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
     with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):
@@ -104,8 +98,7 @@ def read_events(
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
     """Counts events by visitor and by item, and computes the statistics of all events.
 
-    Writes the counts by visitor to one file per partition, and returns the other results. `cuts` are the cuts of a
-    split by time; None for other methods.
+    Writes the counts by visitor to one file per partition. `cuts` is None unless the split is by time.
     """
     count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):
@@ -122,16 +115,13 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Reads the item properties or the item table. Writes the latest properties to one file per item partition.
+    """Reads the item properties or the item table.
 
-    Also writes the rejects.
+    Writes the rejects and the latest property values, one file per item partition.
 
     Args:
-      job: the run of `prepare`.
-      parts: parts of the item properties or of the item table.
-      num_partitions: number of item partitions.
-      until_ms: item properties from this time on are ignored. An item table has no times, so all its rows are used.
-      table: how to read the columns of the item table; None: `parts` are item properties.
+      until_ms: item properties from this time on are ignored; an item table has no times.
+      table: how to read the item table; None: `parts` are item properties.
     """
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
@@ -152,7 +142,7 @@ def read_properties(
 def write_timelines(
     job: Job, num_partitions: int, cuts: Cuts | None, visitors: VocabularyInfo, items: VocabularyInfo
 ) -> list[stages.WrittenShard]:
-    """Writes the timeline shards: one per split and visitor partition. Returns a description of each shard."""
+    """Writes one timeline shard per split and visitor partition."""
     write = stages.WriteTimelines(job.layout, job.work, cuts, job.config, num_partitions, visitors, items)
     with job.pipeline(Phase("timeline shards", num_partitions)) as (pipeline, progress):
         written = _partitions(pipeline, num_partitions) | beam.Map(write)
@@ -164,14 +154,9 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Assembles the catalogue rows, with properties as text, and writes them to one file per item partition.
+    """Assembles catalogue rows, with properties as text, and writes one file per item partition.
 
-    Args:
-      job: the run of `prepare`.
-      num_partitions: number of item partitions.
-      has_properties: whether the shop has item properties or an item table.
-      frequent: properties to keep as property values, from `catalogue.choose_properties`.
-      tree: the category tree.
+    `frequent` names the properties to keep as property values.
     """
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
@@ -187,14 +172,10 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph, which computes the features of the catalogue, to samples of gaps and prices.
+    """Fits the TF-Transform graph for the catalogue to samples of gaps and prices.
 
-    The fitted graph has placeholders instead of the visitor and item vocabularies. Call `complete_transform` afterwards
-    to replace them.
-
-    The fit always runs in this process, not on remote workers: TF-Transform's files must be in a place that TensorFlow
-    and all workers of the fit can open (decision 9). The samples have a bounded size, so the time and memory of the fit
-    do not grow with the input.
+    It has placeholders for the visitor and item vocabularies; `complete_transform` replaces them. The fit always runs
+    in this process, because remote workers may not be able to open TF-Transform's files (decision 9).
     """
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
@@ -214,14 +195,14 @@ def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transfor
 
 
 def complete_transform(job: Job) -> None:
-    """Writes the visitor and item vocabularies to the files in which `fit_transform` has left placeholders."""
+    """Replaces the placeholders from `fit_transform` by the visitor and item vocabularies."""
     for name in _COMPLETED_LATER:
         content = storage.read_bytes(job.layout.vocabulary(name))
         storage.write_bytes(join(job.layout.transform, transform.asset_path(name)), content)
 
 
 def write_catalogue(job: Job, num_partitions: int) -> None:
-    """Applies the TF-Transform graph to the assembled catalogue rows. Writes one catalogue shard per item partition."""
+    """Applies the TF-Transform graph and writes one catalogue shard per item partition."""
     write = stages.WriteCatalogue(job.layout, job.work, num_partitions)
     with job.pipeline(Phase("catalogue shards", num_partitions)) as (pipeline, progress):
         _ = _partitions(pipeline, num_partitions) | beam.ParDo(write) | "Progress" >> beam.Map(progress.add_one)
@@ -232,10 +213,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Applies the DoFn `route` to parts of files, writes the rejects, and returns all outputs of `route`.
-
-    `route` is a RouteEvents or RouteProperties.
-    """
+    """Applies `route`, a RouteEvents or RouteProperties, to parts of files; writes the rejects."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

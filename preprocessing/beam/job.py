@@ -34,7 +34,7 @@ class Job:
     """Options of Beam."""
 
     def run_locally(self) -> "Job":
-        """Returns a job that runs its pipelines in this process. Its settings and files are the same."""
+        """Returns the same job with pipelines that run in this process."""
         return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
 
     @contextmanager
@@ -51,12 +51,9 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs `function`, which runs a pipeline, in a thread while the context is open. Yields the result as a Future.
+        """Runs a function with a pipeline in a thread while the context is open; yields its Future.
 
-        With remote workers, `function` is called in the main thread instead, and finishes before the code in the
-        context starts. This costs no time, because a single pipeline already uses all workers. A thread would fail for
-        two reasons. First, Beam can start a job server only in the main thread. Second, Beam cannot construct two
-        pipelines at the same time, because copying the options of one removes the runner from the options of the other.
+        With remote workers, it runs before the context starts: Beam can start a job server only in the main thread.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -76,8 +73,8 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Parses Beam's options.
 
     Raises:
-      ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. Unknown flags
-        are accepted only for runners with a job server, because the server may define further flags.
+      ValueError: Beam rejects an option or a value. Unknown flags are accepted only for runners with a job server,
+        which may define more flags.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()

@@ -27,7 +27,7 @@ class Phase:
 
 
 class _Bars:
-    """The progress bars of a pipeline's phases. One bar is open at a time."""
+    """The progress bars of a pipeline's phases, one open at a time."""
 
     def __init__(self, phases: Sequence[Phase], *, is_shown: bool) -> None:
         self._remaining, self._is_shown = list(phases), is_shown
@@ -36,7 +36,6 @@ class _Bars:
         self._open_next()
 
     def advance(self, amount: int) -> None:
-        """Advances the current bar, and opens the next one when the current bar is full."""
         if self.is_stopped:
             raise InterruptedError(
                 "this part of the job was cancelled, because another part failed or was interrupted; see its message"
@@ -48,7 +47,6 @@ class _Bars:
                 self._open_next()
 
     def close(self) -> None:
-        """Closes the current bar."""
         self._bar.close()
 
     def _open_next(self) -> None:
@@ -59,49 +57,43 @@ class _Bars:
 
 @functools.cache
 def _running_pipelines() -> dict[str, _Bars]:
-    """Returns the progress bars of the pipelines that run in this process, by key of the pipeline.
+    """Returns the progress bars of the pipelines in this process, by key.
 
-    Beam pickles all code of a pipeline, even within one process, but bars and locks cannot be pickled. Therefore, the
-    process that starts a pipeline adds its bars to this dict, and the code in the pipeline contains only the key. If
-    the code runs in another process, the dict of that process does not have the key. `dict` operations are atomic, so
-    concurrent pipelines need no lock.
+    Beam pickles the code of a pipeline, and bars cannot be pickled; so this code contains only the key.
     """
     return {}
 
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's progress bars from code in the pipeline. Does nothing if the code is in another process."""
+    """Advances a pipeline's progress bars. Does nothing in other processes."""
 
     key: str
     """Key of the pipeline in `_running_pipelines`."""
 
     def add(self, amount: int) -> None:
-        """Adds an amount of completed work, in the unit of the current phase.
+        """Adds completed work, in the unit of the current phase.
 
         Raises:
-          InterruptedError: the pipeline was cancelled by `cancel_pipelines`.
+          InterruptedError: `cancel_pipelines` cancelled the pipeline.
         """
         if bars := _running_pipelines().get(self.key):
             bars.advance(amount)
 
     def add_one(self, _: object) -> None:
-        """Adds one completed element of a Beam collection."""
+        """Adds one completed element."""
         self.add(1)
 
 
 def cancel_pipelines() -> None:
-    """Cancels the pipelines that run in this process. Each pipeline fails when it next updates its progress."""
+    """Cancels the pipelines in this process. Each fails at its next progress update."""
     for bars in list(_running_pipelines().values()):
         bars.is_stopped = True
 
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields a progress counter for a pipeline that runs in the context. Logs the pipeline's duration at the end.
-
-    With `is_shown`, the progress bars are shown.
-    """
+    """Yields a progress counter for a pipeline in the context, and logs the duration at the end."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

@@ -18,7 +18,7 @@ _MERGED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Result(Generic[Value]):
-    """A value that a pipeline computes. It can be read once the pipeline has finished."""
+    """A value that a pipeline computes; readable once the pipeline has finished."""
 
     path: str
     """File of the value."""
@@ -26,21 +26,20 @@ class Result(Generic[Value]):
     """Type of the value; see `workspace.write_result`."""
 
     def read(self) -> Value:
-        """Reads the value."""
         return cast(Value, read_result(self.path, self.kind))
 
 
 def merge_result(
     work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
 ) -> Result[Value]:
-    """Adds to a pipeline the steps that merge a collection into one value. The value is read from the returned Result.
+    """Adds to a pipeline the steps that merge a collection into one value.
 
     Args:
       work: the workspace that stores the value.
       name: name of the value, unique in the job.
       parts: the collection to merge.
-      merge: an associative and commutative function, which must also accept an empty iterable. Its return annotation
-        is the type of the value.
+      merge: an associative and commutative function that accepts an empty iterable. Its return annotation gives the
+        type of the value.
     """
     result = Result[Value](work.result(name), get_type_hints(merge)["return"])
     # the value of an empty collection; Beam's own default would add five stages
@@ -52,7 +51,7 @@ def merge_result(
 
 @dataclass(frozen=True)
 class WriteResult:
-    """Writes a value to a file. It is applied to a collection with one element."""
+    """Writes the only element of a collection to a file."""
 
     path: str
     kind: Any
@@ -62,11 +61,7 @@ class WriteResult:
 
 
 class Merge(beam.CombineFn):
-    """A Beam combiner that merges parts with a function, eight parts at a time, to save memory.
-
-    Without this combiner, Beam would collect a hundred parts before it merges them. In a large shop, each part has many
-    MiB.
-    """
+    """A Beam combiner that merges eight parts at a time. Beam's default of a hundred needs too much memory."""
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:
         self._merge = merge

@@ -19,7 +19,7 @@ _CONCURRENT_READS = 8  # reads from an object store mostly wait
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """A range of bytes in a file. It contains all rows of one partition that are in one chunk of the input."""
+    """The rows of one partition from one chunk of the input, as a range of bytes in a file."""
 
     position: tuple[int, int]
     """Position of the chunk in the input: (index of the input file, position in this file). Pieces are sorted by it."""
@@ -34,14 +34,9 @@ class Piece:
 def send_rows(
     table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes the rows of a chunk to a file, grouped by partition. Yields (partition, piece) for each group.
+    """Writes a chunk's rows to a file, grouped by partition; yields (partition, piece).
 
-    Args:
-      table: the rows of the chunk.
-      column: name of the column with the ids. The hash of an id determines the partition of its row.
-      num_partitions: number of partitions.
-      position: position of the chunk in the input; see `Piece`.
-      path: path of the new file.
+    The hash of the id in `column` determines the partition. `position` is the chunk's; see `Piece`.
     """
     if len(table) == 0:
         return
@@ -55,7 +50,7 @@ def send_rows(
 
 
 def receive_rows(pieces: Iterable[Piece]) -> pa.Table:
-    """Reads all rows of a partition from its pieces, in the order of the input files."""
+    """Reads the rows of a partition, in the order of the input files."""
     with ThreadPoolExecutor(_CONCURRENT_READS) as executor:
         parts = executor.map(lambda piece: storage.read_bytes(piece.path, piece.begin, piece.end), sorted(pieces))
         return pa.concat_tables(decode_columns(part) for part in parts)

@@ -54,10 +54,10 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICE
 
 
 class RouteEvents(beam.DoFn):
-    """Reads a part of the event log, and writes the events of each chunk to a file, grouped by visitor partition.
+    """Reads a part of the event log, and writes its events grouped by visitor partition.
 
-    The main output is (partition, Piece). The outputs with the tags REJECTS, SUMMARIES and BYTES_READ contain the
-    invalid rows, the counts of rows, and the number of bytes read.
+    Outputs (partition, Piece). The outputs REJECTS, SUMMARIES and BYTES_READ have the invalid rows, the counts of rows,
+    and the number of bytes read.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -75,10 +75,9 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Reads a part of the item properties, and writes the rows of each chunk to a file, grouped by item partition.
+    """Reads a part of the item properties or item table, and writes its rows grouped by item partition.
 
-    Item properties from `until_ms` on are ignored. With `table`, the part belongs to an item table instead, and all its
-    rows are used. The outputs are the same as those of `RouteEvents`.
+    Item properties from `until_ms` on are ignored. The outputs are those of `RouteEvents`.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Takes (partition, pieces), cleans the timelines of the partition, writes them, and outputs a summary."""
+    """Cleans the timelines of (partition, pieces), writes them, and outputs a summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -117,11 +116,10 @@ class AssembleTimelines:
 
 
 class CountIds(beam.DoFn):
-    """Takes a visitor partition, counts its events by visitor and by item, and outputs its EventStatistics.
+    """Counts the events of a visitor partition and outputs its EventStatistics.
 
-    Writes each visitor's number of training events to a file. The output with the tag TRAINED_ITEMS contains the number
-    of training events of each item. The output with the tag ALL_ITEMS contains the number of events of each item in
-    each split.
+    Writes the training events per visitor to a file. The output TRAINED_ITEMS has the training events per item;
+    ALL_ITEMS has the events per item and split.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -140,7 +138,7 @@ class CountIds(beam.DoFn):
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """Description of a timeline shard, a file with the timelines of one partition in one split."""
+    """Description of a timeline shard: one partition in one split."""
 
     split: Split
     """Split of the shard. Its events are the target rows; earlier events of the same visitors are context rows."""
@@ -162,7 +160,7 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class WriteTimelines:
-    """Takes a visitor partition and writes its timelines to one shard per split. Returns descriptions of the shards."""
+    """Writes the timelines of a visitor partition, one shard per split; outputs descriptions of the shards."""
 
     layout: DatasetLayout
     work: Workspace
@@ -217,10 +215,9 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Takes (partition, pieces) and writes the latest value of each property of each item in the partition.
+    """Writes the latest property values of the items in (partition, pieces).
 
-    The main output is the number of items that have each property. The output with the tag ALL_ITEMS contains the
-    items, and the output with the tag SUMMARIES contains a summary with the partition number.
+    Outputs the number of items per property. The output ALL_ITEMS has the items; SUMMARIES has a summary.
     """
 
     work: Workspace
@@ -237,11 +234,10 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """Takes an item partition and writes its catalogue rows, with properties as text.
+    """Writes the catalogue rows of an item partition, with properties as text.
 
-    The main output is the result of `catalogue.describe_partition`. Outputs with tags contain the number of items per
-    category, the number of items per property value, the number of training events per category, and a histogram of
-    prices.
+    Outputs `catalogue.describe_partition`. Tagged outputs have the items per category, the items per property value,
+    the training events per category, and a histogram of prices.
     """
 
     def __init__(
@@ -269,7 +265,7 @@ class AssembleItems(beam.DoFn):
 
 
 class WriteCatalogue(beam.DoFn):
-    """Takes an item partition, applies the TF-Transform graph to its catalogue rows, and writes its catalogue shard."""
+    """Applies the TF-Transform graph to an item partition and writes its catalogue shard."""
 
     def __init__(self, layout: DatasetLayout, work: Workspace, num_partitions: int) -> None:
         self._layout, self._work, self._num_partitions = layout, work, num_partitions
@@ -289,7 +285,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Takes (name from `name_reject_file`, rejects) of an input file. Writes the invalid rows as JSON Lines."""
+    """Writes the invalid rows of an input file, (name, rejects), as JSON Lines."""
 
     directory: str
 
@@ -312,7 +308,7 @@ class WriteRejects:
 
 
 def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
-    """Adds up, for each split, the figures of its shards. The manifest contains the sums."""
+    """Adds up the figures of the shards of each split."""
     by_name = sorted(shards, key=lambda shard: shard.name)
     by_split = {split: [shard for shard in by_name if shard.split == split] for split in SPLITS}
     return {
@@ -329,20 +325,20 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Returns the name, without extension, of the file to which the invalid rows of an input file are written.
+    """Returns the name, without extension, of an input file's reject file.
 
-    For example, the name is `events-00000-events.csv` for `kind` events and the first input file, `events.csv`.
+    Example: `events-00000-events`, for the kind `events` and the first input file, `events.csv`.
     """
     return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 
 def write_timelines(work: Workspace, partition: int, rows: Timelines) -> None:
-    """Writes the cleaned timelines of a visitor partition to the workspace."""
+    """Writes the cleaned timelines of a visitor partition."""
     storage.write_bytes(work.timelines(partition), timelines.encode_timelines(rows))
 
 
 def read_split_timelines(work: Workspace, partition: int, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
-    """Reads the timelines of a visitor partition from the workspace. Assigns events to splits, and excludes robots."""
+    """Reads a visitor partition, assigns its events to splits, and excludes robots."""
     rows = timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
     return timelines.split_timelines(rows, cuts, config)
 
@@ -356,7 +352,7 @@ def _output_reading(
 
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:
-    """Returns the content of a TFRecord file with these records. `compression` is an option of TFRecordWriter."""
+    """Returns the content of a TFRecord file. `compression` is an option of TFRecordWriter."""
     # TensorFlow frames records only in files; this file is local, because TensorFlow cannot open all stores
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")

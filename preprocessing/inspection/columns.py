@@ -28,7 +28,7 @@ class Column:
 
 
 def walk_columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    """Yields (path, values) for each column of a table. A nested column is replaced by its fields."""
+    """Yields (path, values) of each column; fields replace a nested column."""
     for name in table.column_names:
         yield from _walk_values(name, table[name].combine_chunks())
 
@@ -56,7 +56,7 @@ def _to_plain(values: pa.Array) -> pa.Array:
 
 
 def describe_column(path: str, values: pa.Array) -> Column:
-    """Returns a description of the values of the column at `path`."""
+    """Describes the values of the column at `path`."""
     present = values.filter(pa.array(~is_missing(values)))
     examples = [str(value.as_py())[:30] for value in present[:200]]
     share = 1 - len(present) / len(values) if len(values) else 0.0
@@ -76,12 +76,12 @@ def _name_type(kind: pa.DataType) -> str:
 
 
 def has_times(values: pa.Array) -> bool:
-    """Returns True if the values of a column are times, or numbers or texts that can be parsed as times."""
+    """Returns True if the values are times, or can be parsed as times."""
     if is_time_type(values.type):
         return True
     return is_single(values.type) and bool(guess_times(values.drop_null()[:_TIMES]))
 
 
 def is_single(kind: pa.DataType) -> bool:
-    """Returns True if values of a type are single values, such as numbers and texts, not lists, objects or bytes."""
+    """Returns True for types of single values; False for lists, objects and bytes."""
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -53,7 +53,7 @@ class Inspection:
 
 
 def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
-    """Inspects the first rows of a log or an item table, and proposes settings to read it.
+    """Inspects the first rows of a log or an item table, and proposes settings.
 
     Args:
       glob: glob of the files.
@@ -119,15 +119,12 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if the first line looks like data instead of a header. `names` are the fields of the line.
-
-    The line looks like data if a field has no letter or starts with a date.
-    """
+    """Returns True if a field of the first line has no letter or starts with a date."""
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 
 
 def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
-    """Reads the sample with the proposed settings. Returns the inspection with the first events and with warnings."""
+    """Reads the sample with the proposed settings; adds the first events and warnings."""
     try:
         mapping = make_mapping(found.config)
         parsed = parse_events(batch, mapping)

@@ -57,11 +57,7 @@ _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|bas
 def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:
     """Proposes settings to read an event log.
 
-    Args:
-      glob: glob of the log.
-      table: the first rows of the log.
-      columns: descriptions of the columns of `table`.
-      files: how to read the files.
+    `table` has the first rows, and `columns` describes them.
     """
     values = dict(walk_columns(table))
     found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
@@ -86,11 +82,7 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
 def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
     """Proposes settings to read an item table.
 
-    Args:
-      glob: glob of the table.
-      table: the first rows of the table.
-      columns: descriptions of the columns of `table`.
-      files: how to read the files.
+    `table` has the first rows, and `columns` describes them.
     """
     values = dict(walk_columns(table))
     named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
@@ -113,19 +105,16 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
 
 
 def looks_like_weight(column: Column) -> bool:
-    """Returns True if a column contains numbers and its name is a common name for event weights, such as `quantity`."""
+    """Returns True for a column of numbers with a usual name for weights, such as `quantity`."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
     return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the path of the column that has a role, or None if no column has a name for the role.
+    """Returns the path of the column with a role, or None.
 
-    Args:
-      pattern: common names for the role, separated by `|`. Earlier names are preferred.
-      columns: descriptions of the columns.
-      values: values of the columns, by path.
-      role: the role. For `time`, columns with values that can be parsed as times are preferred.
+    `pattern` has names for the role, separated by `|`, best first. For the role `time`, values that can be parsed as
+    times are preferred. `values` are the columns by path.
     """
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
@@ -139,7 +128,7 @@ def _plain(path: str) -> str:
 
 
 def _is_kind(values: pa.Array) -> bool:
-    """Returns True if more than half of the values are common words for event kinds, such as `view`."""
+    """Returns True if most values are common words for event kinds, such as `view`."""
     if not pa.types.is_string(values.type) or not len(values):
         return False
     known = sum(count for word, count in count_words(values.drop_null()).items() if _step_of(word) is not None)
@@ -147,20 +136,15 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the step of an event kind in the funnel, such as 0 for `view`.
-
-    Returns None if the word is not a common word for an event kind.
-    """
+    """Returns the funnel step of a word, such as 0 for `view`; None if it is unknown."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes the event kinds of a log, in the usual order of the funnel.
+    """Proposes the event kinds, in funnel order.
 
-    A word in the column of event kinds is proposed as a kind if at least half of the rows with this word have an item.
-    The other words are proposed for `kinds.dropped`. If there are too many kinds, only common words for kinds are
-    proposed as kinds.
+    A word becomes a kind if at least half of its rows have an item; other words are dropped.
     """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
@@ -175,10 +159,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the events with each word in the column of event kinds.
-
-    Returns two counts for each word: all events, and the events that have an item.
-    """
+    """Returns, per word for an event kind, the number of events, and of those with an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -189,10 +170,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Returns a sort key for event kinds.
-
-    Kinds are sorted by their step in the funnel, then by descending count. Words without a step come last.
-    """
+    """Returns a sort key: the funnel step, then descending count. Words without a step come last."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 
