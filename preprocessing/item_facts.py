@@ -33,18 +33,16 @@ def read_item_facts(
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
-      shop: path of a shop.toml. Its section `item_table` names the columns and the format of the table. None: the
-        defaults of `ItemTableConfig`.
-      columns: names of columns by role. The roles are in `COLUMNS`. The names replace the names in the shop.toml. If
-        the category path has one column per level, give these columns separated by commas, from the root down.
+      shop: path of a shop.toml with a section `item_table`; None: the defaults of `ItemTableConfig`.
+      columns: names of columns by role, one of `COLUMNS`; they replace the names in the shop.toml. A category path with
+        one column per level has its columns separated by commas, from the root down.
 
     Returns:
       A table with the schema `ITEM_FACTS_SCHEMA`, one row per item.
 
     Raises:
       ValueError: no table is given; a role or a column does not exist; neither the availability nor the category has a
-        column; the table has no valid row; more than 1% of the rows are invalid; or the column of the availability has
-        only unknown words.
+        column; no row is valid; more than 1% of the rows are invalid; or all words for the availability are unknown.
       FileNotFoundError: no file matches the glob.
     """
     files, config = _make_config(items, shop, columns or {})
@@ -63,10 +61,7 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the item table and its settings.
-
-    Only the columns of the item id, the availability and the category are set. See `read_item_facts` for the arguments.
-    """
+    """Returns the glob of the item table and its settings. See `read_item_facts`."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
@@ -100,7 +95,7 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
 
 
 def _check_rejects(files: str, reading: ReadingSummary) -> None:
-    """Warns about invalid rows. Raises ValueError if more than 1% of the rows are invalid."""
+    """Warns about invalid rows; raises ValueError above 1% of the rows."""
     reasons = reading.reject_reasons()
     num_invalid = sum(reason.count for reason in reasons.values())
     if not num_invalid:
@@ -113,14 +108,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about unknown words for the availability. Raises ValueError if no row has a known word.
-
-    Args:
-      files: glob of the table, for the message.
-      unclear: the unknown words.
-      facts: the rows of the table, with the schema `ITEM_FACTS_SCHEMA`.
-      column: name of the column with the availability, for the message.
-    """
+    """Warns about unknown words for the availability. Raises ValueError if no row has a known word."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

@@ -30,8 +30,7 @@ _BUCKETS_PER_DECADE = 5
 class ItemTableMapping:
     """How to convert the columns of an item table to properties.
 
-    An attribute is a column that describes the item and has no other role, such as the brand. An attribute that is
-    neither a number nor a text with many words has one value per item.
+    An attribute is a column without a role, such as the brand.
     """
 
     config: ItemTableConfig
@@ -45,7 +44,7 @@ class ItemTableMapping:
 
     @property
     def paths(self) -> list[str]:
-        """The paths of all columns that are read."""
+        """The paths of all columns to read."""
         config = self.config
         named = [config.id, config.title, *config.category, config.price, config.availability, *config.attributes]
         return list(dict.fromkeys(path for path in named if path is not None))
@@ -57,7 +56,7 @@ class ItemTableMapping:
 
 
 class ParsedFacts(NamedTuple):
-    """The availability and the category of items, parsed from a batch of an item table."""
+    """The availability and the category of items in a batch."""
 
     facts: pa.Table
     """The valid rows, with the schema `ITEM_FACTS_SCHEMA`. Item ids may repeat."""
@@ -68,10 +67,9 @@ class ParsedFacts(NamedTuple):
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
-    """Detects from a sample which attributes are numbers and which are texts. Returns the mapping with these types.
+    """Detects from a sample which attributes are numbers and which are texts.
 
-    An attribute is a number if all its known values are numbers. It is a text if any value has more than `max_words`
-    words.
+    All known values of a number attribute are numbers. A text attribute has a value of more than `max_words` words.
     """
     values = _select(sample, mapping)
     numbers, texts = set(), set()
@@ -85,10 +83,9 @@ def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMappi
 
 
 def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Converts the rows of a batch to property rows. For each (item, property), keeps only the last known value.
+    """Converts a batch to property rows, with the last known value of each (item, property).
 
-    Returns a table with the columns timestamp_ms, item, property and value, the counts of rows, and the invalid rows.
-    The timestamp is 0, because an item table has no times: its values are treated as known before all events.
+    Returns the columns timestamp_ms (always 0), item, property and value; the counts of rows; and the invalid rows.
     """
     values = _select(batch.columns, mapping)
     item = to_ids(values[mapping.config.id])
@@ -112,7 +109,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses the availability and the category in each row of a batch. Columns that are not mapped become null."""
+    """Parses the availability and the category of each row; null without a column."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))
@@ -139,7 +136,7 @@ def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the columns that the mapping names, by path.
+    """Returns the columns of the mapping, by path.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.
@@ -151,10 +148,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Converts columns to the values of properties.
-
-    `values` are the columns by path. Returns the values of each property by its name, [N] texts; '' if unknown.
-    """
+    """Converts columns, by path, to the values of properties, by name: [N] texts, '' if unknown."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:
@@ -180,10 +174,7 @@ def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Arr
 
 
 def _bucket(numbers: pa.Array) -> pa.Array:
-    """Returns the name of the bucket of each number; '' if the number is missing.
-
-    The buckets are logarithmic. Negative numbers, zero and positive numbers have different buckets.
-    """
+    """Returns the name of each number's logarithmic bucket; '' if the number is missing."""
     values = numbers.to_numpy(zero_copy_only=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)
@@ -195,12 +186,10 @@ def _bucket(numbers: pa.Array) -> pa.Array:
 
 
 def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
-    """Returns the category path of each item as text, root first, such as `Clothing > Shoes`.
+    """Returns each item's category path, root first, such as `Clothing > Shoes`.
 
-    Args:
-      parts: columns of the path, from the root down. The path ends before the first empty category. A single column
-        contains whole paths; empty categories in it are skipped.
-      separator: separator of the categories in a single column.
+    `parts` has the columns from the root down; a path ends before the first empty category. A single column has whole
+    paths, with `separator` between the categories.
     """
     if len(parts) == 1 and separator.strip():
         names = pc.split_pattern(parts[0], separator.strip())
@@ -224,7 +213,7 @@ def _read_availability(values: pa.Array) -> pa.Array:
 
 
 def _clean(values: pa.Array) -> pa.Array:
-    """Converts values to texts on one line. Missing values become ''."""
+    """Converts values to texts on one line; '' if missing."""
     text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
 

@@ -58,8 +58,5 @@ class KindConfig:
 
 
 def is_kind_name(text: str) -> bool:
-    """Returns True if a text is a valid name of an event kind.
-
-    A name must not be blank or contain control characters. It must not contain `=`, because `kinds.words` uses it.
-    """
+    """Returns True for a valid name of an event kind: not blank, no control characters, no `=`."""
     return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)

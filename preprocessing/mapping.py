@@ -61,10 +61,9 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] that is True for values that meet the condition.
+        """Returns a mask [N] of the values that meet the condition.
 
-        A null value meets only `is null` and `not in`. A text that is not a number does not meet a comparison with a
-        number.
+        Null meets only `is null` and `not in`; a text that is not a number never meets a comparison with a number.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -96,7 +95,7 @@ def parse_condition(text: str) -> Condition:
     """Parses a condition, such as `Quantity > 0`.
 
     Raises:
-      ValueError: the text does not have the form COLUMN COMPARISON VALUE, or contains several conditions.
+      ValueError: the form is not COLUMN COMPARISON VALUE, or there are several conditions.
     """
     match = _CONDITION.match(text)
     if not match or (not match[3] and "null" not in match[2]):
@@ -110,7 +109,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def constant_of(path: str) -> str | None:
-    """Returns the text between the quotes of a constant, or None if `path` is not a constant."""
+    """Returns the text of a quoted constant, or None if `path` is not one."""
     match = _CONSTANT.match(path)
     return match[2] if match else None
 
@@ -118,15 +117,14 @@ def constant_of(path: str) -> str | None:
 def root_of(path: str, columns: Collection[str] = ()) -> str:
     """Returns the top-level column of a path, such as `user` for `user.id`.
 
-    The names of columns may contain dots. Therefore, the column is the longest prefix of the path that is in `columns`.
-    If no prefix is in `columns`, the column is the part before the first dot or `[]`.
+    It is the longest prefix in `columns`, or else the part before the first dot or `[]`.
     """
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list that contains the events, or None if no path contains a list.
+    """Returns the path of the list of events, or None.
 
     Raises:
       ValueError: the paths contain several lists, or a list in a list.
@@ -143,11 +141,11 @@ def list_of(paths: Sequence[str]) -> str | None:
 def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values of all events at the given paths.
 
-    If a path contains a list, each element of the list is an event. Otherwise, each row is an event.
+    Each element of a list is an event; without a list, each row is one.
 
     Raises:
-      ValueError: a column does not exist, a path has no values or has bytes that are not text, `[]` follows the name of
-        a column that is not a list, or the paths contain several lists.
+      ValueError: a column does not exist, a path has no values or invalid UTF-8, `[]` follows a column that is not a
+        list, or the paths contain several lists.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
@@ -175,11 +173,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
 
 
 def check_single(values: pa.Array, path: str) -> None:
-    """Checks that values are not lists or objects.
-
-    Raises:
-      ValueError: the values are lists or objects.
-    """
+    """Raises ValueError if the values are lists or objects."""
     if pa.types.is_nested(values.type):
         raise ValueError(
             f"`{path}` has values of type {values.type}, not single values; {_advise_nested(values, path)}"
@@ -195,7 +189,7 @@ def _advise_nested(values: pa.Array, path: str) -> str:
 
 
 def to_plain(values: pa.Array) -> pa.Array:
-    """Converts Arrow's special text types, such as dictionaries, to plain strings, and float16 to float32."""
+    """Converts Arrow's special text types, such as dictionaries, to strings, and float16 to float32."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         return to_plain(values.dictionary_decode())
@@ -206,7 +200,7 @@ def to_plain(values: pa.Array) -> pa.Array:
 
 
 def to_ids(values: pa.Array) -> pa.Array:
-    """Converts ids to texts. The number 12003.0 becomes `12003`. Null and NaN become ''."""
+    """Converts ids to texts: 12003.0 to `12003`, null and NaN to ''."""
     if pa.types.is_floating(values.type):
         is_whole = pc.fill_null(pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53)), False)
         whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())
@@ -218,16 +212,16 @@ def to_ids(values: pa.Array) -> pa.Array:
 
 
 def to_text(values: pa.Array) -> pa.Array:
-    """Converts values of any single type, such as numbers and times, to texts. Null stays null."""
+    """Converts single values, such as numbers and times, to texts. Null stays null."""
     plain = to_plain(values)
     return plain if pa.types.is_string(plain.type) else pc.cast(plain, pa.string())
 
 
 def to_numbers(values: pa.Array) -> pa.Array:
-    """Converts values to float64. Times, and texts that are not numbers, become null.
+    """Converts values to float64; null for times and for texts that are not numbers.
 
-    In texts, a single comma is read as the decimal point: 1,234 becomes 1.234. Thousands separators are removed where
-    they are unambiguous, as in 1,234.50, 1.234,50 and 1,234,567.
+    A single comma in a text is the decimal point: 1,234 is 1.234. Unambiguous thousands separators are removed, as in
+    1,234.50, 1.234,50 and 1,234,567.
     """
     if pa.types.is_string(values.type):
         texts = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
@@ -248,7 +242,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_missing(values: pa.Array) -> np.ndarray:
-    """Returns a mask [N] that is True for null, NaN and empty texts."""
+    """Returns a mask [N] of null, NaN and empty texts."""
     missing = values.is_null(nan_is_null=True)
     if pa.types.is_string(values.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))
@@ -295,6 +289,6 @@ def _unquote(text: str) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parses a number, which may have a decimal comma. Returns None if the text is not a number."""
+    """Parses a number, with an optional decimal comma; None if it is not one."""
     number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
     return number

@@ -32,17 +32,16 @@ _INTERMEDIATE = "intermediate"
 def prepare(
     config: PrepareConfig, output: str, options: PipelineOptions | None = None, *, baseline: str | None = None
 ) -> dict[str, Any]:
-    """Prepares a dataset, publishes it at `output`, and returns its summary. After an error, `output` has no dataset.
+    """Prepares a dataset, publishes it at `output`, and returns its summary.
 
     Args:
       config: input and settings.
       output: path or URI of the new dataset. It must not exist, or must be empty.
       options: options of Beam; None: Beam runs in this process.
-      baseline: path or URI of an earlier dataset of the same shop. If the new dataset differs too much from it, the
-        new dataset is not published. None: nothing is compared.
+      baseline: path or URI of an earlier dataset to compare with. If the difference is too large, nothing is published.
 
     Raises:
-      ContractError: the baseline is not a prepared dataset, or lacks figures because an earlier version prepared it.
+      ContractError: the baseline is not a dataset, or lacks current figures.
       ValueError: a setting or an input is invalid, or the dataset differs too much from the baseline.
       FileNotFoundError: an input glob matches no file.
       FileExistsError: `output` is not empty.
@@ -80,7 +79,7 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all Beam graphs, which write shards and vocabularies. Returns the results for statistics and manifest."""
+    """Runs all Beam graphs, which write shards and vocabularies."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

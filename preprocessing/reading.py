@@ -26,7 +26,7 @@ _MOST_NAMES = 10  # in a message
 
 
 def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummary:
-    """Reads the event log and writes the timelines of each visitor partition to the workspace.
+    """Reads the event log and writes the timelines of each visitor partition.
 
     Raises:
       ValueError: too many rows are invalid, or there is no usable event.
@@ -42,7 +42,7 @@ def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummar
 
 
 def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
-    """Reads the category tree in this process, because the tree is small.
+    """Reads the category tree, without Beam.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -58,17 +58,15 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
 def read_properties(
     job: Job, properties: Input, cuts: Cuts | None, table: ItemTableMapping | None
 ) -> PropertyCounts | None:
-    """Reads the item properties or the item table, and writes the properties of each item partition to the workspace.
+    """Reads the item properties or the item table; returns None if there is neither.
+
+    Writes the latest properties of each item partition.
 
     Args:
       job: the run of `prepare`.
       properties: files of the item properties or of the item table.
-      cuts: cuts of a split by time. Item properties from the start of validation on are ignored. None for other
-        split methods, which use all item properties.
-      table: how to read the columns of the item table; None: `properties` are item properties.
-
-    Returns:
-      The counts, or None if the shop has neither item properties nor an item table.
+      cuts: item properties from the start of validation on are ignored; None: all are used.
+      table: how to read the item table; None: `properties` are item properties.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -102,16 +100,16 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
-    """Checks that each property named in `config` exists, that is, that at least one item has it.
+    """Checks that at least one item has each property named in `config`.
+
+    A missing property with a default name only causes a warning.
 
     Args:
-      counts: number of items that have each property, in the columns id and count.
-      config: names of the properties with a role, such as the price. If a property with a default name is missing, only
-        a warning is logged, because some shops lack such properties.
+      counts: number of items per property, in the columns id and count.
+      config: names of the properties with a role, such as the price.
 
     Raises:
-      ValueError: a property is missing, and its name in `config` is not the default. The message lists the properties
-        found.
+      ValueError: a property with another name is missing.
     """
     found = sort_by_count(decode_columns(counts))["id"].to_pylist()
     names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}
@@ -132,16 +130,13 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
 def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:
     """Checks that the event log and the item properties use the same item ids.
 
-    Logs a warning if too few training events are about items that have properties.
-
     Args:
-      events: number of training events of each item, in the columns id and count.
-      items: the items that have properties, in the column id.
-      warn_share: a warning is logged if less than this share of the events is about items that have properties.
+      events: training events per item, in the columns id and count.
+      items: the items with properties, in the column id.
+      warn_share: a warning is logged if a smaller share of the events has an item with properties.
 
     Raises:
-      ValueError: no event is about an item that has properties. The message has examples of ids from the events
-        and from the properties.
+      ValueError: no event has an item with properties.
     """
     if not events or not items:
         return

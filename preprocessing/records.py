@@ -90,7 +90,7 @@ def _types_of_entries(kind: Any) -> tuple[Any, Any]:
 
 
 def _types_of_parts(kind: Any, parts: Iterable[Any]) -> list[Any]:
-    """Returns the type of each part of a collection. Only the parts of a tuple may have different types."""
+    """Returns the type of each part of a collection; only a tuple mixes types."""
     hints = get_args(kind)
     is_uniform = get_origin(kind) is not tuple or hints[-1] is ...
     return [hints[0] for _ in parts] if is_uniform else list(hints)

@@ -20,7 +20,7 @@ _PATHS = ("events", "item_properties", "category_tree")
 
 
 def read_shop(path: str) -> dict[str, Any]:
-    """Reads the settings of a shop.toml as JSON values. Relative paths start at the directory of the shop.toml.
+    """Reads the settings of a shop.toml as JSON values, with paths relative to its directory.
 
     Raises:
       ValueError: the file does not exist or is not valid TOML, or a setting is a text although it must be a list.
@@ -48,12 +48,9 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Makes the settings of `prepare` from a shop.toml and from given settings. The given settings take precedence.
+    """Makes the settings of `prepare` from a shop.toml and `given`, which takes precedence.
 
-    Args:
-      shop: path of the shop.toml; None: settings that are not given have their defaults.
-      given: JSON values by setting. A value of None is ignored. An object, as for `columns`, replaces only the settings
-        that the object contains.
+    `given` has JSON values by setting; None is ignored. An object, as for `columns`, replaces only the settings in it.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -72,7 +69,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Returns settings in which file paths are relative to the folder of the shop.toml at `path`.
+    """Makes file paths relative to the folder of the shop.toml at `path`.
 
     The paths in `config` are relative to the current folder. URIs and absolute paths do not change.
     """
@@ -89,9 +86,9 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats as TOML the settings that describe the files of a shop.
+    """Formats the settings of a shop's files as TOML.
 
-    Omits settings with default values, except the columns of an event log.
+    Omits default values, except the columns of an event log.
     """
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
@@ -109,13 +106,13 @@ def format_shop(config: PrepareConfig) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Formats a section of a TOML file. Omits empty values. Returns '' if all values are empty."""
+    """Formats a section of TOML without empty values; '' if all are empty."""
     lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
     return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
 
 
 def _changed(config: Any) -> dict[str, Any]:
-    """Returns the fields of a config dataclass that differ from their defaults."""
+    """Returns the fields that differ from their defaults."""
     default = type(config)()
     return {name: value for name, value in vars(config).items() if value != getattr(default, name)}
 

@@ -20,7 +20,7 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 class Cuts:
     """The two times that divide events into training, validation and test.
 
-    An event exactly at a cut is in the later split.
+    An event at a cut is in the later split.
     """
 
     validation_from_ms: int
@@ -34,21 +34,19 @@ _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
-    """Summarizes times [N], in milliseconds since 1970, as a histogram of at most 1,048,576 bins."""
+    """Summarizes times [N] (milliseconds since 1970) in at most 1,048,576 bins."""
     return count_values(timestamps_ms, _MAX_TIMES)
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges histograms from `summarize_times`. The order of the histograms does not change the result."""
+    """Merges results of `summarize_times`, in any order."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
 def choose_cuts(summary: Histogram, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, or None if the settings choose another method.
+    """Returns the cuts of a split by time, or None for other methods.
 
-    Args:
-      summary: times of all events. The cuts are quantiles of these times unless the settings give both cuts.
-      config: settings of the split: its method, and the cuts or the shares.
+    The cuts are from the settings, or quantiles of all event times.
     """
     if config.method != SplitMethod.TIME:
         return None
@@ -62,13 +60,13 @@ def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, c
     """Raises an error if a split is empty.
 
     Args:
-      counts: number of events in each split, in the order of SPLITS.
-      summary: times of all events, used to suggest better cuts.
-      cuts: cuts of a split by time. None with other methods.
-      config: settings of the split. With method `none`, validation and test may be empty.
+      counts: number of events per split, in the order of SPLITS.
+      summary: times of all events, to suggest better cuts.
+      cuts: cuts of a split by time, else None.
+      config: with method `none`, validation and test may be empty.
 
     Raises:
-      ValueError: a split is empty. The message names the split and says what to do.
+      ValueError: a split is empty.
     """
     by_split = {str(split): int(count) for split, count in zip(SPLITS, counts, strict=True)}
     empty = ", ".join(name for name, count in by_split.items() if count == 0)
@@ -93,13 +91,13 @@ def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
 def assign_splits(
     timestamps_ms: np.ndarray, row_hashes: np.ndarray, cuts: Cuts | None, config: SplitConfig
 ) -> np.ndarray:
-    """Assigns each row to a split. Returns the index of each row's split in SPLITS, [N] int8.
+    """Assigns each row to a split: an index in SPLITS, [N] int8.
 
     Args:
       timestamps_ms: [N] times of the rows.
-      row_hashes: [N] uint64, uniformly distributed hashes of the rows. Only a random split uses them.
-      cuts: cuts of a split by time. Other methods ignore them.
-      config: settings of the split. A random split uses its shares of validation and test.
+      row_hashes: [N] uint64, uniformly distributed; only for a random split.
+      cuts: only for a split by time.
+      config: settings of the split.
 
     Raises:
       ValueError: `cuts` is None in a split by time.
@@ -119,20 +117,14 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time before which at least `share` of the events occur.
-
-    Returns the last time if there is no such time.
-    """
+    """Returns the earliest time before which at least `share` of the events occur, else the last time."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles. With these cuts, no split is empty.
-
-    Returns None if there are fewer than three distinct times, because at least one split would be empty.
-    """
+    """Returns cuts near the 0.8 and 0.9 quantiles with no empty split; None if that is impossible."""
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

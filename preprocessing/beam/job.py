@@ -51,9 +51,9 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs a function with a pipeline in a thread while the context is open; yields its Future.
+        """Calls `function`, which runs a pipeline, in a thread. Yields its result as a Future.
 
-        With remote workers, it runs before the context starts: Beam can start a job server only in the main thread.
+        With remote workers, it finishes before the context: Beam can start a job server only in the main thread.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

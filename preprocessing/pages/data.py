@@ -20,7 +20,7 @@ _MS_PER_DAY = 86_400_000
 
 
 def read_data_page(root: str) -> Page:
-    """Reads the statistics of the dataset at `root`, and builds its Data page.
+    """Builds the Data page of the dataset at `root`.
 
     Raises:
       ContractError: there is no dataset.
@@ -36,13 +36,9 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Builds the Data page of a dataset.
+    """Builds the Data page of a dataset; `name` is its subtitle.
 
-    Args:
-      name: name of the dataset, for the subtitle.
-      statistics: content of `statistics.json`.
-      manifest: the manifest.
-      comparison: content of `comparison.json`; None: the dataset was not compared with a baseline.
+    `statistics` and `comparison` are the contents of the JSON files. `comparison` is None without a baseline.
     """
     return Page(
         key="data",
@@ -72,9 +68,6 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """Returns the cuts of a split by time, to mark them in charts; [] for other split methods.
-
-    Each cut is (name of the split that starts at the cut, days since 1970).
-    """
+    """Returns the cuts of a split by time, as (name of the later split, days since 1970)."""
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
     return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

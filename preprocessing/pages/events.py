@@ -10,12 +10,9 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 
 
 def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
-    """Charts the number and share of each event kind, events per day and per hour of the week, and correlations.
+    """Charts event kinds, events per day and per hour of the week, and correlations.
 
-    Args:
-      statistics: statistics of the dataset.
-      marks: cuts of a split by time, which the chart of events per day marks. A cut is (name of the split that starts
-        at the cut, days since 1970).
+    `marks` are cuts to show in the chart of days: (name of the later split, days since 1970).
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(
@@ -31,7 +28,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent kind. Beside its long bar, the other bars would be too short to see."""
+    """Charts all kinds except the most frequent one; its bar would make the others too short."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

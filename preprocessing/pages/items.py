@@ -85,11 +85,7 @@ def _categories(categories: Sequence[dict[str, Any]]) -> Part:
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Adds up the events of all categories by root category, and within it by the category below the root.
-
-    Returns (root category, [(category below the root, number of events)]), largest first. The smallest groups are added
-    up as `others`. The events of a root category itself are listed under its own name.
-    """
+    """Adds up events by root category and the category below it, largest first; small ones become `others`."""
     events: dict[tuple[str, str], int] = {}
     for entry in categories:
         key = entry["path"][0], entry["path"][1] if len(entry["path"]) > 1 else entry["path"][0]

@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Shows figures of the event log, the inputs and the catalogue, filtered rows, and examples of rejected rows."""
+    """Shows figures of the inputs and the catalogue, and the excluded and rejected rows."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -40,7 +40,7 @@ def reading_section(statistics: Statistics) -> Section:
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """Shows the comparison with the baseline (`comparison.json`) in a table. Marks figures that exceed their limits."""
+    """Shows `comparison.json` in a table, and marks figures above their limits."""
     checks = comparison["checks"]
     outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]
@@ -54,14 +54,11 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
 
 
 def format_sparsity(pairs: int, possible: int) -> str:
-    """Formats the share of visitor-item pairs that have no events, with two digits after the leading nines.
+    """Formats the share of visitor-item pairs without events, such as `99.978%`.
 
     Args:
       pairs: number of pairs with events.
       possible: number of all pairs.
-
-    Returns:
-      A text such as `99.978%`.
     """
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def write_report(root: str) -> str:
-    """Writes the report of the dataset at `root` and returns the path of the report.
+    """Writes the report of the dataset at `root` and returns its path.
 
     Raises:
       ContractError: there is no dataset.
@@ -26,10 +26,7 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """Calls `write_report` for a dataset that has just been prepared.
-
-    If the report cannot be drawn, logs a warning and returns None, because the dataset itself is complete.
-    """
+    """Calls `write_report`. If it fails, logs a warning and returns None."""
     try:
         return write_report(root)
     except Exception as error:

@@ -14,10 +14,9 @@ _LEAKING = (
 
 
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
-    """Charts the number of events of each split.
+    """Charts the events of each split, and those of new visitors and new items.
 
-    Also charts the validation and test events of new visitors and of new items. A visitor or an item is new if it has
-    no training events.
+    New means without training events.
     """
     if method == SplitMethod.NONE:
         return Section("Splits", [Note("There is no held-out data: all events are for training the deployed model.")])

@@ -40,21 +40,21 @@ class CsvFiles:
 
 
 class CsvSource(CsvFiles):
-    """Reads byte ranges of CSV files in parallel. Each row must be one line."""
+    """Reads byte ranges of CSV files in parallel. A row must be one line."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file of `size` bytes into byte ranges. `ordinal` is the index of the file in the input."""
+        """Divides a file into byte ranges. `ordinal` is its index in the input."""
         ranges = divide(size, self.first_byte, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads and parses a byte range. Yields batches of a few MiB."""
+        """Reads a byte range in batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self, part, lines)
 
 
 def parse_lines(source: CsvSource, part: Part, lines: Lines) -> LineBatch:
-    """Parses CSV lines into text columns. The batch also contains the malformed lines."""
+    """Parses CSV lines into text columns, and keeps malformed lines as rejects."""
     data = lines.data
     begins, ends, num_blank = find_lines(data)
     flaws = Flaws.none(len(begins))
@@ -73,7 +73,7 @@ def parse_lines(source: CsvSource, part: Part, lines: Lines) -> LineBatch:
 
 
 def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
-    """Returns the column names in a header line.
+    """Returns the column names of a header line.
 
     Raises:
       ValueError: the line is not valid CSV in UTF-8.
@@ -86,10 +86,9 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong encoding, line end or number of fields as invalid in `flaws`.
+    """Marks malformed lines, and returns a mask [L] of the lines with quotes.
 
-    The lines are the bytes [begins, ends) of `data`, each [L]. Returns a mask [L] of the lines that contain quotes. In
-    these lines, the number of fields is not checked here; `_parse_quoted` checks it.
+    The number of fields is not checked in lines with quotes.
     """
     buffer = np.frombuffer(data, np.uint8)
 
@@ -111,10 +110,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines that the mask `is_used` [L] selects. These lines must have the right number of fields.
-
-    `has_quotes` says whether fields may be quoted. If False, a quote is an ordinary character.
-    """
+    """Parses the lines in the mask `is_used` [L], which must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
@@ -136,11 +132,7 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines that contain quotes. `rows` are the indices of these lines.
-
-    Marks lines with an unbalanced quote or a wrong number of fields as invalid in `flaws`. Returns a table of the valid
-    lines, and the indices of the valid lines.
-    """
+    """Parses the lines `rows`, which have quotes. Marks malformed ones; returns the others and their indices."""
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
     separator = re.escape(source.separator)

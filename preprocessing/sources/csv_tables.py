@@ -18,19 +18,13 @@ _BLOCK_BYTES = 8 << 20
 
 
 class CsvTableSource(CsvFiles):
-    """Reads CSV files that may have line breaks in quoted fields, such as item tables.
+    """Reads CSV files with line breaks in quoted fields, such as item tables.
 
-    A row may span several lines, so a worker cannot start to read in mid-file. Therefore, a file is not divided.
+    A file is not divided, because a row may span several lines.
     """
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Returns one part, which is the whole file.
-
-        Args:
-          path: the file.
-          ordinal: index of the file in the input.
-          size: size of the file in bytes, as stored.
-        """
+        """Returns the whole file as one part."""
         return [Part(self, path, ordinal, self.first_byte, None, size)]
 
     def read(self, part: Part) -> Iterator["CsvTableBatch"]:
@@ -106,19 +100,15 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields. Each has the batch's position, not its own row number."""
+        """The rows with a wrong number of fields, at the batch's position."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
     @property
     def num_blank(self) -> int:
-        """Always 0. Blank lines are skipped, but their number is unknown."""
+        """Always 0: blank lines are skipped without a count."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns two lists: for each given row, its row number in the file, and its values as JSON.
-
-        Args:
-          rows: indices of rows in `columns`.
-        """
+        """Returns the row numbers in the file, and the rows as JSON."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)

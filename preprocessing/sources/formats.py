@@ -35,7 +35,7 @@ _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event"
 
 
 class ColumnAdvice(NamedTuple):
-    """Texts for error messages about missing columns. Each kind of input, such as events, has its own texts."""
+    """Texts for error messages about missing columns."""
 
     mapping: str
     """Template of a sentence that says how to map a missing column. The placeholder {role} is the meaning of the
@@ -74,7 +74,7 @@ class Layout:
     """The byte at which the rows of a CSV file start."""
 
     def describe(self) -> str:
-        """Returns a description of the format, such as `CSV separated by commas`."""
+        """Describes the format, such as `CSV separated by commas`."""
         if self.format == "parquet":
             return "Parquet"
         packed = f", {self.text_format.compression}" if self.text_format.compression else ""
@@ -86,7 +86,7 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory. Skips hidden files, such as `_SUCCESS`, unless the glob names them.
+    """Lists the files of a glob or a directory. Skips hidden files unless the glob names them.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -109,7 +109,7 @@ def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS
 
     Args:
       path: the file.
-      config: settings of the format. Settings that are `auto` or None are detected from the start of the file.
+      config: settings of the format; `auto` and None are detected.
       advice: texts for error messages about columns.
 
     Raises:
@@ -145,20 +145,19 @@ def open_files(
     """Divides all files of a glob into parts.
 
     Args:
-      glob: glob or directory of the files. Empty files are skipped unless all files are empty.
+      glob: glob or directory of the files. Empty files are skipped unless all are empty.
       config: settings of the format.
-      required: columns that every file must have. A path into a nested column, such as `user.id`, requires the
-        top-level column `user`.
+      required: columns that every file must have; for a path such as `user.id`, the column `user`.
       optional: columns to read if a file has them.
       advice: texts for error messages about missing columns.
-      has_line_breaks: whether quoted fields of CSV files may have line breaks. If so, each CSV file is a single part.
+      has_line_breaks: whether quoted fields of CSV files may have line breaks. Such files are not divided.
 
     Returns:
-      The parts of all files, and the total uncompressed size in bytes. The sizes of compressed files are estimates.
+      The parts, and the total uncompressed size in bytes (an estimate for compressed files).
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: a file cannot be read, lacks a required column, or has two columns with the name of a column to read.
+      ValueError: a file cannot be read, lacks a required column, or has a column to read twice.
     """
     parts: list[Part] = []
     total = 0
@@ -173,12 +172,12 @@ def open_files(
 
 
 def first_file(files: Sequence[str]) -> str:
-    """Returns the first file that is not empty, or the first file if all are empty."""
+    """Returns the first file that is not empty, or the first if all are."""
     return next((path for path in files if storage.size(path)), files[0])
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns the sizes of a glob's files. Omits empty files unless all files are empty."""
+    """Returns file sizes, without empty files unless all are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):
@@ -190,10 +189,7 @@ def _sizes_of_files(glob: str) -> dict[str, int]:
 def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:
     """Makes the source that reads files with the given layout.
 
-    Args:
-      layout: format and columns of the files.
-      columns: names of the columns to read.
-      has_line_breaks: whether quoted fields of CSV files may have line breaks. Such files are not divided.
+    `has_line_breaks`: quoted fields of CSV files may have line breaks; such files are not divided.
     """
     if layout.format == "parquet":
         return ParquetSource(columns)
@@ -206,21 +202,12 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 def _choose_columns(
     path: str, layout: Layout, required: Sequence[str], optional: Sequence[str], advice: ColumnAdvice
 ) -> tuple[str, ...]:
-    """Returns the names of the columns to read: all required columns, and the optional columns that the file has.
+    """Returns the columns to read: the required ones, and the optional ones that the file has.
 
-    For JSON Lines, all optional columns are returned: the layout has only the fields of the first lines, and later
-    lines may have other fields.
-
-    Args:
-      path: the file, for messages.
-      layout: format and columns of the file.
-      required: columns, or paths into nested columns. For a path, its top-level column is read.
-      optional: names of columns.
-      advice: texts for error messages about missing columns.
+    For JSON Lines, returns all, because the layout has only the fields of the first lines.
 
     Raises:
-      ValueError: a required column is missing (except in JSON Lines), or the file has two columns with the name of a
-        column to read.
+      ValueError: a required column is missing (except in JSON Lines), or a column to read occurs twice.
     """
     required = [root_of(name, layout.columns) for name in required]
     missing = [name for name in dict.fromkeys(required) if name not in layout.columns]
@@ -274,16 +261,12 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Guesses the byte order of UTF-16 text from its zero bytes. Most characters of a header have the high byte 0."""
+    """Guesses the byte order of UTF-16 from zero bytes: most high bytes are 0."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
-    """Returns the names of all fields in the JSON objects of the first lines, in order of occurrence.
-
-    Args:
-      path: the file, for error messages.
-      start: the first bytes of the file.
+    """Returns the fields of the objects in the first lines, in order of occurrence.
 
     Raises:
       ValueError: no line is a JSON object with fields.
@@ -335,7 +318,7 @@ def _detect_csv(
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator that divides the header into the most columns; a comma if no separator is in the header."""
+    """Returns the separator with the most columns in the header; a comma if there is none."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

@@ -25,7 +25,7 @@ _EXACT = 2.0**53
 
 @dataclass(frozen=True)
 class JsonSource:
-    """Reads the same fields from one or more JSON Lines files. A field that a file lacks is null."""
+    """Reads the same fields from JSON Lines files. Missing fields are null."""
 
     text_format: TextFormat
     """Compression and encoding."""
@@ -33,29 +33,18 @@ class JsonSource:
     """The top-level fields to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into byte ranges, one per part.
-
-        Args:
-          path: the file.
-          ordinal: index of the file in the input.
-          size: size of the file in bytes, as stored.
-        """
+        """Divides a file into byte ranges, one per part."""
         ranges = divide(size, 0, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads and parses the lines of a part. Yields batches of a few MiB."""
+        """Reads a part in batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self.columns, part, lines)
 
 
 def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch:
-    """Parses lines with one JSON object each. Lines that are not a JSON object become the batch's malformed lines.
-
-    Args:
-      columns: names of the fields to read.
-      part: the part of the file that contains the lines.
-      lines: the lines.
+    """Parses lines with one JSON object each, and keeps other lines as malformed.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -84,7 +73,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines with one JSON object each to a table with the given columns. Texts that look like times stay texts.
+    """Parses lines with one JSON object each to a table. Texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types, numbers that Arrow would round, or
@@ -106,8 +95,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`, apart from spaces.
 
-    Such a line has at least one object. If there are also as many objects as lines, each line has exactly one object.
-    The number alone does not show this, because Arrow also accepts a line without an object and a line with two.
+    If Arrow reads one object per line, each such line has exactly one; other lines may have none or two.
     """
     buffer = np.frombuffer(data, np.uint8)
     others = np.flatnonzero((buffer[begins] != _OPEN) | (buffer[ends - 1] != _CLOSE))
@@ -116,16 +104,7 @@ def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one.
-
-    Args:
-      data: the text of the lines.
-      begins: [L] index in `data` at which each line starts.
-      ends: [L] index in `data` at which each line ends, without the line end.
-
-    Returns:
-      The objects, and a mask [L] of the lines that are an object.
-    """
+    """Parses lines one by one. Returns the objects, and a mask [L] of the lines with an object."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -141,7 +120,7 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
 
 
 def _parse_number(text: str) -> float | None:
-    """Converts a JSON number, such as 1e400, or one of the words NaN and Infinity. NaN is a missing value.
+    """Converts a JSON number, NaN or Infinity; NaN is a missing value.
 
     Raises:
       ValueError: the number is infinite.
@@ -153,12 +132,7 @@ def _parse_number(text: str) -> float | None:
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
-    """Converts fields of JSON objects to the columns of a table. An object without a field has null in its column.
-
-    Args:
-      objects: the objects, one per row.
-      columns: names of the fields.
-      place: where the lines are, for error messages.
+    """Converts objects to columns; a missing field is null. `place` is for the error message.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -194,7 +168,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces time types in an Arrow type and in its nested types by text, because Arrow reads some texts as times."""
+    """Replaces time types by text, also in nested types: Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -203,7 +177,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_inexact(values: pa.Array) -> bool:
-    """Returns True if values contain NaN, infinity, or floats that Arrow may have rounded from large whole numbers."""
+    """Returns True for NaN, infinity, or large whole numbers that Arrow may have rounded."""
     if pa.types.is_struct(values.type):
         return any(_is_inexact(part) for part in values.flatten())
     if pa.types.is_list(values.type):
@@ -214,11 +188,10 @@ def _is_inexact(values: pa.Array) -> bool:
 
 
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """Returns a table with the given columns only. A column that `table` lacks is filled with nulls.
+    """Returns the given columns; missing ones are null.
 
     Raises:
-      pa.ArrowInvalid: a column is inconsistent. Arrow's JSON reader can return an inconsistent column if lists have
-        null elements.
+      pa.ArrowInvalid: a column is inconsistent, which Arrow allows if lists have null elements.
     """
     absent = pa.nulls(len(table))
     selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})

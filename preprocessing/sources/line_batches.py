@@ -18,7 +18,7 @@ _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
 @dataclass(frozen=True)
 class LineBatch:
-    """Rows that were parsed from consecutive lines of a file."""
+    """Rows from consecutive lines of a file."""
 
     part: Part
     """The part of the file that contains the lines."""
@@ -37,24 +37,19 @@ class LineBatch:
 
     @property
     def position(self) -> int:
-        """The byte at which the first line starts, in the uncompressed UTF-8 text of the file."""
+        """Offset of the first line, in bytes of the uncompressed UTF-8 text."""
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns two lists: for each given row, the position of its first byte in the file, and its text.
-
-        Args:
-          rows: indices of rows in `columns`.
-        """
+        """Returns the position of each row's first byte in the file, and its text."""
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 
 def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-    """Finds the lines of a text, and skips blank lines.
+    """Finds the lines of a text, without blank lines.
 
     Returns:
-      The index in `data` at which each line starts, [L]; the index at which each line ends, without the line end, [L];
-      and the number of blank lines.
+      The start of each line in `data`, [L]; its end without the line end, [L]; and the number of blank lines.
     """
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)
@@ -65,29 +60,16 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns two lists: for each given line, the position of its first byte in the file, and its text.
+    """Returns the position in the file and the text (up to 200 bytes) of each given line.
 
-    A text is cut to 200 bytes.
-
-    Args:
-      lines: consecutive lines of the file.
-      begins: index in `lines.data` at which each of the given lines starts.
-      ends: index in `lines.data` at which each of the given lines ends.
+    A line is a range [begin, end) of `lines.data`.
     """
     texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
     return (begins + lines.position).tolist(), texts
 
 
 def reject_lines(part: Part, lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]) -> Rejects:
-    """Returns the given lines as rejects.
-
-    Args:
-      part: the part of the file that contains the lines.
-      lines: consecutive lines of the file.
-      begins: index in `lines.data` at which each rejected line starts.
-      ends: index in `lines.data` at which each rejected line ends.
-      reasons: the reason of each rejected line.
-    """
+    """Returns lines as rejects. A line is a range [begin, end) of `lines.data`."""
     positions, texts = locate_lines(lines, begins, ends)
     return Rejects(part.path, positions, reasons, texts)
 

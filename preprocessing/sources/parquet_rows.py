@@ -19,18 +19,13 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Reads the same columns from one or more Parquet files."""
+    """Reads the same columns from Parquet files."""
 
     columns: tuple[str, ...]
     """The top-level columns to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into parts of one row group each.
-
-        Args:
-          path: the file.
-          ordinal: index of the file in the input.
-          size: size of the file in bytes.
+        """Divides a file into parts of one row group.
 
         Raises:
           ValueError: the file is not a valid Parquet file.
@@ -44,7 +39,7 @@ class ParquetSource:
         ]
 
     def read(self, part: Part) -> Iterator["ParquetBatch"]:
-        """Reads the row group of a part. Yields batches of up to 262,144 rows.
+        """Yields the row group of a part in batches of up to 262,144 rows.
 
         Raises:
           ValueError: the file is damaged.
@@ -84,30 +79,20 @@ class ParquetBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """Always empty, because a Parquet file is either valid or damaged as a whole."""
+        """Always empty: a Parquet file is valid or damaged as a whole."""
         return Rejects(self.part.path, [], [], [])
 
     @property
     def num_blank(self) -> int:
-        """Always 0, because Parquet has no blank rows."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns two lists: for each given row, its row number in the file, and its values as JSON.
-
-        Args:
-          rows: indices of rows in `columns`.
-        """
+        """Returns the row numbers in the file, and the rows as JSON."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 
 def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
-    """Returns a JSON text for each of the given rows, cut to 200 bytes.
-
-    Args:
-      table: a table that contains the rows.
-      rows: indices of the rows in `table`.
-    """
+    """Returns the rows with these indices as JSON texts, cut to 200 bytes."""
     values = table.take(pa.array(rows)).to_pylist()
     return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 
@@ -125,13 +110,9 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
-    """Returns the columns that the folders of a file define, with their values. A null value is None.
+    """Returns the columns that a file's folders define, such as `date` for `date=2024-03-01`.
 
-    For example, all rows of a file in a folder `date=2024-03-01` have this date in the column `date`.
-
-    Args:
-      path: the file.
-      stored: names of the columns in the file itself. Folders do not replace these columns.
+    Columns of the file itself (`stored`) are not replaced. A null value is None.
     """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {

@@ -23,7 +23,7 @@ class Rejects:
     """[N] text of each row, cut to 200 bytes."""
 
     def extend(self, others: "Rejects") -> "Rejects":
-        """Returns these rows followed by `others`, which must be of the same file."""
+        """Returns these rows and then `others`, of the same file."""
         return Rejects(
             self.path,
             [*self.positions, *others.positions],
@@ -32,7 +32,7 @@ class Rejects:
         )
 
     def limit(self) -> "Rejects":
-        """Returns the first 1,000 rows of each reason. This bounds the memory if all rows of an input are invalid."""
+        """Returns the first 1,000 rows of each reason, to bound the memory."""
         numbered: Counter[str] = Counter()
         kept = []
         for row, reason in enumerate(self.reasons):

@@ -16,7 +16,7 @@ from preprocessing.validation import Flaws
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an input file. One worker reads it."""
+    """A part of an input file, for one worker."""
 
     source: "Source"
     """The source that reads the part."""
@@ -33,7 +33,7 @@ class Part:
 
 
 class Batch(Protocol):
-    """Consecutive rows of a part, read in one step."""
+    """Consecutive rows of a part."""
 
     @property
     def part(self) -> Part:
@@ -41,11 +41,11 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the batch's first row in the file, as a byte or a row number. It orders the batches of a file."""
+        """Position of the first row in the file, a byte or a row number. It orders the batches."""
 
     @property
     def columns(self) -> pa.Table:
-        """[N] well-formed rows, with the columns that the source reads."""
+        """[N] well-formed rows, with the columns of the source."""
 
     @property
     def malformed(self) -> Rejects:
@@ -53,21 +53,17 @@ class Batch(Protocol):
 
     @property
     def num_blank(self) -> int:
-        """Number of empty lines, which are skipped."""
+        """Number of skipped blank lines."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns two lists: for each given row, its position in the file, and its text.
-
-        Args:
-          rows: indices of rows in `columns`.
-        """
+        """Returns the position of each row in the file, and its text. `rows` are indices in `columns`."""
 
 
 class Source(Protocol):
     """Reads the same columns from files of one format."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into parts, which workers read in parallel.
+        """Divides a file into parts for parallel workers.
 
         Args:
           path: the file.
@@ -76,7 +72,7 @@ class Source(Protocol):
         """
 
     def read(self, part: Part) -> Iterator[Batch]:
-        """Yields the rows of a part in batches, so that the part need not fit in memory.
+        """Yields the rows of a part in batches.
 
         Raises:
           ValueError: the file is damaged.
@@ -84,19 +80,15 @@ class Source(Protocol):
 
 
 def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
-    """Yields the batches of all parts, in sequence."""
+    """Yields the batches of all parts in sequence."""
     for part in parts:
         yield from part.source.read(part)
 
 
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
-    """Returns all invalid rows of a batch: the malformed rows, then the rows with events that are marked in `flaws`.
+    """Returns the malformed rows of a batch, then the rows with events marked in `flaws`.
 
-    Args:
-      batch: the batch.
-      flaws: the invalid events among the N events of the batch. An event is a row, or an element of a list in a row.
-      owners: [N] index of the row in `batch.columns` that contains each event. None: each row is an
-        event.
+    `owners` [N] is the row of each event in `batch.columns`; None: each row is an event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

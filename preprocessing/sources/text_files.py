@@ -43,7 +43,7 @@ class TextFormat:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether reading can start at any byte of the file. True only for uncompressed UTF-8."""
+        """Whether reading can start at any byte: only in uncompressed UTF-8."""
         return self.compression is None and self.encoding == "utf-8"
 
 
@@ -58,11 +58,9 @@ class Lines:
 
 
 def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
-    """Detects the compression and the encoding of a file.
+    """Detects the compression and the encoding of a file from its first bytes.
 
-    Args:
-      head: the first bytes of the file as stored.
-      encoding: name of a Python codec. None: the encoding is detected from a byte order mark; without one, it is UTF-8.
+    `encoding` is a Python codec; None: the byte order mark decides, or else it is UTF-8.
     """
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
@@ -72,12 +70,9 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 
 
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
-    """Returns the start of a file's text, in UTF-8. It contains at least the first line.
+    """Returns the start of a file's text in UTF-8, with at least the first line.
 
-    Args:
-      path: the file.
-      text_format: compression and encoding.
-      head: the first bytes of the file as stored.
+    `head` has the first bytes as stored.
 
     Raises:
       ValueError: the file is damaged, has another encoding, or has a first line of more than MAX_LINE_BYTES.
@@ -101,8 +96,7 @@ def open_text(
       path: the file.
       text_format: compression and encoding.
       request_bytes: number of bytes per request to a store.
-      validate: whether reading raises UnicodeDecodeError if a UTF-8 file has invalid bytes. If False, these bytes are
-        returned unchanged. Files in other encodings are always validated.
+      validate: whether invalid bytes of a UTF-8 file raise UnicodeDecodeError; other encodings are always validated.
     """
     file = _decompress(storage.open_binary(path, request_bytes), path, text_format.compression)
     if text_format.encoding == "utf-8" and not validate:
@@ -113,13 +107,15 @@ def open_text(
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
     """Divides the bytes of a file into ranges for parallel workers.
 
+    A file that is not seekable has only one range.
+
     Args:
       size: size of the file in bytes, as stored.
       begin: the first byte of the first range.
-      text_format: compression and encoding. A file that is not seekable has only one range.
+      text_format: compression and encoding.
 
     Returns:
-      Ranges as (begin, end, stored size). The end None means the end of the file.
+      Ranges (begin, end, stored size). The end None means the end of the file.
     """
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
@@ -128,15 +124,15 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
 
 
 def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
-    """Yields the lines that start in the byte range [begin, end), in chunks of a few MiB.
+    """Yields the lines that start in [begin, end), in chunks of whole lines of a few MiB.
 
-    Each chunk consists of whole lines. The last line of the file gets a line feed if it has none.
+    The last line of the file gets a line feed if it has none.
 
     Args:
       path: the file.
       text_format: compression and encoding.
       begin: the first byte of the range.
-      end: the first byte after the range. None: the range reaches to the end of the file.
+      end: the byte after the range; None: the end of the file.
 
     Raises:
       ValueError: the file is damaged, has another encoding, or has a line of more than MAX_LINE_BYTES.
@@ -173,8 +169,8 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
     Args:
       path: the file.
       text_format: compression and encoding.
-      position: a byte of the text. The text before this byte was read without an error.
-      error: the error, one of DAMAGE.
+      position: the text before this byte was read without an error.
+      error: one of DAMAGE.
     """
     if isinstance(error, UnicodeDecodeError):
         other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"
@@ -186,13 +182,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
-    """Reads the rest of a line and returns the whole line.
-
-    Args:
-      file: the text of the file, at the byte after `line`.
-      line: the bytes of the line that were already read.
-      path: the file, for error messages.
-      position: the byte at which the line starts, for error messages.
+    """Reads the rest of a line that starts at `position`; returns the whole line.
 
     Raises:
       ValueError: the line is longer than MAX_LINE_BYTES.
@@ -209,7 +199,7 @@ def _describe_long_line(path: str, position: int) -> str:
 
 
 def _seek_line(file: BinaryIO, path: str, begin: int, *, is_seekable: bool) -> int:
-    """Moves to the first line that starts at or after byte `begin`. Returns the byte at which this line starts."""
+    """Moves to the first line that starts at or after `begin`, and returns its offset in bytes."""
     if begin == 0:
         return 0
     if not is_seekable:
@@ -249,7 +239,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
 
 
 class _Raw(io.RawIOBase):
-    """Wraps an Arrow stream as a Python stream. Python needs the method `readinto`, which Arrow's stream lacks."""
+    """Adds the method `readinto`, which Python streams need, to an Arrow stream."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream
@@ -264,7 +254,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Recoded(io.RawIOBase):
-    """A stream that converts the text of another stream to UTF-8."""
+    """Converts the text of a stream to UTF-8."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file, self._decoder = file, codecs.getincrementaldecoder(encoding)()
