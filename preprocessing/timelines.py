@@ -23,7 +23,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Timelines:
-    """The events of a partition, one per row. Rows are sorted by visitor, then by time, then by order in the files."""
+    """The events of a partition, sorted by visitor, then time, then order in the files."""
 
     visitors: pa.Array
     """[V] distinct visitor ids, sorted by hash. This order does not depend on time or activity."""
@@ -48,7 +48,7 @@ class Timelines:
 
 
 class SplitTimelines(NamedTuple):
-    """The rows of a partition without the excluded rows of robots, and the split of each row."""
+    """The rows of a partition without excluded robots, and the split of each row."""
 
     timelines: Timelines
     """The rows that are not excluded."""
@@ -60,7 +60,7 @@ class SplitTimelines(NamedTuple):
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Counts of the duplicates and robots in a partition."""
+    """Counts of duplicates and robots in a partition."""
 
     duplicates: int
     """Number of exact duplicates that were dropped."""
@@ -73,14 +73,12 @@ def assemble_timelines(
 ) -> tuple[Timelines, Cleaning]:
     """Sorts the rows of a partition into timelines, drops duplicates, and detects robots.
 
-    Args:
-      table: the valid events of the partition in file order, with the columns visitor, timestamp_ms, event, item,
-        transaction and weight.
-      max_events_per_day: daily limit of events. A visitor with more events on a day (UTC) is a robot.
-      keep_repeats: whether rows that are equal in all columns are kept. Otherwise, only the first of them is kept.
+    Returns the timelines, with robots, and the counts of duplicates and robots.
 
-    Returns:
-      The timelines, with robots, and the numbers of duplicates and robots.
+    Args:
+      table: valid events in file order, with the columns visitor, timestamp_ms, event, item, transaction and weight.
+      max_events_per_day: a visitor with more events on a day (UTC) is a robot.
+      keep_repeats: whether rows that are equal in all columns are kept.
     """
     visitor_code, visitors = encode_strings(table["visitor"])
     item_code, items = encode_strings(table["item"])
@@ -114,7 +112,7 @@ def assemble_timelines(
 
 
 def find_human_rows(timelines: Timelines) -> np.ndarray:
-    """Returns a mask [N] of the rows of visitors who are never robots."""
+    """Returns a mask [N] of the rows of visitors who are not robots."""
     return (timelines.robot_from_ms == NEVER)[timelines.visitor_code]
 
 
@@ -122,13 +120,7 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
     """Assigns the rows to splits and excludes robots.
 
     In a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
-    splits. Thus events after a cut do not affect earlier splits. With other methods, robots are excluded from all
-    splits.
-
-    Args:
-      timelines: rows of a partition, with robots.
-      cuts: cuts of a split by time. None with other methods.
-      config: settings of the split.
+    ones. With other methods, it is excluded from all. `cuts` is None unless the split is by time.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -152,14 +144,9 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
 
 
 def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
-    """Assigns each row, including rows of robots, to a split.
+    """Assigns each row, also of robots, to a split: an index in SPLITS, [N] int8.
 
-    Returns the index of each row's split in SPLITS, [N] int8.
-
-    Args:
-      timelines: rows of a partition.
-      cuts: cuts of a split by time. None with other methods.
-      config: settings of the split.
+    `cuts` is None unless the split is by time.
     """
     if config.method != SplitMethod.RANDOM:
         return assign_splits(timelines.timestamp_ms, np.empty(0, np.uint64), cuts, config)
@@ -181,15 +168,14 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    The targets are the rows in the split. The context is the rows in earlier splits. In a random split, context rows
-    may be later than target rows, which leaks information about the future.
+    Targets are in the split, and context is in earlier splits. In a random split, context may be later than targets.
 
     Args:
       timelines: rows of a partition, without robots.
-      splits: [N] index of each row's split in SPLITS.
+      splits: [N] index in SPLITS.
       split: the split to select.
-      visitor_index: [V] vocabulary index of each visitor in `timelines.visitors`.
-      item_index: vocabulary index of each item in `timelines.items`.
+      visitor_index: [V] vocabulary index of each visitor.
+      item_index: vocabulary index of each item.
     """
     number = SPLITS.index(split)
     is_target = splits == number
@@ -213,14 +199,9 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the ids of visitors who are not in the vocabulary.
+    """Returns the visitor id of each timeline that `select_split` selects; "" if it is in the vocabulary.
 
-    `select_split` selects the timelines of visitors with rows in the split. The result has a text for each of these
-    timelines, in the same order: the visitor id, or "" if the visitor is in the vocabulary.
-
-    Args:
-      timelines, splits, split, visitor_index: the same values as for `select_split`.
-      num_known: size of the visitor vocabulary.
+    `num_known` is the size of the visitor vocabulary; the other arguments are those of `select_split`.
     """
     selected = np.unique(timelines.visitor_code[splits == SPLITS.index(split)])
     ids = timelines.visitors.take(pa.array(selected))
@@ -230,16 +211,14 @@ def select_unknown_ids(
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> np.ndarray:
     """Returns the seconds between consecutive events of the same visitor, float32.
 
-    Args:
-      timelines: rows of a partition.
-      rows: mask [N] of the rows to use. All other rows are ignored.
+    `rows` is a mask [N] of the rows to use.
     """
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     return (np.diff(times)[code[1:] == code[:-1]] / 1000).astype(np.float32)
 
 
 def encode_timelines(timelines: Timelines) -> EncodedTable:
-    """Encodes the timelines of a partition as bytes, to write them to an intermediate file."""
+    """Encodes the timelines of a partition as bytes."""
     table = pa.table(
         {
             "visitor": pa.DictionaryArray.from_arrays(pa.array(timelines.visitor_code, pa.int32()), timelines.visitors),
@@ -254,7 +233,7 @@ def encode_timelines(timelines: Timelines) -> EncodedTable:
 
 
 def decode_timelines(encoded: EncodedTable) -> Timelines:
-    """Decodes the output of `encode_timelines`."""
+    """Decodes the result of `encode_timelines`."""
     table = decode_columns(encoded)
     visitor, item = (table[name].combine_chunks() for name in ("visitor", "item"))
     visitor_code = visitor.indices.to_numpy().astype(np.int64)
@@ -279,10 +258,9 @@ def empty_timelines() -> Timelines:
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns a mask [N] of the rows that are equal to an earlier row in all columns.
+    """Returns a mask [N] of the rows that equal an earlier row.
 
-    Args:
-      columns: columns [N] by name. The rows are sorted by visitor, then by time.
+    The rows are sorted by visitor, then by time.
     """
     # only rows of the same visitor and time, which are adjacent, can be equal
     same = np.ones(len(columns["visitor"]), bool)
@@ -300,15 +278,9 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Returns the time of the first event with which each visitor exceeds the daily limit, [V] int64.
+    """Returns the time at which each visitor first exceeds the daily limit, [V] int64.
 
-    The time is in milliseconds since 1970. NEVER means that the visitor does not exceed the limit on any day (UTC).
-
-    Args:
-      visitor: [N] index of each row's visitor. The rows are sorted by visitor, then by time.
-      timestamp_ms: [N] time of each row.
-      num_visitors: V, the number of visitors.
-      max_events_per_day: the daily limit of events.
+    The time is in milliseconds since 1970, or NEVER. The rows [N] are sorted by visitor, then by time.
     """
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY

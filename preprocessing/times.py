@@ -36,10 +36,10 @@ _COMMON_FORMATS = (
 
 
 def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
-    """Returns the config with `unit=auto` replaced by the unit or the format that fits most values of a sample.
+    """Replaces `unit=auto` by the unit or format that fits most values of a sample.
 
-    The config is returned unchanged if it gives a unit or a format, or if the sample has one of Arrow's time types. The
-    unit is milliseconds if the sample has no values.
+    The config is unchanged if it is not `auto`, or if the sample has a time type of Arrow. Without values, the unit is
+    milliseconds.
 
     Args:
       sample: the first values of the column.
@@ -47,7 +47,7 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
       column: name of the column, for error messages.
 
     Raises:
-      ValueError: no unit or format fits, or several formats fit. The message lists the formats that fit.
+      ValueError: no unit or format fits, or several formats fit.
     """
     if config.unit != "auto" or config.format is not None or is_time_type(sample.type):
         return config
@@ -70,13 +70,13 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
 
 
 def drop_missing(values: pa.Array) -> pa.Array:
-    """Returns the values that are neither null nor an empty text."""
+    """Returns the values that are neither null nor empty."""
     present = values.drop_null()
     return present.filter(pc.not_equal(present, "")) if pa.types.is_string(present.type) else present
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
-    """Returns configs with the units or formats that fit most values [N] of a sample. Empty if none fits."""
+    """Returns the units or formats that fit most values of a sample."""
     numbers = _to_numbers(values)
     if numbers is not None:
         low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
@@ -100,18 +100,15 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to milliseconds since 1970 (UTC), [N] int64. Marks unreadable and implausible times in `flaws`.
+    """Parses times to milliseconds since 1970 (UTC), [N] int64; 0 if unreadable.
 
-    Unreadable times become 0. Times without a time zone are local times of `config.zone`. When clocks are set back, a
-    local time occurs twice; the first occurrence is used.
-
-    `resolve_times` leaves the unit at `auto` if the first rows of the log have one of Arrow's time types. Other files
-    may have texts or numbers in the same column. With `auto`, texts are read as ISO 8601, and numbers as milliseconds.
+    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`; an ambiguous time, when
+    clocks are set back, is the earlier one. With `unit=auto`, texts are ISO 8601, and numbers are milliseconds.
 
     Args:
-      values: [N] times: numbers, texts, or values of one of Arrow's time types.
+      values: [N] numbers, texts, or values of a time type of Arrow.
       config: settings of the times.
-      flaws: marks of the N rows. This function adds marks.
+      flaws: marks of the N rows.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -127,7 +124,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
 
 
 def is_time_type(kind: pa.DataType) -> bool:
-    """Returns True if an Arrow type is a timestamp or a date."""
+    """Returns True for timestamps and dates."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 
@@ -172,19 +169,19 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Replaces the zone UTC of timestamps by another zone. The dates and the times of day stay the same."""
+    """Replaces the zone UTC by another; dates and times of day stay the same."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
 
 
 def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
-    """Converts timestamps with a time zone to times in UTC, [N] datetime64[ms]."""
+    """Converts timestamps with a zone to UTC, [N] datetime64[ms]."""
     return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
-    """Parses ISO 8601 times. BigQuery's suffix `UTC` is read as `Z`. Times without a time zone are read as UTC."""
+    """Parses ISO 8601, in UTC without a zone. BigQuery's suffix `UTC` is read as `Z`."""
     return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 
@@ -193,9 +190,9 @@ def _without_decimals(values: pa.Array) -> pa.Array:
 
 
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
-    """Returns the finite numbers among the values, as float64. None: the values are not numbers.
+    """Returns the finite numbers, as float64; None if the values are not numbers.
 
-    Texts count as numbers if at least 90% of them have 9 to 19 digits before an optional decimal point.
+    Texts are numbers if at least 90% have 9 to 19 digits before an optional decimal point.
     """
     values = _without_decimals(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):

@@ -59,17 +59,17 @@ class TransformConfig:
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """Makes the preprocessing function. TF-Transform traces it to a graph that has the vocabulary files as assets.
+    """Makes the function that TF-Transform traces to a graph with the vocabularies as assets.
 
-    The inputs and the outputs are dictionaries of sparse tensors. The outputs are:
+    It maps a dictionary of sparse tensors to one with these tensors:
 
     - `visitor`, `item`, `event`, `category_path` and `property_values`: int64 indices;
-    - `price_bucket` and `gap_bucket`: int64 quantile buckets, numbered from 1. 0 is left for missing values;
+    - `price_bucket` and `gap_bucket`: int64 quantile buckets, from 1; 0 is for missing values;
     - `price_scaled`: float32, log(1 + price), scaled to mean 0 and variance 1.
 
     Args:
       config: settings of the graph.
-      vocabulary_file: returns the path of the file of a vocabulary.
+      vocabulary_file: returns the path of a vocabulary file.
     """
 
     def preprocessing_fn(inputs: dict) -> dict:
@@ -87,7 +87,7 @@ def make_preprocessing_fn(
 
 
 def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
-    """Returns the columns and tensors of the batches of `make_analysis_batch`, in the form that TF-Transform needs."""
+    """Returns the columns and tensors of `make_analysis_batch`, for TF-Transform."""
     representation = schema_pb2.TensorRepresentation
     return tfxio.TensorAdapterConfig(
         arrow_schema=_batch_schema(),
@@ -99,10 +99,9 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
 
 
 def make_analysis_batch(gaps: np.ndarray, prices: np.ndarray) -> pa.RecordBatch:
-    """Makes the only batch that TF-Transform analyses. It has a single row with all gaps and all prices.
+    """Makes the only batch that TF-Transform analyses: one row with all gaps and prices.
 
-    With several batches, the order of summation would depend on the number of threads. Because of rounding, the
-    catalogue would then depend on the number of threads too.
+    With several batches, rounding would make the catalogue depend on the number of threads.
 
     Args:
       gaps: seconds between consecutive events of a visitor, float32.
@@ -119,9 +118,7 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
     """Makes a batch with all features of the graph.
 
-    Args:
-      columns: columns [num_rows] of lists, by feature name. Features without a column get empty lists.
-      num_rows: number of rows.
+    `columns` are lists [num_rows] by feature; the other features get empty lists.
     """
     arrays = []
     for field in _batch_schema():
@@ -131,20 +128,15 @@ def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatc
 
 
 def wrap_in_lists(column: pa.Array) -> pa.Array:
-    """Returns a column of lists with one value each. A null becomes an empty list."""
+    """Returns a column of lists with one value each; empty for null."""
     offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
 
 
 def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array]:
-    """Applies the saved graph to the items of the catalogue.
+    """Applies the saved graph to items with the columns category_path, property_values and price.
 
-    Args:
-      model: the saved graph, from `load_transform`.
-      items: one row per item, with the columns category_path, property_values and price.
-
-    Returns:
-      The columns category_path, property_values, price_bucket and price_scaled, by name.
+    Returns the columns category_path, property_values, price_bucket and price_scaled.
     """
     raw = {
         "category_path": items["category_path"].combine_chunks(),
@@ -164,8 +156,7 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 def load_transform(directory: str) -> tf.Module:
     """Loads the saved graph from the transform directory.
 
-    The method `transform_fn` of the result applies the graph. It takes and returns a dictionary of sparse tensors by
-    name.
+    Its method `transform_fn` takes and returns sparse tensors by name.
     """
     with tempfile.TemporaryDirectory() as copy:  # TensorFlow cannot open files of every store
         for name in storage.list_files(join(directory, _SAVED_MODEL)):
@@ -174,7 +165,7 @@ def load_transform(directory: str) -> tf.Module:
 
 
 def asset_path(vocabulary: Vocabulary) -> str:
-    """Returns the path of a vocabulary file, relative to the transform directory."""
+    """Returns the path of a vocabulary file in the transform directory."""
     return f"{_SAVED_MODEL}/assets/{vocabulary}.txt"
 
 
@@ -189,16 +180,9 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Replaces ids by their indices in a vocabulary, with a lookup table that TF-Transform tracks.
+    """Replaces ids by vocabulary indices, with a table that makes the file at `path` an asset.
 
-    The vocabulary file of a tracked table becomes an asset of the graph. `tft.apply_vocabulary` is not used, because it
-    saves only the files of TF-Transform's analyzers. The saved graph would then need the original vocabulary file.
-
-    Args:
-      ids: ids of visitors, items, categories or property values.
-      vocabulary: name of the vocabulary.
-      config: settings of the graph.
-      path: the vocabulary file.
+    `tft.apply_vocabulary` saves only files of TF-Transform's analyzers.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
@@ -249,7 +233,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the value of each row, [num_rows], or 0 if the row has no value. No row has more than one value."""
+    """Returns the only value of each row, [num_rows], or 0 without one."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

@@ -35,23 +35,18 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """Marks invalid rows with the reason why they are invalid. A row that is marked twice keeps its first reason."""
+    """The reason of each invalid row. A row keeps its first reason."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + the index of the reason in REASONS."""
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns an object that marks no row as invalid."""
+        """Marks no row as invalid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
-        """Marks rows as invalid.
-
-        Args:
-          rows: mask [N] of the rows to mark.
-          reason: one of REASONS.
-        """
+        """Marks the rows in a mask [N] as invalid. `reason` is one of REASONS."""
         self.codes[rows & self.is_valid] = 1 + REASONS.index(reason)
 
     @property
@@ -71,13 +66,13 @@ class Flaws:
 
 
 def check_ids(texts: pa.Array, flaws: Flaws) -> None:
-    """Marks the rows with an empty id as invalid. All other texts are valid ids."""
+    """Marks the rows with an empty id as invalid."""
     flaws.mark(pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False), EMPTY_ID)
 
 
 @dataclass(frozen=True)
 class RejectReason:
-    """Summary of the rows that were rejected for the same reason."""
+    """Summary of the rows rejected for one reason."""
 
     count: int
     """Number of rows."""
@@ -88,15 +83,10 @@ class RejectReason:
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:
     """Raises an error if too many rows of an input are invalid.
 
-    Args:
-      name: name of the input, such as events, for the error message.
-      num_rows: number of rows, valid or invalid.
-      rejects: the invalid rows, by reason.
-      max_share: maximum share of invalid rows.
+    `name` is the input, such as events; `num_rows` counts all its rows.
 
     Raises:
-      ValueError: the share of invalid rows exceeds `max_share`. The message has the three most frequent reasons, with
-        an example of each.
+      ValueError: the share of invalid rows exceeds `max_share`.
     """
     num_rejected = sum(reason.count for reason in rejects.values())
     if num_rows == 0 or num_rejected <= max_share * num_rows:
@@ -110,16 +100,12 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
 
 
 def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: str) -> None:
-    """Raises an error if an input has no usable event, because all events are invalid or belong to robots.
+    """Raises an error if an input has no usable event.
 
-    Args:
-      num_events: number of usable events.
-      num_rows: number of rows, valid or invalid.
-      robot_visitors: number of visitors who are robots.
-      glob: the files of the input, for the error message.
+    `num_events` counts the usable events, `num_rows` all rows.
 
     Raises:
-      ValueError: there is no usable event. The message says what to check or to change.
+      ValueError: all events are invalid or belong to robots.
     """
     if num_events:
         return

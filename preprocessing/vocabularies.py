@@ -30,12 +30,12 @@ from preprocessing.workspace import Workspace, read_table, write_table
 
 
 def kind_columns(num_kinds: int) -> list[str]:
-    """Returns the names of the columns that count events by kind: `kind_0`, `kind_1` and so on, one per event kind."""
+    """Returns the column names `kind_0`, `kind_1` and so on, one per event kind."""
     return [f"kind_{code}" for code in range(num_kinds)]
 
 
 def stack_kinds(counts: pa.Table) -> np.ndarray:
-    """Returns the columns `kind_0`, `kind_1` and so on of a table as a matrix, [N, number of kinds] int64."""
+    """Returns the columns `kind_0`, `kind_1` and so on as a matrix, [N, K] int64."""
     num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
     return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
 
@@ -43,14 +43,8 @@ def stack_kinds(counts: pa.Table) -> np.ndarray:
 def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
     """Counts the events of each item. Omits items without events.
 
-    Args:
-      timelines: rows of a partition.
-      rows: mask of the rows to count.
-      num_kinds: number of event kinds.
-
-    Returns:
-      A table with the columns id, count, first_seen_ms and last_seen_ms, and the columns of `kind_columns`. The times
-      are those of the item's first and last event, in milliseconds since 1970.
+    `rows` is a mask of the rows to count. Returns the columns id, count, first_seen_ms and last_seen_ms (milliseconds
+    since 1970), and those of `kind_columns`.
     """
     item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
     size = len(timelines.items)
@@ -64,13 +58,9 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
 
 
 def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
-    """Makes a table of items without events. All counts are 0, and all times are null.
+    """Makes a table of items without events, with the columns of `count_items`.
 
-    The columns are those of the table that `count_items` returns.
-
-    Args:
-      ids: item ids, possibly with repetitions. The table has one row per distinct id.
-      num_kinds: number of event kinds.
+    All counts are 0, and all times are null. Repeated ids get one row.
     """
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
@@ -81,12 +71,7 @@ def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
     """Counts the events of each visitor. Omits visitors without events.
 
-    Args:
-      timelines: rows of a partition.
-      rows: mask of the rows to count.
-
-    Returns:
-      A table with the columns id and count.
+    `rows` is a mask of the rows to count. Returns the columns id and count.
     """
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
@@ -94,25 +79,18 @@ def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
 
 
 def count_values(lists: pa.Array) -> pa.Table:
-    """Counts, for each value, the lists that contain it. No list may contain a value twice.
+    """Counts the lists that contain each value. A list must not repeat a value.
 
-    Returns:
-      A table with the columns id (the value) and count (the number of lists).
+    Returns the columns id (the value) and count.
     """
     counted = pc.value_counts(lists.flatten())
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
-    """Merges tables of counts that have the same columns. The result has one row per distinct id.
+    """Adds up count tables with the same columns; returns one row per distinct id.
 
-    Counts are added up. `first_seen_ms` is the earliest time, and `last_seen_ms` the latest.
-
-    Args:
-      encoded: encoded tables with the column id and columns of counts or times. Empty bytes are ignored.
-
-    Returns:
-      The encoded result. Empty bytes if there is no table.
+    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Without tables, the result is empty bytes.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
@@ -126,11 +104,9 @@ def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """Returns the rows of a count table that become vocabulary entries, sorted by descending count, then by id.
+    """Returns the rows that become vocabulary entries, by descending count, then id.
 
-    Args:
-      counts: table with the columns id and count.
-      config: minimum count of an entry, and maximum number of entries.
+    `counts` has the columns id and count.
     """
     frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
     return sort_by_count(frequent).slice(0, config.max_size)
@@ -139,16 +115,9 @@ def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Builds and writes the visitor vocabulary. Also writes a file for each partition.
+    """Builds and writes the visitor vocabulary, and the indices of each partition's visitors.
 
-    The file of a partition has the ids and the vocabulary indices of the partition's visitors. Visitors who are not in
-    the vocabulary are omitted.
-
-    Args:
-      work: paths of the intermediate files. They include the event counts of each partition's visitors.
-      num_partitions: number of partitions.
-      config: settings of the vocabulary.
-      layout: paths of the dataset's files.
+    Visitors outside the vocabulary are omitted. `work` has the event counts of the visitors.
 
     Raises:
       ValueError: the vocabulary would be empty.
@@ -170,16 +139,14 @@ def index_visitors(
 def index_items(
     work: Workspace, num_partitions: int, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Builds and writes the item vocabulary. Also writes a file for each partition of the items.
+    """Builds and writes the item vocabulary, and the counts and indices of each partition's items.
 
-    The file of a partition has the training counts and the vocabulary indices of the partition's items. Items that are
-    not in the vocabulary have the index -1.
+    Items outside the vocabulary have the index -1.
 
     Args:
       work: paths of the intermediate files.
       num_partitions: number of partitions.
-      encoded_counts: encoded table of training events by item, with the columns of `count_items`. Items without
-        training events have a count of 0.
+      encoded_counts: training events per item, with the columns of `count_items`.
       config: settings of the vocabulary.
       layout: paths of the dataset's files.
 
@@ -199,7 +166,7 @@ def index_items(
 
 
 def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
-    """Returns the rows of `counts` with ids that are not in `entries`, sorted by id. Adds a column `index` of -1."""
+    """Returns the rows of `counts` not in `entries`, sorted by id, with an `index` of -1."""
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 
@@ -207,13 +174,9 @@ def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
 def index_words(
     name: Vocabulary, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Builds and writes the vocabulary of categories or of property values. It may be empty.
+    """Builds and writes the vocabulary of categories or of property values.
 
-    Args:
-      name: name of the vocabulary.
-      encoded_counts: encoded table with the columns id and count.
-      config: settings of the vocabulary.
-      layout: paths of the dataset's files.
+    It may be empty. `encoded_counts` has the columns id and count.
     """
     entries = choose_entries(decode_columns(encoded_counts), config)
     _write_ids(layout.vocabulary(name), entries)
@@ -225,9 +188,8 @@ def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.
 
     Args:
       ids: [N] ids.
-      vocabulary: [V] ids of the vocabulary, in index order.
-      oov_buckets: number of out-of-vocabulary (OOV) buckets. An id that is not in the vocabulary is assigned to a
-        bucket, and bucket b has the index V + b.
+      vocabulary: [V] ids in index order.
+      oov_buckets: number of buckets for ids that are not in the vocabulary; bucket b has the index V + b.
     """
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
@@ -239,9 +201,9 @@ def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.
 
 
 def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Returns the out-of-vocabulary (OOV) bucket of each id, [N] int64 in [0, oov_buckets).
+    """Returns the out-of-vocabulary bucket of each id, [N] int64 in [0, oov_buckets).
 
-    An id gets the same bucket as in `tf.lookup.StaticVocabularyTable`.
+    The buckets are those of `tf.lookup.StaticVocabularyTable`.
     """
     if oov_buckets == 1:
         return np.zeros(len(ids), np.int64)
@@ -259,5 +221,4 @@ def _number(entries: pa.Table) -> pa.Table:
 
 
 def _write_ids(path: str, entries: pa.Table) -> None:
-    """Writes a vocabulary file with one id per line."""
     storage.write_bytes(path, "".join(f"{entry}\n" for entry in entries["id"].to_pylist()).encode())

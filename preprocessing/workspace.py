@@ -20,15 +20,13 @@ class Workspace:
 
     @property
     def chunks(self) -> str:
-        """Directory of the files with input rows. They exist until the rows are grouped by partition."""
+        """Directory of the input rows that are not yet grouped by partition."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """File with the rows of one chunk of an input.
+        """File with the rows of a chunk of the input `name`.
 
-        Args:
-          name: name of the input.
-          position: index of the input file, and position of the chunk in this file (a byte or a row number).
+        `position` is the index of the file in the input, and a byte or row number in the file.
         """
         return join(self.chunks, f"{name}-{position[0]:05d}-{position[1]:012d}.arrow")
 
@@ -48,7 +46,7 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with all items of a partition and their training counts. Items in the vocabulary precede all others."""
+        """File with a partition's items and training counts, vocabulary items first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
@@ -57,17 +55,17 @@ class Workspace:
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """File with a result. A pipeline writes it, and the program that started the pipeline reads it."""
+        """File with a result of a pipeline."""
         return join(self.root, f"result-{name}")
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """Writes a table as an Arrow IPC stream, for `read_table`."""
+    """Writes a table as an Arrow IPC stream."""
     storage.write_bytes(path, encode_columns(table))
 
 
 def read_table(path: str) -> pa.Table:
-    """Reads a table written by `write_table`."""
+    """Reads a table from `write_table`."""
     return decode_columns(storage.read_bytes(path))
 
 
@@ -77,9 +75,9 @@ def write_result(path: str, result: Any, kind: Any) -> None:
 
 
 def read_result(path: str, kind: Any) -> Any:
-    """Reads a value written by `write_result`, and checks its type.
+    """Reads a value from `write_result` and checks its type.
 
-    The file is not trusted, because other programs may be able to write to the workers' bucket.
+    The file is not trusted: other programs may write to the bucket.
 
     Raises:
       ValueError: the file does not contain a value of type `kind`.

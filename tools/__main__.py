@@ -6,7 +6,7 @@ from tools import commands, messages, settings, tables
 
 
 def main() -> int:
-    """Writes all generated text: the pages of settings, commands and messages, and the result tables in documents."""
+    """Writes all generated pages, and the result tables in documents."""
     pages = {settings.SETTINGS: settings.render(), commands.COMMANDS: commands.render()}
     pages[messages.MESSAGES] = messages.render()
     pages |= {path: tables.render_document(path) for path in tables.DOCUMENTS}

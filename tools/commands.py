@@ -22,12 +22,12 @@ _WIDTH = 80
 
 
 def render() -> str:
-    """Renders the whole page of commands."""
+    """Renders the page of commands."""
     return "\n".join([_HEADER, *_sections()])
 
 
 def _sections() -> Iterator[str]:
-    """Renders a section for each verb of `cartwheel`, such as `train`. Each command of `submit` has a subsection."""
+    """Renders a section per verb of `cartwheel`, such as `train`."""
     for verb, (module, _) in VERBS.items():
         cli = importlib.import_module(module)
         if verb == "submit":
@@ -44,7 +44,7 @@ def _sections() -> Iterator[str]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Returns the parser of each subcommand, by name of the subcommand."""
+    """Returns the parser of each subcommand, by name."""
     (action,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(action.choices)
 
@@ -55,7 +55,7 @@ def _section(title: str, command: argparse.ArgumentParser) -> str:
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
-    """Returns the usage line of a command. It does not depend on the width of the terminal."""
+    """Returns the usage line of a command, for any terminal width."""
     formatter = argparse.HelpFormatter(command.prog, width=_WIDTH)
     formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()
@@ -76,7 +76,7 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _epilog(command: argparse.ArgumentParser) -> Iterator[str]:
-    """Renders the example of a command, and a link to its settings if it has any."""
+    """Renders the example of a command, and a link to its settings."""
     if example := re.match(r"example:\n(.*?)(?:\n\n|\Z)", command.epilog or "", re.DOTALL):
         lines = "\n".join(line.removeprefix("  ") for line in example[1].splitlines())
         yield f"```bash\n{lines}\n```\n"

@@ -39,13 +39,7 @@ _COMPARED = re.compile(r"(?P<peer>[^,]+), (?P<own>[\d.]+) / (?P<theirs>[\d.]+)")
 
 
 def render_headlines(results: Results) -> str:
-    """Renders README's summary of the targets.
-
-    A sentence says how many targets are met. A table shows some of the best results, and then the first missed targets.
-
-    Args:
-      results: the measured results.
-    """
+    """Renders README's summary of the targets: the number met, the best results and the first misses."""
     targets = read_targets(results)
     best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
     missed = [target for target in targets if not target.is_met]
@@ -67,10 +61,7 @@ def _label(target: Target) -> str:
 
 
 def _measured(target: Target) -> str:
-    """Formats the measured value of a target.
-
-    If the value is a ratio to a peer, the text also has both values and the peer's name: `0.2 / 0.1 (peer) = 2`.
-    """
+    """Formats the measured value of a target; a ratio to a peer as `0.2 / 0.1 (peer) = 2`."""
     found = _COMPARED.match(target.compared_with)
     if not found:
         return target.measured

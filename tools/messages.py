@@ -26,7 +26,7 @@ _Texts = Mapping[str, str]
 
 
 def render() -> str:
-    """Renders the page: a section for each file with messages, in the order of the code."""
+    """Renders the page of messages, with a section per file."""
     trees = {
         path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
         for package in PRODUCT
@@ -42,13 +42,10 @@ def render() -> str:
 
 
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
-    """Yields each message of a module as `KIND: TEXT`, in the order of the code.
+    """Yields the messages of a module as `KIND: TEXT`, in the order of the code.
 
-    The kind is the name of an exception, a log level, `usage`, `exit` or `answer`.
-
-    Args:
-      tree: the syntax tree of the module.
-      shared: texts that public functions of the product return. The key is the name of the function, followed by `()`.
+    The kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has texts that functions return, by
+    `name()`.
     """
     texts = {**shared, **_returned_texts(list(_functions(tree)), shared)}
     scopes = [(node, {**texts, **_local_texts(node, texts)}) for node in _functions(tree)]
@@ -67,7 +64,7 @@ def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
 
 @functools.cache
 def _nodes(tree: ast.AST) -> Sequence[ast.AST]:
-    """Returns a node and all nodes below it. The result is cached, because walking trees takes most of the time."""
+    """Returns a node and all nodes below it, cached because walking trees is slow."""
     return tuple(ast.walk(tree))
 
 
@@ -76,7 +73,7 @@ def _functions(tree: ast.AST) -> Iterator[_Function]:
 
 
 def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, list[ast.expr]]]:
-    """Yields the kind and the arguments of the message in a node. Yields nothing if the node is not a message."""
+    """Yields the kind and the arguments of a message; nothing for other nodes."""
     match node:
         case ast.Raise(exc=ast.Call(func=function, args=[_, *_] as arguments)):
             yield ast.unparse(function), arguments
@@ -90,10 +87,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the strings that a function assigns to its local variables, by variable name.
-
-    Omits variables that are assigned more than once.
-    """
+    """Returns the strings that local variables are assigned once, by name."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)
@@ -106,10 +100,7 @@ def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
 
 
 def _returned_texts(functions: Sequence[_Function], texts: _Texts) -> dict[str, str]:
-    """Returns the texts that functions may return. The key is the name of the function, followed by `()`.
-
-    Omits functions that return no text.
-    """
+    """Returns the texts that functions may return, by `name()`."""
     found: dict[str, str] = {}
     for function in [*functions, *functions]:  # one may return the text of a later one
         scope = {**texts, **found}
@@ -132,10 +123,9 @@ def _is_text(node: ast.expr, texts: _Texts) -> bool:
 
 
 def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
-    """Renders a message from its arguments.
+    """Renders a message: the first argument is a template, and the others replace its placeholders.
 
-    If there are several arguments, the first is a template. The other arguments replace its placeholders, such as `%s`.
-    Without matching placeholders, all arguments are joined by commas.
+    Without matching placeholders, commas join the arguments.
     """
     template, *values = [_text(argument, texts) for argument in arguments]
     parts = re.split(r"%[-+,.0-9]*[sdfgr]", template) if values else [template]
@@ -145,7 +135,7 @@ def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
 
 
 def _text(node: ast.expr, texts: _Texts) -> str:
-    """Renders an expression as text. A value that only the program knows becomes `{name}`."""
+    """Renders an expression as text; a runtime value becomes `{name}`."""
     match node:
         case ast.Constant(value=str(text)):
             return text

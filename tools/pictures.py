@@ -39,7 +39,7 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Makes README's picture from the report of a run. The flag `--run` gives the directory of the run."""
+    """Makes README's picture from the report of the run at `--run`."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/auto", help="a run with a report (default: demo/runs/auto)")
     given = parser.parse_args()

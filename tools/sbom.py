@@ -36,10 +36,10 @@ class Package(NamedTuple):
 
 
 def read_pins(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, list[str]]:
-    """Returns, for each pinned version of a package, the requirements files that pin it.
+    """Returns the requirements files that pin each package version.
 
     Args:
-      files: paths of the requirements files, relative to `root`.
+      files: paths relative to `root`.
       root: directory of the project.
 
     Raises:
@@ -56,19 +56,15 @@ def read_pins(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, 
 
 
 def parse_pin(line: str) -> Package | None:
-    """Returns the package that a line of a requirements file pins. None: the line pins no package."""
+    """Returns the package that a line of a requirements file pins, or None."""
     found = _PIN.match(line)
     return Package(re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]) if found else None
 
 
 def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, str]:
-    """Returns the day (ISO 8601) of the commit that pinned each package.
+    """Returns the day (ISO 8601) of the earliest commit that pinned each package.
 
-    If several files pin a package, the day is that of the earliest commit. The result is empty outside a git checkout.
-
-    Args:
-      files: paths of the requirements files, relative to `root`.
-      root: directory of the project.
+    `files` are relative to `root`. The result is empty outside a git checkout.
     """
     dates: dict[Package, str] = {}
     for file in files:
@@ -81,11 +77,7 @@ def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, 
 
 
 def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields each line of a file, and the day (ISO 8601) of the commit that last changed the line.
-
-    Args:
-      blame: lines of the output of `git blame --porcelain`.
-    """
+    """Yields each line of `git blame --porcelain`, with the day (ISO 8601) of its commit."""
     commit, days = "", dict[str, str]()
     for line in blame:
         if found := _COMMIT.match(line):
@@ -97,12 +89,9 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_licence(package: Package) -> dict[str, Any] | None:
-    """Returns the licence of a package in the form of CycloneDX, from the metadata of the installed package.
+    """Returns the licence in the metadata of an installed package, as CycloneDX.
 
-    The licence is the SPDX expression if there is one, else the first classifier of a licence, else the first line of
-    the old field `License`. That field may have the full text of the licence.
-
-    Returns None if this version of the package is not installed, or if its metadata has no licence.
+    Returns None if this version is not installed or has no licence.
     """
     try:
         found = metadata.distribution(package.name)
@@ -123,13 +112,13 @@ def find_licence(package: Package) -> dict[str, Any] | None:
 def build_sbom(
     pins: Mapping[Package, Sequence[str]], dates: Mapping[Package, str], *, version: str, commit: str | None
 ) -> dict[str, Any]:
-    """Builds the software bill of materials (CycloneDX), with one component per pinned version of a package.
+    """Builds the software bill of materials (CycloneDX), with one component per package version.
 
     Args:
       pins: files that pin each package.
-      dates: day of the commit that pinned each package. Packages may be missing.
+      dates: day of each pin; packages may be missing.
       version: version of Cartwheel.
-      commit: commit of Cartwheel. None outside a git checkout.
+      commit: commit of Cartwheel; None outside a git checkout.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:
@@ -156,7 +145,7 @@ def _component(package: Package, files: Sequence[str], day: str | None) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the software bill of materials. Reports packages with unknown licences on standard error. Returns 0."""
+    """Writes the software bill of materials, and reports unknown licences on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of standard output")
     output = parser.parse_args(arguments).output

@@ -21,10 +21,7 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts that describe the behaviour of the visitors in one or more partitions.
-
-    All events of a visitor are in the same partition, so counts of several partitions can be added.
-    """
+    """Counts of visitors' behaviour in one or more partitions, which can be added up."""
 
     pairs: int
     """Number of distinct (visitor, item) pairs."""
@@ -53,9 +50,7 @@ class Behaviour:
 def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
     """Measures the behaviour of the visitors of one partition.
 
-    Args:
-      timelines: rows of the partition.
-      num_kinds: K, the number of event kinds. Their indices are in funnel order.
+    The K event kinds have indices in funnel order.
     """
     first = _first_rows(timelines, num_kinds)
     # a kind that does not occur is at NEVER, which must not count as after the other kinds
@@ -98,11 +93,9 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
 
 
 def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, Any]:
-    """Returns JSON values that describe the funnel, the sessions, the pauses and the new visitors.
+    """Returns the funnel, sessions, pauses and new visitors as JSON values.
 
-    Args:
-      behaviour: counts of all partitions.
-      kinds: names of the event kinds, in funnel order. With a single kind, the funnel has no steps.
+    `kinds` are in funnel order. With one kind, the funnel has no steps.
     """
     steps = zip(kinds[1:], behaviour.after_previous, behaviour.after_first, behaviour.after_all, strict=True)
     return {
@@ -131,10 +124,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Finds the first event of each kind for each (visitor, item) pair. Returns row indices, [P, K].
-
-    NEVER means that the pair has no event of the kind.
-    """
+    """Returns the first row of each kind in each visitor-item pair, [P, K]; NEVER without one."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -145,7 +135,7 @@ def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
 
 
 def _bucket(milliseconds: np.ndarray) -> np.ndarray:
-    """Counts durations by bucket, [B]. `Behaviour.session_seconds` defines the buckets."""
+    """Counts durations by bucket, [B]; see `Behaviour.session_seconds`."""
     exponents = np.frexp((milliseconds // 1000).astype(np.float64))[
         1
     ]  # e with seconds in [2**(e-1), 2**e); 0 for 0 seconds
@@ -153,9 +143,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts [B] as a dictionary. A key is the lower bound of a bucket, in seconds.
-
-    Empty buckets after the last non-empty bucket are omitted.
-    """
+    """Returns counts [B] by lower bound in seconds, without empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

@@ -27,10 +27,7 @@ _RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows. Correlations are computed from these sums.
-
-    The sums are Python integers, so they are exact at any size.
-    """
+    """Exact sums over rows, from which correlations are computed."""
 
     rows: int
     """Number of rows, N."""
@@ -41,12 +38,9 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Computes the sums over the target rows. The columns are those of COLUMNS.
+    """Sums the COLUMNS over the target rows of timelines.
 
-    Args:
-      rows: rows of timelines. Context rows are ignored.
-      num_visitors: size of the visitor vocabulary. All visitors outside the vocabulary share the last rank.
-      num_items: size of the item vocabulary. All items outside the vocabulary share the last rank.
+    All visitors outside the vocabulary share the last rank; so do all items.
     """
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
@@ -65,12 +59,9 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
 
 def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
-    """Returns JSON values with the column names and the matrix [C, C] of their correlations.
+    """Returns JSON values: column names and the matrix [C, C] of correlations.
 
     A correlation with a constant column is null.
-
-    Args:
-      parts: sums of all partitions. Each row is in one of them.
     """
     listed = list(parts)
     rows = sum(part.rows for part in listed)

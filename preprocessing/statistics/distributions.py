@@ -13,23 +13,23 @@ _QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
 def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
-    """Counts pairs of indices. Element [r, c] of the result is the number of pairs (r, c).
+    """Counts pairs of indices; element [r, c] is the number of pairs (r, c).
 
     Args:
       rows: [N] first index of each pair, in [0, num_rows).
       columns: [N] second index of each pair, in [0, num_columns).
-      num_rows: number of rows of the result.
-      num_columns: number of columns of the result.
+      num_rows: rows of the result.
+      num_columns: columns of the result.
 
     Returns:
-      [num_rows, num_columns] int64 counts.
+      [num_rows, num_columns] int64.
     """
     counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
     return counts.reshape(num_rows, num_columns)
 
 
 def count_values(values: np.ndarray) -> Counter[int]:
-    """Counts how often each value occurs. The values [N] are integers of 0 or greater.
+    """Counts how often each value [N] occurs: integers of 0 or greater.
 
     The memory is proportional to the largest value.
     """
@@ -39,32 +39,24 @@ def count_values(values: np.ndarray) -> Counter[int]:
 
 
 def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
-    """Returns a dictionary from the name of each event kind to its count.
-
-    Args:
-      counts: [K] number of events of each kind.
-      kinds: [K] name of each kind.
-    """
+    """Returns the count [K] of each event kind by name [K]."""
     return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:
-    """Returns counts by day in chronological order, with ISO 8601 dates instead of numbers of days since 1970-01-01."""
+    """Returns counts by ISO 8601 date, in order. The keys of `counts` are days since 1970-01-01."""
     return {format_day(day): int(count) for day, count in sorted(counts.items())}
 
 
 def format_day(day: int) -> str:
-    """Formats a number of days since 1970-01-01 as an ISO 8601 date."""
+    """Formats days since 1970-01-01 as an ISO 8601 date."""
     return datetime.fromtimestamp(day * MS_PER_DAY / 1000, UTC).date().isoformat()
 
 
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
-    """Returns JSON values with the mean, the maximum, the quantiles and the counts of a histogram.
+    """Returns the mean, maximum, quantiles and counts of a histogram as JSON values.
 
-    Example: the quantile 0.9 is the lowest value v such that at least 90% of all values are v or less.
-
-    Args:
-      histogram: number of occurrences of each value. Without values, the mean and the maximum are null.
+    `histogram` has the number of occurrences of each value. Without values, mean and maximum are null.
     """
     if not histogram:
         return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}

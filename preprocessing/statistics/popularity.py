@@ -28,14 +28,9 @@ _LORENZ_POINTS = 100
 
 
 def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events of each item, in total, by kind and by split. Omits items without events.
+    """Counts the events of each item, in total, by kind and by split.
 
-    The table has the columns of `count_items` and, for each split, a column with the number of events in that split.
-
-    Args:
-      timelines: rows of a partition.
-      splits: index of each row's split in SPLITS.
-      num_kinds: number of event kinds.
+    Returns the columns of `count_items` and one per split. `splits` are indices in SPLITS.
     """
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)
@@ -46,11 +41,9 @@ def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: in
 
 
 def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any]:
-    """Returns JSON values that describe the items with events.
+    """Returns statistics of the items with events, as JSON values.
 
-    Args:
-      encoded: counts of all partitions, from `count_items_by_split` and `merge_counts`.
-      kinds: names of the event kinds.
+    `encoded` has the counts of all partitions, from `count_items_by_split`.
     """
     items = decode_columns(encoded)
     counts = items["count"].to_numpy()
@@ -70,12 +63,11 @@ def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any
 
 
 def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Returns JSON values with the path and the number of training events of each category, most frequent first.
+    """Returns the path and the number of training events of each category, most frequent first.
 
     Args:
-      encoded: number of training events by category id. Empty bytes: there are no categories.
-      paths: by category id, the ids of the categories from the root to this category. A category without a path is
-        treated as a root.
+      encoded: training events by category id; empty bytes without categories.
+      paths: ids from the root to the category, by category id. A category without a path is a root.
     """
     if not encoded:
         return []
@@ -90,11 +82,11 @@ def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
     """Computes how strongly the events are concentrated on the most popular items.
 
     Args:
-      counts: [I] number of events of each item, above 0. There must be at least one item.
+      counts: [I] events per item, above 0; at least one item.
 
     Returns:
-      The Lorenz curve and the Gini coefficient. The curve has 101 values: the share of all events that belong to the
-      least popular 0%, 1% … 100% of the items.
+      The Lorenz curve, which is the share of events of the least popular 0%, 1% … 100% of the items, and the Gini
+      coefficient.
     """
     ascending = np.sort(counts).astype(np.int64)
     below = np.append(0, np.cumsum(ascending))

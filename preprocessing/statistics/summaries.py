@@ -37,7 +37,7 @@ Example = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class ReadingSummary:
-    """Counts of the rows that were read from an input or from a part of an input."""
+    """Counts of the rows read from an input or a part of it."""
 
     rows: int = 0
     """Number of rows, valid or invalid, without blank lines."""
@@ -58,11 +58,11 @@ class ReadingSummary:
 
     @property
     def num_events(self) -> int:
-        """Number of events. Duplicates and the events of robots are not counted."""
+        """Number of events without duplicates and robots."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Returns, by reason, the number of invalid rows and the first invalid row."""
+        """Returns, by reason, the number of invalid rows and the first one."""
         firsts = {
             reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }
@@ -74,11 +74,7 @@ def summarize_reading(
 ) -> ReadingSummary:
     """Summarizes the rows of one batch.
 
-    Args:
-      num_valid: number of valid rows that are kept.
-      num_blank: number of empty lines.
-      rejects: the invalid rows.
-      filtered: number of valid rows that the settings exclude, by reason. None: no row is excluded.
+    `num_valid` and `num_blank` count the kept and the empty rows. `filtered` counts the excluded rows by reason.
     """
     dropped = filtered or Counter()
     found: dict[str, list[Example]] = {}
@@ -95,19 +91,16 @@ def summarize_reading(
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
-    """Summarizes the timelines of a partition: its number, the duplicates and robots, and the times of events.
+    """Summarizes a partition's times, duplicates and robots.
 
-    Args:
-      partition: number of the partition.
-      timelines: rows of the partition, with robots.
-      cleaning: counts of duplicates and robots.
+    `timelines` has the robots' rows too.
     """
     times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Adds up summaries, in any order. For each reason, keeps the first invalid rows by file and position."""
+    """Adds up summaries. For each reason, keeps the first invalid rows."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -131,7 +124,7 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Statistics of the events in one or more partitions. All events of a visitor are in the same partition."""
+    """Statistics of the events of one or more partitions."""
 
     by_split: np.ndarray
     """[S, K] number of events by split and kind."""
@@ -166,12 +159,7 @@ class EventStatistics:
 
 
 def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
-    """Computes the statistics of one partition.
-
-    Args:
-      rows: rows of the partition, without robots, and the split of each row.
-      num_kinds: K, the number of event kinds.
-    """
+    """Computes the statistics of one partition, without robots, for K event kinds."""
     timelines, splits, robot_events = rows
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
     by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, num_kinds)
@@ -227,7 +215,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
 
 
 def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
-    """Returns JSON values with the numbers of rows, the invalid rows and the excluded rows of an input."""
+    """Returns the numbers of read, invalid and excluded rows as JSON values."""
     return {
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,
@@ -241,12 +229,9 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
 
 
 def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequence[str]) -> dict[str, Any]:
-    """Returns JSON values that describe the events and the visitors.
+    """Returns statistics of the events and visitors as JSON values.
 
-    Args:
-      statistics: statistics of all partitions.
-      cleaning: numbers of duplicates and robots.
-      kinds: names of the event kinds, in funnel order.
+    `kinds` are in funnel order.
     """
     top_visitors, *top_by_kind = map(_describe_ranking, statistics.top_visitors)
     num_events = int(statistics.by_split.sum())

@@ -28,7 +28,7 @@ _MEAN_LIFE = 0.7  # mean of an exponential distribution, as a share of the perio
 
 @dataclass(frozen=True)
 class Assortment:
-    """The items that visitors interact with, as columns [I], sorted by shelf."""
+    """The items with events, as columns [I], sorted by shelf."""
 
     shelf: np.ndarray
     """Index of each item's shelf (a category with items), ascending."""
@@ -49,15 +49,9 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves, and the quotas of each item.
+    """Draws the items of all shelves, with quotas that sum to `wanted` on each shelf.
 
-    An interest is a pair of a visitor and an item. It ends with LOOK, CART or BUY. An item has a quota for each end:
-    the number of interests with this end. On each shelf, the quotas of the items sum to the wanted interests.
-
-    Args:
-      wanted: [3, S] number of interests in each shelf, separately for interests that end with LOOK, CART and BUY.
-      scale: size of the shop.
-      random: source of all draws.
+    `wanted` [3, S] is the number of visitor-item pairs that end with a view, a cart or a purchase.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))
@@ -73,15 +67,9 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the number of interests in each item, [I], descending and at least 1.
+    """Draws the number of interested visitors per item, [I], descending and at least 1.
 
-    A visitor has at most one interest in an item.
-
-    Args:
-      size: I, the number of items.
-      total: number of interests in all items. The sum of the result is about this number.
-      scale: size of the shop.
-      random: source of all draws.
+    They sum to about `total`.
     """
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
@@ -93,15 +81,9 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the shelf of each item, [I]. On each shelf, the interests of the items sum to about the demand.
+    """Draws the shelf of each item, [I]. The items' interests [I] sum to about the shelf's demand [S].
 
-    Items are assigned in groups of similar popularity, from the most to the least popular. The items of a group have
-    about half as many interests as those of the group before. Each item gets a random shelf with enough demand left.
-
-    Args:
-      interests: [I] number of interests in each item, descending.
-      demand: [S] number of interests in each shelf.
-      random: source of all draws.
+    Popular items are assigned first, to random shelves with enough demand left.
     """
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
@@ -122,14 +104,9 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the quotas of each item for LOOK, CART and BUY, [3, I]. On each shelf, the quotas sum to `wanted`.
+    """Draws the quotas of each item, [3, I]. On each shelf, they sum to `wanted` [3, S].
 
-    Args:
-      interests: [I] number of interests in each item.
-      shelf: [I] shelf of each item, ascending.
-      wanted: [3, S] number of interests in each shelf, separately for interests that end with LOOK, CART and BUY.
-      scale: size of the shop.
-      random: source of all draws.
+    The items [I] are sorted by shelf.
     """
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
@@ -144,18 +121,9 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """Divides the total of each shelf among its items by weight, as `apportion` does.
+    """Divides the total [S] of each shelf among its items by weight [I]; returns counts [I].
 
-    Weights that would give a count above `largest` are lowered first.
-
-    Args:
-      weights: [I] weight of each item.
-      shelf: [I] shelf of each item, ascending.
-      totals: [S] total of each shelf.
-      largest: the limit of a count.
-
-    Returns:
-      [I] count of each item.
+    Weights that would give a count above `largest` are lowered first. The items are sorted by shelf.
     """
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))

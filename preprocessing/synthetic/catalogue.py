@@ -28,9 +28,9 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of all items, and features of the listed items. Listed items are in the property files, in random order.
+    """Ids of all items, and features of the listed items.
 
-    An item may have events without being listed, or be listed without having events.
+    Listed items are in the property files. They may have no events, and items with events may not be listed.
     """
 
     item_id: np.ndarray
@@ -52,7 +52,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns a catalogue with a slice of the listed items. `item_id` is unchanged."""
+        """Returns a slice of the listed items. `item_id` is unchanged."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 
@@ -60,12 +60,12 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and the items that are listed in the property files.
+    """Draws the ids of all items, and the items in the property files.
 
     Args:
       tree: the shelves.
-      items: the assortment. Nearly all of its items have events.
-      first_seen_ms: [I] time of each item's first event, in milliseconds since 1970. Ignored for items without events.
+      items: the assortment.
+      first_seen_ms: [I] each item's first event, in milliseconds since 1970.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -95,14 +95,9 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which of the N items with events are listed. Returns the indices of the listed items, ascending.
+    """Draws which of N items are listed; returns their indices, ascending.
 
-    The most popular item of each shelf is always listed.
-
-    Args:
-      shelf: [N] shelf of each item, ascending.
-      popularity: [N] number of interests in each item, at least 1.
-      random: source of all draws.
+    Items are sorted by shelf. The most popular item of each shelf is always listed.
     """
     lasting = _UNLISTED_POPULARITY * np.log(popularity) + random.gumbel(size=len(shelf))
     best = np.lexsort([-popularity, shelf])[np.flatnonzero(np.diff(shelf, prepend=-1))]
@@ -112,15 +107,9 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the weekly snapshot in which each item is first listed. Returns the index of the snapshot, [N].
+    """Draws the weekly snapshot that first lists each item; returns its index, [N].
 
-    Items that are older than the log get the first snapshot. Other items get a snapshot shortly before their first
-    event.
-
-    Args:
-      born: [N] time at which each item appears. It is 0 for items that are older than the log.
-      first_seen_ms: [N] time of each item's first event.
-      random: source of all draws.
+    Items older than the log (`born` [N] is 0) get the first snapshot, the others one shortly before their first event.
     """
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
@@ -133,14 +122,9 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the items that are available at the last snapshot. Returns a mask [L].
+    """Draws a mask [L] of the items available at the last snapshot, a fixed share of all.
 
-    The number of available items is a fixed share of all listed items. Items in fashion are more likely to be
-    available.
-
-    Args:
-      is_alive: [L] whether each item is in fashion at the last snapshot.
-      random: source of all draws.
+    Items in fashion (`is_alive` [L]) are more likely to be available.
     """
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)

@@ -65,10 +65,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts hours of average activity to real times.
-
-    An hour of average activity has as many events as an average hour. It takes less than an hour when the shop is busy.
-    """
+    """Converts activity hours to real time. An activity hour is shorter when the shop is busy."""
 
     edges_ms: np.ndarray
     """Ascending times, in milliseconds since 1970."""
@@ -85,14 +82,9 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times and the sessions of all events. The events of each visitor keep their order.
+    """Draws the times and sessions of all events. Each visitor's events keep their order.
 
-    Args:
-      interests: the interests of all visitors.
-      events: the events of these interests.
-      is_robot: [V] whether each visitor is a robot. Robots act fast. Their sessions are long and start at
-        equal intervals.
-      random: source of all draws.
+    `is_robot` [V]: robots act fast, in long sessions at equal intervals.
     """
     visitor = interests.visitor[events.interest]
     is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
@@ -112,13 +104,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the time [D] and the session [D] of the first event of each interest.
-
-    Args:
-      times: the times of all events.
-      events: all events.
-      num_interests: D, the number of interests.
-    """
+    """Returns the time and session of the first event of each interest, [D]."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -128,14 +114,7 @@ def first_times(times: Times, events: Events, num_interests: int) -> Times:
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the events that start a session. Returns a mask [E].
-
-    Args:
-      visitor: [E] visitor of each event, ascending.
-      kind: [E] kind of each event.
-      is_robot: [V] whether each visitor is a robot.
-      random: source of all draws.
-    """
+    """Draws a mask [E] of the events that start a session. Events are sorted by visitor; `is_robot` is [V]."""
     num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
     tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
@@ -153,11 +132,9 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of the purchases that belong to the same purchase order as the event directly before them.
+    """Returns a mask [E] of purchases in the same order as the previous event.
 
-    Args:
-      order: [E] purchase order of each event's interest, or -1.
-      kind: [E] kind of each event.
+    `order` [E] is -1 without an order.
     """
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
@@ -166,16 +143,9 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds from the previous event of the session to each event, [E].
+    """Draws the milliseconds since the previous event, [E]: 0 at a session's start, else at least 1.
 
-    The first event of a session has 0, and all other events have at least 1.
-
-    Args:
-      kind: [E] kind of each event.
-      is_start: [E] whether the event is the first of a session.
-      is_same_order: [E] whether the event belongs to the same purchase order as the event before it.
-      is_robot: [E] whether the event's visitor is a robot.
-      random: source of all draws.
+    All masks are [E].
     """
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
@@ -191,13 +161,9 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the start time of each session, [S], in milliseconds since 1970.
+    """Draws the start of each session, [S], in milliseconds since 1970.
 
-    Args:
-      visitor: [S] visitor of each session, ascending.
-      duration_ms: [S] duration of each session.
-      is_robot: [V] whether each visitor is a robot. The sessions of a robot start at equal intervals.
-      random: source of all draws.
+    Sessions are sorted by visitor. `is_robot` is [V]; a robot's sessions start at equal intervals.
     """
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
@@ -216,16 +182,9 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Moves session starts, so that the sessions of each visitor are over 30 minutes apart and end within the log.
+    """Moves session starts [S]: over 30 minutes between a visitor's sessions, and all within the log.
 
-    Args:
-      visitor: [S] visitor of each session, ascending.
-      start_ms: [S] start of each session, in milliseconds since 1970.
-      duration_ms: [S] duration of each session.
-      sizes: [V] number of sessions of each visitor.
-
-    Returns:
-      The new start of each session, [S].
+    Sessions are sorted by visitor. `sizes` [V] is the number of sessions per visitor.
     """
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked

@@ -9,7 +9,7 @@ _COLOURS = "White, Cream, Yellow, Orange, Red, Pink, Purple, Navy, Blue, Teal, G
 
 @dataclass(frozen=True, kw_only=True)
 class Department:
-    """The words for product titles in a department of the shop."""
+    """The words for product titles in a department."""
 
     types: tuple[str, ...]
     """Product types, such as sneakers. Neighbours in the list are related."""
@@ -28,11 +28,7 @@ class Department:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of a product, which is a product type with or without a variant.
-
-        Args:
-          number: number of the product, less than `num_products`. The lowest numbers have no variant.
-        """
+        """Returns the name of a product: a type, with a variant unless `number` is among the lowest."""
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

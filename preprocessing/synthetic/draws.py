@@ -12,15 +12,15 @@ import numpy as np
 
 
 def stratified(count: int, random: np.random.Generator) -> np.ndarray:
-    """Divides (0, 1) into `count` equal intervals. Returns the midpoints of the intervals in random order, [count]."""
+    """Returns the midpoints of `count` equal intervals of (0, 1) in random order."""
     return (random.permutation(count) + 0.5) / count
 
 
 def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) -> np.ndarray:
-    """Returns the quantiles of a log-normal distribution, [N].
+    """Returns quantiles of a log-normal distribution, [N].
 
     Args:
-      probability: [N] probabilities in (0, 1).
+      probability: [N], in (0, 1).
       median: median of the distribution.
       sigma: standard deviation of the logarithm.
     """
@@ -29,12 +29,12 @@ def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) ->
 
 
 def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> np.ndarray:
-    """Returns the quantiles of a power law, [N], as counts of at least 1. Counts above `largest` become `largest`.
+    """Returns quantiles of the power law P(count > n) = (n + 1) ** -exponent, [N].
 
-    The power law is P(count > n) = (n + 1) ** -exponent.
+    The counts are limited to 1 … `largest`.
 
     Args:
-      probability: [N] probabilities in (0, 1).
+      probability: [N], in (0, 1).
       exponent: exponent of the power law.
       largest: the largest count.
     """
@@ -42,27 +42,22 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
 
 
 def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns the quantiles [N] of a distribution that is given by some of its quantiles.
-
-    Between two given quantiles, the logarithm of the value is interpolated linearly.
+    """Returns quantiles [N] by linear interpolation of the logarithm between known quantiles.
 
     Args:
-      probability: [N] probabilities in [0, 1).
-      knots: the given quantiles as pairs (probability, value), ascending.
+      probability: [N], in [0, 1).
+      knots: the known quantiles (probability, value), ascending.
     """
     probabilities, values = np.array(knots).T
     return np.exp(np.interp(probability, probabilities, np.log(values)))
 
 
 def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns the quantiles [N] of a distribution that is given by the probabilities of larger values.
-
-    Between two given values, the distribution follows a power law. The first given value is the minimum of the
-    distribution, and the last is its maximum.
+    """Returns quantiles [N] of a distribution with power laws between the knots.
 
     Args:
-      probability: [N] probabilities in (0, 1).
-      knots: pairs (value, probability of a larger value), by ascending value.
+      probability: [N], in (0, 1).
+      knots: (value, probability of a larger value), ascending; the first value is the minimum, the last the maximum.
     """
     values, above = np.array(knots).T
     return np.exp(np.interp(-np.log1p(-probability), -np.log(above), np.log(values)))
@@ -73,29 +68,27 @@ def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
     Args:
       weights: weight of each index, 0 or greater.
-      uniform: [N] a random number in [0, 1) for each draw.
+      uniform: [N] random numbers in [0, 1).
     """
     cumulative = np.cumsum(weights)
     return np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
 
 
 def group_starts(sizes: np.ndarray) -> np.ndarray:
-    """Returns the index of each group's first member, [G], if groups of the given sizes [G] are concatenated."""
+    """Returns the index of each group's first member, [G], for concatenated groups."""
     return np.cumsum(sizes) - sizes
 
 
 def position_in_group(sizes: np.ndarray) -> np.ndarray:
-    """Returns the position of each member in its group, if groups of the given sizes [G] are concatenated.
+    """Returns the position of each member in its group.
 
-    For example, the sizes 2 and 3 give the positions 0, 1, 0, 1, 2.
+    Example: the group sizes 2 and 3 give 0, 1, 0, 1, 2.
     """
     return np.arange(sizes.sum()) - np.repeat(group_starts(sizes), sizes)
 
 
 def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Divides the total of each group among its members in proportion to their weights.
-
-    The counts are whole numbers. A count differs from the exact share of its member by at most 1.
+    """Divides each group's total among its members by weight, in whole numbers.
 
     Args:
       weights: [N] weight of each member, 0 or greater.
@@ -103,8 +96,7 @@ def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.
       totals: [G] total of each group.
 
     Returns:
-      [N] count of each member. If all weights of a group are 0, its counts are 0. The counts of any other group
-        sum to its total.
+      [N] counts. If all weights of a group are 0, its counts are 0.
     """
     sums = np.bincount(group, weights, len(totals))
     share = np.divide(weights, sums[group], out=np.zeros(len(weights)), where=sums[group] > 0)

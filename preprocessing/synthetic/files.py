@@ -28,11 +28,7 @@ _DISORDER_MS = _DAY_MS // 4  # maximum displacement of a row within its day
 
 
 def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
-    """Generates a shop and writes its files to a new directory. If this fails, no files remain.
-
-    Args:
-      config: settings of the shop.
-      output: the directory.
+    """Generates a shop and writes its files to a new directory, all or none.
 
     Returns:
       The paths of the files, the seed, and the numbers of visitors, events, items, property rows and categories.
@@ -71,10 +67,9 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 
 def _event_table(shop: Shop) -> pa.Table:
-    """Builds the table of the event log, with a few duplicated rows.
+    """Builds the event log, with a few duplicated rows.
 
-    As in Retailrocket's log, rows are not sorted by time: days are in random order, and within a day, rows are moved by
-    up to six hours.
+    As in Retailrocket's log, days are in random order, and rows are moved by up to six hours within a day.
     """
     interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms
@@ -111,15 +106,9 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files. Returns the total number of rows.
+    """Writes all property rows to two files, and returns their number.
 
-    The first file is filled up to a limit, which is proportional to the number of listed items. All other rows are
-    written to the second file.
-
-    Args:
-      shop: the shop.
-      first_path: the first file.
-      second_path: the second file.
+    The first file is filled to a limit in proportion to the listed items.
     """
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
@@ -135,7 +124,7 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
 
 
 def _append(file: BinaryIO, table: pa.Table) -> None:
-    """Appends rows to a CSV file. Writes a header if the file is empty. A null becomes an empty field."""
+    """Appends rows to a CSV file, with a header if it is empty. A null is an empty field."""
     if not file.tell():  # not by pyarrow, which would quote the names
         file.write((",".join(table.column_names) + "\n").encode())
     pa_csv.write_csv(table, file, _WRITE_OPTIONS)

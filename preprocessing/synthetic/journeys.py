@@ -33,9 +33,9 @@ _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 @dataclass(frozen=True)
 class Interests:
-    """The interests of all visitors, as columns [D]. An interest is a pair of a visitor and an item.
+    """The visitor-item pairs with events, as columns [D].
 
-    Interests are sorted by visitor. The interests of a visitor are in the order of their starts.
+    They are sorted by visitor, then by the time of the first event.
     """
 
     visitor: np.ndarray
@@ -52,7 +52,7 @@ class Interests:
 
     @property
     def reach(self) -> np.ndarray:
-        """The last stage of each interest, [D]: LOOK (only viewed), CART (in the cart, not bought) or BUY."""
+        """The last stage of each interest, [D]: LOOK (viewed), CART (in the cart) or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 
@@ -74,10 +74,7 @@ def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Inte
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """Draws all interests, and the number of repeated views of each visitor, [V].
-
-    A repeated view is a view of an item that the visitor has viewed before.
-    """
+    """Draws all interests, and each visitor's number of repeated views of an item, [V]."""
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
@@ -127,10 +124,7 @@ def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
 def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Events:
     """Draws the events of all interests, sorted by visitor and time.
 
-    Args:
-      interests: all interests.
-      repeats: [V] number of repeated views of each visitor.
-      random: source of all draws.
+    `repeats` [V] is the number of repeated views per visitor.
     """
     sizes = np.bincount(interests.visitor, minlength=len(repeats))
     start = position_in_group(sizes)
@@ -156,13 +150,10 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase among the events of its visitor, [N] for N purchases.
+    """Returns the position of each purchase among its visitor's events, [N].
 
-    All purchases of a purchase order have the same position. This position is after the starts of their interests.
-
-    Args:
-      order: [N] purchase order of each purchase.
-      start: [N] position at which the interest of each purchase starts.
+    All purchases of an order share a position. `order` [N] is each purchase's order; `start` [N] is the position at which
+    its interest starts.
     """
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)

@@ -24,14 +24,9 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Assigns an item to each interest. Returns the indices of the items, [D].
+    """Assigns an item index to each wish, [D], as often as the item's quotas require.
 
-    Each item is assigned as often as its quota requires. A visitor seldom gets the same item twice.
-
-    Args:
-      wishes: the shelf and the style that each interest looks for.
-      items: the items with their quotas.
-      random: source of all draws.
+    A visitor seldom gets the same item twice.
     """
     queues, groups, matches = [], [], []
     for reach in _TOGETHER:
@@ -48,11 +43,9 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts the interests that end with `reach`, so that interest i can be paired with item i of `_queue_items`.
+    """Sorts the interests that end with `reach`; returns their indices [N] and groups [N].
 
-    Returns:
-      The indices of the sorted interests [N], and the group of each sorted interest [N]. The interests of a group have
-      the same shelf and similar times.
+    The interests of a group have the same shelf and similar times.
     """
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
@@ -61,10 +54,9 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Repeats each item as often as its quota for `reach` requires, and sorts the copies.
+    """Repeats each item as often as its quota for `reach`; returns sorted item indices, [N].
 
-    Returns:
-      The index of each copy's item, [N]. Copy i is paired with interest i of `_queue_interests`.
+    Copy i is paired with interest i of `_queue_interests`.
     """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
@@ -76,16 +68,9 @@ def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> 
 def _group_by_style(
     shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts rows by shelf and time, divides each shelf into groups of `together` rows, and sorts each group by style.
+    """Sorts rows by shelf and time, and by style within groups of `together` rows.
 
-    Args:
-      shelf: [N] shelf of each row.
-      time: [N] time of each row, in [0, 1].
-      style: [N] style of each row.
-      together: number of rows per group.
-
-    Returns:
-      The indices of the sorted rows [N], and the number of each sorted row's group [N].
+    Returns the indices of the sorted rows [N] and their group numbers [N].
     """
     by_time = np.argsort(shelf + time * _BELOW_ONE, kind="stable")
     group = np.cumsum(position_in_group(np.bincount(shelf)) % together == 0)
@@ -94,18 +79,9 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Swaps items between interests, so that fewer visitors get the same item more than once.
+    """Swaps items between interests, so that fewer visitors get an item twice.
 
-    A repeated item is swapped with the item `distance` positions away, if both items are in the same group.
-
-    Args:
-      visitor: [N] visitor of each interest.
-      item: [N] item of each interest.
-      group: [N] group of each interest. The interests of a group have the same shelf and similar times.
-      distance: a power of two.
-
-    Returns:
-      The new item of each interest, [N].
+    Both items are in one group, `distance` (a power of two) apart. All arrays are [N]; returns the new items.
     """
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)

@@ -36,7 +36,7 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """The rows of one property for a chunk of items. A row sets the first value or a changed value of an item."""
+    """The rows of one property for a chunk of items: first and changed values."""
 
     item: np.ndarray
     """[R] index of the item in the chunk."""
@@ -51,16 +51,16 @@ class _Changes:
 def property_tables(
     tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...], title_random: np.random.Generator
 ) -> Iterator[pa.Table]:
-    """Yields all property rows. Each table has the rows of a chunk of items, in random order.
+    """Yields all property rows in tables of timestamp, itemid, property and value.
 
-    The columns are timestamp, itemid, property and value.
+    Each table has the rows of some items, in random order.
 
     Args:
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed of all rows except the title rows. It determines both the content and the order of these rows.
-      title_random: source of the titles, and of the positions at which title rows are inserted between the other rows.
+      seed: seed of all rows and their order, except titles.
+      title_random: source of the titles and their positions.
     """
     titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
@@ -77,13 +77,11 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability that a property of an item changes at a snapshot.
-
-    With this probability, an item has `rows_per_item` rows on average: one for the first value, and one per change.
+    """Returns the probability of a change per snapshot that gives `rows_per_item` rows on average.
 
     Args:
-      first_snapshot: index of the snapshot that first lists each item. The property can change at every later snapshot.
-      rows_per_item: mean number of rows per item.
+      first_snapshot: index of each item's first snapshot. Changes happen at later ones.
+      rows_per_item: mean number of rows, one for the first value and one per change.
     """
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
     return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
@@ -126,7 +124,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
     """Returns the category in each row, [R].
 
-    The rows of an item alternate between its own category and one other category. The last row has its own category.
+    Items alternate between their own category and one other; the last row has their own.
     """
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
@@ -137,10 +135,9 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws the values of a property, [R]. A value consists of words.
+    """Draws the values of a property, [R]. Consecutive values of an item differ in one word.
 
-    One word differs between consecutive values of an item. Property 6 has only this word. The other properties also
-    have a word for the shelf and a word for the style, and property 888 also has a word for the item.
+    Property 6 has only this word. Others have a word for the shelf and one for the style; 888 has one for the item too.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]
@@ -154,15 +151,12 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
 
 
 def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
-    """Makes the rows of titles: one per item, at the first snapshot that lists the item. Titles never change."""
+    """Makes one title row per item, at the item's first snapshot."""
     return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers from N to N + count - 1 at random positions into `order`, which has the numbers below N.
-
-    The numbers below N keep their order.
-    """
+    """Inserts N … N + `count` - 1 at random positions into `order`, which has 0 … N - 1."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The rare properties, and the probability of each property on each shelf."""
+    """The rare properties, and their probability on each shelf."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -48,7 +48,7 @@ class RareProperties:
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the rare properties. Items have as many rows of these properties, on average, as in Retailrocket's data."""
+    """Draws the rare properties, with as many rows per item as in Retailrocket's data."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
@@ -68,7 +68,7 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
 
 
 def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """Draws the rows of the rare properties for a chunk of items."""
+    """Draws the rows of rare properties for a chunk of items."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)
@@ -85,17 +85,9 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the properties that only some shelves have: 26 for each shelf, with possible repetitions.
+    """Draws 26 properties for each shelf, with repetitions: ascending indices in [0, size), [S, 26].
 
     Each property is drawn for at least one shelf, if there are enough draws.
-
-    Args:
-      size: number of properties that only some shelves have.
-      num_shelves: S, the number of shelves.
-      random: source of all draws.
-
-    Returns:
-      [S, 26] indices of properties, in [0, size). The indices of a shelf are ascending.
     """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
@@ -105,15 +97,9 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws property values as integers, [R].
+    """Draws property values as integers, [R], by shelf and style, by shelf only, or at random.
 
-    Some values depend on the shelf and the style of the item, some only on the shelf, and all others are random.
-
-    Args:
-      which: [R] index of the property in each row.
-      shelf: [R] shelf of each row's item.
-      style: [R] style of each row's item, in [0, 1].
-      random: source of all draws.
+    All arrays are [R]; `style` is in [0, 1].
     """
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))

@@ -43,39 +43,22 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class Scale:
-    """Scales the counts of a full-size shop to another number of visitors. A full-size shop has Retailrocket's size."""
+    """Scales counts from Retailrocket's size to another number of visitors."""
 
     visitors: int
     """Number of visitors of the scaled shop."""
 
     def count(self, at_full_size: float) -> int:
-        """Scales a count in proportion to the number of visitors.
-
-        Args:
-          at_full_size: the count of a full-size shop.
-
-        Returns:
-          The count of the scaled shop, at least 1.
-        """
+        """Scales a count in proportion to the visitors; at least 1."""
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Scales a number of categories or properties, such as the number of shelves.
+        """Scales a number of categories or properties, which grows more slowly than the visitors.
 
-        Such a number grows more slowly than the number of visitors.
-
-        Args:
-          at_full_size: the number in a full-size shop.
-          at_least: the smallest result.
+        The result is at least `at_least`.
         """
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Scales a maximum, such as the events of the most popular item.
-
-        A maximum grows more slowly than the number of visitors.
-
-        Args:
-          at_full_size: the maximum in a full-size shop.
-        """
+        """Scales a maximum, such as an item's events. It grows more slowly than the visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

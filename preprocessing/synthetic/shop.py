@@ -26,9 +26,9 @@ _TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PR
 
 @dataclass(frozen=True)
 class Shop:
-    """A synthetic shop: its events, its items, and the hidden causes of the events.
+    """A synthetic shop: its events and items, and their hidden causes.
 
-    The hidden causes are the wishes of the visitors and the styles of the items. They are not written to files.
+    The causes are visitors' wishes and items' styles, which no file contains.
     """
 
     config: SynthesisConfig
@@ -59,18 +59,18 @@ class Shop:
     """The ids of all items, and the items that are listed in the property files."""
 
     def properties(self) -> Iterator[pa.Table]:
-        """Yields all property rows, in tables of up to about 1.6 million rows."""
+        """Yields all property rows, up to about 1.6 million per table."""
         seed = (self.config.seed, _PROPERTIES)
         scale = Scale(self.config.visitors)
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
     def row_generator(self) -> np.random.Generator:
-        """Returns a new random generator for the order of rows in files, and for the duplicates in the event log."""
+        """Returns a new random generator for the order and the duplicates of rows."""
         return _stream(self.config, _ROWS)
 
 
 def generate_shop(config: SynthesisConfig) -> Shop:
-    """Generates a shop. The same config gives the same shop."""
+    """Generates a shop; the same config gives the same shop."""
     scale = Scale(config.visitors)
     tree = grow_tree(scale, _stream(config, _TREE))
     visitors = draw_visitors(scale, _stream(config, _VISITORS))

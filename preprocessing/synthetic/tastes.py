@@ -23,7 +23,10 @@ _STYLE_NOISE = 0.03
 
 @dataclass(frozen=True)
 class Wishes:
-    """The shelf (a category with items) and the style that each interest looks for, as columns [D]."""
+    """The shelf and style that each visitor-item pair looks for, as columns [D].
+
+    A shelf is a category with items.
+    """
 
     visitor: np.ndarray
     """Visitor id."""
@@ -43,7 +46,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """The favourite shelves of each visitor, and the visitor's preferred style on each of them."""
+    """The favourite shelves of each visitor, and a style for each."""
 
     shelf: np.ndarray
     """[V, F] favourite shelves, most liked first."""
@@ -55,13 +58,13 @@ class _Taste:
 def draw_wishes(
     tree: Tree, interests: Interests, begin: Times, is_robot: np.ndarray, random: np.random.Generator
 ) -> Wishes:
-    """Draws a shelf and a style for each interest.
+    """Draws a shelf and a style for each visitor-item pair.
 
     Args:
       tree: the shelves.
-      interests: the interests of all visitors.
-      begin: [D] time and session of each interest's first event. A session is mostly on one shelf.
-      is_robot: [V] whether each visitor is a robot. Robots have no favourites: their shelves and styles are random.
+      interests: the pairs.
+      begin: [D] time and session of each pair's first event; a session is mostly on one shelf.
+      is_robot: [V]; robots have random shelves and styles.
       random: source of all draws.
     """
     visitor = interests.visitor
@@ -81,23 +84,16 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Counts, for each shelf, the wishes that end with LOOK, with CART and with BUY. Returns counts [3, S]."""
+    """Counts the wishes of each shelf by end: view, cart or purchase, [3, S]."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Draws the favourite shelves of each visitor, and a random style for each favourite.
+    """Draws the favourite shelves of each visitor, and a random style for each.
 
-    The first favourite of a buyer is drawn in proportion to the purchases of the shelves. The first favourite of any
-    other visitor with carts is drawn in proportion to the carts. All other favourites are drawn in proportion to the
-    views. But the second favourite is often a sibling of the first favourite: a shelf with the same parent category.
-
-    Args:
-      tree: the shelves.
-      interests: the interests of all visitors.
-      num_visitors: V, the number of visitors.
-      random: source of all draws.
+    A buyer's first favourite is drawn by purchases, that of others with carts by carts, and the rest by views. The
+    second is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -111,14 +107,9 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws, for each given shelf, a shelf with the same parent category. Returns the drawn shelves, [N].
+    """Draws, for each shelf [N], a shelf with the same parent, in proportion to views.
 
-    Shelves are drawn in proportion to their views. A drawn shelf may be the given shelf itself.
-
-    Args:
-      tree: the shelves.
-      shelf: [N] the given shelves.
-      uniform: [N] a random number in [0, 1) for each draw.
+    `uniform` [N] are random numbers in [0, 1). The result may be the given shelf.
     """
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
@@ -130,14 +121,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws one of the visitor's favourites for each interest. Returns indices [D] in [0, F).
-
-    Interests that begin in the same session mostly get the same favourite.
-
-    Args:
-      session: [D] session of each interest's first event.
-      random: source of all draws.
-    """
+    """Draws one of F favourites for each interest, [D]; mostly the same one within a session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
@@ -145,5 +129,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """Returns styles [N] in [0, 1]. Values outside are mirrored at the nearer end, so that -0.1 becomes 0.1."""
+    """Mirrors styles [N] at the ends of [0, 1]: -0.1 becomes 0.1."""
     return 1 - np.abs(1 - np.abs(style))

@@ -36,7 +36,7 @@ class _Products:
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
     """Draws a title for each listed item, [L].
 
-    Items that share a product and a look have different titles, unless there are more than 3,200 of them.
+    Titles may repeat if over 3,200 items share a product and a look.
     """
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
@@ -56,10 +56,7 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
 
 
 def _assign_products(tree: Tree, random: np.random.Generator) -> _Products:
-    """Assigns a product to each shelf. Shelves that are close in the category tree get related products.
-
-    All shelves below the same root category have products of the same department.
-    """
+    """Assigns a product to each shelf; the shelves of a root category share a department."""
     departments = random.permutation(len(DEPARTMENTS))
     paths = [_path_from_root(tree.parent, node) for node in tree.shelf_node.tolist()]
     department = departments[np.array([path[0] for path in paths]) % len(departments)]
@@ -82,15 +79,10 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a material [N] and a series [N] for each item. A series is an invented word, for more titles.
+    """Draws a material [N] and a series (an invented word) [N] for each item.
 
-    The first eight items of a group have the same series and different materials. The next eight items have the same
-    materials and another series, and so on.
-
-    Args:
-      group: [N] group of each item. The items of a group share their product and look.
-      number: [N] number of each item in its group, from `_number_in_group`.
-      random: source of all draws.
+    A group of items has the same product and look. Within it, eight consecutive numbers [N] share a series and differ in
+    material.
     """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
     material = (first_material[group] + number) % NUM_MATERIALS
@@ -98,11 +90,7 @@ def _draw_materials_and_series(
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """Returns the number of each item in its group, [N]. The items of a group are numbered from 0, by index.
-
-    Args:
-      group: [N] group of each item.
-    """
+    """Numbers the items of each group from 0, [N]."""
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

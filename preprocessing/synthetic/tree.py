@@ -52,12 +52,11 @@ class Tree:
 
     @property
     def num_shelves(self) -> int:
-        """Number of shelves."""
         return len(self.shelf_node)
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a category tree with shelves, in the shape of Retailrocket's tree. Small shops have small trees."""
+    """Draws a category tree with shelves, in the shape of Retailrocket's tree."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
@@ -77,7 +76,7 @@ def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
 
 
 def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the parent of each node, [C], one level of the tree after the other. -1: the node is a root."""
+    """Draws the parent of each node, [C], level by level; -1 for a root."""
     sizes = [scale.variety(count) for count in _NODES_BY_DEPTH]
     levels = [np.full(sizes[0], -1)]
     begin = 0
@@ -92,13 +91,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the nodes that have items. Returns their indices, [S]. Most of them are leaves, and a few are inner nodes.
-
-    Args:
-      parent: [C] parent of each node, or -1 for a root.
-      num_shelves: S, the number of nodes to draw.
-      random: source of all draws.
-    """
+    """Draws the nodes with items, mostly leaves; returns their indices, [S]. `parent` [C] is -1 for a root."""
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -107,16 +100,9 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the popularity of each shelf for carts [S] and for purchases [S].
+    """Draws the popularity of each shelf for carts [S] and for purchases [S], from that for views.
 
-    The popularity for carts is the popularity for views times a random factor. The popularity for purchases is the
-    popularity for carts times another random factor. A shelf with a low popularity for carts gets 0 for purchases. A
-    shelf with an even lower popularity for carts gets 0 for both.
-
-    Args:
-      view_weight: [S] popularity of each shelf for views.
-      scale: size of the shop.
-      random: source of all draws.
+    The less popular shelves get 0, more of them for purchases.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))

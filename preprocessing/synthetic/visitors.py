@@ -44,7 +44,7 @@ _ACTIVITY_NOISE = 1.0  # noise between the rank by carts and orders and the rank
 
 @dataclass(frozen=True)
 class Visitors:
-    """The total numbers of views, carts and orders of each visitor. The index of a visitor is also the visitor id."""
+    """The numbers of views, carts and orders of each visitor, by visitor id."""
 
     views: np.ndarray
     """[V] number of views."""
@@ -65,7 +65,7 @@ class Visitors:
 def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
     """Draws the activity of all visitors, with random ids.
 
-    There are four groups: buyers, visitors who have carts but no orders, browsers who have only views, and robots.
+    Visitors are buyers, cart users without orders, browsers with only views, or robots.
     """
     buyers, cart_only = scale.count(_BUYERS), scale.count(_CART_ONLY)
     robots = _robot_views(scale)
@@ -87,7 +87,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Returns the number of views of each robot. A tiny shop has no robots, because they would cause most events."""
+    """Returns each robot's number of views. A tiny shop has no robots: they would cause most events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -96,24 +96,16 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the activity of visitors who have carts but no orders.
-
-    Returns:
-      The number of carts [count] and the number of views [count] of each visitor. Visitors with more carts tend to
-      have more views.
-    """
+    """Draws the carts and views, [count] each, of visitors without orders."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws the activity of buyers. Buyers with more orders and carts tend to have more views.
+    """Draws the orders of each buyer, the items of each order, the unbought cart items, and the views.
 
-    Returns:
-      The number of orders of each buyer, [count]; the number of items in each order, [total number of orders]; the
-      number of items that each buyer puts into the cart but does not buy, [count]; and the number of views of each
-      buyer, [count].
+    The items are [total number of orders]; the other arrays are [count].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -127,12 +119,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ranks visitors by activity, after adding noise. Returns the ranks, [N]: evenly spaced numbers in (0, 1).
-
-    Args:
-      activity: [N] activity of each visitor. More active visitors get higher ranks, apart from the noise.
-      random: source of the noise.
-    """
+    """Ranks visitors by activity [N] plus noise; returns evenly spaced numbers in (0, 1), [N]."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -142,10 +129,7 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
     """Returns quantiles of the number of views per visitor, [N].
 
-    Args:
-      probability: [N] probabilities in (0, 1).
-      without: share of visitors who have no views.
-      shape: median and sigma of a log-normal distribution. The number of views of all other visitors follows it.
+    A share `without` has none; the others follow a log-normal distribution with `shape` (median, sigma).
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)

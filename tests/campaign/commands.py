@@ -84,10 +84,7 @@ def same_evaluation(first: Path, second: Path) -> None:
 
 
 def same_export(first: Path, second: Path) -> None:
-    """Compares the weights, trends, items on offer and assets of two exports.
-
-    The graph is not compared, because TensorFlow serialises it differently each time.
-    """
+    """Compares all of two exports but the graph, which TensorFlow serialises differently each time."""
     varying = [layout.MARKER, "fingerprint.pb", *(layout.VARIABLES + end for end in (".index", ".data-00000-of-00001"))]
     same_files(first, second, layout.INFO, *varying)
     infos = [layout.read_info(str(root)) for root in (first, second)]
