@@ -358,10 +358,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Returns the words of each item's values as distinct `property=word`, [I] lists.
-
-    `owner` is from `_find_owners`.
-    """
+    """Returns the words of each item's values as distinct `property=word`, [I] lists."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

@@ -170,7 +170,6 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Returns the settings of `prepare`. Flags replace shop.toml, and `--set` replaces both."""
     flags = {
         "events": given.events,
         "item_properties": given.item_properties,

@@ -61,9 +61,7 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition.
-
-        Null meets only `is null` and `not in`; a text that is not a number never meets a comparison with a number.
+        """Returns a mask [N] of the values that meet the condition. Null meets only `is null` and `not in`.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.

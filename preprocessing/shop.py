@@ -48,9 +48,7 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Makes the settings of `prepare` from a shop.toml and `given`, which takes precedence.
-
-    `given` has JSON values by setting; None is ignored. An object, as for `columns`, replaces only the settings in it.
+    """Merges the settings in `given` that are not None into those of a shop.toml.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.

@@ -100,15 +100,10 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to milliseconds since 1970 (UTC), [N] int64; 0 if unreadable.
+    """Parses times [N] to milliseconds since 1970 (UTC), int64; 0 if unreadable.
 
-    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`; an ambiguous time, when
-    clocks are set back, is the earlier one. With `unit=auto`, texts are ISO 8601, and numbers are milliseconds.
-
-    Args:
-      values: [N] numbers, texts, or values of a time type of Arrow.
-      config: settings of the times.
-      flaws: marks of the N rows.
+    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. When clocks are set
+    back, the first of two equal times is used. With `unit=auto`, texts are ISO 8601, and numbers are milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):

@@ -89,10 +89,7 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_licence(package: Package) -> dict[str, Any] | None:
-    """Returns the licence in the metadata of an installed package, as CycloneDX.
-
-    Returns None if this version is not installed or has no licence.
-    """
+    """Returns the licence of a package as CycloneDX; None if this version is not installed or has none."""
     try:
         found = metadata.distribution(package.name)
     except metadata.PackageNotFoundError:
@@ -114,11 +111,7 @@ def build_sbom(
 ) -> dict[str, Any]:
     """Builds the software bill of materials (CycloneDX), with one component per package version.
 
-    Args:
-      pins: files that pin each package.
-      dates: day of each pin; packages may be missing.
-      version: version of Cartwheel.
-      commit: commit of Cartwheel; None outside a git checkout.
+    `pins` has the files, and `dates` the day, of each pin. `commit` is None outside a git checkout.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:

@@ -172,11 +172,7 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph for the catalogue to samples of gaps and prices.
-
-    It has placeholders for the visitor and item vocabularies; `complete_transform` replaces them. The fit always runs
-    in this process, because remote workers may not be able to open TF-Transform's files (decision 9).
-    """
+    """Fits the TF-Transform graph to samples; `complete_transform` replaces its placeholders for vocabularies."""
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
         local = DatasetLayout(scratch)
@@ -184,6 +180,7 @@ def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transfor
             content = _PLACEHOLDER if name in _COMPLETED_LATER else storage.read_bytes(job.layout.vocabulary(name))
             storage.write_bytes(local.vocabulary(name), content)
         analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config, local.vocabulary))
+        # remote workers may not be able to open TF-Transform's files (decision 9)
         with (
             job.run_locally().pipeline(Phase("transform", 1)) as (pipeline, progress),
             tft_beam.Context(f"{scratch}/tft"),

@@ -36,10 +36,7 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Builds the Data page of a dataset; `name` is its subtitle.
-
-    `statistics` and `comparison` are the contents of the JSON files. `comparison` is None without a baseline.
-    """
+    """Builds the Data page. `statistics` and `comparison` are the contents of the dataset's JSON files."""
     return Page(
         key="data",
         title="Data",

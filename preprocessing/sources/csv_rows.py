@@ -86,10 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks malformed lines, and returns a mask [L] of the lines with quotes.
-
-    The number of fields is not checked in lines with quotes.
-    """
+    """Marks malformed lines. Returns a mask [L] of lines with quotes, which may have a wrong number of fields."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:

@@ -41,10 +41,7 @@ def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: in
 
 
 def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any]:
-    """Returns statistics of the items with events, as JSON values.
-
-    `encoded` has the counts of all partitions, from `count_items_by_split`.
-    """
+    """Returns statistics of the items with events, as JSON values. `encoded` is from `count_items_by_split`."""
     items = decode_columns(encoded)
     counts = items["count"].to_numpy()
     days = items["first_seen_ms"].to_numpy() // MS_PER_DAY

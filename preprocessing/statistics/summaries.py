@@ -72,10 +72,7 @@ class ReadingSummary:
 def summarize_reading(
     num_valid: int, num_blank: int, rejects: Rejects, filtered: Counter[str] | None = None
 ) -> ReadingSummary:
-    """Summarizes the rows of one batch.
-
-    `num_valid` and `num_blank` count the kept and the empty rows. `filtered` counts the excluded rows by reason.
-    """
+    """Summarizes the rows of one batch. `filtered` counts the excluded rows by reason."""
     dropped = filtered or Counter()
     found: dict[str, list[Example]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):

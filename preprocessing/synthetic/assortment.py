@@ -81,10 +81,7 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the shelf of each item, [I]. The items' interests [I] sum to about the shelf's demand [S].
-
-    Popular items are assigned first, to random shelves with enough demand left.
-    """
+    """Draws each item's shelf, [I]. The interests on a shelf sum to about its demand [S]."""
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
     num_free = len(shelf) - len(demanded)

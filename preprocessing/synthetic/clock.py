@@ -82,10 +82,7 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times and sessions of all events. Each visitor's events keep their order.
-
-    `is_robot` [V]: robots act fast, in long sessions at equal intervals.
-    """
+    """Draws the times and sessions of all events, in each visitor's order. `is_robot` is [V]."""
     visitor = interests.visitor[events.interest]
     is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
     is_same_order = _continues_order(interests.order[events.interest], events.kind)
@@ -161,10 +158,7 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the start of each session, [S], in milliseconds since 1970.
-
-    Sessions are sorted by visitor. `is_robot` is [V]; a robot's sessions start at equal intervals.
-    """
+    """Draws the start of each session, [S], in milliseconds since 1970. Sessions are sorted by visitor."""
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
     wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)

@@ -152,8 +152,8 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Returns the position of each purchase among its visitor's events, [N].
 
-    All purchases of an order share a position. `order` [N] is each purchase's order; `start` [N] is the position at which
-    its interest starts.
+    All purchases of an order share a position. `order` [N] is each purchase's order; `start` [N] is the position of the
+    first event of its interest.
     """
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)

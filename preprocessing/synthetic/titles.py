@@ -34,10 +34,7 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L].
-
-    Titles may repeat if over 3,200 items share a product and a look.
-    """
+    """Draws a title for each listed item, [L]. Titles may repeat if over 3,200 items look alike."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
@@ -81,7 +78,7 @@ def _draw_materials_and_series(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws a material [N] and a series (an invented word) [N] for each item.
 
-    A group of items has the same product and look. Within it, eight consecutive numbers [N] share a series and differ in
+    A group of items has the same product and look. In it, eight consecutive numbers [N] share a series and differ in
     material.
     """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
