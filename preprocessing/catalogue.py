@@ -91,7 +91,7 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
     """Climbs from a category to its root, or to an ancestor that is known, visited or missing.
 
-    Returns the visited categories and the ancestor at which the climb stopped, '' after a root.
+    Returns the visited categories and the ancestor at which the climb stopped ('' at a root).
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -187,7 +187,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Returns the properties that most items have, at most `config.most_frequent`.
+    """Returns the most frequent properties, at most `config.most_frequent`.
 
     Skips properties with a role, such as the price. `encoded_counts` has the columns id and count, or is b"".
     """
@@ -253,7 +253,7 @@ def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts the items of a partition by name, such as `with_price`, and invalid property values."""
+    """Counts the items and the invalid property values of a partition. Returns counts such as `with_price`."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths
@@ -358,7 +358,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Returns the words of each item's values as distinct `property=word`, [I] lists."""
+    """Splits each item's values into words. Returns [I] lists of distinct `property=word`."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

@@ -221,7 +221,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectationConfig:
-    """Limits of the distances between a dataset and its baseline, which `--baseline` gives."""
+    """Limits of the distances between a dataset and its baseline, an earlier dataset given with `--baseline`."""
 
     rows: Limit = Limit(warn=0.25, fail=0.5)
     """Relative change of the number of event rows."""

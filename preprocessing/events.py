@@ -96,7 +96,7 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
         the constant becomes the only kind.
 
     Raises:
-      ValueError: the settings do not know the constant as a kind or a word, or it is not a valid name.
+      ValueError: the constant is not a kind or a word of the settings, or is not a valid name.
     """
     constant = constant_of(path)
     if constant is None:

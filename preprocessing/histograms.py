@@ -18,7 +18,7 @@ MAX_FLOATS = 1 << 16
 class Histogram:
     """Counts of integers in bins.
 
-    A float32 value of 0 or more is counted as the integer with the same bits, which has the same order.
+    Float32 values of 0 or more are counted as the integers with the same bits.
     """
 
     values: np.ndarray

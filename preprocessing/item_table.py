@@ -69,7 +69,7 @@ class ParsedFacts(NamedTuple):
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
     """Detects from a sample which attributes are numbers and which are texts.
 
-    All known values of a number attribute are numbers. A text attribute has a value of more than `max_words` words.
+    All known values of a number attribute are numbers. A text attribute has a value with more than `max_words` words.
     """
     values = _select(sample, mapping)
     numbers, texts = set(), set()
@@ -148,7 +148,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Converts columns, by path, to the values of properties, by name: [N] texts, '' if unknown."""
+    """Returns the values of each property by name: [N] texts, '' if unknown. `values` are columns by path."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:

@@ -79,7 +79,6 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all Beam graphs, which write shards and vocabularies."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

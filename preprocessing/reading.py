@@ -100,7 +100,7 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
-    """Checks that at least one item has each property named in `config`.
+    """Checks that each property named in `config` exists.
 
     A missing property with a default name only causes a warning.
 

@@ -199,7 +199,7 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the visitor id of each timeline that `select_split` selects; "" if it is in the vocabulary.
+    """Returns the visitor id of each timeline from `select_split`; "" for visitors in the vocabulary.
 
     `num_known` is the size of the visitor vocabulary; the other arguments are those of `select_split`.
     """

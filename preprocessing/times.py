@@ -38,8 +38,8 @@ _COMMON_FORMATS = (
 def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
     """Replaces `unit=auto` by the unit or format that fits most values of a sample.
 
-    The config is unchanged if it is not `auto`, or if the sample has a time type of Arrow. Without values, the unit is
-    milliseconds.
+    The config is unchanged if it gives a unit or a format, or if the sample has a time type of Arrow. Without values,
+    the unit is milliseconds.
 
     Args:
       sample: the first values of the column.

@@ -61,7 +61,7 @@ def make_preprocessing_fn(
 ) -> Callable[[dict], dict]:
     """Makes the function that TF-Transform traces to a graph with the vocabularies as assets.
 
-    It maps a dictionary of sparse tensors to one with these tensors:
+    The function returns these sparse tensors by name:
 
     - `visitor`, `item`, `event`, `category_path` and `property_values`: int64 indices;
     - `price_bucket` and `gap_bucket`: int64 quantile buckets, from 1; 0 is for missing values;

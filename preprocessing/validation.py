@@ -42,7 +42,7 @@ class Flaws:
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Marks no row as invalid."""
+        """Returns an object that marks no row."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:

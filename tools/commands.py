@@ -27,7 +27,6 @@ def render() -> str:
 
 
 def _sections() -> Iterator[str]:
-    """Renders a section per verb of `cartwheel`, such as `train`."""
     for verb, (module, _) in VERBS.items():
         cli = importlib.import_module(module)
         if verb == "submit":
@@ -55,7 +54,7 @@ def _section(title: str, command: argparse.ArgumentParser) -> str:
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
-    """Returns the usage line of a command, for any terminal width."""
+    """Returns the usage line of a command, independent of the terminal's width."""
     formatter = argparse.HelpFormatter(command.prog, width=_WIDTH)
     formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()

@@ -86,7 +86,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the strings that local variables are assigned once, by name."""
+    """Returns the strings assigned to local variables, by name, without variables assigned twice."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)

@@ -236,8 +236,8 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of an item partition, with properties as text.
 
-    Outputs `catalogue.describe_partition`. Tagged outputs have the items per category, the items per property value,
-    the training events per category, and a histogram of prices.
+    Outputs the result of `catalogue.describe_partition`. Tagged outputs have the items per category, the items per
+    property value, the training events per category, and a histogram of prices.
     """
 
     def __init__(
@@ -285,7 +285,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file, (name, rejects), as JSON Lines."""
+    """Writes the invalid rows of an input file as JSON Lines. The element is (name, rejects)."""
 
     directory: str
 

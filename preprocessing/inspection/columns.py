@@ -28,7 +28,7 @@ class Column:
 
 
 def walk_columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    """Yields (path, values) of each column; fields replace a nested column."""
+    """Yields (path, values) of each column. A nested column is replaced by its fields."""
     for name in table.column_names:
         yield from _walk_values(name, table[name].combine_chunks())
 

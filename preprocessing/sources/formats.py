@@ -157,7 +157,7 @@ def open_files(
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: a file cannot be read, lacks a required column, or has a column to read twice.
+      ValueError: a file cannot be read, lacks a required column, or repeats the name of a column to read.
     """
     parts: list[Part] = []
     total = 0

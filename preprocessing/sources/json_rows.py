@@ -95,7 +95,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`, apart from spaces.
 
-    If Arrow reads one object per line, each such line has exactly one; other lines may have none or two.
+    Such a line has at least one object. With as many objects as lines, each line has exactly one.
     """
     buffer = np.frombuffer(data, np.uint8)
     others = np.flatnonzero((buffer[begins] != _OPEN) | (buffer[ends - 1] != _CLOSE))

@@ -124,9 +124,9 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
 
 
 def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
-    """Yields the lines that start in [begin, end), in chunks of whole lines of a few MiB.
+    """Yields the lines that start in [begin, end), in chunks of a few MiB.
 
-    The last line of the file gets a line feed if it has none.
+    Chunks have whole lines. The last line of the file gets a line feed if it has none.
 
     Args:
       path: the file.

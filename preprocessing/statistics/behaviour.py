@@ -21,7 +21,7 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts of visitors' behaviour in one or more partitions, which can be added up."""
+    """Counts of visitors' behaviour. Counts of several partitions can be added."""
 
     pairs: int
     """Number of distinct (visitor, item) pairs."""
@@ -124,7 +124,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns the first row of each kind in each visitor-item pair, [P, K]; NEVER without one."""
+    """Returns the index of the first row of each kind for each visitor-item pair, [P, K], or NEVER."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)

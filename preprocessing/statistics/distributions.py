@@ -39,7 +39,7 @@ def count_values(values: np.ndarray) -> Counter[int]:
 
 
 def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
-    """Returns the count [K] of each event kind by name [K]."""
+    """Returns the counts of the event kinds by name. Both arguments are [K]."""
     return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 

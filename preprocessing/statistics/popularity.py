@@ -30,7 +30,7 @@ _LORENZ_POINTS = 100
 def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
     """Counts the events of each item, in total, by kind and by split.
 
-    Returns the columns of `count_items` and one per split. `splits` are indices in SPLITS.
+    Returns the columns of `count_items` and one column per split. `splits` are indices in SPLITS.
     """
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)

@@ -49,9 +49,9 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves, with quotas that sum to `wanted` on each shelf.
+    """Draws the items of all shelves. On each shelf, the items' quotas sum to `wanted`.
 
-    `wanted` [3, S] is the number of visitor-item pairs that end with a view, a cart or a purchase.
+    `wanted` [3, S] counts the visitor-item pairs that end with a view, a cart or a purchase. A quota is an item's part.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))

@@ -82,7 +82,7 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times and sessions of all events, in each visitor's order. `is_robot` is [V]."""
+    """Draws the times and sessions of all events. A visitor's events keep their order. `is_robot` is [V]."""
     visitor = interests.visitor[events.interest]
     is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
     is_same_order = _continues_order(interests.order[events.interest], events.kind)
@@ -129,7 +129,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of purchases in the same order as the previous event.
+    """Returns a mask [E] of purchases that belong to the purchase order of the previous event.
 
     `order` [E] is -1 without an order.
     """
@@ -176,7 +176,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Moves session starts [S]: over 30 minutes between a visitor's sessions, and all within the log.
+    """Moves session starts [S] so that a visitor's sessions are over 30 minutes apart and end within the log.
 
     Sessions are sorted by visitor. `sizes` [V] is the number of sessions per visitor.
     """

@@ -52,7 +52,7 @@ class Interests:
 
     @property
     def reach(self) -> np.ndarray:
-        """The last stage of each interest, [D]: LOOK (viewed), CART (in the cart) or BUY."""
+        """The last stage of each interest, [D]: LOOK (only viewed), CART (not bought) or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 

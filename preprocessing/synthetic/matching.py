@@ -24,7 +24,7 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Assigns an item index to each wish, [D], as often as the item's quotas require.
+    """Assigns an item to each wish, each item as often as its quotas say. Returns item indices, [D].
 
     A visitor seldom gets the same item twice.
     """

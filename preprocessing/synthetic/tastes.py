@@ -46,7 +46,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """The favourite shelves of each visitor, and a style for each."""
+    """The favourite shelves of each visitor, and a style for each shelf."""
 
     shelf: np.ndarray
     """[V, F] favourite shelves, most liked first."""
@@ -84,7 +84,7 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Counts the wishes of each shelf by end: view, cart or purchase, [3, S]."""
+    """Counts the wishes of each shelf that end with a view, a cart or a purchase, [3, S]."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 

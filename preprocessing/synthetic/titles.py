@@ -24,8 +24,6 @@ _MATERIALS = pa.array([material for department in DEPARTMENTS for material in de
 
 @dataclass(frozen=True)
 class _Products:
-    """The department and the product of each shelf."""
-
     department: np.ndarray
     """[S] index in `DEPARTMENTS`."""
 
@@ -34,7 +32,7 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L]. Titles may repeat if over 3,200 items look alike."""
+    """Draws a title for each listed item, [L]. Titles repeat only if over 3,200 items share product and look."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
