@@ -332,7 +332,6 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 
 def _add_inputs(add: Callable[..., argparse.Action]) -> None:
-    """Adds the flags for files, columns and rows."""
     add("--shop", metavar="FILE", help="shop.toml with files, columns and settings (see inspect); flags override it")
     add(
         "--events",

@@ -220,7 +220,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the kept events, or None for all; counts the others in `filtered`."""
+    """Returns the indices of the kept events (None: all), and counts the others in `filtered`."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

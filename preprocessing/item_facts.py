@@ -61,7 +61,6 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the item table and its settings. See `read_item_facts`."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]

@@ -84,7 +84,6 @@ def _array_from_json(dtype: str, shape: list[int], data: Any) -> np.ndarray:
 
 
 def _types_of_entries(kind: Any) -> tuple[Any, Any]:
-    """Returns the types of the keys and values of a dict or Counter."""
     key, *entry = get_args(kind)
     return key, entry[0] if entry else int
 

@@ -171,7 +171,6 @@ def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
 
 
 def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
-    """Converts timestamps with a zone to UTC, [N] datetime64[ms]."""
     return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
 
 

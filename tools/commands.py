@@ -75,7 +75,6 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _epilog(command: argparse.ArgumentParser) -> Iterator[str]:
-    """Renders the example of a command, and a link to its settings."""
     if example := re.match(r"example:\n(.*?)(?:\n\n|\Z)", command.epilog or "", re.DOTALL):
         lines = "\n".join(line.removeprefix("  ") for line in example[1].splitlines())
         yield f"```bash\n{lines}\n```\n"

@@ -86,7 +86,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the strings assigned to local variables, by name, without variables assigned twice."""
+    """Returns the strings assigned to local variables, by name. Omits variables assigned twice."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)
@@ -99,7 +99,7 @@ def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
 
 
 def _returned_texts(functions: Sequence[_Function], texts: _Texts) -> dict[str, str]:
-    """Returns the texts that functions may return, by `name()`."""
+    """Returns the texts that functions may return. The keys are such as `name()`."""
     found: dict[str, str] = {}
     for function in [*functions, *functions]:  # one may return the text of a later one
         scope = {**texts, **found}

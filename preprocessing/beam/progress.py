@@ -27,8 +27,6 @@ class Phase:
 
 
 class _Bars:
-    """The progress bars of a pipeline's phases, one open at a time."""
-
     def __init__(self, phases: Sequence[Phase], *, is_shown: bool) -> None:
         self._remaining, self._is_shown = list(phases), is_shown
         self._lock = threading.Lock()  # a runner may process elements in several threads

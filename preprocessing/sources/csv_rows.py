@@ -107,7 +107,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines in the mask `is_used` [L], which must have the right number of fields."""
+    """Parses the lines that the mask `is_used` [L] selects. They must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})

@@ -177,7 +177,7 @@ def first_file(files: Sequence[str]) -> str:
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns file sizes, without empty files unless all are empty."""
+    """Returns the sizes of files. Omits empty files unless all are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):

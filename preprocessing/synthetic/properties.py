@@ -151,7 +151,6 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
 
 
 def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
-    """Makes one title row per item, at the item's first snapshot."""
     return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
 
 

@@ -85,7 +85,6 @@ def _draw_materials_and_series(
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """Numbers the items of each group from 0, [N]."""
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number
