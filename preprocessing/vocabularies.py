@@ -90,7 +90,7 @@ def count_values(lists: pa.Array) -> pa.Table:
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
     """Adds up count tables with the same columns; returns one row per distinct id.
 
-    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Without tables, the result is empty bytes.
+    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Empty bytes are a table without rows.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
