@@ -44,7 +44,7 @@ _SUMMARY = "recommendations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The recommendations to write: their visitors, length, file formats and rules."""
+    """The recommendations to write."""
 
     k: int = 20
     """Maximum number of items per visitor."""
@@ -73,7 +73,7 @@ class _Audience:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard of the output: a range of the audience, and the name of its file in each format."""
+    """A range of the audience, and the name of its file in each format."""
 
     visitors: slice
     files: Mapping[str, str]
@@ -99,10 +99,9 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Writes, for each visitor, the k best items that are not in their timeline; see `write_recommendations`.
+    """Writes the k best items for each visitor, ranked by the run's best model.
 
-    The run's best model ranks the items. If the process is a worker of a cluster (see `cluster.read_cluster`), the
-    workers share the ranking, and the chief writes the files.
+    The workers of a cluster share the ranking, and the chief writes the files.
 
     Args:
       workdir: directory of the run.
@@ -145,10 +144,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns a SHA-256 that identifies the model: a checksum of the weights, the blend and the settings of the run.
-
-    The settings are included because some of them change the ranking, but not the weights.
-    """
+    """Returns a SHA-256 of the weights, the blend and the settings, because some settings change the ranking."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
@@ -164,23 +160,22 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Writes a list for each visitor: the k best items that are on offer and not in the visitor's timeline.
+    """Writes for each visitor the k best items on offer that are not in their timeline.
 
-    If fewer than k such items are left, the list is shorter. Readers see the output only when all lists are written. A
-    killed process leaves its finished shards behind (see `resumable_output`). The same call then writes the missing
-    shards; the result is the same as without the interruption.
+    Lists are shorter if fewer items are left. The output is visible only when all lists are written. After an
+    interruption, the same call resumes.
 
     Args:
       scorer: ranks the catalogue of the dataset.
       dataset: supplies the visitors and their timelines.
       output: directory or URI; must not exist or must be empty.
       request: what to write; `request.k` must be from 1 to I.
-      model_checksum: identifies the scorer, so that a resumed call does not mix shards of different scorers.
+      model_checksum: identifies the scorer: a resumed call must have the same one.
       replicas: replicas of the workers that share the ranking; the chief writes the files. None: this process alone.
 
     Returns:
-      The content of `recommendations.json`, which is written to `output` too: the numbers of visitors and items, the
-      checksums, and the paths of the shards by format.
+      The content of `recommendations.json` in `output`: the numbers of visitors and items, the checksums, and the paths
+      of the shards by format.
 
     Raises:
       FileExistsError: `output` is not empty, or it has unfinished shards of another request.
@@ -263,13 +258,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that are not finished. The chief finds them, and all workers get the same list.
-
-    Args:
-      unfinished: the output on the chief; None on other workers.
-      shards: all shards.
-      replicas: replicas of the workers that call this together; None: this process calls it alone.
-    """
+    """Returns the unfinished shards, the same on all workers; `unfinished` is None except on the chief."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )
@@ -281,15 +270,7 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Computes the lists of the missing shards on all workers, and writes the shards on the chief.
-
-    Args:
-      unfinished: the output on the chief; None on other workers.
-      missing: the shards to write.
-      num_visitors: V, for the progress bar.
-      rank: computes the lists of a shard.
-      dataset: supplies the ids and titles of the items.
-    """
+    """Ranks for the missing shards on all workers; the chief writes them (`unfinished` is None on others)."""
     names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None

@@ -50,19 +50,18 @@ def train(
     stop: StopRequest | None = None,
     on_validation: Callable[[int, float], bool] | None = None,
 ) -> dict[str, Any]:
-    """Trains a run until its last epoch ends or validation stops it; resumes from its last checkpoint, if it has one.
+    """Trains a run until its last epoch or until validation stops it; resumes from its last checkpoint.
 
     Args:
       config: settings of the run.
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`. None: the
-        initial vectors are random.
-      refit_of: description of the run to refit, from `refit.describe_run`. The new run then trains on the events of all
-        splits, without validation, and records this description. None: the run trains on the training split.
+      warm_start: directory of a run that supplies the initial vectors; None: they are random.
+      refit_of: description of the run to refit, from `refit.describe_run`. The run then trains on all splits, without
+        validation. None: it trains on the training split.
       stop: stops the run when it is set; None: SIGTERM stops it.
-      on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
-        workers call it, and it must return the same on all of them. None: nothing is called.
+      on_validation: called with the epoch and the value of each validation, on all workers; must return the same on
+        all. If it returns True, the run ends early.
 
     Returns:
       Results of the run, as JSON values.
@@ -102,14 +101,7 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """Returns the settings of a companion: a second model that a run trains in order to blend it with its own model.
-
-    They are the settings of the preset `name`, except that event weights, `evaluate.*` settings, seed, devices and GPUs
-    are copied from `config`, the settings of the run. A companion has no blend of its own.
-
-    Raises:
-      ValueError: there is no such preset.
-    """
+    """Returns the preset `name` with event weights, `evaluate.*`, seed, devices and GPUs of `config`, without blend."""
     if name not in PRESETS:
         raise ValueError(f"companions must be presets ({', '.join(PRESETS)}), got {name}; correct `--set companions=…`")
     preset = PRESETS[name]
@@ -200,7 +192,7 @@ def _train(
 
 
 def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replicas) -> None:
-    """Checks that the run of `record` wrote the checkpoint of `step`; writes `run.json` again if it is missing."""
+    """Checks that the run of `record` wrote the checkpoint; writes `run.json` if it is missing."""
     check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
     if replicas.is_chief and not has_run(workdir):
         log.warning(
@@ -210,10 +202,9 @@ def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replic
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
-    """Builds the validation that selects the best checkpoint; None if there are no events to validate on.
+    """Builds the validation that selects the best checkpoint; None without events to validate on.
 
-    Sequence models are validated on next items, which they are trained to predict. For other models, see
-    `make_validator`.
+    Sequence models are validated on next items; for others, see `make_validator`.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)
@@ -223,10 +214,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Returns the error message of a diverged run: the problem, the input, the weights, and the settings to change.
-
-    `first_step` is the first step of the compiled call in which the loss diverged.
-    """
+    """Returns the error message of a diverged run; `first_step` starts the compiled call that diverged."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",
@@ -255,9 +243,9 @@ def _summarize(
       workdir: directory of the run.
       record: record of the run.
       schedule: schedule of the run.
-      steps: steps that this process trained; an earlier process may have trained the steps before them.
+      steps: steps that this process trained.
       seconds: seconds that this process took.
-      stage: record of the second stage; None if the run has no second stage.
+      stage: record of the second stage; None if the run has none.
     """
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)

@@ -32,7 +32,7 @@ Inputs = TypeVar("Inputs", bound=tuple)
 
 
 class Prepared(NamedTuple, Generic[Inputs]):
-    """All that the loss of a batch reads on one replica, except the dense weights."""
+    """The inputs of a replica's loss for one batch, except the dense weights."""
 
     lookups: dict[str, Lookup]
     """The rows that were looked up, by table."""
@@ -43,22 +43,24 @@ class Prepared(NamedTuple, Generic[Inputs]):
 class Objective(Protocol[Inputs]):
     """A loss as a function of table rows and dense weights.
 
-    Every replica computes its part of the loss. The sum of the parts is the same for any number of replicas.
+    Each replica computes its part of the loss; the sum of all parts is the loss.
     """
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[Inputs]:
-        """Prepares the inputs of `loss` on one replica, and looks up the table rows; must run within `Replicas.run`.
+        """Looks up table rows and prepares the inputs of `loss` on one replica.
+
+        Must run within `Replicas.run`.
 
         Args:
           replica: index of this replica.
           batch: the global batch, the same on every replica.
-          step: scalar int64: number of the step; random numbers depend on it.
+          step: scalar int64: number of the step, seeds the random numbers.
         """
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
         """Returns this replica's part of the loss, a scalar; the parts add up to the mean over the global batch.
 
-        The function has no side effects, so that XLA can compile it.
+        XLA compiles this function, so it must have no side effects.
 
         Args:
           vectors: the rows of `Prepared.lookups`, by name of the table.
@@ -69,7 +71,7 @@ class Objective(Protocol[Inputs]):
 
 @dataclass(frozen=True)
 class TrainingModel:
-    """The weights of a run, and the objective that trains them."""
+    """The weights of a run and the loss that trains them."""
 
     tables: Tables
     """Embedding tables, by name."""
@@ -90,9 +92,9 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean error of the scores as predictions: a row's score should equal the weight of its event.
+    """Loss that makes the score of a (visitor, item) pair approach the weight of the event.
 
-    `config.kind` chooses the error among WEIGHT_LOSSES, such as the squared error.
+    `config.kind` selects the error function from WEIGHT_LOSSES.
     """
 
     config: SquaredErrorConfig
@@ -128,7 +130,7 @@ class SquaredErrorObjective:
 
 
 class Candidates(NamedTuple):
-    """The positives of the b rows of a replica, and the C candidates. Every row is scored against all candidates."""
+    """The positives of a replica's b rows, and the C candidates that each row is scored against."""
 
     positive: tf.Tensor
     """[b] item of each row."""
@@ -153,15 +155,15 @@ class Candidates(NamedTuple):
         step: tf.Tensor,
         own: slice,
     ) -> "Candidates":
-        """Builds the positives of a replica's rows, and the candidates. All replicas have the same candidates.
+        """Builds the positives of a replica's rows and the candidates, which are equal on all replicas.
 
         Args:
           batch: the global batch.
           is_valid: [B] bool: whether each row contributes to the loss; see `valid_rows`.
           config: settings of the loss.
           sampler: draws the negatives.
-          step: scalar int64: number of the step; the negatives depend on it.
-          own: the rows of the global batch that belong to this replica.
+          step: scalar int64: number of the step, seeds the negatives.
+          own: this replica's rows of the global batch.
         """
         weights = tf.cast(is_valid, tf.float32) * example_weights(batch, config)
         negatives = sampler.draw(step)
@@ -182,25 +184,23 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] that each row of the global batch looks up for itself.
+        """Returns the items [B, J] to look up for each row of the global batch.
 
-        These are the items of the row's history. If `positive_index` is None, the row's positive is added as the last
-        column, because the candidates may not contain it.
+        These are the history's items and, if `positive_index` is None, the row's positive as the last column.
         """
         if self.positive_index is not None:
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits the table rows of `entries` into the rows of the histories and those of the positives.
+        """Splits the looked-up rows of `entries` into histories and positives.
 
         Args:
-          rows: [bJ, W] rows of the item table, for the items that `entries` returns for this replica's rows.
+          rows: [bJ, W] rows of the item table.
           history_length: the number of history entries, H.
 
         Returns:
-          The rows of the histories [b, H, W], and the rows of the positives [b, W]; the latter are None if the
-          positives are among the candidates.
+          The rows of the histories [b, H, W], and those of the positives [b, W] or, if `positive_index` is set, None.
         """
         num_entries = history_length + (self.positive_index is None)
         rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
@@ -210,39 +210,32 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Chooses the rows of a global batch that supply the in-batch candidates; each row supplies its positive.
+    """Returns the indices [K] of the batch rows whose positives are in-batch candidates, ascending.
 
-    The rows are evenly spaced, so that every replica has an equal share of them. They are a random sample nevertheless,
-    because batches are shuffled.
-
-    Returns:
-      [K] indices of rows, ascending; empty if `in_batch_negatives` is off.
+    They are evenly spaced, so each replica has an equal share. Empty if `in_batch_negatives` is off.
     """
     count = min(batch_size, config.max_in_batch_negatives) if config.in_batch_negatives else 0
     return np.arange(count) * batch_size // max(count, 1)
 
 
 class FactorsConfig(Protocol):
-    """The settings that `SampledSoftmaxObjective` reads from the config of a dot-product model."""
+    """Settings that `SampledSoftmaxObjective` reads from the model's config."""
 
     @property
     def dim(self) -> int:
-        """Entries of an embedding vector, D."""
+        """Size of the embedding vectors, D."""
 
     @property
     def history_length(self) -> int:
-        """Maximum number of history items. If above 0, a visitor's vector is the sum of the vectors of these items.
-
-        If 0, visitors have an embedding table.
-        """
+        """Maximum number of history items that are summed into a visitor vector; 0: visitors have a table."""
 
     @property
     def visitor_dropout(self) -> float:
-        """Share of the entries of a visitor vector that dropout sets to 0 in a training step."""
+        """Dropout rate of the visitor vectors."""
 
 
 class Factors(Protocol):
-    """A model with dot products as scores; see `matrix_factorization.MatrixFactorization`."""
+    """A model that scores by dot products; see `matrix_factorization.MatrixFactorization`."""
 
     @property
     def config(self) -> FactorsConfig: ...
@@ -256,21 +249,21 @@ class Factors(Protocol):
         """
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
+        """Returns item vectors [C, D] and biases [C] for rows [C, W] of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
         """Returns the sum [b, D] of the item vectors of each history.
 
         Args:
-          rows: [b, H, W] rows of the item table, one per history entry.
-          is_entry: [b, H] bool: the entries to add; False for padding.
+          rows: [b, H, W] rows of the item table.
+          is_entry: [b, H] bool; False for padding.
         """
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[b] scores, for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
+        """Returns the scores [b] of pairs: visitor vectors [b, D], item vectors [b, D], item biases [b]."""
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[b, C] scores, for visitor vectors [b, D], item vectors [C, D] and their biases [C]."""
+        """Returns the scores [b, C] of visitor vectors [b, D] and item vectors [C, D] with biases [C]."""
 
 
 class SampledSoftmaxInputs(NamedTuple):
@@ -286,11 +279,10 @@ class SampledSoftmaxInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Loss of the positive against in-batch and sampled negatives; `config.kind` names the loss in SAMPLED_LOSSES.
+    """Loss of the positive against in-batch and sampled negatives; `config.kind` is one of SAMPLED_LOSSES.
 
-    A row is skipped if its item is outside the vocabulary: the row does not contribute to the loss, and its item is not
-    a candidate. If visitor vectors are sums of item vectors, the positive is removed from the row's history. A row is
-    skipped too if no known item remains in its history.
+    Rows with an unknown item are skipped. If visitor vectors are sums of item vectors, the positive is removed from
+    the row's history, and rows with an empty history are skipped too.
     """
 
     config: SampledSoftmaxConfig
@@ -348,15 +340,14 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 penalty [b] of each row, before the multiplication by `config.l2`.
+        """Returns the L2 penalty [b] of each row, before the factor `config.l2`.
 
-        It is the squared norm of the row's visitor vector, plus that of its positive, plus 1 / B of the sum of the
-        squared norms of all sampled negatives.
+        It is the squared norm of the visitor vector and the positive, plus that of all sampled negatives / B.
 
         Args:
-          visitor_rows: [b, D] rows of the visitor table, or sums of item vectors.
-          positive_rows: [b, W] rows of the item table.
-          candidate_rows: [C, W] rows of the item table; the sampled negatives are last.
+          visitor_rows: [b, D].
+          positive_rows: [b, W].
+          candidate_rows: [C, W]; the sampled negatives are last.
         """
         read = tf.concat([visitor_rows, positive_rows], axis=1)
         negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
@@ -366,24 +357,24 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry is an item below `num_items`; False for padding."""
+    """Returns [B, H] bool: whether each history entry is an item below `num_items`."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: like `known_entries`, but also False for entries that equal the row's positive."""
+    """Returns [B, H] bool: whether each history entry is an item below `num_items` and not the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
     """Returns [B] bool: whether each row contributes to the loss; False for padding.
 
-    The row's item must have an index below `num_items`. If H > 0, the row must have a history entry too.
+    A valid row has an item below `num_items` and, if H > 0, a history entry.
 
     Args:
       batch: the global batch.
       num_items: number of items that can be positives.
-      is_entry: [B, H] bool: whether there is a history entry that the model reads.
+      is_entry: [B, H] bool: whether the model reads the history entry.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid
@@ -394,16 +385,13 @@ def negative_sampler(
 ) -> NegativeSampler:
     """Creates a sampler that draws negatives from the items with training events.
 
-    The logQ correction needs to know how often each item is an in-batch candidate. Therefore this function reads the
-    batches of one epoch and counts the items of the valid rows. The numbers of all training events would be too high,
-    because training skips rows without a history.
+    It reads the batches of one epoch to count how often each item is an in-batch candidate, for the logQ correction.
 
     Args:
       loss: settings of the loss.
       dataset: the dataset of the run.
       config: settings of the run.
-      entries: function that selects the history entries that the model reads: `known_entries` or
-        `history_without_target`.
+      entries: selects the history entries that the model reads: `known_entries` or `history_without_target`.
     """
     num_items = dataset.num_trained_items
 
@@ -431,15 +419,14 @@ def negative_sampler(
 
 
 def compute_dtype(config: RunConfig) -> tf.DType:
-    """Returns the data type of matrix products: bfloat16 if `mixed_precision` is on, else float32."""
+    """Returns the data type of matrix products: bfloat16 with `mixed_precision`, else float32."""
     return tf.bfloat16 if config.mixed_precision else tf.float32
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns the weight [B] float32 of each row: the batch's weight, halved for every `half_life_days` of age.
+    """Returns the weight [B] float32 of each row, halved for every `half_life_days` of age.
 
-    Only the proportions of the weights in a batch matter, so the age is the time before the batch's newest row. If
-    `half_life_days` is None, the age has no effect.
+    The age is the time before the batch's newest row. If `half_life_days` is None, the age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight
@@ -448,19 +435,13 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns which rows of a global batch belong to a replica, as a slice.
-
-    Args:
-      batch: the global batch.
-      replica: index of the replica.
-      replicas: number of replicas, R.
-    """
+    """Returns the slice of a global batch's rows that belong to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
-    """Returns a random mask for inverted dropout: 0 for a share `rate` of the entries, else 1 / (1 - rate).
+    """Returns a mask for inverted dropout: 0 for a share `rate` of the entries, else 1 / (1 - rate).
 
     See `keep_mask` for the arguments.
     """
@@ -470,17 +451,16 @@ def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, 
 def keep_mask(
     shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
 ) -> tf.Tensor:
-    """Returns a part of a random float32 mask: 0 for a share `rate` of the entries, else 1.
+    """Returns the rows `rows` of a random float32 mask: 0 for a share `rate` of the entries, else 1.
 
-    An entry depends only on the seed, the step, the stream and its position in the whole mask. Therefore the mask does
-    not depend on the number of replicas, although each replica draws random numbers only for its own rows.
+    The mask does not depend on the number of replicas.
 
     Args:
       shape: shape of the whole mask; the first axis is the rows of the global batch.
       rate: share of zeros.
       seed: seed of the run.
       step: scalar int64: number of the step.
-      stream: number of the mask; the masks of one step need different numbers.
+      stream: number of the mask, different for each mask of a step.
       rows: the rows of the mask to return.
     """
     begin, end, _ = rows.indices(shape[0])

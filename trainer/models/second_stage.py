@@ -108,7 +108,7 @@ class Candidates(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """For each of the latest L entries of a history, how often and how recently the entry's item occurs among them."""
+    """Statistics of the latest L entries of each history: how often and how recently their items occur."""
 
     is_first: tf.Tensor
     """[B, L] bool: whether the entry is the newest one with its item; False for padding."""
@@ -125,15 +125,12 @@ class Entries(NamedTuple):
 
 
 def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """Computes the final scores of candidates: the network's output plus the scaled score of the towers.
+    """Returns the final scores [...]: the network's output plus the scaled score of the towers.
 
     Args:
       layers: weights of the network.
       feature: [..., F] features of the candidates.
-      score: [...] the towers' scores of the candidates, with return bonuses.
-
-    Returns:
-      [...] scores.
+      score: [...] the towers' scores, with return bonuses.
     """
     hidden = tf.nn.gelu(tf.tensordot((feature - layers.mean) / layers.deviation, layers.first, 1) + layers.first_bias)
     hidden = tf.nn.gelu(tf.tensordot(hidden, layers.second, 1) + layers.second_bias)
@@ -141,12 +138,9 @@ def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf
 
 
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
-    """Computes, for each entry of a history, how often and how recently the entry's item occurs.
+    """Computes how often and how recently the item of each history entry occurs.
 
-    Args:
-      history: the latest L entries of each history.
-      bonuses: [B, H] the towers' return bonuses; the towers read only the latest H ≤ L entries, so older entries
-        have no bonus.
+    `bonuses` [B, H] are the towers' return bonuses of the latest H ≤ L entries.
     """
     item = tf.where(history.is_entry, history.item, -1)
     is_same = tf.equal(item[:, :, None], item[:, None, :]) & history.is_entry[:, :, None]
@@ -163,21 +157,13 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 
 
 class RerankedTowers(tf.Module):
-    """Towers with a second stage; see `models.interface.InferenceModel`.
+    """Towers with a second stage that reranks candidates; see `models.interface.InferenceModel`.
 
-    The second stage changes only the ranking of the catalogue. The methods `pair_scores` and `item_similarities` return
-    the results of the towers alone. Visitors without a known item in their history get popular items.
+    `pair_scores` and `item_similarities` return the results of the towers alone. Visitors without a known item in their
+    history get popular items.
     """
 
     def __init__(self, towers: TowersInference, num_items: int) -> None:
-        """Adds a second stage without weights to the towers.
-
-        `fill` sets the weights of the towers, and `fill_stage` sets the weights of the second stage.
-
-        Args:
-          towers: the towers.
-          num_items: the number of items, I.
-        """
         super().__init__(name="reranked_towers")
         self._towers, self._num_items = towers, num_items
         self._walk = NeighbourInference(WALK, np.zeros(num_items, np.int64))
@@ -190,16 +176,13 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets the weights of the item walk and the statistics of the items; features are computed from them.
-
-        The method `candidates` works with these and the weights of the towers; it does not use the network.
-        """
+        """Sets the weights and statistics that `candidates` reads."""
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
             variable.assign(value)
 
     def fill_stage(self, stage: SecondStage) -> None:
-        """Sets all weights of the second stage: the walk, the statistics of the items, and the network."""
+        """Sets all weights of the second stage."""
         self.fill_facts(stage.walk, stage.facts)
         for variable, value in zip(self._layers, stage.layers, strict=True):
             variable.assign(value)
@@ -212,7 +195,7 @@ class RerankedTowers(tf.Module):
         return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
 
     def candidates(self, queries: Queries) -> Candidates:
-        """Returns the candidates of the queries, with their features. The network is trained on them."""
+        """Returns the candidates of the queries, with their features."""
         return self._find(queries, self._towers.score_in_parts(queries))
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -222,7 +205,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """Returns the candidates of the queries and their features, given the towers' scores `first`."""
+        """Finds the candidates, given the towers' scores `first`."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
@@ -236,18 +219,18 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Chooses the candidates: L columns from the history, then NUM_BEST from the towers and as many from the walk.
+        """Chooses the candidates: L columns from the history, NUM_BEST from the towers, then NUM_BEST from the walk.
 
         An item that an earlier source has chosen is not chosen again.
 
         Args:
           history: the latest L entries of each history.
           entries: statistics of the same entries.
-          tower: [B, I] the towers' scores without return bonuses.
-          walk: [B, I] the walk's scores; 0 for items that the walk does not reach.
+          tower: [B, I] scores without return bonuses.
+          walk: [B, I] scores; 0 for items that the walk does not reach.
 
         Returns:
-          Item indices [B, C], and [B, C] bool: whether the column has a candidate; if not, its index is arbitrary.
+          Item indices [B, C], and [B, C] bool: whether the column has a candidate.
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
@@ -262,17 +245,14 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """Computes the features that differ between the candidates of a query.
+        """Returns the first of FEATURES, [B, C] each: those that differ between the candidates of a query.
 
         Args:
           item: [B, C] item indices.
-          is_candidate: [B, C] bool: whether the column has a candidate.
-          tower: [B, C] the towers' scores of the candidates, without return bonuses.
-          walk: [B, C] the walk's scores of the candidates.
-          entries: statistics of the latest entries of the histories.
-
-        Returns:
-          The first FEATURES, [B, C] each, in their order; those of `_query_features` are the last.
+          is_candidate: [B, C] bool.
+          tower: [B, C] scores without return bonuses.
+          walk: [B, C] scores.
+          entries: statistics of the histories.
         """
 
         def of_entries(column: tf.Tensor) -> tf.Tensor:
@@ -292,7 +272,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features [B] that are the same for all candidates of a query; they are the last of FEATURES."""
+        """Returns the last of FEATURES, [B] each: those that are equal for all candidates of a query."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -305,11 +285,10 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """Returns the scores [B, I] of all items; the candidates have the highest scores.
+    """Returns scores [B, I] that rank the candidates before all other items.
 
     Args:
-      tower: [B, I] the towers' scores. They rank the items that are not candidates; if needed, they are all lowered
-        below the scores of the candidates.
+      tower: [B, I] the towers' scores; they rank the other items.
       found: the candidates.
       score: [B, C] the final scores of the candidates.
     """
@@ -321,40 +300,24 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns a copy of `scores` where some items have the score _NEVER.
-
-    Args:
-      scores: [B, I].
-      items: [B, n] indices of the items to mask.
-      is_item: [B, n] bool: False for indices to ignore.
-    """
+    """Returns the scores [B, I] with _NEVER at `items` [B, n], where `is_item` [B, n] is True."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Extends a column of `Entries` [B, L] to all candidates [B, C].
-
-    Candidates from the history are in the first L columns and keep their values; all other columns are 0.
-    """
+    """Extends a column of `Entries` [B, L] to all candidates [B, C], with 0 for those not from the history."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns log(1 + rank) [B, C] of each candidate, where the query's candidate with the highest score has rank 0.
-
-    Of candidates with equal scores, the one in the earlier column has the lower rank.
-
-    Args:
-      score: [B, C] scores to rank by.
-      is_candidate: [B, C] bool: whether the column has a candidate.
-    """
+    """Returns log(1 + rank) [B, C] of each candidate; the highest score has rank 0, ties rank by column."""
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 
 
 def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns each score [B, C] minus the score of the query's best candidate; at most 0 for candidates."""
+    """Returns each score [B, C] minus the score of the query's best candidate."""
     return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """Content of second_stage.json: compares the towers with a trained second stage to the towers alone."""
+    """Content of second_stage.json: the metric of the towers with and without the second stage."""
 
     step: int
     """Step of the towers' checkpoint that the second stage belongs to."""
@@ -39,17 +39,17 @@ class SecondStageRecord:
 
     @property
     def is_used(self) -> bool:
-        """Whether the run uses its second stage: True if the ranking is better with the second stage than without."""
+        """Whether the second stage improves the metric; if not, the run does not use it."""
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the compared metrics and `is_used` as JSON values, without the step and the checksum."""
+        """Returns the compared metrics and `is_used` as JSON values."""
         values = {"is_used": self.is_used, "metric": self.metric, "cases": self.cases}
         return values | {"towers": self.towers, "second_stage": self.second_stage}
 
 
 def encode_second_stage(stage: SecondStage) -> bytes:
-    """Encodes the arrays of a second stage as the content of a .npz file; equal arrays give equal bytes."""
+    """Encodes the arrays of a second stage as a .npz file; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"walk_{name}": np.asarray(table) for name, table in stage.walk.tables.items()}
     arrays |= {"walk_powers": stage.walk.dense[0]} | stage.facts._asdict() | stage.layers._asdict()
@@ -58,7 +58,7 @@ def encode_second_stage(stage: SecondStage) -> bytes:
 
 
 def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) -> None:
-    """Writes second_stage.npz, then second_stage.json. The second file marks the first one as complete.
+    """Writes second_stage.npz, then second_stage.json.
 
     Args:
       workdir: directory of the run.
@@ -73,7 +73,7 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
-    """Reads second_stage.json; returns None if the run has no second stage, or its training is not finished.
+    """Reads second_stage.json; returns None if the run has no complete second stage.
 
     Raises:
       ValueError: the file is damaged.
@@ -86,7 +86,7 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of a run to another run; does nothing if the first run has no second stage.
+    """Copies the second stage of a run, if it has one, to another run.
 
     Args:
       run: directory of the run with the second stage.
@@ -103,14 +103,14 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
     """Adds the second stage of a run to its model.
 
     Args:
-      model: the model with the weights of the checkpoint of `step`.
+      model: the model with the weights of the checkpoint.
       workdir: directory of the run.
       step: step of the checkpoint.
       num_items: the number of items, I.
 
     Returns:
-      `model` with the second stage. Without a second stage, or if it does not improve the ranking: `model` itself. If
-      the second stage belongs to another checkpoint: `model` itself, and a warning is logged.
+      `model` with the second stage, or `model` itself if the run has none or does not use it. If the second stage
+      belongs to another checkpoint: `model` itself, and a warning is logged.
 
     Raises:
       ValueError: a file of the second stage is damaged.

@@ -36,9 +36,8 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies two tables with one column; see `models.build.ModelFile`.
 
-    `item` has a row for each (timeline, item) pair: the index of the item. `length` has a row for each timeline: its
-    number of items. The number of pairs is known only after the timelines are read. Therefore, the number of rows of
-    `item` is the maximum number of pairs, and the last rows may remain unused.
+    `item` has the item index of each (timeline, item) pair, and possibly unused rows at its end. `length` has the
+    number of items of each timeline.
 
     Raises:
       ValueError: the tables cannot store the indices of so many items.
@@ -50,12 +49,11 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
 
 
 def _numbered_rows(count: int) -> TableRows:
-    """Specifies a table of `count` rows with one column; the id of a row is its number."""
     return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 
 def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> "SessionKnnInference":
-    """Builds the model that ranks; `fill` sets its weights later."""
+    """Builds the model for inference, without weights."""
     rows = table_rows(model, dataset)
     return SessionKnnInference(model, dataset.item_counts, rows["length"].num_rows, rows["item"].num_rows)
 
@@ -84,9 +82,7 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
 
-    `CountedRows.total` is the number of (timeline, item) pairs of the replica. `CountedRows.kept` is the number of
-    pairs that inference uses. It uses a pair if the timeline is among the latest `max_timelines` timelines with the
-    item.
+    `CountedRows.total` counts (timeline, item) pairs; `kept` counts only the latest `max_timelines` of each item.
 
     Args:
       model: settings of the model.
@@ -103,25 +99,25 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """Computes the weights of a session kNN, and returns them; writes no checkpoint.
+    """Returns the weights of a session kNN.
 
     Args:
       model: settings of the model.
       baskets: [T, I] items of the timelines, latest timeline first.
-      combination: index of the combination of exponents in `model.combinations`.
+      combination: index of the exponents in `model.combinations`.
     """
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
 
 
 class SessionKnnInference(tf.Module):
-    """A session kNN that ranks; see `models.interface.InferenceModel`.
+    """A session kNN for inference; see `models.interface.InferenceModel`.
 
-    Items that are in none of the most similar timelines rank behind all others, by popularity.
+    Items in none of the most similar timelines rank last, by popularity.
     """
 
     def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:
-        """Creates the model; `fill` sets its timelines and exponents.
+        """Creates the model without weights.
 
         Args:
           config: settings of the model.

@@ -21,7 +21,7 @@ _MAX_DENSE_TIMELINES = 16_384
 
 
 class _Similar(NamedTuple):
-    """The K most similar timelines of each query; fewer columns if no query has K similar timelines."""
+    """The K most similar timelines of each query, or fewer if there are fewer."""
 
     timeline: tf.Tensor
     """[B, K] int32 indices of timelines."""
@@ -30,14 +30,14 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """Finds the first `max_timelines` timelines of each item. Similar timelines are searched only among these.
+    """Selects the latest `max_timelines` timelines of each item.
 
     Args:
       baskets: [T, I] items of the timelines, latest timeline first; N pairs are stored.
       max_timelines: maximum number of timelines per item.
 
     Returns:
-      [N] bool: for each stored (timeline, item) pair, whether the timeline is among the first ones of the item.
+      [N] bool: whether the stored (timeline, item) pair is selected.
     """
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
@@ -49,7 +49,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 class TimelineLists(tf.Module):
     """Variables with the items of each timeline, and with the latest timelines of each item.
 
-    If two timelines are equally similar to a history, the later one is preferred.
+    Of equally similar timelines, the later one is preferred.
     """
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] factor of each timeline; its similarity to any history is multiplied by this factor.
+          factors: [T] factor of the timeline's similarity to any history.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
@@ -93,8 +93,7 @@ class TimelineLists(tf.Module):
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
         """Computes the score of each item for each query.
 
-        The K timelines that are most similar to the query are used. The score of an item is the sum of the similarities
-        of those K timelines that contain the item.
+        It is the sum of the similarities of the query's K most similar timelines, without those that lack the item.
 
         Args:
           entries: the history entries of all queries, with weights.
@@ -140,11 +139,11 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Finds the most similar timelines of each query, in a dense array [B, T]. This is fast for few timelines.
+        """Finds the most similar timelines in a dense array [B, T]; fast for few timelines.
 
         Args:
-          pair: [P] int64 (query, timeline) pairs, encoded as query × `num_timelines` + timeline. Pairs may repeat.
-          weight: [P] weights of the history entries; the weights of equal pairs are added up.
+          pair: [P] int64: query × `num_timelines` + timeline; may repeat.
+          weight: [P] weights of the history entries; those of equal pairs are added up.
           num_queries: the number of queries, B.
         """
         sums = tf.math.unsorted_segment_sum(weight, pair, num_queries * self._num_timelines)
@@ -153,10 +152,7 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`, but considers only timelines that share an item with the history.
-
-        This is fast if there are many timelines and most of them share no item with the history.
-        """
+        """Like `_best_of_all`, but among the timelines that share an item with the history; fast for many timelines."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties
@@ -174,9 +170,9 @@ def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) ->
 
 
 def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
-    """Returns, for each of the P values of all lists, the index of its list: [P] int32.
+    """Returns [P] int32: the index of each value's list.
 
-    TensorFlow's `value_rowids` returns the same, but needs memory for (number of lists) × (longest list) values.
+    `value_rowids` of TensorFlow needs memory for (number of lists) × (longest list) values.
     """
     starts, total = lists.row_splits[1:-1], tf.size(lists.flat_values)
     is_start = tf.scatter_nd(starts[:, None], tf.ones_like(starts), [total + 1])

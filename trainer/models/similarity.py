@@ -7,9 +7,7 @@ import tensorflow as tf
 
 
 def cosines(vectors: tf.Tensor | tf.Variable, item: tf.Tensor) -> tf.Tensor:
-    """Returns the cosines [B, I] float32 between the vectors of some items and the vectors of all items.
-
-    The cosine with a vector of zeros is 0.
+    """Returns the cosines [B, I] float32 between some items and all items; 0 for vectors of zeros.
 
     Args:
       vectors: [I, D] vectors of all items.

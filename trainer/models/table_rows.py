@@ -14,7 +14,7 @@ _MAX_ITEMS = 2**24
 
 
 class TableRows(NamedTuple):
-    """Specification of a table: the number of its rows and columns, and the ids of its rows."""
+    """Specification of a table."""
 
     num_rows: int
     """Number of rows."""
@@ -25,7 +25,7 @@ class TableRows(NamedTuple):
 
 
 class CountedRows(NamedTuple):
-    """Consecutive rows of a model's tables, as `solver=count` computes them."""
+    """Consecutive rows of a model's tables, computed by `solver=count`."""
 
     tables: Mapping[str, np.ndarray]
     """The replica's next n rows of each table, [n, width] float32, by the table's name; n may differ by table."""
@@ -40,11 +40,11 @@ RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:
-    """Checks that the float32 tables of a model can store the index of every item exactly.
+    """Checks that float32 tables can store every item index exactly.
 
     Args:
       dataset: the dataset.
-      model: name of the model in the error message.
+      model: name of the model for the error message.
 
     Raises:
       ValueError: the vocabulary has more than 2^24 items.
@@ -58,34 +58,20 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """Specifies a table with a row for each id of a vocabulary, then a row for each of its out-of-vocabulary buckets.
-
-    Args:
-      dataset: the dataset.
-      name: the vocabulary.
-      width: number of columns of the table.
-    """
+    """Specifies a table with a row for each id of a vocabulary, then one for each out-of-vocabulary bucket."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Specifies a table with a row for each of the first `count` ids of a vocabulary, then one row for all other ids.
-
-    Args:
-      dataset: the dataset.
-      name: the vocabulary.
-      count: number of ids that have a row of their own.
-      width: number of columns of the table.
-    """
+    """Specifies a table with a row for each of the first `count` ids of a vocabulary and one row for all others."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id contains the id of the visitor or item, or the number of the bucket, but not the index. So it still names
-    the same row for another dataset, where the index may differ.
+    It contains the id of the visitor or item, or the number of the bucket, but not the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
@@ -93,9 +79,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Returns whether a row belongs to a single id of a vocabulary. Several ids share each of the other rows.
-
-    Args:
-      row_id: id of the row, from `TableRows.ids`.
-    """
+    """Returns whether a row, given its id from `TableRows.ids`, belongs to a single id of a vocabulary."""
     return row_id.startswith(_ID)

@@ -23,13 +23,7 @@ _ALIGNMENT_BYTES = 64
 
 
 def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = np.float32) -> tf.Variable:
-    """Creates a variable of zeros that takes no memory until it is filled.
-
-    Args:
-      shape: shape of the variable.
-      name: name of the variable.
-      dtype: type of the entries; must have 4 bytes.
-    """
+    """Creates a variable of zeros; it takes no memory until it is filled. `dtype` must have 4 bytes."""
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
@@ -39,7 +33,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
       read: returns the rows of the table in a slice.
-      first: index of the first of the N rows in the table.
+      first: index of the first row in the table.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
@@ -54,12 +48,12 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed: np.ndarray | None) -> None:
     """Fills the needed rows of a variable in place.
 
-    Use it only for variables that `tf.gather` reads: after a partial write, any other read copies the whole variable.
+    Only `tf.gather` may read the variable: any other read copies it.
 
     Args:
-      variable: [N, …] variable to fill; row r of the variable is row r of the table.
+      variable: [N, …] variable to fill; its rows are those of the table.
       read: returns the rows of the table in a slice.
-      needed: indices of the rows to fill, each below N; other rows keep their values. None: all rows.
+      needed: indices of the rows to fill, below N; other rows keep their values. None: all rows.
     """
     if needed is None:
         fill(variable, read)
@@ -72,24 +66,20 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices that contain all needed rows and few others, each with at most CHUNK_ROWS rows.
-
-    Args:
-      rows: indices of the needed rows, ascending.
-    """
+    """Returns slices of at most CHUNK_ROWS rows that cover the ascending `rows` and few others."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
 def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Groups consecutive spans into lists with about CHUNK_ROWS rows each, because an update per span would be slow."""
+    """Groups spans into lists of about CHUNK_ROWS rows; an update per span would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
     for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Returns an array of zeros at an aligned address; the system allocates a memory page at the first write to it."""
+    """Returns zeros at an aligned address; a page takes memory only after the first write to it."""
     num_bytes = int(np.prod(shape)) * 4
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT_BYTES
@@ -97,5 +87,5 @@ def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
 
 
 def _share(values: np.ndarray) -> tf.Tensor:
-    """Returns a tensor that shares the array's memory, unlike `tf.constant`, which copies the array."""
+    """Returns a tensor that shares the array's memory; `tf.constant` would copy it."""
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__())

@@ -70,7 +70,7 @@ of zero give the same NDCG@20, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the tables that the field `NextItemObjective.tables` describes; see `models.build.ModelFile`."""
+    """Specifies the tables; see `models.build.ModelFile`."""
     features, width = read_item_features(dataset), item_width(model)
     rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items, width)}
     if features.width:
@@ -84,7 +84,7 @@ def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: TowersConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the towers, with the sampled-softmax objective."""
+    """Builds the towers and their sampled-softmax objective."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         raise ValueError(
             f"model.kind={model.kind} cannot be trained with loss.kind={config.loss.kind}; use "
@@ -105,7 +105,7 @@ def training_model(
 
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
-    """Builds the model that ranks; `fill` sets its weights later."""
+    """Builds the model for inference, without weights."""
     features, is_trained = read_item_features(dataset), dataset.item_counts > 0
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
@@ -183,9 +183,9 @@ class History(NamedTuple):
 
         Args:
           item: [B, H] item indices, newest first.
-          event: [B, H] indices of event kinds; UNKNOWN_EVENT if kind and time of the event are unknown.
-          age_ms: [B, H] milliseconds from each event to the query or to the row that has the history.
-          is_entry: [B, H] bool; False for padding and for items that are not in the vocabulary.
+          event: [B, H] indices of event kinds; UNKNOWN_EVENT if kind and time are unknown.
+          age_ms: [B, H] milliseconds from the event to the query or training row.
+          is_entry: [B, H] bool; False for padding and for unknown items.
         """
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
@@ -195,7 +195,7 @@ class History(NamedTuple):
 
     @property
     def is_empty(self) -> tf.Tensor:
-        """[B] bool: whether the history has no entry, that is, no known item."""
+        """[B] bool: whether the history has no known item."""
         return ~tf.reduce_any(self.is_entry, axis=1)
 
 
@@ -204,8 +204,8 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
     Args:
       queries: B queries.
-      size: H of the result; shorter histories are padded.
-      num_items: items with this index or a higher one are unknown; they keep their column, but `is_entry` is False.
+      size: the number of entries, H; shorter histories are padded.
+      num_items: from this index on, items are unknown: `is_entry` is False.
     """
     columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
     position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
@@ -219,16 +219,12 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
-    """Returns the age class of each event, int64: the number of thresholds AGES_MS that its age has reached.
-
-    Args:
-      age_ms: ages in an array of any shape, which is the shape of the result too.
-    """
+    """Returns the age class of each event, int64: the number of thresholds AGES_MS that its age has reached."""
     return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
 class DenseWeights(NamedTuple):
-    """All weights except the tables, in the order that checkpoints store them."""
+    """All weights except the tables, in the order of the checkpoint."""
 
     position: tf.Tensor
     """[H] added to the attention of an entry; selected by its position in the history."""
@@ -261,14 +257,14 @@ class DenseWeights(NamedTuple):
 
 
 def item_width(config: TowersConfig) -> int:
-    """Returns the number of columns of the item table, W."""
+    """Returns the number of columns of the item table."""
     return config.dim + 1
 
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
     """Creates variables with the initial values of `DenseWeights`.
 
-    Variables that are to be trained must be created in the strategy's scope.
+    Variables to train must be created in the strategy's scope.
 
     Args:
       config: settings of the model.
@@ -316,18 +312,16 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors and a part of the return bonuses.
+        """Computes visitor vectors [B, D] and a part [B] of the return bonuses.
 
-        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
+        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses. The
+        returned part is common to all entries of a history.
 
         Args:
           dense: the dense weights.
           vectors: [B, H, D] item rows of the history entries without the bias, not normalised.
           history: the histories.
           own: [B, D] rows of the visitor table; 0 for visitors without a row.
-
-        Returns:
-          Visitor vectors [B, D], and the part [B] of the return bonus that all entries of a visitor share.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
@@ -344,11 +338,11 @@ class Towers:
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [..., D] and biases [...], computed from rows [..., W] of the item table."""
+        """Returns item vectors [..., D] and biases [...] for rows [..., W] of the item table."""
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B, C] of every visitor for every candidate, without return bonuses.
+        """Returns the scores [B, C] of all visitors and candidates, without return bonuses.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -359,7 +353,7 @@ class Towers:
         return tf.cast(product, tf.float32) + biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B] of pairs of a visitor and an item, without return bonuses.
+        """Returns the scores [B] of (visitor, item) pairs, without return bonuses.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -371,12 +365,10 @@ class Towers:
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
         """Returns the bonus [B, H] that each history entry adds to the score of its item; 0 for padding.
 
-        If several entries have the same item, all their bonuses are added to its score.
-
         Args:
           dense: the dense weights.
           history: the histories.
-          returning: [B] the part of the bonus that all entries of a visitor share, from `embed_visitors`.
+          returning: [B] common part of the bonuses, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -404,14 +396,12 @@ class NextItemInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class NextItemObjective:
-    """Loss of the next item against three kinds of candidates: history items, in-batch and sampled negatives.
+    """Loss of the next item against history items, in-batch negatives and sampled negatives.
 
-    All items of a row's history are candidates of this row. They are not sampled, so they get no logQ correction. They
-    are excluded from the row's other candidates, so that no item is a candidate twice. Without these two rules, the
-    model would learn to repeat items too often or too rarely.
+    All items of a row's history are candidates of this row, without logQ correction, and are excluded from its other
+    candidates.
 
-    Rows with an unknown item, or without a known item in their history, are skipped: they do not contribute to the
-    loss, and their items are not in-batch candidates.
+    Rows with an unknown item, or without a known item in their history, are skipped.
     """
 
     config: SampledSoftmaxConfig
@@ -452,14 +442,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the rows of items, of the items' features, and of visitors; returns the lookups by table.
-
-        Args:
-          replica: index of this replica.
-          items: [BJ + C] the items that the rows of the global batch look up for themselves, then the candidates.
-          num_entries: B × J.
-          visitor: [B] visitors of the global batch.
-        """
+        """Looks up items [BJ + C], their features, and visitors [B]; `num_entries` is B × J."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -506,15 +489,7 @@ class NextItemObjective:
     def _score_history(
         self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores the items of the histories, with return bonuses.
-
-        An item that occurs twice in a history gets both bonuses, but it must be a candidate only once.
-
-        Args:
-          visitors: [b, D] visitor vectors.
-          rows: [b, H, W] item rows of the history entries.
-          history: the histories.
-          bonus: [b, H] return bonus of each entry.
+        """Scores the items of the histories; each entry gets the return bonuses of all entries with the same item.
 
         Returns:
           Scores [b, H], and [b, H] bool: whether an earlier column of the history has the same item.
@@ -526,34 +501,30 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Returns indices that can be looked up: replaces higher indices by the index of the last trained item.
-
-        The rows of the replaced items are not used: masks exclude these items from the loss.
-        """
+        """Replaces indices that have no row by the index of the last trained item; masks exclude these items."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """Draws the mask of the id dropout, which drops the own rows of items.
+        """Returns the id dropout mask [bJ + C]: 0 if the item's own row is dropped, else 1.
+
+        Items without features are never dropped.
 
         Args:
-          feature_weight: [bJ + C, F] weights of the features of the items that this replica uses.
-          num_items: BJ + C, the number of items that all replicas use; the mask is drawn for all of them.
-          used: [bJ + C] positions of this replica's items among all items.
+          feature_weight: [bJ + C, F] weights of the features of this replica's items.
+          num_items: BJ + C, the number of items of all replicas.
+          used: [bJ + C] positions of this replica's items among them.
           step: scalar int64: number of the step.
-
-        Returns:
-          [bJ + C]: 0 if the item's own row is dropped, else 1. Items without features always have 1.
         """
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Returns the event kinds [B, H] of the histories; context dropout sets all kinds of a row to UNKNOWN_EVENT."""
+        """Returns the event kinds [B, H] of the histories; dropout sets all kinds of a row to UNKNOWN_EVENT."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
     def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
-        """Returns a mask [b]: 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
+        """Returns [b]: 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
         if "visitor" not in self.tables:
             return tf.zeros(visitor[own].shape)
         keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
@@ -561,12 +532,12 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """Returns the positions [bJ + C] of a replica's items in the list of all BJ entries and C candidates.
+    """Returns the positions [bJ + C] of a replica's items among the BJ entries and C candidates.
 
     Args:
       shape: (B, J).
-      num_candidates: C; every replica uses all candidates.
-      own: the b rows of the global batch that belong to the replica.
+      num_candidates: C.
+      own: the replica's b rows of the global batch.
     """
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
@@ -574,10 +545,7 @@ def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.T
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """Returns the item rows [bJ + C, W]: each item's own row, unless id dropout drops it, plus the item's content.
-
-    The content is the weighted sum of the item's rows of the feature table.
-    """
+    """Returns item rows [bJ + C, W]: the own row, unless id dropout drops it, plus the weighted sum of feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows
@@ -586,7 +554,7 @@ def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.T
 
 
 def _is_earlier_column(size: int) -> tf.Tensor:
-    """Returns a [size, size] bool matrix that is True at [row, column] if column < row."""
+    """Returns a [size, size] bool matrix: whether column < row."""
     index = tf.range(size)
     return index[None, :] < index[:, None]
 
@@ -601,7 +569,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The parts of the catalogue scores of B queries; `catalogue_scores` adds up `score` and `bonus`."""
+    """Catalogue scores and return bonuses of B queries; `catalogue_scores` adds them up."""
 
     score: tf.Tensor
     """[B, I] scores without return bonuses."""
@@ -615,7 +583,7 @@ class TowersInference(tf.Module):
     """Trained towers; see `models.interface.InferenceModel`.
 
     Visitors without a known item in their history get popular items. `pair_scores` gets no histories, so it returns the
-    popularity of the items for every visitor.
+    popularity of the items.
     """
 
     def __init__(
@@ -627,13 +595,13 @@ class TowersInference(tf.Module):
         num_kinds: int,
         item_counts: np.ndarray,
     ) -> None:
-        """Creates the model; `fill` sets its weights.
+        """Creates the model without weights.
 
         Args:
           config: settings of the model.
-          item_rows: takes the trained weights, and returns a function that takes a slice of n items. This function
-            returns the rows [n, W] of these items: an item's own row, if it has one, plus its content.
-          num_frequent: number of frequent visitors; only these have their own rows in the visitor table.
+          item_rows: takes the trained weights; returns a function from a slice of n items to their rows [n, W], with
+            content.
+          num_frequent: number of visitors with a row in the visitor table.
           num_kinds: number of event kinds of the dataset.
           item_counts: [I] number of training events of each item.
         """
@@ -673,11 +641,11 @@ class TowersInference(tf.Module):
 
     @property
     def popularity(self) -> tf.Tensor:
-        """[I] scores for visitors without a known item in their history: log(1 + training events of the item)."""
+        """[I] log(1 + training events of the item): the scores for visitors without a known item in their history."""
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:
-        """Returns the catalogue scores and the return bonuses separately; the second stage needs both."""
+        """Returns the catalogue scores and the return bonuses separately."""
         visitors, history, bonuses = self._read(queries)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)
@@ -697,7 +665,7 @@ class TowersInference(tf.Module):
         return score
 
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
-        """Returns the visitor vectors [B, D], the latest H entries of the histories, and the return bonuses [B, H].
+        """Returns visitor vectors [B, D], the latest H entries of the histories, and return bonuses [B, H].
 
         The setting `return_bonus` is added to all bonuses, even to those of padding.
         """

@@ -19,7 +19,7 @@ from trainer.runs.record import RunRecord, check_checkpoint, read_record, traini
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished or running training run, opened with its dataset and the model of its best checkpoint."""
+    """A training run with its dataset and the model of its best checkpoint."""
 
     record: RunRecord
     """Settings and environment of the run."""
@@ -37,13 +37,12 @@ class TrainedRun:
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
-    """Opens a run: reads its record, opens its dataset, and loads its model.
+    """Opens a run with its dataset and model.
 
     Args:
       workdir: directory of the run.
       data: directory of the run's dataset. None: the path that the run was trained from.
-      replicas: replicas of the workers that call this together; all choose the same checkpoint. None: this process
-        calls it alone.
+      replicas: replicas of all workers that call this together, to choose the same checkpoint. None: one process.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.
@@ -78,13 +77,7 @@ def part_directory(workdir: str, part: str) -> str:
 
 
 def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
-    """Loads the model of a run as a part of a blend.
-
-    Args:
-      workdir: directory of the run that is the part.
-      step: step of the run's checkpoint.
-      dataset: the dataset that the run was trained on.
-    """
+    """Loads a run's checkpoint of `step` as a part of a blend."""
     record = read_record(workdir)
     return Part(load_inference_model(workdir, record, step, dataset), record.config.model.has_sums)
 
@@ -95,7 +88,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
     Args:
       parts: the models, in the order of `blend.parts`.
       blend: the weights.
-      dataset: supplies two features of the items: their popularity, and their trend at the time of the last event.
+      dataset: supplies the popularity and the trend of the items.
     """
     return BlendInference(
         parts,
@@ -106,13 +99,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
-    """Loads the model of a run from a checkpoint, and the second stage of the run, if there is one.
-
-    Args:
-      workdir: directory of the run.
-      record: record of the run.
-      step: step of a complete checkpoint.
-      dataset: the dataset that the run was trained on.
+    """Loads the model of a run, with its second stage, from the checkpoint of `step`.
 
     Raises:
       ValueError: the run was trained on another dataset, or the checkpoint belongs to another run.

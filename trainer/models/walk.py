@@ -28,12 +28,12 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables with a row per item; see `models.item_neighbours.neighbour_tables`."""
+    """Specifies the tables of the neighbours; see `models.item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "the walk")
 
 
 def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> NeighbourInference:
-    """Builds the model that ranks; `fill` sets its weights later."""
+    """Builds the model for inference, without weights."""
     return NeighbourInference(model, dataset.item_counts)
 
 
@@ -67,19 +67,18 @@ def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
 def walk_rows(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray
 ) -> Iterator[NeighbourRows]:
-    """Computes the neighbours of each item i in `items`: the N items j with the highest weights W_ij above 0.
+    """Computes the N neighbours of each item i in `items`: the items j with the highest weights W_ij above 0.
 
-    An item may be its own neighbour. Among items j with equal weights, those with lower indices are preferred. The
-    neighbours of an item do not depend on which other items are given.
+    An item may be its own neighbour. Of equal weights, those of lower j come first.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       powers: the exponents in the formula of W_ij, see the top of this file.
       num_neighbours: the number of neighbours, N.
-      items: indices of the items whose neighbours are computed.
+      items: indices i of items.
 
     Yields:
-      The neighbours of a block of consecutive entries of `items`; the blocks are in the order of `items`.
+      The neighbours of the next block of `items`.
     """
     item_visitors = np.maximum(np.bincount(baskets.indices, minlength=baskets.shape[1]), 1).astype(np.float32)
     visitor_items = np.maximum(np.diff(baskets.indptr), 1).astype(np.float32)
@@ -102,13 +101,13 @@ def walk_rows(
 def count_walk(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
 ) -> Weights:
-    """Computes and returns the weights of the walk model, in memory. No checkpoint is written.
+    """Returns the weights of the walk model.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       powers: the exponents in the formula of the weights, see the top of this file.
       num_neighbours: the number of neighbours per item, N.
-      on_block: called after each block of items, for example to show the progress.
+      on_block: called after each block of items.
     """
     parts = []
     for rows in walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])):

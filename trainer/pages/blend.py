@@ -20,7 +20,7 @@ def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]
     Args:
       name: name of the run.
       blend: parts, weights and validation of the blend.
-      trials: entries of `auto.json`, the models that `--preset auto` tried; empty for other presets.
+      trials: the models in `auto.json`; empty without `--preset auto`.
     """
     sections = [Section(title, _ranking(blend, ranking, name)) for ranking, title in TITLES.items()]
     if trials:

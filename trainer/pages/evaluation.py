@@ -38,8 +38,7 @@ def evaluation_page(name: str, evaluations: Mapping[Split, Figures], refit_of: M
 
     Args:
       name: name of the run.
-      evaluations: contents of `evaluation-SPLIT.json` by split. For a refit, these are the evaluations of the run that
-        was refitted, because a refit cannot be evaluated.
+      evaluations: contents of `evaluation-SPLIT.json` by split; for a refit, those of the run that was refitted.
       refit_of: field `refit_of` of the run's record; None if the run is not a refit.
     """
     split_sections = [section for split, figures in evaluations.items() for section in _split_sections(split, figures)]
@@ -179,15 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns a table of the differences between systems, with a row and a column per system.
-
-    A cell is the main metric of the row's system minus the main metric of the column's system.
-
-    Args:
-      systems: names of the systems, in order.
-      pairs: `pairs[a][b]` has the `difference` of systems a and b and its `p`. Each pair is stored once, as (a, b) or
-        as (b, a).
-    """
+    """Returns the main metric of the row's system minus the column's; `pairs` has each pair in one order only."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -256,10 +247,7 @@ def _estimate_cells(estimate: Figures) -> list[Cell]:
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
-    """Returns a value and the lower and upper limits of its confidence interval.
-
-    If the interval is not known, both limits are the value.
-    """
+    """Returns a value and the limits of its confidence interval; if there is none, both limits are the value."""
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 
@@ -274,10 +262,7 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Returns two tables next to each other, and a line below them.
-
-    The tables contain the visitor's latest events and the recommendations; the line lists the relevant items.
-    """
+    """Returns two tables with the visitor's latest events and recommendations, and a line with the relevant items."""
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""
@@ -293,11 +278,7 @@ def _visitor_parts(sample: Figures) -> list[Part]:
 
 
 def _recommendations(systems: Figures) -> Block:
-    """Returns a table with a row per rank and a column per system; relevant items are marked.
-
-    Args:
-      systems: the ranked items of each system, by its name.
-    """
+    """Returns a table of ranks × systems, with marks at the relevant items."""
     rows, marked = [], set()
     for rank in range(max(map(len, systems.values()))):
         row: list[Cell] = [str(rank + 1)]
@@ -319,5 +300,5 @@ def _describe_item(item: Figures) -> str:
 
 
 def _format_minute(moment: str) -> str:
-    """Shortens an ISO timestamp to minutes, for example to `2015-09-01 10:00`."""
+    """Shortens an ISO timestamp, for example to `2015-09-01 10:00`."""
     return moment[:16].replace("T", " ")

@@ -31,9 +31,9 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
     Args:
       workdir: directory of the run.
-      data: directory of the run's dataset. None: the path that the run was trained from. If the dataset is not there,
-        the report has no Data page, and a warning is logged.
-      shown: the page that is open first. If the report does not contain it, the Training page is open first.
+      data: directory of the run's dataset. None: the path that the run was trained from. Without the dataset, the
+        report has no Data page, and a warning is logged.
+      shown: the page that opens first; the Training page if there is no such page.
 
     Raises:
       ValueError: there is no run, or one of its files is damaged.
@@ -56,9 +56,9 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
 
 def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
-    """Writes the report after a job and returns its path; see `write_report`.
+    """Writes the report and returns its path; after an error, logs a warning and returns None.
 
-    After an error it logs a warning and returns None, because the job itself succeeded.
+    See `write_report` for the arguments.
     """
     try:
         return write_report(workdir, data=data, shown=shown)
@@ -76,10 +76,7 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
 
 
 def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
-    """Reads the Data page that `prepare` drew for the dataset at `root`.
-
-    Returns None and logs a warning if there is no such dataset or page, or if the run was trained on another dataset.
-    """
+    """Reads the dataset's Data page; returns None and logs a warning if it is missing or of another dataset."""
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())

@@ -10,10 +10,7 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns a summary of `train`: the duration, the best checkpoint and the paths of the files.
-
-    With `--preset auto`, the summary describes the tried models and their blend instead of a checkpoint.
-    """
+    """Returns the summary of `train`: duration, best checkpoint or blend, and file paths."""
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [
@@ -38,7 +35,7 @@ def _describe_files(result: Result) -> list[str]:
 
 
 def _describe_trials(result: Result) -> list[str]:
-    """Returns a line about the models that `--preset auto` trained and, if any, a line about the unused models."""
+    """Returns a line about the models that `--preset auto` trained, and one about the unused models."""
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(
@@ -57,10 +54,6 @@ _RANKINGS = {
 
 
 def _describe_blend(blend: Result) -> list[str]:
-    """Returns a line per kind of ranking: validation NDCG@20 of the blend and of its best part, and the weights.
-
-    A kind of ranking without validation cases has no line.
-    """
     lines = []
     for ranking, title in _RANKINGS.items():
         figures, weights = blend["validation"][ranking], blend["weights"][ranking]
@@ -83,7 +76,7 @@ def _describe_blend(blend: Result) -> list[str]:
 
 
 def summarize_search(result: Result) -> str:
-    """Returns the number of trials by state, the best trial, and the commands that train with its settings."""
+    """Returns the number of trials by state, the best trial, and its commands."""
     counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     best, lines = result["best"], [f"Trials: {counts}"]
     if best is not None:
@@ -97,16 +90,13 @@ def summarize_search(result: Result) -> str:
 
 
 def summarize_evaluation(result: Result) -> str:
-    """Returns the table of the main results, and the paths of the full result and of the report."""
+    """Returns the table of the main results, and the file paths."""
     run = result["workdir"]
     return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns a list of one line: the numbers of items on offer and of excluded items.
-
-    The list is empty if no item is excluded.
-    """
+    """Returns a line with the numbers of items on offer and of excluded items; empty if no item is excluded."""
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 
@@ -124,13 +114,13 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the length and number of the lists, their path, and the number of excluded items by reason."""
+    """Returns the length and number of the lists, their path, and the excluded items by reason."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:
-    """Returns the number of findings of `doctor` by state; the command itself logs the findings."""
+    """Returns the number of findings of `doctor` by state."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

@@ -42,8 +42,8 @@ def training_page(
     Args:
       name: name of the run.
       record: record of the run.
-      metrics: lines of `metrics.jsonl`, in order; only the lines of training steps are used.
-      history: lines of `history.jsonl`, in order: starts, checkpoints and ends; empty if there is no such file.
+      metrics: lines of `metrics.jsonl`; only those of training steps are used.
+      history: lines of `history.jsonl`: starts, checkpoints and ends; may be empty.
       validations: validation metric by step.
       tables: number of rows and columns of each table of the model, by its name.
     """
@@ -87,11 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a list with one block, which describes the warm start of a run.
-
-    For each table of the model, the block shows the numbers of copied, new and dropped rows. The list is empty if the
-    run has no warm start, or if the warm start is not finished yet.
-    """
+    """Returns a block with the copied, new and dropped rows per table; empty without a finished warm start."""
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]
@@ -164,23 +160,12 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, starting with the first.
-
-    The smallest n is used that leaves at most _MAX_POINTS values.
-    """
+    """Returns every n-th value, with the smallest n that leaves at most _MAX_POINTS values."""
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Replaces groups of neighbouring points by their averages, so that at most _MAX_POINTS points are left.
-
-    Args:
-      x: x-coordinates of the points.
-      y: y-coordinates of the points.
-
-    Returns:
-      The new x- and y-coordinates.
-    """
+    """Averages groups of neighbouring points, which leaves at most _MAX_POINTS points (x, y)."""
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
@@ -217,9 +202,9 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds an event `killed` before each start or resume, except the first, that does not follow an end of the run.
+    """Adds an event `killed` before each restart without an end of the run before it.
 
-    The time of the kill is not known, so `killed` has the time and step of the event before it.
+    It has the time and step of the event before it.
     """
     events: list[Line] = []
     for line in history:
@@ -230,14 +215,7 @@ def _add_kills(history: Sequence[Line]) -> list[Line]:
 
 
 def _subsample_by_kind(events: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
-    """Keeps about _MAX_POINTS events of each kind, evenly spaced.
-
-    The kinds are treated separately, because otherwise thousands of checkpoints would displace the few starts.
-
-    Args:
-      events: all events.
-      counts: number of events of each kind.
-    """
+    """Keeps about _MAX_POINTS events of each kind; `counts` has the number of events of each kind."""
     kept, seen = [], Counter[str]()
     for line in events:
         kind = line["event"]

@@ -29,10 +29,9 @@ def tuning_page(
 
     Args:
       name: name of the search.
-      dimensions: the settings that are searched, with their ranges.
+      dimensions: the searched settings and their ranges.
       trials: the trials, in the order of their numbers.
-      best: the content of `best.json`: number, metric, settings and commands of the best trial. None: no trial is
-        complete yet.
+      best: content of `best.json`; None: no trial is complete yet.
     """
     metric = metric_title(best["metric"]) if best else "validation"
     parts: list[Part] = [_overview(trials, best, metric)]
@@ -60,14 +59,12 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws several panels with a point per trial, at the height of its validation value.
-
-    The x-axis of the first panel is the number of the trial. Each other panel has one setting as its x-axis.
+    """Draws the validation value of each trial, first by its number, then by each setting.
 
     Args:
-      dimensions: the settings that are searched.
+      dimensions: the searched settings.
       trials: the trials.
-      best: the best trial, which is marked; None: no trial is complete yet.
+      best: the trial to mark; None: no trial is complete yet.
       metric: title of the validation metric.
     """
     measured = [trial for trial in trials if trial.value is not None]

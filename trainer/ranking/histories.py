@@ -15,7 +15,7 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories. Each one is a range of the rows of a timeline. Ranges may overlap; their rows are stored once."""
+    """V histories, each a range of the rows of a timeline; ranges may overlap."""
 
     item: np.ndarray
     """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""
@@ -35,7 +35,7 @@ class Histories:
         Args:
           rows: N rows of timelines.
           begins: [V] index of the first row of each history.
-          ends: [V] index after the last row of each history; equal to `begins` for an empty history.
+          ends: [V] index after the last row of each history.
         """
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
@@ -44,7 +44,7 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64: number of rows of each history."""
+        """[V] int64 number of rows."""
         return self.ends - self.begins
 
     def take(self, indices: np.ndarray) -> "Histories":
@@ -52,14 +52,9 @@ class Histories:
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns some histories as dense arrays, oldest row first, padded with 0 on the right.
+        """Returns the items, event kinds and times (ms) of histories `begin` to `end` - 1, each [B, H] int64.
 
-        Args:
-          begin: index of the first of the B histories.
-          end: index after the last of them.
-
-        Returns:
-          Item indices, indices of event kinds, and times in milliseconds, each [B, H] int64.
+        The oldest row comes first; padding with 0 is on the right.
         """
         lengths = self.lengths[begin:end]
         offset = np.arange(lengths.max(initial=0))
@@ -73,13 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns the distinct items of each history, in the order of their first rows.
-
-        Args:
-          begin: index of the first of the B histories.
-          end: index after the last of them.
-          num_items: only items with an index below this are returned.
-        """
+        """Returns the distinct items below `num_items` of histories `begin` to `end` - 1, by their first rows."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]
@@ -89,7 +78,7 @@ class Histories:
 
     @cached_property
     def _previous_row(self) -> np.ndarray:
-        """[N] int64: for each row, the nearest earlier row with the same item; -1 if there is none."""
+        """[N] int64: the nearest earlier row with the same item; -1 if there is none."""
         order = np.argsort(self.item, kind="stable")
         is_repeat = self.item[order[1:]] == self.item[order[:-1]]
         previous = np.full(len(self.item), -1)

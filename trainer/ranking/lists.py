@@ -33,7 +33,7 @@ class Lists:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64: number of entries of each list."""
+        """[V] int64 number of entries."""
         return np.diff(self.starts)
 
     @property
@@ -50,12 +50,7 @@ class Lists:
         return Lists(self.values[entries], starts)
 
     def padded(self, begin: int, end: int) -> np.ndarray:
-        """Returns some lists as a dense array [B, L] int64, padded with 0 on the right.
-
-        Args:
-          begin: index of the first of the B lists.
-          end: index after the last of them.
-        """
+        """Returns lists `begin` to `end` - 1 as an array [B, L] int64, padded with 0 on the right."""
         lengths = self.lengths[begin:end]
         is_entry = np.arange(lengths.max(initial=0)) < lengths[:, None]
         matrix = np.zeros(is_entry.shape, np.int64)

@@ -28,14 +28,7 @@ GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Returns the number of visitors that one call of `best_items` should rank for.
-
-    With this number, ranking is fast, and the scores fit into memory.
-
-    Args:
-      scorer: the model.
-      num_items: the number of items, I.
-    """
+    """Returns how many visitors one call of `best_items` should rank for, to be fast and fit into memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
@@ -48,9 +41,7 @@ def best_items(
     is_seen_hidden: bool = True,
     is_offered: tf.Tensor | None = None,
 ) -> TopItems:
-    """Finds the K best items of the catalogue for each query.
-
-    Of items with equal scores, the one with the lower index ranks first. Lower indices are more frequent items.
+    """Finds the K best items of the catalogue for each query; ties go to the lower index.
 
     Args:
       scorer: the model.
@@ -88,11 +79,7 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """Updates the K best items with the items of the next piece.
-
-    All items of the piece have higher indices than those in `best`, so they lose ties. An item of the piece is added
-    only if its score is higher than the K-th best score so far. Therefore a block of items is read only if its maximum
-    is above that score. The more pieces are done, the fewer blocks are read.
+    """Updates the K best items with the items of the next piece, which lose ties.
 
     Args:
       best: the K best items of the earlier pieces.

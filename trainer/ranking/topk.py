@@ -43,12 +43,12 @@ class TopItems(NamedTuple):
 def visible_scores(
     scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool, is_offered: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns the scorer's scores [B, I] float32, with -inf for items that must not be recommended.
+    """Returns the scores [B, I] float32, with -inf for items that must not be recommended.
 
     Args:
       scorer: the model.
       queries: B queries.
-      is_seen_hidden: whether the items of each query's history get -inf; a scalar, or [B] for each query.
+      is_seen_hidden: scalar or [B]: whether to hide the items of the query's history.
       is_offered: [I] bool: whether each item may be recommended; None: all items.
 
     Raises:
@@ -59,11 +59,10 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
+    """Returns a function that computes the scores [B, I] of all items.
 
-    `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history. The function itself
-    hides no items. The scores of a `PolicyScorer` depend on `is_seen_hidden`. The scores of other scorers do not; they
-    are computed once, before the function is called.
+    Its argument `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history; it hides
+    none itself. Only the scores of a `PolicyScorer` depend on it.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -72,17 +71,12 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns `scores` with -inf for items that are not on offer.
-
-    Args:
-      scores: [B, I].
-      is_offered: [I] bool: whether each item is on offer; None: all items.
-    """
+    """Returns the scores [B, I], with -inf where `is_offered` [I] is False; None: all items are on offer."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
 def check_finite(scores: tf.Tensor) -> tf.Tensor:
-    """Returns the scores [B, I] unchanged, after a check that all are finite.
+    """Returns the scores [B, I] unchanged.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
@@ -96,10 +90,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def translate_divergence_errors() -> Iterator[None]:
-    """Context manager that turns the error of `check_finite` into a ValueError with a message for users.
-
-    The message of TensorFlow's own error would also contain details of the compiled function.
-    """
+    """Context manager that turns the error of `check_finite` into a ValueError with a clear message."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -113,9 +104,9 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
     Args:
       scores: [B, I].
-      items: [B, H] indices of the items to hide; indices below 0 and from I on are ignored.
-      lengths: [B] number of items to hide in each row; later columns of `items` are padding.
-      is_hidden: whether to hide the items; a scalar, or [B] for each row.
+      items: [B, H] indices of the items to hide; indices outside 0 to I - 1 are ignored.
+      lengths: [B] number of items to hide; later columns of `items` are padding.
+      is_hidden: scalar or [B]: whether to hide the items.
     """
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
@@ -126,10 +117,7 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Returns the K best items of each row of scores [B, I].
-
-    Of items with equal scores, the one with the lower index ranks first. Lower indices are more frequent items.
-    """
+    """Returns the K best items of each row of scores [B, I]; ties go to the lower index."""
 
     def at_once() -> TopItems:
         values, indices = tf.math.top_k(scores, k)
@@ -147,24 +135,22 @@ def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Like `top_k`, but faster for large I: sorts only the items that `best_blocks` returns."""
+    """Like `top_k`, but sorts only the items that `best_blocks` returns."""
     item, score = best_blocks(scores, k)
     values, index = tf.math.top_k(score, k)
     return TopItems(tf.gather(item, index, batch_dims=1), values)
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Selects, for each row, a small part of the items. This part includes the K best items of the row.
+    """Selects a few items of each row that include the K best.
 
-    A row is divided into blocks of items. The result contains the K blocks with the largest maxima, and the items after
-    the last whole block. No better item can be missing: the best item of each of the K blocks ranks before every item
-    of the other blocks, because it has a higher score, or an equal score and a lower index.
+    These are the K blocks of items with the largest maxima, and the items after the last whole block. The best item of
+    each of these blocks ranks before all items of the other blocks.
 
     Args:
       scores: [B, I].
       k: the length of a list, K.
-      above: [B, 1] a limit for each row: of its K best items, the caller needs only those with a score above the
-        limit. The limit makes the result smaller. None: the caller needs all K.
+      above: [B, 1] limit of each row: items with lower or equal scores may be missing. None: no limit.
 
     Returns:
       Item indices [B, C], ascending in each row, and their scores [B, C].
@@ -186,13 +172,11 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """Returns the K best of the items in `top` and some other items.
-
-    Of items with equal scores, the one with the lower index ranks first.
+    """Returns the K best of the items in `top` and some other items; ties go to the lower index.
 
     Args:
       top: K items per row.
-      item: [B, S] int64 indices of the other items. All indices, also those in `top`, must be below 2^31.
+      item: [B, S] int64 indices of the other items; all indices must be below 2^31.
       score: [B, S] float32 scores of the other items.
     """
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
@@ -205,11 +189,9 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """Returns the largest B, from 1 to _MAX_CHUNK, for which scores [B, I] float32 take at most `scores_bytes`.
+    """Returns how many queries B, from 1 to _MAX_CHUNK, to score at once.
 
-    Args:
-      num_items: the number of items, I.
-      scores_bytes: memory for the scores. None: a size that is fast on the device.
+    The scores [B, I] float32 take at most `scores_bytes`; None: a size that is fast on the device.
     """
     if scores_bytes is None:
         scores_bytes = GPU_SCORES_BYTES if tf.config.list_logical_devices("GPU") else CPU_SCORES_BYTES
@@ -226,12 +208,10 @@ def query_chunks(
       history: V histories.
       timestamp_ms: [V] times of the queries.
       size: B.
-      replicas: the workers that share the chunks: worker w of W gets the chunks w, w + W, w + 2 W and so on. None: this
-        process gets all chunks.
+      replicas: the workers that share the chunks in turn; None: this process gets all chunks.
 
     Yields:
-      For each chunk of this worker: the slice of the V queries, and its B queries. The last chunk is filled up with
-      queries to ignore, so that all chunks have B queries.
+      The slice of the V queries, and B queries; the last chunk is padded.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):
@@ -245,10 +225,6 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """Returns the input signature of a `tf.function` of queries; the length H of the histories may vary between calls.
-
-    Args:
-      size: number of queries, B; None: B may vary too.
-    """
+    """Returns the input signature of a `tf.function` of `size` queries (None: any number) with any history length."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

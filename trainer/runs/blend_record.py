@@ -22,7 +22,7 @@ RANKINGS = ("new_items", "returning", "in_session")
 
 @dataclass(frozen=True, kw_only=True)
 class BlendWeights:
-    """The weights of a blend of P models (parts) for one kind of ranking."""
+    """The weights of a blend of P models for one kind of ranking."""
 
     parts: tuple[float, ...]
     """P weights of the parts' scores."""
@@ -42,17 +42,12 @@ class BlendWeights:
             )
 
     def to_array(self) -> np.ndarray:
-        """Returns the weights of the parts, popularity, trend and `RETURN_FEATURES`, in this order, [P + 6] float32."""
+        """Returns the weights of parts, popularity, trend and `RETURN_FEATURES`, [P + 6] float32."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Builds the weights from an array of `to_array`.
-
-        Args:
-          weights: the array.
-          half_life_days: half-life of the trend, which the array does not contain.
-        """
+        """Builds the weights from an array of `to_array`, which lacks the half-life of the trend."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -66,7 +61,7 @@ class BlendWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class BlendRecord:
-    """The content of `blend.json`: the blend of a run."""
+    """The content of `blend.json`."""
 
     parts: tuple[str, ...]
     """Directories of the P blended runs, relative to this run; `.` is this run itself."""
@@ -84,11 +79,11 @@ class BlendRecord:
     """
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the title and the weight of each part and feature with a nonzero weight.
+        """Returns the title and weight of each part and feature with a nonzero weight.
 
         Args:
-          ranking: the kind of ranking, one of `RANKINGS`.
-          name: name of the run with the blend, for `part_title`.
+          ranking: one of `RANKINGS`.
+          name: name of the run with the blend.
         """
         weights = self.weights[ranking]
         days = weights.half_life_days
@@ -102,30 +97,26 @@ class BlendRecord:
 
 
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
-    """Returns the half-lives of the trends that a blend uses, in days, ascending, each once.
+    """Returns the half-lives of the trends with nonzero weights, in days, ascending.
 
-    A trend is used if its weight is not 0. If no trend is used, the half-lives of all trends are returned, so that the
-    result is not empty.
-
-    Args:
-      weights: weights of each kind of ranking.
+    If there are none, returns those of all trends.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))
 
 
 def part_title(part: str, name: str) -> str:
-    """Returns the name that reports show for a part, for example `walk` for the directory `parts/walk`.
+    """Returns the name of a part in reports, for example `walk` for the directory `parts/walk`.
 
     Args:
       part: an entry of `BlendRecord.parts`.
-      name: name of the run with the blend. It is returned if the part is this run itself.
+      name: name of the run with the blend, returned if the part is this run itself.
     """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
-    """Writes `blend.json` of the run at `workdir`."""
+    """Writes `blend.json`."""
     storage.check_ownership(workdir)
     storage.write_bytes(
         RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()
@@ -133,7 +124,7 @@ def write_blend(record: BlendRecord, workdir: str) -> None:
 
 
 def read_blend(workdir: str) -> BlendRecord | None:
-    """Reads `blend.json` of the run at `workdir`; returns None if the run is not a blend.
+    """Reads `blend.json`; returns None if the run is not a blend.
 
     Raises:
       ValueError: the file is damaged.

@@ -42,7 +42,7 @@ STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMetadata:
-    """The content of state.json: what a checkpoint contains and after which step it was saved."""
+    """The content of state.json of a checkpoint."""
 
     run: str
     """Identity of the run, from `record.run_identity`."""
@@ -62,7 +62,7 @@ class CheckpointMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Validations:
-    """The content of validations.json: the validation metric of a run after each validation."""
+    """The content of validations.json: the validation metric by step."""
 
     metric: str
     """Name of the metric."""
@@ -72,24 +72,21 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns the number of validations after the best one; early stopping compares this number with the patience.
-
-        Validations after `step` are ignored. The result is 0 if there is no validation.
-        """
+        """Returns the number of validations after the best one, up to `step`; 0 if there is no validation."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
 
 
 class Table(Protocol):
-    """An array [rows, D] float32 that is read in slices, such as a NumPy array or a `StoredTable`."""
+    """An array [rows, D] float32 that is read in slices: a NumPy array or a `StoredTable`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of rows and number of columns D."""
+        """Numbers of rows and columns."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Returns the n rows of a slice, [n, D] float32; the step of the slice must be 1."""
+        """Returns the n rows of a slice with step 1, [n, D] float32."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,9 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the indices of the rows of a visitor table that are needed to rank for `visitors`.
+        """Returns the rows of a visitor table that are needed to rank for `visitors`; None: all rows.
 
-        Visitors with an index after the last row share the last row. None is returned if all rows are needed.
+        Visitors with an index after the last row share the last row.
 
         Args:
           count: number of rows of the visitor table.
@@ -115,7 +112,7 @@ class Weights:
 
 
 class StoredTable:
-    """An array [rows, D] in the files of a checkpoint. A slice of it reads only the rows of the slice."""
+    """An array [rows, D] in the files of a checkpoint, read in slices."""
 
     def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
         self._dim = state.arrays[name][1]
@@ -126,11 +123,11 @@ class StoredTable:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of rows and number of columns D."""
+        """Numbers of rows and columns."""
         return self._rows, self._dim
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Reads the n rows of a slice, [n, D] float32, in the order of their indices; the step must be 1."""
+        """Reads the n rows of a slice with step 1, [n, D] float32."""
         start, stop, _ = rows.indices(self._rows)
         count = len(self._files)
         found = np.empty((max(stop - start, 0), self._dim), np.float32)
@@ -145,16 +142,7 @@ class StoredTable:
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """Reads consecutive rows of one replica's shard.
-
-        Args:
-          replica: index of the replica that wrote the shard.
-          first: position of the first row to read, counted within the shard.
-          last: position after the last row to read.
-
-        Returns:
-          [last - first, D] float32.
-        """
+        """Reads rows `first` to `last` - 1 of a replica's shard, [last - first, D] float32."""
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -174,7 +162,7 @@ class TrainState:
     """Variables of the optimizer of the dense weights."""
 
     def arrays(self) -> dict[str, RowShards]:
-        """Returns the arrays whose rows are divided among the replicas, by their names in a checkpoint.
+        """Returns the arrays that are divided among the replicas, by their names in a checkpoint.
 
         These are the values and the optimizer slots of each table, for example `visitor.values`.
         """
@@ -188,7 +176,7 @@ class TrainState:
 def restore(
     workdir: str, state: TrainState, step: int, on_progress: Callable[[], None] = lambda: None
 ) -> CheckpointMetadata:
-    """Sets the variables of a training run to the values in a checkpoint, and returns the checkpoint's metadata.
+    """Sets the variables of a run from a checkpoint, and returns the checkpoint's metadata.
 
     Each process keeps only the rows that its replicas own.
 
@@ -222,12 +210,12 @@ def restore(
 
 
 def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> Iterator[None]:
-    """Fills an array from a checkpoint; the iterator yields after each chunk of rows.
+    """Fills an array from a checkpoint, and yields after each chunk of rows.
 
     Args:
       shards: the array to fill.
       stored: the array in the checkpoint.
-      is_alike: whether both arrays have the same number of shards. Whole shards are then copied, which is faster.
+      is_alike: whether both have the same number of shards; whole shards are then copied, which is faster.
     """
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
@@ -243,19 +231,18 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
 def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[[], None] = lambda: None) -> int | None:
     """Returns the step of the last intact checkpoint, or None if there is none.
 
-    The checksums of the files are verified. Damaged checkpoints are skipped, with a warning.
+    Verifies checksums, and skips damaged checkpoints with a warning.
 
     Args:
       workdir: directory of the run.
-      replicas: replicas of the workers that call this together. Each worker verifies a part of the files, and all get
-        the same result. None: this process calls it alone.
+      replicas: replicas of the workers that call this together and share the files. None: this process alone.
       on_file: called after each verified file.
     """
     return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
 
 
 def saved_step(workdir: str) -> int:
-    """Returns the step of the last complete checkpoint, or 0 if there is none. Does not verify checksums."""
+    """Returns the step of the last complete checkpoint, or 0; verifies no checksums."""
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
@@ -264,13 +251,7 @@ def _first_intact(
 ) -> int | None:
     """Returns the first of `steps` with an intact checkpoint, or None; see `last_step`.
 
-    Workers may see different files, so all workers use the `steps` that the chief passes.
-
-    Args:
-      workdir: directory of the run.
-      steps: steps of checkpoints, the preferred ones first.
-      replicas: see `last_step`.
-      on_file: see `last_step`.
+    All workers use the `steps` of the chief, because workers may see different files.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
@@ -287,7 +268,7 @@ def _first_intact(
 
 
 def _broadcast_from_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
-    """Returns the chief's array on every worker; `value` must have the same shape on all workers."""
+    """Returns the chief's array; `value` must have the same shape on all workers."""
     if replicas is None:
         return value
     return replicas.sum_over_workers(value if replicas.is_chief else np.zeros_like(value))
@@ -301,18 +282,12 @@ def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
 
 
 def best_step(workdir: str) -> int | None:
-    """Returns the step with the best validation metric among the checkpoints that still exist.
-
-    None is returned if no existing checkpoint was validated.
-    """
+    """Returns the step of the existing checkpoint with the best validation metric; None if there is none."""
     return next(iter(_best_first(workdir)), None)
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Returns the steps of all existing checkpoints that were validated, best first.
-
-    Of checkpoints with equal metrics, the earlier one comes first.
-    """
+    """Returns the steps of all existing validated checkpoints, best first; ties go to the earlier step."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -321,11 +296,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads validations.json; `values` is empty if there is no such file, because the run was not validated yet.
-
-    Raises:
-      ValueError: the file is damaged.
-    """
+    """Reads validations.json, or returns no `values` without it; raises ValueError if it is damaged."""
     path = join(RunLayout(workdir).checkpoints, _VALIDATIONS)
     try:
         content = storage.read_bytes(path)
@@ -342,9 +313,7 @@ def read_validations(workdir: str) -> Validations:
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
-    """Adds the validation metric of a step to validations.json.
-
-    Metrics of later steps are dropped: a killed process wrote them, and the resumed run repeats these steps.
+    """Adds a validation metric to validations.json, and drops the metrics of later steps.
 
     Args:
       workdir: directory of the run.
@@ -360,10 +329,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best one and the last two.
-
-    If the last one is damaged, the run can resume from the one before it.
-    """
+    """Removes all checkpoints except the best one and the last two, in case the last one is damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -373,29 +339,22 @@ def keep_best_and_last(workdir: str) -> None:
 
 
 def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weights:
-    """Opens the weights of a run's best or last intact checkpoint; see `choose_step` and `read_weights_of_step`."""
+    """Opens the weights of a run's best or last intact checkpoint."""
     return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """Returns the SHA-256 of state.json of a checkpoint.
-
-    This hash identifies the whole checkpoint, because state.json contains the checksums of all other files.
-    """
+    """Returns the SHA-256 of a checkpoint's state.json, which contains the checksums of all other files."""
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 
 def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas: Replicas | None = None) -> int:
-    """Returns the step of the best or the last intact checkpoint of a run.
-
-    The checksums of the files are verified. Damaged checkpoints are skipped, with a warning.
+    """Returns the step of the best validated or the last intact checkpoint; see `last_step`.
 
     Args:
       workdir: directory of the run.
-      which: `best`: the checkpoint with the best validation metric; if no intact checkpoint was validated, the last
-        one. `last`: the last checkpoint.
-      replicas: replicas of the workers that call this together; all get the same result. None: this process calls it
-        alone.
+      which: `best` (without a validated checkpoint: the last) or `last`.
+      replicas: replicas of the workers that call this together. None: this process alone.
 
     Raises:
       ValueError: there is no intact checkpoint.
@@ -409,10 +368,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """Opens the weights of the intact checkpoint of `step`.
-
-    The dense weights are read at once. The rows of a table are read only when the table is sliced.
-    """
+    """Opens the weights of an intact checkpoint; the rows of tables are read only in slices."""
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
     tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
@@ -420,51 +376,30 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
 
 
 def read_state(workdir: str, step: int) -> CheckpointMetadata:
-    """Reads state.json of the checkpoint of `step`."""
+    """Reads state.json of a checkpoint."""
     return _read_state(RunLayout(workdir).checkpoint(step))
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """Opens an array of a checkpoint. The rows are read only when the array is sliced.
-
-    Args:
-      workdir: directory of the run.
-      state: metadata of the checkpoint.
-      name: name of the array in `state.arrays`.
-    """
+    """Opens an array of a checkpoint by its name in `state.arrays`; rows are read only in slices."""
     return StoredTable(RunLayout(workdir).checkpoint(state.step), state, name)
 
 
 def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
-    """Reads the dense weights of the checkpoint of `step`, in the order of the model's dense variables."""
+    """Reads the dense weights of a checkpoint, in the model's order."""
     saved = _read_dense(RunLayout(workdir).checkpoint(step))
     return [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))]
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Returns the steps of the checkpoints of a run, ascending.
-
-    Args:
-      workdir: directory of the run.
-      has_state: whether to return only complete checkpoints; these have a state.json.
-    """
+    """Returns the steps of the checkpoints, ascending; `has_state`: only of complete ones, with a state.json."""
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)
 
 
 def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], None]) -> str | None:
-    """Verifies the checksums of this worker's share of a checkpoint's files.
-
-    Args:
-      folder: directory of the checkpoint.
-      worker: index of this worker.
-      workers: number of workers that share the files.
-      on_file: called after each verified file.
-
-    Returns:
-      A description of the first problem; None if there is none.
-    """
+    """Verifies the checksums of this worker's share of the files; returns the first problem, None without one."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:
@@ -490,11 +425,7 @@ def _read_state(folder: str) -> CheckpointMetadata:
 
 
 def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
-    """Checks the values in the metadata of the checkpoint of `step`, because another program may have written them.
-
-    Raises:
-      ValueError: a value is invalid; the message names the first invalid one.
-    """
+    """Raises ValueError if a value is invalid, because another program may have written it."""
     for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
         value = getattr(metadata, key)
         if type(value) is not int or value < least:

@@ -51,20 +51,11 @@ class _Pending:
 class CheckpointWriter:
     """Writes the checkpoints of a run, one at a time, while training continues.
 
-    All workers must call the same methods at the same steps. Until a checkpoint is written, a copy of this process's
-    rows is in memory.
+    All workers must call the same methods at the same steps. Each process copies its rows in memory first.
     """
 
     def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
-        """Creates a writer; no checkpoint is started.
-
-        Args:
-          workdir: directory of the run.
-          state: the variables to save.
-          replicas: all replicas of the run.
-          run: identity of the run, from `record.run_identity`.
-          steps_per_epoch: number of training steps per epoch.
-        """
+        """Creates a writer; `run` is the identity of the run, from `record.run_identity`."""
         self._workdir = workdir
         self._run = run
         self._state = state
@@ -76,24 +67,21 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether at least `every_seconds` have passed since the last checkpoint was started.
+        """Returns whether `every_seconds` have passed since the last checkpoint was started, or since the creation.
 
-        Before the first checkpoint, the time since the creation of the writer is used. If `every_seconds` is None, the
-        result is False.
+        Never, if `every_seconds` is None.
         """
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
-        """Starts the checkpoint of `step`.
+        """Starts the checkpoint of `step`, after the previous one is published or has failed.
 
-        Waits until the previous checkpoint is published or has failed. Returns when the rows are copied in memory; a
-        thread writes the copy.
+        Returns when the rows are copied in memory; a thread writes the copy.
 
         Args:
           step: number of training steps done.
-          on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
-          is_urgent: whether to abort the previous checkpoint instead of waiting for it. A checkpoint is not aborted any
-            more once its upload to an object store has started.
+          on_progress: called repeatedly while waiting, as long as all workers respond.
+          is_urgent: whether to abort the previous checkpoint instead of waiting, unless its upload has started.
         """
         if is_urgent:
             self._abort(on_progress)
@@ -113,21 +101,18 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Checks, without waiting, whether every worker is done with its part of the started checkpoint.
-
-        If so, the checkpoint is published; it is dropped if a worker could not write its part.
-        """
+        """Publishes the started checkpoint if all workers have written it, or drops it if one failed; does not wait."""
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
 
     def finish(self, on_progress: Callable[[], None] = lambda: None) -> bool:
-        """Waits until every worker is done with its part of the started checkpoint; publishes or drops the checkpoint.
+        """Waits for the started checkpoint, and publishes it, or drops it if a worker failed.
 
         Args:
           on_progress: called repeatedly while waiting, as long as all workers respond.
 
         Returns:
-          False if the checkpoint that was started last was dropped, else True.
+          False if the last started checkpoint was dropped, else True.
         """
         if self._pending is not None:
             self._await_all(self._pending, on_progress)
@@ -135,17 +120,11 @@ class CheckpointWriter:
         return self._is_whole
 
     def _check_owner(self) -> None:
-        """Raises OwnershipLostError if another process has taken over the run.
-
-        The other process writes files with the same names, so this process must not write any more.
-        """
+        """Raises OwnershipLostError if another process has taken over the run and writes the same files."""
         storage.try_to_check_ownership(self._workdir)
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the started checkpoint, if any.
-
-        If every worker has already written its part, the checkpoint is published instead.
-        """
+        """Aborts the started checkpoint, or publishes it if all workers have written it."""
         pending = self._pending
         if pending is None:
             return
@@ -161,13 +140,12 @@ class CheckpointWriter:
         self._pending = None
 
     def _await_all(self, pending: _Pending, on_progress: Callable[[], None]) -> None:
-        """Waits until every worker has written its part of the checkpoint or has failed."""
         while self._replicas.any_worker(not pending.written.done()):
             wait([pending.written], _POLL_SECONDS)
             on_progress()
 
     def _commit(self, pending: _Pending) -> None:
-        """Publishes the checkpoint if all workers have written their parts; otherwise drops it."""
+        """Publishes the checkpoint if all workers have written it, otherwise drops it."""
         self._pending = None
         problem = _problem_of(pending.written)
         if not self._replicas.any_worker(problem is not None):
@@ -198,11 +176,7 @@ class CheckpointWriter:
             )
 
     def _publish(self, step: int) -> OSError | None:
-        """Writes state.json and gives the checkpoint its final name; called on the chief.
-
-        Returns:
-          The error if the storage fails; None after success.
-        """
+        """Writes state.json and renames the checkpoint, on the chief; returns the error if the storage fails."""
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
@@ -239,7 +213,7 @@ class CheckpointWriter:
 
 
 def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread and returns its future result. The process can exit before the thread ends."""
+    """Runs `work` in a daemon thread, which does not delay the end of the process."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:
@@ -253,15 +227,7 @@ def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]
 
 
 def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Makes a copy in memory of all rows that this process owns.
-
-    Args:
-      state: the variables to save.
-      replicas: number of replicas of the run.
-
-    Returns:
-      The contents of this process's .npy files, by name.
-    """
+    """Copies the rows of this process in memory; returns the contents of its .npy files, by name."""
     return {
         shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
         for name, shards in state.arrays().items()
@@ -277,7 +243,7 @@ def _copy_shard(shards: RowShards, replica: int) -> Pieces:
 
 
 def _encode_dense(state: TrainState) -> bytes:
-    """Returns the content of dense.npz: the dense weights and the variables of their optimizer."""
+    """Returns dense.npz: the dense weights and their optimizer variables."""
     arrays: dict[str, Any] = {}
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
@@ -293,14 +259,14 @@ def _write_files(
     is_aborted: threading.Event,
     before_each: Callable[[], None],
 ) -> dict[str, str]:
-    """Writes this worker's files of a checkpoint, then a JSON file with their checksums.
+    """Writes this worker's files, then a JSON file with their checksums.
 
     Args:
       staging: directory or URI to write the files to.
-      files: contents of the files, by name; each entry is removed when it is written, to free memory.
+      files: contents of the files, by name; written entries are removed, to free memory.
       checksums: path or URI of the file with the checksums.
       is_aborted: another thread sets this event to stop the writing.
-      before_each: called before each file is written or uploaded; if it raises an error, the writing stops.
+      before_each: called before each file; its errors stop the writing.
 
     Returns:
       The SHA-256 of each file, by name.
@@ -326,17 +292,7 @@ def _write_files(
 def _write_locally(
     folder: str, files: dict[str, Pieces], is_aborted: threading.Event, before_each: Callable[[], None]
 ) -> dict[str, str]:
-    """Writes files into a local folder; see `_write_files`.
-
-    Args:
-      folder: path of the folder; it is created if it does not exist.
-      files: see `_write_files`.
-      is_aborted: see `_write_files`.
-      before_each: see `_write_files`.
-
-    Returns:
-      The SHA-256 of each file, by name.
-    """
+    """Writes files into a local folder; see `_write_files`."""
     os.makedirs(folder, exist_ok=True)
     written = {}
     for name in list(files):
@@ -346,11 +302,7 @@ def _write_locally(
 
 
 def _write_file(path: str, pieces: Pieces, is_aborted: threading.Event) -> str:
-    """Writes a file and returns its SHA-256, which is computed while writing.
-
-    Raises:
-      OSError: the file cannot be written, or `is_aborted` was set.
-    """
+    """Writes a file and returns its SHA-256; raises OSError if `is_aborted` is set."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for piece in pieces:

@@ -11,14 +11,14 @@ _STEP = re.compile(r"^step-(\d{9})$")
 
 @dataclass(frozen=True)
 class RunLayout:
-    """The paths of the files of a run. Each docstring describes the contents of the file."""
+    """The paths of the files of a run."""
 
     root: str
     """Directory of the run."""
 
     @property
     def run(self) -> str:
-        """The record of the run, with everything needed to reproduce it."""
+        """The record of the run: everything needed to reproduce it."""
         return join(self.root, "run.json")
 
     @property
@@ -28,17 +28,17 @@ class RunLayout:
 
     @property
     def blend(self) -> str:
-        """The models that the run blends, and the weights of the blend."""
+        """The blended models and their weights."""
         return join(self.root, "blend.json")
 
     @property
     def auto(self) -> str:
-        """The trials of `--preset auto`: for each model, whether it was trained, and the seconds of training."""
+        """The models that `--preset auto` tried, with their training times in seconds."""
         return join(self.root, "auto.json")
 
     @property
     def second_stage(self) -> str:
-        """The record of the second stage, a network that reorders the best items; only some runs have one."""
+        """The record of the second stage, a network that reorders the best items."""
         return join(self.root, "second_stage.json")
 
     @property
@@ -47,7 +47,7 @@ class RunLayout:
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """The directory of one of the models that the run blends; `name` is its preset."""
+        """The directory of a blended model, given its preset."""
         return join(self.root, part_name(name))
 
     @property
@@ -57,21 +57,20 @@ class RunLayout:
 
     @property
     def history(self) -> str:
-        """JSON lines: when the run was started or resumed, saved a checkpoint, and ended."""
+        """JSON lines: starts, checkpoints and ends of the run."""
         return join(self.root, "history.jsonl")
 
     @property
     def starts(self) -> str:
-        """The number of starts, since the last checkpoint, that were killed, hung, or lost another worker.
+        """The number of starts without a normal end since the last checkpoint; see `starts.counting_starts`.
 
-        While a run is running, its current start is counted, too; see `starts.counting_starts`. The file exists only if
-        the number is above 0.
+        The current start is counted, too. There is no file if the number is 0.
         """
         return join(self.root, "starts.json")
 
     @property
     def report(self) -> str:
-        """The report, a web page about the data, the training and the evaluation of the run."""
+        """The report, a web page."""
         return join(self.root, "report.html")
 
     @property
@@ -90,14 +89,11 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a blended model, relative to the directory of the run that blends it.
-
-    The directory contains a complete run. `name` is the preset of the model.
-    """
+    """Returns the directory of a blended model, given its preset, relative to the directory of the blend."""
     return join("parts", name)
 
 
 def checkpoint_step(name: str) -> int | None:
-    """Returns the step in the name of a checkpoint directory; None for any other name."""
+    """Returns the step of a checkpoint directory; None for any other name."""
     match = _STEP.match(name)
     return int(match[1]) if match else None

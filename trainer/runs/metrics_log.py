@@ -24,12 +24,10 @@ VALIDATION_RATE = "validation_cases_per_second"
 
 
 class RunLog:
-    """Writes the metrics and the history of a run. All workers may call it, but only the chief writes."""
+    """Writes the metrics and the history of a run. Only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
         """Opens the log at `first_step`, and drops the metrics of later steps.
-
-        A killed process may have logged such steps after its last checkpoint; they are trained again.
 
         Args:
           workdir: directory of the run.
@@ -54,22 +52,18 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def losses_since(self, step: int) -> list[tuple[int, float]]:
-        """Returns the losses that earlier processes logged, from `step` to the step where this process resumed the run.
+        """Returns the losses that earlier processes logged from `step` on, in order.
 
-        Each pair is for some consecutive steps: their number and their mean loss. The pairs are in order of steps.
+        Each pair is a number of consecutive steps and their mean loss.
         """
         losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
         return [(line["step"] - start, line["loss"]) for start, line in zip(starts, losses, strict=False)]
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history, and writes all lines so far.
+        """Adds an event, such as `checkpoint`, to the history, and writes all lines so far.
 
-        Unlike the metrics, the history also keeps lines of steps that a killed run has to train again.
-
-        Args:
-          event: name of the event, such as `checkpoint`.
-          details: more values for the line of the event.
+        The history keeps lines of steps that must be repeated.
         """
         if not self._is_chief:
             return
@@ -99,21 +93,13 @@ class RunLog:
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
     def validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
-        """Logs the `value` of the validation `metric` after `step` steps, at the end of `epoch`.
-
-        The `rate` is the speed of this validation in cases per second.
-        """
+        """Logs the `value` of a validation metric, and its speed: `rate` cases per second."""
         line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 3)}
         self._write(line)
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """Logs the end of an epoch, and writes the metrics so far.
-
-        Args:
-          epoch: number of the epoch.
-          text: results of the epoch. They appear above the progress bar.
-        """
+        """Writes the metrics so far, and shows the results of the epoch, `text`, above the progress bar."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)
@@ -141,9 +127,7 @@ class RunLog:
                     tf.summary.scalar(name, value)
 
     def _check_owner(self) -> None:
-        """Stops logging if another process has taken over the run. Lines that are not written yet are then lost.
-
-        The TensorBoard file could be written without this check, because each process has its own file.
+        """Stops logging if another process has taken over the run; unwritten lines are lost.
 
         Raises:
           OwnershipError: another process has taken over the run.
@@ -167,23 +151,22 @@ class RunLog:
 
 
 class _Lines:
-    """A file of JSON lines. Each write replaces the whole file, because object stores cannot append to a file."""
+    """A file of JSON lines. Each write replaces the whole file, because object stores cannot append."""
 
     def __init__(self, path: str, lines: Sequence[Mapping[str, Any]]) -> None:
         self.path, self._lines = path, [json.dumps(line, allow_nan=False) for line in lines]
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Adds a line for the next `write`."""
         self._lines.append(json.dumps(line, allow_nan=False))
 
     def write(self) -> None:
-        """Writes all lines. No line is lost if this fails: the next call writes all of them again."""
+        """Writes all lines; after a failure, the next call writes them again."""
         storage.write_bytes(self.path, "".join(f"{line}\n" for line in self._lines).encode())
 
 
 @contextmanager
 def _warn_on_error(path: str) -> Iterator[None]:
-    """Replaces an error of the block by a warning that names `path`, because a full disk must not end a run."""
+    """Logs errors as warnings, because a full disk must not end a run."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -192,11 +175,7 @@ def _warn_on_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """Yields an open `RunLog`, and closes it after the block.
-
-    The last event in the history says how the block ended: `finished`, `preempted`, or `failed` with the reason. The
-    arguments are those of `RunLog`.
-    """
+    """Yields an open `RunLog`; the last event is `finished`, `preempted`, or `failed` with the reason."""
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log
@@ -213,14 +192,14 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
 
 
 def _lines_until(path: str, first_step: int) -> list[dict[str, Any]]:
-    """Reads the lines of the steps up to and including `first_step`, in order."""
+    """Reads the lines up to `first_step`, inclusive."""
     return [line for line in read_lines(path) if line["step"] <= first_step]
 
 
 def read_lines(path: str) -> list[dict[str, Any]]:
-    """Reads the lines of metrics.jsonl or history.jsonl. Returns an empty list if the file does not exist.
+    """Reads the lines of metrics.jsonl or history.jsonl; empty if the file does not exist.
 
-    Damaged lines are skipped with a warning, because a run or its report can do without a few log lines.
+    Skips damaged lines with a warning.
     """
     try:
         content = storage.read_bytes(path)

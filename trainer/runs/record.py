@@ -60,7 +60,7 @@ class RunRecord:
 
 
 def read_record(workdir: str) -> RunRecord:
-    """Reads the record of the run at `workdir`.
+    """Reads the record of a run.
 
     Raises:
       ValueError: there is no run, or its record is damaged.
@@ -89,8 +89,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
 def run_identity(record: RunRecord) -> str:
     """Returns the SHA-256 of everything that determines the weights of a run.
 
-    That is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the refitted run. Each
-    checkpoint of the run stores this hash.
+    That is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the refitted run.
     """
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
@@ -100,14 +99,12 @@ def run_identity(record: RunRecord) -> str:
 
 
 def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
-    """Checks that the checkpoint at `workdir` was written by the run of `record`.
-
-    Another run may have written it, because run.json can be deleted or replaced while the checkpoints stay.
+    """Checks that the run of `record` wrote the checkpoint; run.json may have been replaced.
 
     Args:
       workdir: directory of the run.
-      record: record of the run, from run.json; if this file does not exist, the record of the requested run.
-      checkpoint_run: the `run_identity` that the checkpoint stores.
+      record: record of the run.
+      checkpoint_run: the `run_identity` in the checkpoint.
 
     Raises:
       ValueError: another run wrote the checkpoint.
@@ -126,7 +123,7 @@ def has_run(workdir: str) -> bool:
 
 
 def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
-    """Returns `dataset` with the events that the run trains on: all splits for a refit, else the training split."""
+    """Returns the dataset with the events to train on: all splits for a refit, else the training split."""
     return dataset if record.refit_of is None else dataset.with_all_events()
 
 
@@ -138,7 +135,7 @@ def check_same_run(
     warm_start: str | None = None,
     refit_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks that a run can be resumed: the requested run must agree with the `record` of the existing run.
+    """Checks that the requested run agrees with the `record` of the run to resume.
 
     Differences in `HARMLESS_SETTINGS` are allowed, and logged.
 
@@ -147,8 +144,8 @@ def check_same_run(
       record: record of the run in `workdir`.
       config: requested settings.
       dataset: requested dataset.
-      warm_start: directory of the requested warm start; None: the warm start of the record, if it has one.
-      refit_of: description of the run to refit, from `refit.describe_run`; None: the requested run is not a refit.
+      warm_start: directory of the requested warm start; None: as in the record.
+      refit_of: description of the run to refit, from `refit.describe_run`; None: not a refit.
 
     Raises:
       ValueError: the runs differ; the message lists the differences.
@@ -175,7 +172,7 @@ def check_same_run(
 
 
 def current_commit() -> str | None:
-    """Returns the git commit of this program, with `-dirty` if files are changed; None if it is not in a checkout."""
+    """Returns the program's git commit, with `-dirty` if files are changed; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -193,6 +190,6 @@ def current_commit() -> str | None:
 
 
 def current_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that the results of a run depend on, by name."""
+    """Returns the versions of Python and of the important packages, by name."""
     packages: dict[str, Any] = {name: metadata.version(name) for name in ("cartwheel", "tensorflow", "keras", "numpy")}
     return {"python": platform.python_version(), **packages}

@@ -24,20 +24,18 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Context manager for one start of a run. It counts the starts that were killed, hung, or lost another worker.
+    """Context manager that counts the starts of a run without a normal end.
 
-    The count is raised before the block. If the block ends normally, the count becomes 0. If it ends with a requested
-    stop, or with an error other than a lost worker, the count is lowered again. A new checkpoint resets the count to 0.
-    The chief stores the count in the run directory. All workers call this together.
+    Starts that were killed, hung, or lost another worker stay counted. Other errors and requested stops do not count. A
+    normal end or a new checkpoint resets the count to 0. All workers call this together; the chief stores the count.
 
     Args:
       workdir: directory of the run.
-      parts: directories of the other runs that this run trains and blends; their checkpoints reset the count, too.
+      parts: directories of the runs that this run blends; their checkpoints reset the count, too.
       replicas: all replicas.
 
     Raises:
-      ValueError: the last `MAX_STARTS` starts were counted, and no checkpoint was saved. This error resets the count to
-        0, so the run may be started again.
+      ValueError: the count has reached `MAX_STARTS`; it is reset to 0.
     """
     steps = [saved_step(path) for path in (workdir, *parts)]
     earlier = _read_count(workdir, steps) if replicas.is_chief else 0
@@ -62,12 +60,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the stored count; 0 if no count is stored, or if a checkpoint was saved after the count.
-
-    Args:
-      workdir: directory of the run.
-      steps: steps of the last checkpoints now; they are compared with the steps that are stored with the count.
-    """
+    """Returns the stored count; 0 if there is none, or if checkpoints at other `steps` were saved since."""
     path = RunLayout(workdir).starts
     try:
         content = json.loads(storage.read_bytes(path))

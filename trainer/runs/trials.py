@@ -14,19 +14,19 @@ State = Literal["running", "complete", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class SearchLayout:
-    """The paths of the files of a search. Each docstring describes the contents of the file."""
+    """The paths of the files of a search."""
 
     root: str
     """Directory of the search."""
 
     @property
     def definition(self) -> str:
-        """The definition of the search: the preset, the settings, the searched values, the seed and the dataset."""
+        """The preset, the settings, the searched values, the seed and the dataset."""
         return join(self.root, "tune.json")
 
     @property
     def journal(self) -> str:
-        """Optuna's log of the trials. All processes on one file system share the log."""
+        """Optuna's log of the trials, shared by all processes on one file system."""
         return join(self.root, "optuna.log")
 
     @property
@@ -36,26 +36,26 @@ class SearchLayout:
 
     @property
     def best(self) -> str:
-        """The best trial, and two commands: one trains a run with the trial's settings, one refits the trial's run."""
+        """The best trial, with its commands to train and to refit."""
         return join(self.root, "best.json")
 
     @property
     def report(self) -> str:
-        """The report: a web page with a table and diagrams of the trials."""
+        """The report, a web page."""
         return join(self.root, "tune.html")
 
     def run(self, number: int) -> str:
-        """The directory of a trial. It contains a complete run."""
+        """The directory of a trial's run."""
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """The lock file of a trial. A process holds the lock while it runs the trial."""
+        """The lock file of a trial, locked while it runs."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A trial of the search: a run with one value for each searched setting."""
+    """A run with one value for each searched setting."""
 
     number: int
     """Number of the trial; the first one is 0."""
@@ -72,7 +72,7 @@ class Trial:
 
 
 def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> None:
-    """Writes the definition of a new search, or checks that a resumed search still has the stored definition.
+    """Writes the definition of a new search, or compares it with the stored one.
 
     Raises:
       ValueError: the definitions differ; the message lists the differences.
@@ -96,5 +96,5 @@ def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes a value as indented JSON."""
+    """Writes indented JSON."""
     storage.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -29,7 +29,7 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Adds the entry `files` to `info`, the description of an export, and writes the result to the file `INFO`."""
+    """Writes `info`, the description of an export, with the added entry `files` to the file `INFO`."""
     names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
     checksums = {name: storage.sha256(join(uri, name)) for name in names}
     storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))
@@ -39,7 +39,7 @@ def read_info(uri: str) -> dict[str, Any]:
     """Reads `INFO`, the description of an export.
 
     Raises:
-      ValueError: this version of Cartwheel cannot read the description, or it is missing or damaged.
+      ValueError: the description is missing, damaged, or of another version.
     """
     try:
         info = decode_sealed(storage.read_bytes(join(uri, INFO)))
@@ -56,7 +56,7 @@ def check_files(uri: str, checksums: Mapping[str, str], source: str) -> None:
 
     Args:
       uri: the export, or a copy of it.
-      checksums: SHA-256 of the files, by name, as `read_info` returns them.
+      checksums: SHA-256 of the files by name, from `read_info`.
       source: the export to name in the error message.
 
     Raises:
@@ -74,7 +74,7 @@ def check_export(uri: str) -> None:
     """Checks that a directory is a complete export.
 
     Raises:
-      ValueError: it is not a complete export; the message says how to publish one.
+      ValueError: it is not.
     """
     if storage.exists(join(uri, MARKER)):
         return

@@ -72,7 +72,7 @@ class Subject:
 
 
 def model_card(subject: Subject) -> str:
-    """Returns the model card as Markdown. The text depends only on `subject`, not on the time."""
+    """Returns the model card as Markdown."""
     sections = {
         "Training": _training(subject),
         **({"Blend": _blend(subject.blend, subject.record.config.name)} if subject.blend else {}),
@@ -106,9 +106,9 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """Returns the name of the preset with the fewest differences from `config`, and these differences.
+    """Returns the preset with the fewest differences from `config`, and these differences.
 
-    A difference has the form `KEY: OLD, now NEW`: the value in the preset, then the value in `config`.
+    A difference is `KEY: OLD, now NEW`: the value in the preset, then the value in `config`.
     """
     changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
@@ -167,7 +167,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields a table row with the powers (exponents) that `solver=count` used at `step`; nothing for other solvers."""
+    """Yields a table row with the exponents that `solver=count` used at `step`."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -237,7 +237,6 @@ def _explain_missing(manifest: Manifest) -> str:
 
 
 def _evaluation(figures: Figures) -> Iterable[str]:
-    """Yields paragraphs and tables about the evaluation on one split."""
     yield (
         f"Every system ranked the whole catalogue for the visitors of the {figures['split']} split. {FOOTNOTE}. "
         "Coverage is the share of the catalogue that any list contains; Gini is 0 if all items are recommended equally "
@@ -319,7 +318,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Yields a text per split and protocol: the popularity bias, and the share of rows of unknown items."""
+    """Yields, for each split and protocol, the popularity bias and the share of rows with unknown items."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)
@@ -337,7 +336,7 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
 
 
 def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Returns the name, the inputs and the outputs of each signature. `kinds` are the event kinds of the dataset."""
+    """Returns the name, the inputs and the outputs of each signature."""
     any_kind = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
     return [
         (
@@ -390,5 +389,5 @@ The same request to TensorFlow Serving is the body of a POST to `/v1/models/NAME
 
 
 def _table(header: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
-    """Formats a Markdown table with two columns. Line breaks become spaces, and `|` is escaped."""
+    """Formats a Markdown table."""
     return markdown_table(header, [(name, " ".join(value.split()).replace("|", "\\|")) for name, value in rows])

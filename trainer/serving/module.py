@@ -25,9 +25,8 @@ _EXCLUDE_SEEN = tf.TensorSpec(None, tf.bool, "exclude_seen")
 class ServingModel(tf.Module):
     """A TensorFlow module with the signatures of an export. Inputs and outputs are ids of visitors and items.
 
-    Lists contain only items that are on offer. Unknown ids are allowed. If the visitor is unknown, some models rank by
-    the history in the request, others by popularity. Unknown items in a history are ignored. For an unknown item,
-    `similar_items` returns popular items.
+    Lists contain only items on offer. For unknown visitors, some models rank by the history in the request, others by
+    popularity. Unknown items in a history are ignored.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class ServingModel(tf.Module):
         event_kinds: Sequence[str],
         is_offered: np.ndarray,
     ):
-        """Loads the vocabularies from local files with one id per line. The SavedModel contains these files as assets.
+        """Loads the vocabularies from local files with one id per line; they become assets of the SavedModel.
 
         Args:
           model: the trained model.
@@ -64,21 +63,17 @@ class ServingModel(tf.Module):
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Ranks the whole catalogue and returns the best items on offer for each visitor.
+        """Returns the best items on offer for each visitor.
 
         Args:
-          visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
-          history: [B, H] string, the items of the visitor's events, oldest first; '' is padding. The model does not
-            store histories, so `exclude_seen` excludes only these items. The model does not know the kinds and times of
-            these events, and a blend ranks as for a visitor within a session. To pass kinds and times, use
-            `recommend_events`.
-          k: int32, the length of the lists, at least 1 and at most I: a scalar, or [B], one length per visitor.
-          exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B], one value per visitor.
+          visitor_id: [B] string; any unknown id, such as '', if only the `history` is known.
+          history: [B, H] string, items of the visitor's events without kinds and times, oldest first; '' is padding.
+          k: int32, length of the lists, from 1 to I: a scalar, or [B].
+          exclude_seen: bool, whether to exclude the items of `history`: a scalar, or [B].
 
         Returns:
-          `item_id` [B, K] string, best first, and `score` [B, K] float32; K is the largest value of `k`. Only scores of
-          the same row are comparable. A row has fewer than K items if its own `k` is smaller, or if fewer items can be
-          recommended. The remaining ids of such a row are '', and the remaining scores are -inf.
+          `item_id` [B, K] string, best first, and `score` [B, K] float32, where K is the largest `k`. Shorter lists are
+          padded with '' and -inf.
         """
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return self._recommend(self._queries(visitor_id, history, event, tf.zeros_like(event)), k, exclude_seen)
@@ -103,18 +98,14 @@ class ServingModel(tf.Module):
         k: tf.Tensor,
         exclude_seen: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """Like `recommend`, but the request also contains the kinds and times of the events of the history.
-
-        The model then has all inputs that it has in the evaluation.
+        """Like `recommend`, but with the kinds and times of the events of the history.
 
         Args:
           visitor_id: as in `recommend`.
           history: as in `recommend`.
-          history_event: [B, H] string, the kind of each event, an event kind of the dataset. Values at padding are
-            ignored.
-          history_age_ms: [B, H] int64, milliseconds since each event, at least 0. Values at padding are ignored. If the
-            last event is at least half an hour old, a blend ranks seen items with its weights for visitors who come
-            back after a break.
+          history_event: [B, H] string, event kinds of the dataset; ignored at padding.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. From half an hour
+            since the last event on, a blend ranks seen items as for a returning visitor.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
@@ -140,7 +131,7 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_VISITOR_ID, _ITEM_ID], autograph=False)
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `score` [B] float32: for each position, the score of the item for the visitor.
+        """Returns `score` [B] float32 of each item for its visitor.
 
         Args:
           visitor_id: [B] string.
@@ -157,18 +148,14 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_ITEM_ID, _K], autograph=False)
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the items on offer that are most similar to each given item. The given item itself is excluded.
-
-        The similarity depends on the model. Models with item vectors use the cosine of the vectors of both items. The
-        walk model uses its weight of the step from the given item to the other item. Session kNN uses the score that
-        the other item has if the given item is the whole history. A blend uses the similarity of its first model.
+        """Returns the items on offer that are most similar to each item, without the item itself.
 
         Args:
-          item_id: [B] string. For an unknown item, the most popular items are returned, with a score of 0.
+          item_id: [B] string; unknown items get popular items with score 0.
           k: as in `recommend`.
 
         Returns:
-          `item_id` [B, K] and `score` [B, K], as in `recommend`; the score is the similarity.
+          `item_id` [B, K] and `score` [B, K], the similarity, which depends on the model.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
@@ -183,10 +170,7 @@ class ServingModel(tf.Module):
         return self._best(scores, k)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `item_id` and `score` [B, K]: the best items of each row of `scores` [B, I].
-
-        `k` is a scalar, or [B] with a length per row; K is its largest value.
-        """
+        """Returns `item_id` and `score` [B, K] of the best items of `scores` [B, I]; K is the largest `k`."""
         k = _per_query(k, scores, "k")
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
         in_range = tf.debugging.Assert(tf.reduce_all((k >= 1) & (k <= self._num_items)), [message, k])
@@ -198,11 +182,11 @@ class ServingModel(tf.Module):
         return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": score}
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """Builds the queries of a request. The time of each query is 0, so the time of an event is `-age_ms`.
+        """Builds queries at time 0, so events have the time `-age_ms`.
 
         Args:
           visitor_id: [B] string.
-          history: [B, H] string; '' is padding, which may be at any position.
+          history: [B, H] string; '' is padding, at any position.
           event: [B, H] int64 indices of the event kinds.
           age_ms: [B, H] int64 ages of the events.
         """
@@ -228,9 +212,9 @@ class ServingModel(tf.Module):
 
 
 def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns `values` as [B], where B is the number of rows of `queries`. A single value is repeated B times.
+    """Returns `values` as [B], with a single value repeated; B is the number of rows of `queries`.
 
-    If the number of values is neither 1 nor B, the graph reports an error with `name`, the name of the input.
+    Any other number is an error that names the input `name`.
     """
     flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
     message = f"{name} must have one value, or one for each query"
@@ -245,10 +229,7 @@ def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operati
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Returns a table that maps ids to vocabulary indices.
-
-    A hash maps each unknown id to an out-of-vocabulary index, as in preprocessing.
-    """
+    """Maps ids to vocabulary indices; unknown ids get an out-of-vocabulary index by hash, as in preprocessing."""
     indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,
@@ -261,7 +242,7 @@ def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocab
 
 
 def _id_table(path: str) -> tf.lookup.StaticHashTable:
-    """Returns a table that maps indices to ids. An index outside the vocabulary gets ''."""
+    """Maps indices to ids; '' for an index outside the vocabulary."""
     ids = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.int64,

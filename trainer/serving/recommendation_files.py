@@ -18,7 +18,7 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class ShardLists:
-    """The recommendations of one shard of visitors. Each visitor has a list of items, best first."""
+    """The lists of one shard of visitors, best item first."""
 
     visitor_id: Sequence[str]
     """Ids of the V visitors."""
@@ -30,7 +30,7 @@ class ShardLists:
 
 @dataclass(frozen=True)
 class ItemNames:
-    """Ids and titles of the catalogue's items, for the recommendation files."""
+    """Ids and titles of the catalogue's items."""
 
     ids: np.ndarray
     """[I] ids, of type object."""
@@ -39,18 +39,14 @@ class ItemNames:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemNames":
-        """Reads the ids and titles of the items of a dataset."""
+        """Reads the ids and titles from a dataset."""
         titles = np.array(dataset.catalogue["title"].to_pylist(), object)
         has_titles = any(title is not None for title in titles)
         return cls(np.array(dataset.vocabulary(Vocabulary.ITEMS), object), titles if has_titles else None)
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes the lists as Parquet, with one row per visitor.
-
-    The columns are `visitor_id` and the lists `item_id` and `score`. If any item of the catalogue has a title, there
-    is also the list `title`.
-    """
+    """Encodes the lists as Parquet: columns `visitor_id`, `item_id`, `score` and, if there are titles, `title`."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -69,7 +65,7 @@ def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
 def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
     """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …, "title": …}, …]}.
 
-    An unknown title is null. If no item of the catalogue has a title, the items have no key `title`.
+    An unknown title is null. Without any titles, there is no key `title`.
     """
     columns = {"item_id": names.ids[lists.item].tolist(), "score": lists.score.tolist()}
     if names.titles is not None:

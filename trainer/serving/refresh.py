@@ -37,10 +37,7 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export in which the items on offer and the trends of the items are updated.
-
-    The trend of an item says how many of its events are recent, see `data.trend`. The copy appears only when it is
-    complete.
+    """Publishes a copy of an export with updated items on offer and updated trends of the items; see `data.trend`.
 
     Args:
       export: directory or URI that `export` or `refresh` published; it is not changed.
@@ -50,10 +47,9 @@ def refresh(
       newer: a dataset with newer events, which are added to the trends; None: the trends are not changed.
 
     Returns:
-      JSON values. `export` and `output` are the arguments. `model` is the name of the model, and `items` is the size of
-      the catalogue. `offer` contains the number of items on offer, and the numbers of excluded items by reason. `added`
-      and `removed` count the items that the offer gained and lost. `trend_events` is the number of events that were
-      added to the trends.
+      JSON values: the arguments `export` and `output`, the name of the `model`, the number of `items` of the catalogue,
+      the numbers of items on `offer` and of excluded items by reason, the numbers of items `added` to and `removed`
+      from the offer, and the number of `trend_events` added to the trends.
 
     Raises:
       FileExistsError: `output` exists.
@@ -92,7 +88,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """Reads the events of a dataset. Items are returned as indices into `items`; events of other items are skipped."""
+    """Reads the events of `items`, as indices into `items`."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -100,14 +96,12 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the trends of the items, and returns the number of added events.
-
-    The trend of an item says how many of its events are recent, see `data.trend`.
+    """Adds newer events to the trends of the items, and returns their number.
 
     Args:
       values: variables of the SavedModel by name; those of the trends are replaced.
-      half_lives_days: half-life of each trend of the model; empty: the model has no trends.
-      events: events, sorted by time; those that the trends already include are skipped. None: nothing is added.
+      half_lives_days: half-life of each trend.
+      events: sorted by time; those already in the trends are skipped.
     """
     if not half_lives_days or events is None:
         return 0
@@ -123,15 +117,7 @@ def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[floa
 
 
 def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
-    """Reads all variables of a SavedModel by name.
-
-    Args:
-      prefix: path prefix of the checkpoint of the SavedModel.
-      export: path for the error message.
-
-    Raises:
-      ValueError: the SavedModel has no mask of the items on offer.
-    """
+    """Reads the variables by name from the checkpoint at `prefix`; `export` is for the error message."""
     types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
     if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")
@@ -145,7 +131,7 @@ def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
 
 
 def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
-    """Replaces the checkpoint of the SavedModel in `staging`, and removes the hash of the old checkpoint."""
+    """Replaces the checkpoint of the SavedModel, and removes the hash of the old one."""
     prefix = os.path.join(staging, layout.VARIABLES)
     shutil.rmtree(os.path.dirname(prefix))
     storage.remove(os.path.join(staging, _FINGERPRINT))
@@ -156,7 +142,6 @@ def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
 
 
 def _copy(uri: str, path: str) -> None:
-    """Copies the file at `uri` to a local path; creates its directory."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with storage.open_binary(uri) as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target)

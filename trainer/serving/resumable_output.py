@@ -40,11 +40,11 @@ class ResumableOutput:
     """SHA-256 of the finished files, by name."""
 
     def has(self, names: Iterable[str]) -> bool:
-        """Returns True if all files with these names are finished."""
+        """Returns whether all these files are finished."""
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Writes all files of one shard. `files` maps the name of a file to its contents."""
+        """Writes all files of one shard: contents by name."""
         storage.check_ownership(self.destination)
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
@@ -54,7 +54,7 @@ class ResumableOutput:
             self._write_record()
 
     def publish(self, marker: bytes) -> None:
-        """Writes the marker file with the contents `marker`, and moves the directory to its final path."""
+        """Writes the marker file, and moves the directory to its final path."""
         storage.check_ownership(self.destination)
         storage.write_bytes(join(self.folder, self.marker), marker)
         if self.folder != self.destination:
@@ -71,7 +71,7 @@ class ResumableOutput:
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
-    """Opens a new output, or resumes the output of a killed process that had the same inputs.
+    """Opens a new output, or resumes an unfinished output with the same inputs.
 
     A resumed output keeps the finished shards and removes all other files.
 
@@ -81,7 +81,7 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
       marker: name of the file that is written last, see `ResumableOutput.marker`.
 
     Raises:
-      FileExistsError: `destination` exists; or the unfinished output there has other inputs, or its record is damaged.
+      FileExistsError: `destination` exists, or its unfinished output has other inputs or is damaged.
     """
     storage.refuse_existing(destination, marker=marker)
     storage.check_writable(destination)
@@ -106,11 +106,7 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
 
 
 def _write_verified(path: str, content: bytes) -> str:
-    """Writes a file and returns the SHA-256 of `content`.
-
-    Raises:
-      OSError: the file was written to an object store, and reading it back gave other contents.
-    """
+    """Writes a file and returns the SHA-256; raises OSError if an object store returns other contents."""
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
@@ -147,7 +143,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the entries of `finished` for unchanged files. A warning names each missing or changed file."""
+    """Returns the entries of `finished` with unchanged files; warns of the others."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)

@@ -24,15 +24,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def warm_up_requests(items: Sequence[str], event_kinds: Sequence[str], num_items: int) -> dict[str, Inputs]:
-    """Returns one request per signature, by the name of the signature.
-
-    Each request has one visitor or item (B = 1); a history consists of all `items` (H is their number).
-
-    Args:
-      items: ids of the items of the history, at least one.
-      event_kinds: event kinds of the dataset.
-      num_items: size of the catalogue.
-    """
+    """Returns one request per signature, with one visitor or item (B = 1) and `items` as the history."""
     visitor, k = np.array([""], object), np.array([min(_K, num_items)], np.int32)
     history = np.array([list(items)], object)
     query = {"visitor_id": visitor, "history": history, "k": k, "exclude_seen": np.array([True])}
@@ -50,17 +42,16 @@ def warm_up_requests(items: Sequence[str], event_kinds: Sequence[str], num_items
 
 
 def write_warm_up(path: str, requests: Mapping[str, Inputs]) -> None:
-    """Writes requests to a local TFRecord file. `requests`: the inputs of each request, by its signature."""
+    """Writes requests, by signature, to a local TFRecord file."""
     with tf.io.TFRecordWriter(path) as writer:
         for signature, inputs in requests.items():
             writer.write(_prediction_log(signature, inputs))
 
 
 def _prediction_log(signature: str, inputs: Inputs) -> bytes:
-    """Returns a request as a serialised PredictionLog, a message of TensorFlow Serving.
+    """Returns a request as a serialised PredictionLog of TensorFlow Serving.
 
-    The message is encoded by hand: only tensorflow-serving-api has a class for it, and that package requires one
-    version of TensorFlow.
+    It is encoded by hand, because tensorflow-serving-api requires one version of TensorFlow.
     """
     request = _field(_REQUEST_MODEL_SPEC, _field(_MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
     for name, value in inputs.items():
@@ -70,15 +61,12 @@ def _prediction_log(signature: str, inputs: Inputs) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Encodes a field of a Protocol Buffers message. `content` is a string or an encoded message."""
+    """Encodes a field of a Protocol Buffers message."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """Encodes an integer as a Protocol Buffers varint.
-
-    Each byte holds seven bits, the lowest bits first. Its highest bit is 1 if another byte follows.
-    """
+    """Encodes a Protocol Buffers varint: seven bits per byte, lowest first; the highest bit says that more follow."""
     head = bytearray()
     while value > 0x7F:
         head.append(value & 0x7F | 0x80)

@@ -29,7 +29,7 @@ class AlsTrainer:
     """Trains by alternating least squares; a step is one sweep over all visitors and items."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
-        """Builds tables of zeros, and reads the training events. The caller must set the initial values of the tables.
+        """Builds tables of zeros, and reads the training events.
 
         Raises:
           ValueError: no training event has a weight above 0.
@@ -46,18 +46,18 @@ class AlsTrainer:
         return np.array([self._solver.sweep() for _ in range(count)], np.float32)
 
     def describe_input(self, step: int) -> str:  # noqa: ARG002
-        """Returns an empty text, because every sweep reads all events."""
+        """Returns an empty text: every sweep reads all events."""
         return ""
 
     @property
     def remedy(self) -> str:
-        """Returns advice for a diverged run: which settings to change, and their current values."""
+        """Advice for a diverged run: settings to change, with their values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 
 
 class AlternatingSolver:
-    """Updates the tables of a factorization in sweeps; a sweep solves all visitors, then all items."""
+    """Updates the tables of a factorization in sweeps: first all visitors, then all items."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class AlternatingSolver:
         Args:
           config: settings of the objective.
           matrix: [V, I] weights of the observed pairs, above 0.
-          tables: the tables with the names `visitor` and `item`.
+          tables: the tables `visitor` and `item`.
           replicas: the replicas that own the rows.
         """
         self._visitors = _Side(config, matrix, tables["visitor"], tables["item"], replicas)
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the loss in (0, 1]: the objective divided by its value for zero vectors."""
+        """Runs one sweep; returns the loss in (0, 1]: the objective divided by that of zero vectors."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -87,7 +87,7 @@ class AlternatingSolver:
 
 
 class _Side:
-    """One half of a sweep: solves the rows of one table, with the other table fixed."""
+    """Half of a sweep: solves the rows of one table, with the other table fixed."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class _Side:
         """Solves all rows of this side's table.
 
         Returns:
-          Two numbers [2]: the objective without the L2 term of the fixed table, and the L2 term of this side's table.
+          [2]: the objective without the L2 term of the fixed table, and the L2 term of this side's table.
         """
         gramian = self._rotate()
         totals = np.zeros(2)
@@ -136,9 +136,9 @@ class _Side:
         )
 
     def _rotate_other(self, replica: int) -> tf.Tensor:
-        """Rotates the vectors of the fixed table so that their Gramian becomes diagonal; returns the diagonal [D].
+        """Rotates the fixed table to a diagonal Gramian, and returns the diagonal [D].
 
-        Scores do not change: all vectors of the other table are computed next, from the rotated ones.
+        Scores do not change, because the other table is solved next.
         """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
@@ -166,15 +166,15 @@ class _Side:
 
         Args:
           replica: index of this replica.
-          row: [R, M] int64 indices of the rows of each replica in this batch; padded with -1.
-          column: [R × E] int64 columns of the entries, for all replicas.
+          row: [R, M] int64 rows of each replica; padded with -1.
+          column: [R × E] int64 columns of the entries of all replicas.
           weight: [R, E] float32 weights of the entries.
           length: number of entries per row, L, a scalar int32.
           gramian: [D] diagonal of the Gramian of the fixed table.
-          is_long: whether L is greater than D.
+          is_long: whether L > D.
 
         Returns:
-          The contribution of this batch to the two numbers [2] that `solve` returns, summed over all replicas.
+          The batch's part of the result of `solve` [2], over all replicas.
         """
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()
@@ -201,10 +201,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """Returns the sum of the outer products of the first `count` rows, [D, D].
-
-    The rows are read in chunks, so no copy of all rows is in memory.
-    """
+    """Returns the Gramian [D, D] of the first `count` rows, computed in chunks to save memory."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))
@@ -215,7 +212,7 @@ def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
 
 
 def _multiply(shard: tf.Variable, basis: tf.Tensor) -> None:
-    """Multiplies the rows of a shard by the matrix `basis` [D, D], in place and in chunks."""
+    """Multiplies the rows of a shard by `basis` [D, D], in place and in chunks."""
 
     def rotate(start: tf.Tensor) -> tuple[tf.Tensor]:
         rows = tf.range(start, tf.minimum(start + CHUNK_ROWS, shard.shape[0]))

@@ -22,23 +22,20 @@ class Trainer(Protocol):
 
     @property
     def remedy(self) -> str:
-        """Advice for the error message of a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
+        """Advice for a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains the steps first … first + count - 1; returns their losses [count].
 
-        `first` must be the step after the last step of the previous call.
+        Steps must be consecutive over all calls.
         """
 
     def describe_input(self, step: int) -> str:
-        """Describes the input of `step` for an error message; empty if all steps have the same input."""
+        """Describes the input of `step` for an error message; may be empty."""
 
 
 def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:
-    """Builds the trainer that `config.solver` selects.
-
-    All tables of the trainer are 0 until the caller sets the trainer's `state`.
-    """
+    """Builds the trainer that `config.solver` selects, with tables of zeros."""
     if config.solver == "als":
         return AlsTrainer(config, dataset, replicas)
     if config.solver == "count":

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """The validator that measures the checkpoints of a run, and the model that the checkpoints are loaded into."""
+    """Measures checkpoints."""
 
     validator: Validator
     """Computes the metric of a model."""
@@ -34,10 +34,7 @@ class Validation:
 
 @dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Functions that the training loop calls before training, after each compiled call, and after training.
-
-    All workers call them together.
-    """
+    """Functions that the training loop calls between compiled calls. All workers call them together."""
 
     workdir: str
     """Directory of the run."""
@@ -69,14 +66,14 @@ class TrainingCallbacks:
     _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the restored checkpoint if it ends an epoch and the earlier process did not validate it."""
+        """Validates the restored checkpoint if its validation is due and missing."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._losses = self.run_log.losses_since(step - step % self.schedule.steps_per_epoch)
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs the losses of a compiled call; saves a checkpoint and validates it, if the schedule says so.
+        """Logs losses; saves and validates a checkpoint if the schedule says so.
 
         Args:
           step: number of steps so far.
@@ -117,12 +114,10 @@ class TrainingCallbacks:
         self.replicas.wait_for_all()
 
     def on_chunk(self) -> None:
-        """Pings the watchdog, and stops if requested; called repeatedly during work after a checkpoint.
-
-        Such work is the validation of the checkpoint, and the training of a second stage.
+        """Pings the watchdog during long work, such as validation.
 
         Raises:
-          Preempted: a stop was requested. The run repeats this work when it is resumed.
+          Preempted: a stop was requested.
           OwnershipLostError: another process has taken over the run.
         """
         self.watchdog.progress()
@@ -150,10 +145,6 @@ class TrainingCallbacks:
         return f"run the same command again to resume from step {checkpoint.last_step(self.workdir) or 0}"
 
     def _validate(self, step: int) -> str:
-        """Validates the checkpoint of `step`, the last step of an epoch; returns a text for the log.
-
-        If the schedule has no validation at this step, or if the step is already validated, the text is empty.
-        """
         if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
             return ""
         if not self.writer.finish(self.watchdog.progress):
@@ -173,10 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether `step` is already validated.
-
-        The chief decides this for all workers, because other workers may see an older file.
-        """
+        """Returns the chief's answer, because other workers may see an older file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

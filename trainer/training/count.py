@@ -24,10 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class CountTrainer:
-    """Computes the tables of a model from counts of the training events, without gradients.
+    """Computes the tables of a model by counting events, without gradients.
 
-    The formula of the model has exponents, the powers. `model.combinations` lists the combinations of powers to try.
-    Step i computes all tables with combination i.
+    Step i computes all tables with the exponents `model.combinations[i]`.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
@@ -46,21 +45,19 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes the tables for the combinations first … first + count - 1.
+        """Computes the tables of the steps first … first + count - 1; returns their losses [count].
 
-        Returns:
-          The losses [count], one per combination. A loss is the share of the counts that the tables do not store,
-          because the settings limit the size of the tables.
+        A loss is the share of the counts for which the tables have no room.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text with the powers (exponents) that `step` uses."""
+        """Returns a text with the exponents of `step`."""
         return f"the powers are {self._combinations[step]}"
 
     @property
     def remedy(self) -> str:
-        """Returns advice for a run with weights that are not finite: which settings to change."""
+        """Advice for a run with infinite or NaN weights: settings to change."""
         return self._remedy
 
     def _fill(self, combination: int) -> float:
@@ -74,11 +71,7 @@ class CountTrainer:
         return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the table rows of a replica.
-
-        Returns:
-          Two numbers [2]: the sum of the counts that the rows store, and the sum of all counts.
-        """
+        """Sets the table rows of a replica; returns the stored and the total sum of counts [2]."""
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

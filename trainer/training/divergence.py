@@ -22,7 +22,7 @@ RESUMED_STEPS = 100
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first loss that is too large, infinite or NaN. It ends the run."""
+    """The first loss that is too large, infinite or NaN."""
 
     index: int
     """Index of this loss among the losses of the checked call."""
@@ -31,18 +31,17 @@ class Divergence:
 
 
 class DivergenceMonitor:
-    """Detects divergence from the losses of a run. The losses must be passed once each, in order."""
+    """Detects divergence from the losses of a run, passed once each, in order."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
         """Creates a monitor of a run.
 
-        A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses is more than `max_growth`
-        times the loss at the start.
+        A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses exceeds `max_growth` times
+        the loss at the start.
 
         Args:
           max_growth: the factor; None: only losses that are not finite are problems.
-          is_new_run: if True, the loss at the start is the first loss of the run. If False, the run is resumed, and the
-            largest of the first `RESUMED_STEPS` losses of this process is used instead.
+          is_new_run: whether the loss at the start is the first loss, or the largest of the first `RESUMED_STEPS`.
         """
         self._max_growth = max_growth
         self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
@@ -50,7 +49,7 @@ class DivergenceMonitor:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def check(self, losses: np.ndarray) -> Divergence | None:
-        """Checks the losses [n] of the next steps; returns the first problem, or None if there is none."""
+        """Checks the losses [n] of the next steps; returns the first problem, or None."""
         for index, loss in enumerate(losses.tolist()):
             if not np.isfinite(loss):
                 return Divergence(index, f"the loss is {loss}")
@@ -70,11 +69,11 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes a batch: the number of rows and the weight of each event kind, and the ranges of the indices.
+    """Describes the rows and the weight of each event kind in a global batch, and its ranges of indices.
 
     Args:
       batch: a global batch.
-      weight_of_kind: the weight of each event kind of the dataset, in the order of the manifest.
+      weight_of_kind: weights of the event kinds, in the order of the manifest.
     """
     is_row = batch.is_row.numpy()
     visitor, item, event = (column.numpy()[is_row] for column in (batch.visitor, batch.item, batch.event))
@@ -90,7 +89,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes the rows of each table in this process: their largest norm, and how many rows are not finite."""
+    """Describes the largest norm and the number of non-finite rows of each table in this process."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0
@@ -108,7 +107,7 @@ def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
 
 
 def describe_dense(weights: Sequence[keras.Variable]) -> str:
-    """Describes dense weights: the largest absolute entry, and which weights have entries that are not finite."""
+    """Describes the largest absolute entry of dense weights, and which weights are not finite."""
     largest, largest_name, bad = 0.0, "", []
     for weight in weights:
         values = np.abs(np.asarray(weight, np.float64))

@@ -8,7 +8,7 @@ from trainer.data.input_pipeline import steps_per_epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The steps of a run, which are counted from 0. The last step of an epoch may have fewer rows than the others."""
+    """The steps of a run, counted from 0. The last step of an epoch may have fewer rows."""
 
     rows: int
     """Training rows per epoch."""
@@ -25,7 +25,7 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps per epoch; each step trains on one global batch."""
+        """Number of steps per epoch."""
         return steps_per_epoch(self.rows, self.rows_per_step)
 
     @property
@@ -34,46 +34,40 @@ class Schedule:
         return self.steps_per_epoch * self.epochs
 
     def rows_before(self, step: int) -> int:
-        """Returns the number of rows that the steps before `step` train on."""
+        """Returns the number of rows before `step`."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * self.rows + steps * self.rows_per_step
 
     def rows_between(self, first: int, end: int) -> int:
-        """Returns the number of rows that the steps first … end - 1 train on."""
+        """Returns the number of rows of the steps first … end - 1."""
         return self.rows_before(end) - self.rows_before(first)
 
     def epoch_of(self, step: int) -> int:
-        """Returns the number of the epoch that contains `step`; the first epoch is 1."""
+        """Returns the epoch that contains `step`, from 1."""
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the step after the compiled call that starts at `step`.
-
-        A call ends at the latest at the next checkpoint or at the end of the epoch.
-        """
+        """Returns the step after the compiled call from `step`, at most the next checkpoint or the end of the epoch."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
 
     def is_epoch_end(self, step: int) -> bool:
-        """Returns True if an epoch ends when the first `step` steps are done."""
+        """Returns whether an epoch ends after `step` steps."""
         return step > 0 and step % self.steps_per_epoch == 0
 
     def has_checkpoint(self, step: int) -> bool:
-        """Returns True if a checkpoint is scheduled when the first `step` steps are done."""
+        """Returns whether a checkpoint is due after `step` steps."""
         every = self.checkpoint_every_steps
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns True if a validation is scheduled when the first `step` steps are done.
-
-        `is_epoch_end(step)` must be True.
-        """
+        """Returns whether a validation is due after `step` steps, which must end an epoch."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 
 def make_schedule(config: RunConfig, training_rows: int) -> Schedule:
-    """Returns the schedule of a run with `training_rows` rows per epoch."""
+    """Returns the schedule of a run; `training_rows` is per epoch."""
     return Schedule(
         rows=training_rows,
         rows_per_step=config.input.batch_size if config.solver == "sgd" else training_rows,

@@ -67,7 +67,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """Training examples of the second stage. Cases whose relevant item is not a candidate have no example."""
+    """E training examples of the second stage."""
 
     feature: np.ndarray
     """[E, K, F] float32 features of the candidates; the relevant item comes first."""
@@ -80,18 +80,17 @@ class Examples(NamedTuple):
 def add_second_stage(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, on_chunk: Callable[[], None]
 ) -> SecondStageRecord | None:
-    """Trains a second stage for a run's best checkpoint, unless there is one already. All workers call this together.
+    """Trains a second stage for a run's best checkpoint, if it has none yet; all workers call this together.
 
     Args:
       workdir: directory of the run; its epochs must be complete.
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: all replicas. The workers share the measurement; the chief writes the files.
+      replicas: all replicas; the chief writes the files.
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      The record of the second stage. It contains the metric with the second stage and the metric of the towers alone.
-      None if the settings have no second stage, or if `training_cases` finds too few cases.
+      The record of the second stage; None if it is not enabled, or if there are too few `training_cases`.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -138,15 +137,9 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split.
+    """Builds the next-item cases of the validation split; None if there are fewer than `second_stage_min_cases`.
 
-    Args:
-      model: settings of the model.
-      kinds: event kinds that make an item relevant.
-      dataset: the dataset.
-
-    Returns:
-      The cases; None if there is no validation split, or if it has fewer cases than `second_stage_min_cases`.
+    `kinds` are the event kinds that make an item relevant.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -170,11 +163,10 @@ def train_stage(
     dataset: Dataset,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> SecondStage:
-    """Trains and returns a second stage for trained towers.
+    """Trains a second stage for trained towers.
 
     Args:
-      model: the towers with an untrained second stage. This function sets the walk and the item facts of `model`, but
-        not the network: the caller must set it from the result.
+      model: the towers; their item walk and statistics are set, but not the weights of the network.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
@@ -197,9 +189,7 @@ def train_stage(
 
 
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
-    """Computes facts of each item: its popularity, its recent popularity, and its repeat rate.
-
-    The repeat rate is the share of the item's events by visitors who had an earlier event with the item.
+    """Computes statistics of each item from the training events; see `ItemFacts`.
 
     Args:
       rows: the training events, by timeline.
@@ -227,13 +217,13 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds training examples from cases. A case whose relevant item is not a candidate gives no example.
+    """Builds examples from the cases with the relevant item among the candidates.
 
     Args:
-      model: the towers, the walk and the facts of the items.
+      model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases with an unknown context: the event kinds and times of the history are hidden.
-      seed: seed of two random choices: the cases with an unknown context, and the irrelevant candidates of an example.
+      unknown_share: share of the cases with hidden event kinds and times.
+      seed: seed of the hidden cases and of the sampled candidates.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
@@ -255,9 +245,7 @@ def collect_examples(
 
 
 def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lambda: None) -> Layers:
-    """Trains the network of the second stage.
-
-    The loss is the cross entropy of the relevant item among the candidates of an example.
+    """Trains the network with the cross entropy of the relevant item among the candidates.
 
     Args:
       examples: E examples.
@@ -296,10 +284,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial values for the trained fields of `Layers`: all except `mean` and `deviation`.
-
-    The weights of the output layer are 0, so an untrained network does not change the scores of the towers.
-    """
+    """Returns initial weights for `Layers`; the output is 0, so the scores of the towers do not change."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -309,14 +294,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Marks the event kinds in the histories of some queries as unknown.
-
-    Models ignore the times of events with an unknown kind, too.
-
-    Args:
-      queries: B queries.
-      is_forgotten: [B] bool: whether the event kinds of a query become unknown.
-    """
+    """Marks all event kinds of the queries in `is_forgotten` [B] as unknown, so their times are ignored, too."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

@@ -24,7 +24,7 @@ class SgdTrainer:
     """Trains by gradient steps; a step is one global batch."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas, *, steps_per_epoch: int) -> None:
-        """Builds the model. All its tables are 0 until the caller sets `state`.
+        """Builds the model, with tables of zeros.
 
         Raises:
           ValueError: the batch size is not a multiple of the number of replicas, or a batch would have too many scores.
@@ -50,14 +50,14 @@ class SgdTrainer:
         return losses
 
     def describe_input(self, step: int) -> str:
-        """Reads the batch of `step` again, and returns a description of it for an error message."""
+        """Reads the batch of `step` again and describes it for an error message."""
         return describe_batch(
             next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
         )
 
     @property
     def remedy(self) -> str:
-        """Returns advice for a diverged run: which settings to lower, and their current values."""
+        """Advice for a diverged run: settings to lower, with their values."""
         settings = {
             "optimizer.learning_rate": self._config.optimizer.learning_rate,
             "model.dense_learning_rate": self._config.model.dense_learning_rate,
@@ -95,7 +95,7 @@ def _make_dense_optimizer(
 
 
 def _check_number_of_scores(config: RunConfig, replicas: int) -> None:
-    """Raises ValueError if a replica would compute more scores at once than TensorFlow can index with 32 bits."""
+    """Raises ValueError if a replica would compute more scores at once than 32 bits can index."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         return
     batch_size = config.input.batch_size

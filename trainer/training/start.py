@@ -37,15 +37,14 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Returns the record of a run. For a new run, the record is not written yet; `start_run` writes it.
+    """Returns the record of a run; for a new run, `start_run` writes it later.
 
     Args:
       workdir: directory of the run.
       config: requested settings.
       dataset: requested dataset.
       replicas: all replicas; all workers call this together.
-      warm_start: directory of the run that supplies the initial vectors; None: a resumed run keeps its warm start, and
-        a new run has none.
+      warm_start: directory of the run that supplies the initial vectors; None: as in the record of a resumed run.
       refit_of: description of the run to refit, from `refit.describe_run`; None: the run is not a refit.
 
     Raises:
@@ -73,11 +72,11 @@ def resume_run(
 
     Args:
       workdir: directory of the run.
-      state: state that the checkpoint is read into.
+      state: variables to restore.
       step: step of the checkpoint.
       replicas: all replicas.
       schedule: schedule of the run.
-      on_progress: called repeatedly while the checkpoint is read.
+      on_progress: called repeatedly meanwhile.
     """
     log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
@@ -95,10 +94,10 @@ def start_run(
 ) -> RunRecord:
     """Initialises the weights of a new run, randomly or by a warm start, and writes its record.
 
-    The record is written last, so that the same workdir can be used again if the warm start fails.
+    The record is written last: after a failed warm start, the workdir can be used again.
 
     Returns:
-      The record. After a warm start, it contains the result of `warm_start_from`.
+      The record, with the result of `warm_start_from`.
     """
     config = record.config
     if record.warm_start is not None:
@@ -121,7 +120,7 @@ def start_run(
 
 
 def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
-    """Copies the evaluations of the refitted run to `workdir`; the report and model card of the refit show them."""
+    """Copies the evaluations of the refitted run, for the report and the model card."""
     for split in refit_of["evaluations"]:
         content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
         storage.write_bytes(RunLayout(workdir).evaluation(split), content)

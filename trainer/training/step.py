@@ -15,7 +15,7 @@ from trainer.models.objectives import TrainingModel
 
 
 class TrainingStep:
-    """Trains a model with one global batch. `Replicas.run` must call it, once per replica."""
+    """Trains a model with one global batch; `Replicas.run` calls it on each replica."""
 
     def __init__(
         self,
@@ -25,15 +25,7 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer | None,
         jit_compile: bool,
     ) -> None:
-        """Prepares the training step of `model`.
-
-        Args:
-          model: tables, dense weights and objective.
-          replicas: the replicas that own the rows.
-          optimizer: optimizer that was built for the dense weights; None: the model has no dense weights.
-          jit_compile: whether XLA compiles the loss and the gradients. It never compiles lookups and updates, because
-            each step has another number of distinct rows, and XLA would recompile for each number.
-        """
+        """Prepares the training step; `optimizer` is for the dense weights, `jit_compile` is for loss and gradients."""
         self._model = model
         self._replicas = replicas
         self._optimizer = optimizer
@@ -41,15 +33,12 @@ class TrainingStep:
         self._gradients = compiled if jit_compile else self._compute_gradients
 
     def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Updates the tables and dense weights with the gradients of a batch.
+        """Updates the weights with a global batch; returns its mean loss before the update, a scalar.
 
         Args:
           replica: index of this replica.
           batch: the global batch, the same on every replica.
-          step: number of this step, a scalar int64; the first step is 0.
-
-        Returns:
-          The loss before the update, a scalar: the mean over the B rows of the global batch.
+          step: number of this step from 0, a scalar int64.
         """
         lookups, inputs = self._model.objective.prepare(replica, batch, step)
         vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
@@ -75,12 +64,7 @@ class TrainingStep:
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """Returns a compiled function that runs several steps per call. It does not return to Python between the steps.
-
-    Returns:
-      `run(batches, first, count)`, which trains the steps first … first + count - 1 on the next `count` global batches
-      of an iterator and returns their losses [count].
-    """
+    """Returns a compiled function `run(batches, first, count)`; it returns the losses [count] of the next steps."""
 
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)

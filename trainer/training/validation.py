@@ -25,18 +25,15 @@ MAX_CASES = 5000
 
 
 class Measure(Protocol):
-    """Measures a model with its current weights; all workers call it together."""
+    """Measures a model; all workers call it together."""
 
     def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = ..., /) -> float:
-        """Returns the metric of `model`.
-
-        `on_chunk` is called before each chunk of cases or rows. An exception from it ends the measurement.
-        """
+        """Returns the metric; an exception from `on_chunk`, called between pieces of work, ends the measurement."""
 
 
 @dataclass(frozen=True)
 class Validator:
-    """The metric that the checkpoints of a run are compared by."""
+    """The metric that compares the checkpoints of a run."""
 
     metric: str
     """Name of the metric, such as `ndcg@20`."""
@@ -57,17 +54,16 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Chooses the validation metric of a model that is not a sequence model.
 
-    The metric of models that predict event weights is the mean squared error. The metric of other models is NDCG for
-    returning visitors. If hardly any visitor returns, models with `solver=count` use NDCG for next items instead.
+    It is the mean squared error if the model predicts event weights, else NDCG for returning visitors. If hardly any
+    visitor returns, models with `solver=count` use NDCG for next items.
 
     Args:
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: the workers that share the measurement; None: this process measures alone.
+      replicas: the workers that share the measurement; None: this process alone.
 
     Returns:
-      The metric; None if there is no validation split, or if NDCG has no cases there. The run then uses its last
-      checkpoint as the best.
+      The metric; None if there is no validation split, or if it has no cases.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -99,11 +95,10 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     Args:
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: the workers that share the measurement; None: this process measures alone.
+      replicas: the workers that share the measurement; None: this process alone.
 
     Returns:
-      The metric; None if there is no validation split, or if it has no cases. The run then uses its last checkpoint as
-      the best.
+      The metric; None if there is no validation split, or if it has no cases.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -124,10 +119,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Measures a model on the same cases at each validation.
-
-    The ranking is compiled only once per model: later validations of the model change only its weights.
-    """
+    """Measures on the same cases at each validation, and compiles the ranking only once per model."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

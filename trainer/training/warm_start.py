@@ -43,18 +43,18 @@ class _EarlierRun:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """The number of rows and of columns of each table, by the name of the table."""
+        """Numbers of rows and columns of each table, by its name."""
         suffix = ".values"
         return {
             name.removesuffix(suffix): shape for name, shape in self.checkpoint.arrays.items() if name.endswith(suffix)
         }
 
     def ids(self) -> dict[str, list[str]]:
-        """Reads the ids of the rows of each table, by the name of the table."""
+        """Reads the row ids of each table, by its name."""
         return row_ids(self.record.config, self._open_dataset())
 
     def read(self, array: str) -> np.ndarray:
-        """Reads all rows of an array [N, D] of the checkpoint, such as `item.values`."""
+        """Reads an array [N, D] of the checkpoint, such as `item.values`."""
         return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
 
     def _open_dataset(self) -> Dataset:
@@ -77,16 +77,15 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
     """Initialises tables and dense weights from the best checkpoint of the run at `workdir`.
 
     Args:
-      workdir: directory of the run to carry vectors over from.
+      workdir: directory of the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `tables` contains
-      numbers of rows. `carried` rows were copied from the earlier run. `from_category` rows start from a category mean.
-      `new` rows start from random values. `rows` is the sum of these three. `dropped` rows of the earlier table were
-      not copied.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and the numbers of rows of each of the `tables`:
+      `carried` from the earlier run, started `from_category` means, `new` with random values, their sum `rows`, and
+      rows of the earlier table that were `dropped`.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -125,23 +124,22 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
 
 
 def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
-    """Returns the ids of the rows of each table, by the name of the table."""
+    """Returns the row ids of each table, by its name."""
     return {name: rows.ids() for name, rows in table_rows(config, dataset).items()}
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the initial vectors of new items. Items that the earlier run has are called carried items.
+    """Computes the initial vectors of new items: the mean vector of the carried items in their category.
 
-    A new item starts from the mean vector of the carried items in its category. If there are none, the nearest parent
-    category with carried items is used. If there is no such category, the new item has no mean.
+    If there are none, the nearest parent category with carried items is used.
 
     Args:
       dataset: dataset of the new run.
-      is_carried: [N] bool: for each of the first N items of the vocabulary, whether it is carried.
+      is_carried: [N] bool: whether each of the first N items is carried over from the earlier run.
       vectors: [N, D] vectors of these items; those of new items are ignored.
 
     Returns:
-      The indices [M] of the new items that have a mean, ascending, and their means [M, D].
+      The indices [M] of the new items with a mean, ascending, and their means [M, D].
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
@@ -188,16 +186,16 @@ def _carry_table(
     dataset: Dataset,
     num_items: int,
 ) -> int:
-    """Initialises a table and the optimizer's slots of its rows; returns how many rows start from a category mean.
+    """Initialises a table and its optimizer slots; returns how many rows start from a category mean.
 
     Args:
       table: table to initialise.
       name: name of the table.
-      old_rows: [N] int64: for each row, the index of the row with the same id in the earlier table; -1: none.
-      earlier: run to carry vectors over from.
+      old_rows: [N] int64 index of the row with the same id in the earlier table; -1: none.
+      earlier: the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: the first `num_items` rows are items of the vocabulary.
+      num_items: number of rows for items of the vocabulary, which come first.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
@@ -225,13 +223,7 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Copies rows of an optimizer slot from the earlier run.
-
-    Args:
-      shards: the slot to initialise.
-      old_rows: [N] int64, as in `_carry_table`. Rows with -1 get the initial value of the slot.
-      old: the slot of the earlier run.
-    """
+    """Copies rows of an optimizer slot from the earlier run's slot `old`; see `_carry_table` for `old_rows`."""
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)

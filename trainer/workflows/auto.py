@@ -46,7 +46,7 @@ _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense f
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The result of one trial, the training of one model."""
+    """The result of training one model."""
 
     name: str
     """Name of the trial: a key of `presets.auto_trials`."""
@@ -69,13 +69,13 @@ def train_auto(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains the models of `presets.auto_trials` within a time budget, and blends them; validation chooses the weights.
+    """Trains the models of `presets.auto_trials` within a time budget, and blends them.
 
     Args:
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      budget_seconds: seconds for training and blending. The first trial is trained to its end, even if it takes longer.
-        If no time is left to choose the weights of a blend, the best model is used alone.
+      budget_seconds: seconds for training and blending; the first model is always trained to its end. If no time is
+        left for a blend, the best model is used alone.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
       stop: stops the run when it is set; None: SIGTERM stops it.
 
@@ -128,10 +128,9 @@ def _run_trials(
     blend_seconds: Callable[[Sequence[Trial]], float],
     request: StopRequest,
 ) -> None:
-    """Runs the trials of `configs` that are not in `trials` yet, and appends their results to `trials`.
+    """Runs the trials of `configs` that are not in `trials` yet, and appends their results.
 
-    The first trial has no time limit. Each later trial gets a share of the time until `deadline`, after the predicted
-    time of the final blend is subtracted.
+    Each trial after the first gets a share of the time that the final blend leaves.
 
     Args:
       trials: results of the earlier trials.
@@ -139,7 +138,7 @@ def _run_trials(
       data: path of the dataset.
       layout: paths of the run.
       deadline: end of the budget, as a time of `time.monotonic`.
-      blend_seconds: predicts the time of the final blend from the trials before it.
+      blend_seconds: predicts the time of the final blend.
       request: request to stop.
     """
     for number, (name, config) in enumerate(configs.items()):
@@ -153,16 +152,16 @@ def _run_trials(
 
 
 def _count_cases(dataset: Dataset) -> int:
-    """Returns an upper limit of the number of cases that choose the weights of a blend."""
+    """Returns an upper limit of the number of validation cases of a blend."""
     splits = dataset.manifest.splits
     rows = splits[Split.VALIDATION].target_rows if Split.VALIDATION in splits else 0
     return len(RANKINGS) * min(MAX_CASES, rows)
 
 
 def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
-    """Predicts the time, in seconds, of a blend of the trained models and the next model.
+    """Predicts the seconds of a blend of the trained models and the next one.
 
-    The next model, and the models that were not validated, are assumed to rank as slowly as the slowest model.
+    Models without a validation are assumed to be as slow as the slowest.
     """
     seconds = [trial.case_seconds for trial in trials if trial.state in ("trained", "stopped")]
     slowest = max(seconds, default=0.0)
@@ -172,7 +171,7 @@ def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
 def _blend(
     workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
 ) -> BlendRecord:
-    """Blends the models `names` by the deadline. If the time is too short, the best of these models is used alone."""
+    """Blends the models by the deadline; if the time is too short, uses the best one alone."""
     first, parts = configs[names[0]], [part_name(name) for name in names]
     replicas = start_replicas(first.devices, None, first.gpus)
     try:
@@ -189,10 +188,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the name of the model with the best validation metric.
-
-    Only models that are validated on the same task as the first model are compared.
-    """
+    """Returns the model with the best metric, among those with the validation task of the first."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds
@@ -207,7 +203,7 @@ def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunCon
 
 
 def _case_seconds(workdir: str) -> float:
-    """Returns the seconds per case of the fastest validation of a run; 0 if the run was not validated."""
+    """Returns the seconds per case of the fastest validation; 0 without one."""
     rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
     return 1 / max(rates) if any(rates) else 0.0
 
@@ -215,9 +211,7 @@ def _case_seconds(workdir: str) -> float:
 def _try(
     name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
 ) -> Trial:
-    """Trains one of the models, or resumes its training; returns the result.
-
-    Training stops after `limit` seconds; None: there is no limit.
+    """Trains or resumes one of the models for at most `limit` seconds; None: no limit.
 
     Raises:
       Preempted: `request` stopped the training.
@@ -253,10 +247,7 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a stop request that is set after `seconds`, or as soon as `request` is set.
-
-    If `seconds` is None, only `request` sets it.
-    """
+    """Yields a stop request that is set after `seconds` (None: never), or when `request` is set."""
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True
@@ -269,23 +260,21 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that is also set whenever another stop request is set."""
+    """A stop request that is also set when another one is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False
 
     @property
     def is_requested(self) -> bool:  # type: ignore[override]  # an attribute there
-        """Whether this request or the other one is set."""
         return self._is_own or self._other.is_requested
 
     def request(self) -> None:
-        """Sets this request."""
         self._is_own = True
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir has a run that `--preset auto` did not create."""
+    """Raises ValueError if the workdir has a run without `--preset auto`."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
         raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")

@@ -45,13 +45,13 @@ def refit(
     Args:
       run: directory of the run to refit.
       workdir: directory of the refit.
-      data: directory of a dataset: the dataset of `run`, or one that was prepared with `--split none`, perhaps from a
-        newer log with new items. None: the directory that `run` was trained from.
-      settings: settings to change, as `KEY=VALUE`, such as `devices=2`. Only `HARMLESS_SETTINGS` may be changed.
+      data: directory of the dataset of `run`, or of one prepared with `--split none`, such as a newer log. None: the
+        directory that `run` was trained from.
+      settings: `HARMLESS_SETTINGS` to change, as `KEY=VALUE`, such as `devices=2`.
       stop: stops the refit when it is set; None: SIGTERM stops it.
 
     Returns:
-      The results of the refit, as from `train`. `refit_of` in these results is the description from `describe_run`.
+      The results of `train`; `refit_of` is the description from `describe_run`.
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
@@ -70,13 +70,9 @@ def refit(
 def _refit_blend(
     blend: BlendRecord, run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits each model of a blend. The weights of the blend are copied.
+    """Refits each model of a blend, and copies the weights of the blend.
 
-    Args:
-      blend: blend of the run to refit; the other arguments are those of `refit`.
-
-    Returns:
-      The results of the first model, but with the name and the directory of the blend, and the seconds of all models.
+    Returns the results of the first model, with the name and directory of the blend and the seconds of all models.
     """
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
@@ -98,7 +94,7 @@ def _refit_blend(
 def _refit_run(
     run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits the model of one run; arguments and result are those of `refit`. A second stage is copied, not trained."""
+    """Refits the model of one run; a second stage is copied, not trained."""
     if has_run(workdir):
         record = _read_refit(workdir, run)
         config, origin = record.config, dict(record.refit_of or {})
@@ -122,14 +118,9 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend. Only needed if `workdir` has no model of its own, only models below it.
+    """Writes the record of a refitted blend, if its own directory has no model.
 
-    The record is a copy of the record of the first model, with the name and the evaluations of the blend.
-
-    Args:
-      run: directory of the refitted run.
-      workdir: directory of the refit.
-      part: directory of the refit of the first model.
+    It copies the record of the refitted model `part`, with the name and the evaluations of `run`.
     """
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
@@ -141,9 +132,8 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    With `solver=count`, each epoch computes the model from scratch, with other exponents. So only the last of these
-    epochs is repeated. The settings have no blend and no second stage: both need a validation split, which a refit does
-    not have. So the refit copies the blend and the second stage of the run.
+    With `solver=count`, only the last of these epochs is repeated. Blend and second stage are disabled: they need a
+    validation split.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, CountedConfig):
@@ -157,11 +147,9 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
-      `run` is the directory. `step` is the step of the best checkpoint, and `epochs` is the number of epochs up to it.
-      `dataset_checksum` belongs to the dataset of the run. `validation_metric` and `best_validation` are the name and
-      the value of the metric of this checkpoint; they are null without validations. `evaluations` contains, for each
-      split on which this checkpoint was evaluated, the `protocol`, the `metric`, its `value`, and its confidence
-      interval from `low` to `high`.
+      The directory `run`, the `step` of the checkpoint, its number of `epochs`, the `dataset_checksum`, the name
+      `validation_metric` and value `best_validation` of its metric (null without validations), and `evaluations`: by
+      split, the `protocol`, the `metric`, its `value`, and its confidence interval from `low` to `high`.
 
     Raises:
       ValueError: the run is a refit or has no checkpoint at the end of an epoch.
@@ -201,12 +189,11 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset fits a refit: it must be that of the run, or one without held-out splits.
+    """Checks that a dataset is that of the run, or has no held-out splits.
 
     Raises:
       ContractError: there is no dataset.
-      ValueError: the dataset is not that of the run and has held-out splits, or the run was already trained on all its
-        events.
+      ValueError: the dataset does not fit, or the run was already trained on all its events.
     """
     try:
         manifest, checksum = read_manifest(data), dataset_checksum(data)
@@ -246,10 +233,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of the checkpoint of `step`, by split.
-
-    Splits without an evaluation of this checkpoint are omitted.
-    """
+    """Returns the main metric of the checkpoint of `step`, by evaluated split."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

@@ -65,26 +65,26 @@ def tune(
     only: int | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Runs the unfinished trials of a search, and writes the list of trials, the best settings and the report.
+    """Runs the unfinished trials of a search, and writes the trials, the best settings and the report.
 
-    A repeated call resumes the search and its interrupted trials. A repeated call with a larger value of `trials` adds
-    trials. Several processes may make the same call at the same time; they divide the trials among them.
+    A repeated call resumes the search; with larger `trials`, it adds trials. Several processes may make the same call
+    to divide the trials.
 
     Args:
-      preset: name of the preset whose settings are searched.
+      preset: name of the preset.
       search: the settings to search and their values, see `config.search`.
       data: path of the prepared dataset, which needs a validation split.
       workdir: directory of the search; the run of a trial is `trials/NUMBER` below it.
       trials: number of trials of all processes and calls together.
-      settings: changes to other settings of the preset, as `KEY=VALUE`; they are the same in all trials.
-      seed: seed of the search. The seed of the runs is another one, the setting `seed`.
+      settings: changes to other settings of the preset, as `KEY=VALUE`.
+      seed: seed of the search, not of the runs.
       storage_url: URL of the database where Optuna stores the trials, like `postgresql://…`; None: a file in `workdir`.
-      only: number of the trial to run, for a job that runs a single trial; None: all trials that no other process runs.
+      only: number of the trial to run; None: all trials that no other process runs.
       stop: stops the running trial when it is set; None: SIGTERM stops it.
 
     Returns:
-      JSON values: the `workdir`, the number of `trials` by state, the `best` trial as in `best.json`, and the path of
-      the `report`. `best` is None if no trial is complete.
+      JSON values: the `workdir`, the number of `trials` by state, the `best` trial as in `best.json` or None, and the
+      path of the `report`.
 
     Raises:
       ContractError: there is no dataset.
@@ -116,11 +116,7 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Checks `trials` and `only`, and that processes can share the trials at `workdir`.
-
-    Raises:
-      ValueError: a number is out of range; or `workdir` is in an object store, and `storage_url` or `only` is None.
-    """
+    """Checks `trials` and `only`, and that an object store at `workdir` comes with `storage_url` and `only`."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -163,23 +159,22 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of the search in a database: the absolute path or the URI of its directory."""
+    """Returns the name of the search in a database."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
 class SeededSampler(BaseSampler):
     """Samples each setting of each trial with a new tree-structured Parzen estimator.
 
-    The seed of an estimator depends on the seed of the search, the number of the trial and the name of the setting, and
-    not on earlier samples. So a resumed search continues like an uninterrupted one, and two trials that run at the same
-    time do not get the same random numbers.
+    Its seed depends on the seed of the search, the trial and the setting: a resumed search continues like an
+    uninterrupted one.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """Returns an empty space: no setting is sampled jointly with others, see `sample_independent`."""
+        """Returns an empty space: each setting is sampled on its own."""
         return {}
 
     def sample_relative(
@@ -188,13 +183,13 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Returns no settings: no setting is sampled jointly with others, see `sample_independent`."""
+        """Returns no settings: each setting is sampled on its own."""
         return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Returns a value for the setting `param_name` of a trial."""
+        """Returns a value for a setting of a trial."""
         key = [self._seed, trial.number, zlib.crc32(param_name.encode())]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         with warnings.catch_warnings():
@@ -205,7 +200,7 @@ class SeededSampler(BaseSampler):
 
 
 class Search:
-    """The trials of a search. Optuna stores their settings and metrics; the search directory contains their runs."""
+    """The trials of a search: settings and metrics in Optuna's storage, runs in the search directory."""
 
     def __init__(
         self, config: RunConfig, dimensions: Sequence[Dimension], layout: SearchLayout, data: str, study: optuna.Study
@@ -215,11 +210,7 @@ class Search:
         self._distributions = {dimension.key: _distribution(dimension) for dimension in dimensions}
 
     def run(self, number: int, request: StopRequest) -> None:
-        """Runs a trial or resumes it. Does nothing if the trial is finished or if another process runs it.
-
-        Raises:
-          Preempted: a stop was requested.
-        """
+        """Runs or resumes a trial, unless it is finished or in another process; raises Preempted on a stop."""
         if request.is_requested:
             raise Preempted(f"stopped before trial {number}; run the same command again to resume")
         with _locked(self._layout.lock(number)) as is_mine:
@@ -235,10 +226,7 @@ class Search:
                 self._run(number, trial, request)
 
     def _find(self, number: int) -> FrozenTrial | None:
-        """Returns the trial `number` from the storage; None if it does not exist yet.
-
-        Optuna has its own numbers for trials. They can differ from `number`, for example after a process was killed.
-        """
+        """Returns the trial `number`, or None; Optuna's own trial numbers can differ."""
         trials = self._study.get_trials(deepcopy=False)
         return next((trial for trial in trials if trial.user_attrs.get(_NUMBER) == number), None)
 
@@ -298,10 +286,10 @@ class Search:
         return sorted(found, key=lambda trial: trial.number)
 
     def write_results(self, command: Sequence[str]) -> dict[str, Any]:
-        """Writes `trials.json`, `best.json` and the report. Returns the summary that `tune` returns.
+        """Writes `trials.json`, `best.json` and the report; returns the summary for `tune`.
 
         Args:
-          command: words of the command that trains the preset, without the searched settings and without --workdir.
+          command: words of the command that trains the preset, without the searched settings and --workdir.
         """
         trials, layout = self.trials(), self._layout
         write_trials(layout, trials)
@@ -313,7 +301,7 @@ class Search:
         return {"workdir": layout.root, "trials": counts, "best": best, "report": layout.report}
 
     def _best(self, trials: Sequence[Trial], command: Sequence[str]) -> dict[str, Any] | None:
-        """Returns the contents of `best.json`: the best of the complete trials. None if no trial is complete."""
+        """Returns the contents of `best.json`; None if no trial is complete."""
         complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
         if not complete:
             return None
@@ -332,7 +320,7 @@ class Search:
         }
 
     def _settings_of(self, trial: FrozenTrial) -> dict[str, str]:
-        """Returns the searched settings of a trial by key, with values in the notation of `--set`."""
+        """Returns the searched settings of a trial, in the notation of `--set`."""
         return {dimension.key: _format_value(trial.params[dimension.key]) for dimension in self._dimensions}
 
 
@@ -345,7 +333,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _format_value(value: object) -> str:
-    """Formats a sampled value. Floats are rounded to four significant digits, so that the commands stay readable."""
+    """Formats a sampled value, with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -356,10 +344,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file; yields whether this succeeded. The lock ends with the block or the process.
-
-    In an object store, the file is not locked and True is yielded, because each process there runs a different trial.
-    """
+    """Tries to lock a file for the block; yields whether this succeeded, always True in an object store."""
     if not storage.is_local(path):
         yield True
         return
