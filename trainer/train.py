@@ -101,7 +101,10 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """Returns the preset `name` with event weights, `evaluate.*`, seed, devices and GPUs of `config`, without blend."""
+    """Returns the settings of a companion: a second model that a run trains for its blend.
+
+    They are the preset `name` with event weights, `evaluate.*`, seed, devices and GPUs of `config`.
+    """
     if name not in PRESETS:
         raise ValueError(f"companions must be presets ({', '.join(PRESETS)}), got {name}; correct `--set companions=…`")
     preset = PRESETS[name]
@@ -214,7 +217,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Returns the error message of a diverged run; `first_step` starts the compiled call that diverged."""
+    """Returns the error message; the compiled call that diverged started at `first_step`."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",

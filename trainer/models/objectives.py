@@ -193,14 +193,14 @@ class Candidates(NamedTuple):
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits the looked-up rows of `entries` into histories and positives.
+        """Splits the table rows of `entries` into histories and positives.
 
         Args:
           rows: [bJ, W] rows of the item table.
           history_length: the number of history entries, H.
 
         Returns:
-          The rows of the histories [b, H, W], and those of the positives [b, W] or, if `positive_index` is set, None.
+          The rows of the histories [b, H, W]; those of the positives [b, W], or None if `positive_index` is set.
         """
         num_entries = history_length + (self.positive_index is None)
         rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
@@ -210,7 +210,7 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Returns the indices [K] of the batch rows whose positives are in-batch candidates, ascending.
+    """Returns the rows of a batch that supply in-batch candidates, as ascending indices [K].
 
     They are evenly spaced, so each replica has an equal share. Empty if `in_batch_negatives` is off.
     """
@@ -227,7 +227,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """Maximum number of history items that are summed into a visitor vector; 0: visitors have a table."""
+        """Maximum history length, H; if 0, visitors have an embedding table."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -260,10 +260,10 @@ class Factors(Protocol):
         """
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [b] of pairs: visitor vectors [b, D], item vectors [b, D], item biases [b]."""
+        """Returns the score [b] of each row of `visitors` [b, D], `items` [b, D] and `biases` [b]."""
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [b, C] of visitor vectors [b, D] and item vectors [C, D] with biases [C]."""
+        """Returns the scores [b, C] of `visitors` [b, D] for `items` [C, D] with `biases` [C]."""
 
 
 class SampledSoftmaxInputs(NamedTuple):
@@ -342,7 +342,7 @@ class SampledSoftmaxObjective:
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
         """Returns the L2 penalty [b] of each row, before the factor `config.l2`.
 
-        It is the squared norm of the visitor vector and the positive, plus that of all sampled negatives / B.
+        Adds the squared norms of the row's visitor vector and positive, and 1 / B of those of all sampled negatives.
 
         Args:
           visitor_rows: [b, D].
@@ -435,7 +435,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns the slice of a global batch's rows that belong to a replica."""
+    """Returns which rows of a global batch belong to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 
@@ -451,7 +451,7 @@ def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, 
 def keep_mask(
     shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
 ) -> tf.Tensor:
-    """Returns the rows `rows` of a random float32 mask: 0 for a share `rate` of the entries, else 1.
+    """Returns a random float32 mask: 0 for a share `rate` of the entries, else 1.
 
     The mask does not depend on the number of replicas.
 

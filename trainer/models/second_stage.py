@@ -58,8 +58,8 @@ class ItemFacts(NamedTuple):
     recent_popularity: np.ndarray
     """[I] float32 log(1 + events); only events among the latest tenth of all training events are counted."""
     repeat_rate: np.ndarray
-    """[I] float32: how often an event with the item is a repetition. Among the item's events with a history, it is the
-    share whose history contains the item, smoothed towards the mean of all items."""
+    """[I] float32 share of repetitions among the item's events: the visitor's history already contains the item. Events
+    without a history are not counted. The share is smoothed towards the mean of all items."""
 
 
 class Layers(NamedTuple):
@@ -138,7 +138,7 @@ def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf
 
 
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
-    """Computes how often and how recently the item of each history entry occurs.
+    """Computes for each history entry how often and how recently its item occurs.
 
     `bonuses` [B, H] are the towers' return bonuses of the latest H ≤ L entries.
     """
@@ -205,7 +205,6 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """Finds the candidates, given the towers' scores `first`."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)

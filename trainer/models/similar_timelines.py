@@ -21,7 +21,7 @@ _MAX_DENSE_TIMELINES = 16_384
 
 
 class _Similar(NamedTuple):
-    """The K most similar timelines of each query, or fewer if there are fewer."""
+    """The K most similar timelines of each query."""
 
     timeline: tf.Tensor
     """[B, K] int32 indices of timelines."""
@@ -91,9 +91,9 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """Computes the score of each item for each query.
+        """Computes the item scores of each query.
 
-        It is the sum of the similarities of the query's K most similar timelines, without those that lack the item.
+        The K most similar timelines add their similarity to the scores of their items.
 
         Args:
           entries: the history entries of all queries, with weights.
@@ -152,7 +152,7 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`, but among the timelines that share an item with the history; fast for many timelines."""
+        """Like `_best_of_all`, but only for timelines that share an item with the history; fast for many timelines."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

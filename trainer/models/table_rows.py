@@ -71,7 +71,7 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    It contains the id of the visitor or item, or the number of the bucket, but not the index.
+    A row id contains the id of the visitor or item, or the number of the bucket, but not the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
@@ -79,5 +79,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Returns whether a row, given its id from `TableRows.ids`, belongs to a single id of a vocabulary."""
+    """Returns whether the table row with this id belongs to a single id of a vocabulary."""
     return row_id.startswith(_ID)

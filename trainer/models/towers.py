@@ -312,10 +312,9 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors [B, D] and a part [B] of the return bonuses.
+        """Computes visitor vectors [B, D], and the common part [B] of the return bonuses of a history.
 
-        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses. The
-        returned part is common to all entries of a history.
+        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
 
         Args:
           dense: the dense weights.
@@ -386,10 +385,9 @@ class NextItemInputs(NamedTuple):
     """[b, H, D] dropout of the item vectors of the histories: 0 for a dropped number, else 1 / (share of numbers that
     are kept)."""
     keep_own: tf.Tensor
-    """[bJ + C] for the items that rows look up for themselves, then for the candidates: 0 if id dropout drops the
-    item's own row, so that only its content remains, else 1."""
+    """[bJ + C] for the items of the rows, then for the candidates: 0 if id dropout drops the item's own row, else 1."""
     feature_weight: tf.Tensor
-    """[bJ + C, F] weights of the items' features, for the items of `keep_own`."""
+    """[bJ + C, F] weights of the features of the same items."""
     keep_visitor: tf.Tensor
     """[b] 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
 
@@ -398,8 +396,7 @@ class NextItemInputs(NamedTuple):
 class NextItemObjective:
     """Loss of the next item against history items, in-batch negatives and sampled negatives.
 
-    All items of a row's history are candidates of this row, without logQ correction, and are excluded from its other
-    candidates.
+    History items are candidates of their own row only, without logQ correction. No item is a candidate of a row twice.
 
     Rows with an unknown item, or without a known item in their history, are skipped.
     """
@@ -545,7 +542,7 @@ def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.T
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """Returns item rows [bJ + C, W]: the own row, unless id dropout drops it, plus the weighted sum of feature rows."""
+    """Returns item rows [bJ + C, W]: own rows, unless id dropout drops them, plus weighted feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows
@@ -599,8 +596,7 @@ class TowersInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_rows: takes the trained weights; returns a function from a slice of n items to their rows [n, W], with
-            content.
+          item_rows: returns, for trained weights, a function that reads the rows [n, W] of a slice of items.
           num_frequent: number of visitors with a row in the visitor table.
           num_kinds: number of event kinds of the dataset.
           item_counts: [I] number of training events of each item.

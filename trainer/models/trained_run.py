@@ -30,8 +30,7 @@ class TrainedRun:
     step: int
     """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """Step of each checkpoint that the model is loaded from, by the directory of its run. A blend has an entry for each
-    part, any other run has one for itself."""
+    """Step of the loaded checkpoint of this run or, for a blend, of each part, by the directory of the run."""
     blend: BlendRecord | None = None
     """Parts and weights of the blend; None if the model is not a blend."""
 
@@ -42,7 +41,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     Args:
       workdir: directory of the run.
       data: directory of the run's dataset. None: the path that the run was trained from.
-      replicas: replicas of all workers that call this together, to choose the same checkpoint. None: one process.
+      replicas: replicas of the workers that call this together. None: this process alone.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.
@@ -77,7 +76,7 @@ def part_directory(workdir: str, part: str) -> str:
 
 
 def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
-    """Loads a run's checkpoint of `step` as a part of a blend."""
+    """Loads the model of a run's checkpoint as a part of a blend."""
     record = read_record(workdir)
     return Part(load_inference_model(workdir, record, step, dataset), record.config.model.has_sums)
 

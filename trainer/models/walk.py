@@ -67,15 +67,15 @@ def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
 def walk_rows(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray
 ) -> Iterator[NeighbourRows]:
-    """Computes the N neighbours of each item i in `items`: the items j with the highest weights W_ij above 0.
+    """Computes the N neighbours of each item i: the items j with the highest weights W_ij above 0.
 
-    An item may be its own neighbour. Of equal weights, those of lower j come first.
+    An item may be its own neighbour. Ties go to the lower j.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       powers: the exponents in the formula of W_ij, see the top of this file.
       num_neighbours: the number of neighbours, N.
-      items: indices i of items.
+      items: indices i.
 
     Yields:
       The neighbours of the next block of `items`.

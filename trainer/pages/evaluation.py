@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns the main metric of the row's system minus the column's; `pairs` has each pair in one order only."""
+    """Returns the differences of the main metric, row minus column; `pairs` has each pair in one order only."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -262,7 +262,6 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Returns two tables with the visitor's latest events and recommendations, and a line with the relevant items."""
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""
@@ -278,7 +277,6 @@ def _visitor_parts(sample: Figures) -> list[Part]:
 
 
 def _recommendations(systems: Figures) -> Block:
-    """Returns a table of ranks × systems, with marks at the relevant items."""
     rows, marked = [], set()
     for rank in range(max(map(len, systems.values()))):
         row: list[Cell] = [str(rank + 1)]

@@ -76,7 +76,7 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
 
 
 def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
-    """Reads the dataset's Data page; returns None and logs a warning if it is missing or of another dataset."""
+    """Reads the Data page of the run's dataset; after a problem, logs a warning and returns None."""
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())

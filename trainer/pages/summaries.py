@@ -35,7 +35,6 @@ def _describe_files(result: Result) -> list[str]:
 
 
 def _describe_trials(result: Result) -> list[str]:
-    """Returns a line about the models that `--preset auto` trained, and one about the unused models."""
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(

@@ -160,12 +160,12 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, with the smallest n that leaves at most _MAX_POINTS values."""
+    """Returns every n-th value, at most _MAX_POINTS in total."""
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Averages groups of neighbouring points, which leaves at most _MAX_POINTS points (x, y)."""
+    """Averages neighbouring points, so that at most _MAX_POINTS are left."""
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
@@ -202,9 +202,9 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds an event `killed` before each restart without an end of the run before it.
+    """Adds an event `killed` before each restart that does not follow an end of the run.
 
-    It has the time and step of the event before it.
+    `killed` has the time and step of the event before it.
     """
     events: list[Line] = []
     for line in history:

@@ -59,7 +59,7 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws the validation value of each trial, first by its number, then by each setting.
+    """Draws the validation value of each trial over its number and over each setting.
 
     Args:
       dimensions: the searched settings.

@@ -59,10 +59,9 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function that computes the scores [B, I] of all items.
+    """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
 
-    Its argument `is_seen_hidden`, a scalar or [B], says whether the caller will hide the items of the history; it hides
-    none itself. Only the scores of a `PolicyScorer` depend on it.
+    The function hides no items. With a `PolicyScorer`, the scores depend on `is_seen_hidden`.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -142,10 +141,9 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Selects a few items of each row that include the K best.
+    """Selects a few items per row, among them the K best.
 
-    These are the K blocks of items with the largest maxima, and the items after the last whole block. The best item of
-    each of these blocks ranks before all items of the other blocks.
+    These are the K blocks of items with the largest maxima, and the items after the last whole block.
 
     Args:
       scores: [B, I].
@@ -208,10 +206,10 @@ def query_chunks(
       history: V histories.
       timestamp_ms: [V] times of the queries.
       size: B.
-      replicas: the workers that share the chunks in turn; None: this process gets all chunks.
+      replicas: the workers that share the chunks; None: this process gets all chunks.
 
     Yields:
-      The slice of the V queries, and B queries; the last chunk is padded.
+      A slice of the V queries, and its B queries; the last chunk is padded.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):
@@ -225,6 +223,6 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """Returns the input signature of a `tf.function` of `size` queries (None: any number) with any history length."""
+    """Returns the `tf.function` signature of `size` queries with histories of any length; None: any size."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

@@ -47,7 +47,7 @@ class BlendWeights:
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Builds the weights from an array of `to_array`, which lacks the half-life of the trend."""
+        """Builds the weights from the array of `to_array`."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -97,9 +97,9 @@ class BlendRecord:
 
 
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
-    """Returns the half-lives of the trends with nonzero weights, in days, ascending.
+    """Returns the half-lives that a blend uses, in days, ascending.
 
-    If there are none, returns those of all trends.
+    If all trends have weight 0, returns all half-lives.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))

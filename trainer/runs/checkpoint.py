@@ -235,7 +235,7 @@ def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[
 
     Args:
       workdir: directory of the run.
-      replicas: replicas of the workers that call this together and share the files. None: this process alone.
+      replicas: replicas of the workers that call this together. None: this process alone.
       on_file: called after each verified file.
     """
     return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
@@ -296,7 +296,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads validations.json, or returns no `values` without it; raises ValueError if it is damaged."""
+    """Reads validations.json; no `values` without the file, ValueError if it is damaged."""
     path = join(RunLayout(workdir).checkpoints, _VALIDATIONS)
     try:
         content = storage.read_bytes(path)
@@ -329,7 +329,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best one and the last two, in case the last one is damaged."""
+    """Removes all checkpoints except the best one and the last two."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -349,7 +349,7 @@ def weights_checksum(workdir: str, step: int) -> str:
 
 
 def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas: Replicas | None = None) -> int:
-    """Returns the step of the best validated or the last intact checkpoint; see `last_step`.
+    """Returns the step of the best or the last intact checkpoint; see `last_step`.
 
     Args:
       workdir: directory of the run.
@@ -392,14 +392,14 @@ def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Returns the steps of the checkpoints, ascending; `has_state`: only of complete ones, with a state.json."""
+    """Returns the steps of the checkpoints, ascending; `has_state`: only complete ones."""
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)
 
 
 def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], None]) -> str | None:
-    """Verifies the checksums of this worker's share of the files; returns the first problem, None without one."""
+    """Verifies this worker's share of the files by checksum; returns the first problem, or None."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:

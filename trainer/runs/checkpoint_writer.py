@@ -67,9 +67,9 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether `every_seconds` have passed since the last checkpoint was started, or since the creation.
+        """Returns whether the last checkpoint was started at least `every_seconds` ago; False for None.
 
-        Never, if `every_seconds` is None.
+        Before the first checkpoint, the time since the creation of the writer is used.
         """
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
@@ -101,7 +101,7 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Publishes the started checkpoint if all workers have written it, or drops it if one failed; does not wait."""
+        """Publishes the started checkpoint if all workers have written it, or drops it if one failed."""
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
 
@@ -213,7 +213,7 @@ class CheckpointWriter:
 
 
 def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread, which does not delay the end of the process."""
+    """Runs `work` in a daemon thread, so that it does not delay the end of the process."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:

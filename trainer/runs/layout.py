@@ -62,7 +62,7 @@ class RunLayout:
 
     @property
     def starts(self) -> str:
-        """The number of starts without a normal end since the last checkpoint; see `starts.counting_starts`.
+        """The number of failed starts since the last checkpoint; see `starts.counting_starts`.
 
         The current start is counted, too. There is no file if the number is 0.
         """
@@ -89,7 +89,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a blended model, given its preset, relative to the directory of the blend."""
+    """Returns the directory of a blended model, relative to that of the blend; `name` is the preset."""
     return join("parts", name)
 
 

@@ -63,7 +63,7 @@ class RunLog:
     def log_event(self, event: str, **details: int | str | None) -> None:
         """Adds an event, such as `checkpoint`, to the history, and writes all lines so far.
 
-        The history keeps lines of steps that must be repeated.
+        Events stay in the history even if their steps are repeated.
         """
         if not self._is_chief:
             return
@@ -99,7 +99,7 @@ class RunLog:
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """Writes the metrics so far, and shows the results of the epoch, `text`, above the progress bar."""
+        """Writes the metrics so far, and shows `text`, the results of the epoch, above the progress bar."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)
@@ -175,7 +175,7 @@ def _warn_on_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """Yields an open `RunLog`; the last event is `finished`, `preempted`, or `failed` with the reason."""
+    """Yields an open `RunLog`; its last event is `finished`, `preempted`, or `failed` with the reason."""
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log

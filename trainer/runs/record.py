@@ -99,7 +99,7 @@ def run_identity(record: RunRecord) -> str:
 
 
 def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
-    """Checks that the run of `record` wrote the checkpoint; run.json may have been replaced.
+    """Checks that the run of `record` wrote the checkpoint.
 
     Args:
       workdir: directory of the run.

@@ -29,7 +29,7 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Writes `info`, the description of an export, with the added entry `files` to the file `INFO`."""
+    """Adds `files` to `info`, the description of an export, and writes it to the file `INFO`."""
     names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
     checksums = {name: storage.sha256(join(uri, name)) for name in names}
     storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))
@@ -74,7 +74,7 @@ def check_export(uri: str) -> None:
     """Checks that a directory is a complete export.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it is not a complete export.
     """
     if storage.exists(join(uri, MARKER)):
         return

@@ -105,7 +105,7 @@ class ServingModel(tf.Module):
           history: as in `recommend`.
           history_event: [B, H] string, event kinds of the dataset; ignored at padding.
           history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. From half an hour
-            since the last event on, a blend ranks seen items as for a returning visitor.
+            on, a blend uses its weights for returning visitors.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
@@ -131,7 +131,7 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_VISITOR_ID, _ITEM_ID], autograph=False)
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `score` [B] float32 of each item for its visitor.
+        """Returns `score` [B] float32 of each (visitor, item) pair.
 
         Args:
           visitor_id: [B] string.
@@ -155,7 +155,7 @@ class ServingModel(tf.Module):
           k: as in `recommend`.
 
         Returns:
-          `item_id` [B, K] and `score` [B, K], the similarity, which depends on the model.
+          `item_id` and `score` [B, K], as in `recommend`; the score is the model's similarity.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
@@ -212,9 +212,9 @@ class ServingModel(tf.Module):
 
 
 def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns `values` as [B], with a single value repeated; B is the number of rows of `queries`.
+    """Returns `values` as [B], one per row of `queries`; a single value is repeated.
 
-    Any other number is an error that names the input `name`.
+    Errors mention `name`, the name of the input.
     """
     flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
     message = f"{name} must have one value, or one for each query"

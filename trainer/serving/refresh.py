@@ -37,7 +37,9 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with updated items on offer and updated trends of the items; see `data.trend`.
+    """Publishes a copy of an export with a new offer and new trends of the items.
+
+    For trends, see `data.trend`.
 
     Args:
       export: directory or URI that `export` or `refresh` published; it is not changed.
@@ -88,7 +90,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """Reads the events of `items`, as indices into `items`."""
+    """Reads the events of `items`; the result has indices into `items`."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -96,12 +98,11 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the trends of the items, and returns their number.
+    """Adds newer events to the trends in `values`, and returns their number.
 
     Args:
-      values: variables of the SavedModel by name; those of the trends are replaced.
+      values: variables of the SavedModel by name.
       half_lives_days: half-life of each trend.
-      events: sorted by time; those already in the trends are skipped.
     """
     if not half_lives_days or events is None:
         return 0

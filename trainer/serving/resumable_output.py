@@ -44,7 +44,7 @@ class ResumableOutput:
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Writes all files of one shard: contents by name."""
+        """Writes all files of one shard; `files` maps names to contents."""
         storage.check_ownership(self.destination)
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()

@@ -66,7 +66,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Encodes a Protocol Buffers varint: seven bits per byte, lowest first; the highest bit says that more follow."""
+    """Encodes an integer as a Protocol Buffers varint."""
     head = bytearray()
     while value > 0x7F:
         head.append(value & 0x7F | 0x80)

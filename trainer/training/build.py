@@ -27,7 +27,7 @@ class Trainer(Protocol):
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains the steps first … first + count - 1; returns their losses [count].
 
-        Steps must be consecutive over all calls.
+        Each call must continue after the last step of the previous one.
         """
 
     def describe_input(self, step: int) -> str:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures checkpoints."""
+    """A validator, and the model into which it loads each checkpoint."""
 
     validator: Validator
     """Computes the metric of a model."""
@@ -34,7 +34,7 @@ class Validation:
 
 @dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Functions that the training loop calls between compiled calls. All workers call them together."""
+    """Functions to call before, during and after training. All workers call them together."""
 
     workdir: str
     """Directory of the run."""

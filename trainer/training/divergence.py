@@ -36,12 +36,13 @@ class DivergenceMonitor:
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
         """Creates a monitor of a run.
 
-        A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses exceeds `max_growth` times
-        the loss at the start.
+        A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses exceeds `max_growth`
+        times the loss at the start.
 
         Args:
           max_growth: the factor; None: only losses that are not finite are problems.
-          is_new_run: whether the loss at the start is the first loss, or the largest of the first `RESUMED_STEPS`.
+          is_new_run: whether the first loss is the loss at the start. If not, it is the maximum of the first
+            `RESUMED_STEPS` losses.
         """
         self._max_growth = max_growth
         self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
@@ -69,7 +70,7 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes the rows and the weight of each event kind in a global batch, and its ranges of indices.
+    """Describes the event kinds, weights and ranges of indices of a batch.
 
     Args:
       batch: a global batch.

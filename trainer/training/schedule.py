@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the step after the compiled call from `step`, at most the next checkpoint or the end of the epoch."""
+        """Returns the end of the compiled call that starts at `step`; a checkpoint or an epoch ends it early."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
@@ -62,7 +62,7 @@ class Schedule:
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns whether a validation is due after `step` steps, which must end an epoch."""
+        """Returns whether a validation is due after `step` steps; `step` must end an epoch."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

@@ -137,9 +137,9 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split; None if there are fewer than `second_stage_min_cases`.
+    """Builds the next-item cases of the validation split; `kinds` of events make an item relevant.
 
-    `kinds` are the event kinds that make an item relevant.
+    Returns None if there are fewer cases than `second_stage_min_cases`.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -166,7 +166,7 @@ def train_stage(
     """Trains a second stage for trained towers.
 
     Args:
-      model: the towers; their item walk and statistics are set, but not the weights of the network.
+      model: the towers. Their item walk and statistics are filled, but not the network.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
@@ -217,7 +217,7 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds examples from the cases with the relevant item among the candidates.
+    """Builds training examples; cases whose relevant item is not a candidate are skipped.
 
     Args:
       model: the towers, the walk and the statistics of the items.
@@ -284,7 +284,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial weights for `Layers`; the output is 0, so the scores of the towers do not change."""
+    """Returns initial weights for `Layers`, without `mean` and `deviation`; the output layer is 0."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -294,7 +294,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Marks all event kinds of the queries in `is_forgotten` [B] as unknown, so their times are ignored, too."""
+    """Sets the event kinds of some queries to unknown; models then ignore their event times, too."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

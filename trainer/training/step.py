@@ -25,7 +25,7 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer | None,
         jit_compile: bool,
     ) -> None:
-        """Prepares the training step; `optimizer` is for the dense weights, `jit_compile` is for loss and gradients."""
+        """Prepares the step; `optimizer` is for the dense weights, `jit_compile` for the loss and the gradients."""
         self._model = model
         self._replicas = replicas
         self._optimizer = optimizer
@@ -33,7 +33,7 @@ class TrainingStep:
         self._gradients = compiled if jit_compile else self._compute_gradients
 
     def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Updates the weights with a global batch; returns its mean loss before the update, a scalar.
+        """Updates the weights with a global batch; returns the mean loss before the update, a scalar.
 
         Args:
           replica: index of this replica.
@@ -64,7 +64,7 @@ class TrainingStep:
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """Returns a compiled function `run(batches, first, count)`; it returns the losses [count] of the next steps."""
+    """Returns a compiled `run(batches, first, count)` that trains `count` steps and returns their losses."""
 
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)

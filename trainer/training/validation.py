@@ -28,7 +28,7 @@ class Measure(Protocol):
     """Measures a model; all workers call it together."""
 
     def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = ..., /) -> float:
-        """Returns the metric; an exception from `on_chunk`, called between pieces of work, ends the measurement."""
+        """Returns the metric of `model`; `on_chunk` is called often, and its exceptions end the measurement."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def _ignore() -> None:
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Chooses the validation metric of a model that is not a sequence model.
+    """Chooses the validation metric for models other than sequence models.
 
-    It is the mean squared error if the model predicts event weights, else NDCG for returning visitors. If hardly any
+    It is the mean squared error for models that predict event weights, else NDCG for returning visitors. If hardly any
     visitor returns, models with `solver=count` use NDCG for next items.
 
     Args:

@@ -83,9 +83,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and the numbers of rows of each of the `tables`:
-      `carried` from the earlier run, started `from_category` means, `new` with random values, their sum `rows`, and
-      rows of the earlier table that were `dropped`.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and for each of the `tables` the numbers of rows:
+      `carried` (copied), `from_category` (started from a category mean), `new` (random), `rows` (the sum of these), and
+      `dropped` (rows of the earlier table that were not copied).
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -129,7 +129,7 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the initial vectors of new items: the mean vector of the carried items in their category.
+    """Computes the initial vector of each new item: the mean over the carried items of its category.
 
     If there are none, the nearest parent category with carried items is used.
 
@@ -195,7 +195,7 @@ def _carry_table(
       earlier: the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: number of rows for items of the vocabulary, which come first.
+      num_items: the first `num_items` rows are items of the vocabulary.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])

@@ -130,7 +130,7 @@ def _run_trials(
 ) -> None:
     """Runs the trials of `configs` that are not in `trials` yet, and appends their results.
 
-    Each trial after the first gets a share of the time that the final blend leaves.
+    Trials after the first have a time limit, which reserves time for the final blend.
 
     Args:
       trials: results of the earlier trials.
@@ -188,7 +188,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the model with the best metric, among those with the validation task of the first."""
+    """Returns the model with the best metric, without models that are validated on another task than the first."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds
@@ -274,7 +274,7 @@ class _LinkedRequest(StopRequest):
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir has a run without `--preset auto`."""
+    """Raises ValueError if the workdir has a run of another preset than `auto`."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
         raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")

@@ -118,9 +118,9 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend, if its own directory has no model.
+    """Writes the record of a refitted blend that has no model of its own.
 
-    It copies the record of the refitted model `part`, with the name and the evaluations of `run`.
+    The record is that of `part`, with the name and the evaluations of `run`.
     """
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
@@ -147,9 +147,9 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
-      The directory `run`, the `step` of the checkpoint, its number of `epochs`, the `dataset_checksum`, the name
-      `validation_metric` and value `best_validation` of its metric (null without validations), and `evaluations`: by
-      split, the `protocol`, the `metric`, its `value`, and its confidence interval from `low` to `high`.
+      `run` (the directory), `step` and `epochs` of the checkpoint, `dataset_checksum`, `validation_metric` and
+      `best_validation` (name and value; null without validations), and `evaluations`: by split, the `protocol`, the
+      `metric`, its `value`, and its confidence limits `low` and `high`.
 
     Raises:
       ValueError: the run is a refit or has no checkpoint at the end of an epoch.
@@ -233,7 +233,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of the checkpoint of `step`, by evaluated split."""
+    """Returns the main metric of a checkpoint by split, without splits that were not evaluated."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

@@ -116,7 +116,7 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Checks `trials` and `only`, and that an object store at `workdir` comes with `storage_url` and `only`."""
+    """Raises ValueError for a bad number; an object store at `workdir` needs `storage_url` and `only`."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -166,8 +166,8 @@ def _identify(workdir: str) -> str:
 class SeededSampler(BaseSampler):
     """Samples each setting of each trial with a new tree-structured Parzen estimator.
 
-    Its seed depends on the seed of the search, the trial and the setting: a resumed search continues like an
-    uninterrupted one.
+    The seed of an estimator depends on the seed of the search, the trial and the setting, so a resumed search samples
+    the same values.
     """
 
     def __init__(self, seed: int) -> None:
@@ -320,7 +320,6 @@ class Search:
         }
 
     def _settings_of(self, trial: FrozenTrial) -> dict[str, str]:
-        """Returns the searched settings of a trial, in the notation of `--set`."""
         return {dimension.key: _format_value(trial.params[dimension.key]) for dimension in self._dimensions}
 
 
@@ -344,7 +343,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file for the block; yields whether this succeeded, always True in an object store."""
+    """Tries to lock a file; yields whether this succeeded, always True in an object store."""
     if not storage.is_local(path):
         yield True
         return
