@@ -218,18 +218,9 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Chooses the candidates: L columns from the history, NUM_BEST from the towers, then NUM_BEST from the walk.
+        """Returns candidates [B, C] and [B, C] bool: whether the column has a candidate.
 
-        An item that an earlier source has chosen is not chosen again.
-
-        Args:
-          history: the latest L entries of each history.
-          entries: statistics of the same entries.
-          tower: [B, I] scores without return bonuses.
-          walk: [B, I] scores; 0 for items that the walk does not reach.
-
-        Returns:
-          Item indices [B, C], and [B, C] bool: whether the column has a candidate.
+        L columns are from the history, then NUM_BEST each from the scores `tower` and `walk` [B, I]. No item repeats.
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)

@@ -91,16 +91,9 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """Computes the item scores of each query.
+        """Returns the item scores [B, I] float32 of B queries, given the weighted entries of all histories.
 
-        The K most similar timelines add their similarity to the scores of their items.
-
-        Args:
-          entries: the history entries of all queries, with weights.
-          num_queries: the number of queries, B.
-
-        Returns:
-          [B, I] float32 scores; 0 for items in none of these timelines.
+        The K most similar timelines of a query add their similarity to the scores of their items.
         """
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)

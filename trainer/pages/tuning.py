@@ -16,7 +16,7 @@ _MAX_PANELS = 8
 def write_tuning_report(
     layout: SearchLayout, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> None:
-    """Writes `tune.html` of a search; see `tuning_page` for the arguments."""
+    """Writes `tune.html` of a search; see `tuning_page`."""
     page = tuning_page(layout.root, dimensions, trials, best)
     html = render([page], title=f"Cartwheel: {layout.root}", shown=page.key)
     storage.write_bytes(layout.report, html.encode())
@@ -25,14 +25,7 @@ def write_tuning_report(
 def tuning_page(
     name: str, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> Page:
-    """Returns the page of a search over settings.
-
-    Args:
-      name: name of the search.
-      dimensions: the searched settings and their ranges.
-      trials: the trials, in the order of their numbers.
-      best: content of `best.json`; None: no trial is complete yet.
-    """
+    """Returns the page of a search; `best` is the content of `best.json`, None before the first complete trial."""
     metric = metric_title(best["metric"]) if best else "validation"
     parts: list[Part] = [_overview(trials, best, metric)]
     if best:

@@ -199,17 +199,9 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
 def query_chunks(
     visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int, replicas: Replicas | None = None
 ) -> Iterator[tuple[slice, Queries]]:
-    """Divides V queries into chunks of B queries.
+    """Divides V queries, given as arrays [V], into chunks of `size` queries; the last chunk is padded.
 
-    Args:
-      visitor: [V] vocabulary indices.
-      history: V histories.
-      timestamp_ms: [V] times of the queries.
-      size: B.
-      replicas: the workers that share the chunks; None: this process gets all chunks.
-
-    Yields:
-      A slice of the V queries, and its B queries; the last chunk is padded.
+    Yields a slice of the V queries and its chunk. The workers of `replicas` share the chunks.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):

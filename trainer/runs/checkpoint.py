@@ -249,10 +249,7 @@ def saved_step(workdir: str) -> int:
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first of `steps` with an intact checkpoint, or None; see `last_step`.
-
-    All workers use the `steps` of the chief, because workers may see different files.
-    """
+    """Returns the first of the chief's `steps` with an intact checkpoint, or None; see `last_step`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)

@@ -27,15 +27,7 @@ class RunLog:
     """Writes the metrics and the history of a run. Only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log at `first_step`, and drops the metrics of later steps.
-
-        Args:
-          workdir: directory of the run.
-          is_chief: whether this process writes.
-          total_rows: rows of the whole run, over all epochs.
-          first_row: rows that were trained on before `first_step`.
-          first_step: step from which the run starts or resumes.
-        """
+        """Opens the log at `first_step`, after `first_row` rows, and drops the metrics of later steps."""
         layout = RunLayout(workdir)
         self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
         self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
