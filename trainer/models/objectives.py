@@ -92,7 +92,7 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Loss that makes the score of a (visitor, item) pair approach the weight of the event.
+    """Loss between scores and event weights.
 
     `config.kind` selects the error function from WEIGHT_LOSSES.
     """
@@ -130,7 +130,7 @@ class SquaredErrorObjective:
 
 
 class Candidates(NamedTuple):
-    """The positives of a replica's b rows, and the C candidates that each row is scored against."""
+    """The b positives of a replica, and the C candidates of each row."""
 
     positive: tf.Tensor
     """[b] item of each row."""
@@ -155,7 +155,9 @@ class Candidates(NamedTuple):
         step: tf.Tensor,
         own: slice,
     ) -> "Candidates":
-        """Builds the positives of a replica's rows and the candidates, which are equal on all replicas.
+        """Builds the positives of a replica's rows, and the candidates.
+
+        The candidates are equal on all replicas.
 
         Args:
           batch: the global batch.
@@ -184,7 +186,7 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] to look up for each row of the global batch.
+        """Returns the items [B, J] of which the loss needs table rows.
 
         These are the history's items and, if `positive_index` is None, the row's positive as the last column.
         """

@@ -290,14 +290,14 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns the scores [B, I] with _NEVER at `items` [B, n], where `is_item` [B, n] is True."""
+    """Returns `scores` [B, I] with _NEVER at `items` [B, n], where `is_item` [B, n]."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Extends a column of `Entries` [B, L] to all candidates [B, C], with 0 for those not from the history."""
+    """Extends `column` [B, L] to all candidates [B, C]; 0 for candidates that are not from the history."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 

@@ -58,13 +58,13 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """Specifies a table with a row for each id of a vocabulary, then one for each out-of-vocabulary bucket."""
+    """Specifies a table with a row per id of a vocabulary and per out-of-vocabulary bucket."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Specifies a table with a row for each of the first `count` ids of a vocabulary and one row for all others."""
+    """Specifies a table with a row per id for the first `count` ids, and one row for all other ids."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
@@ -79,5 +79,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Returns whether the table row with this id belongs to a single id of a vocabulary."""
+    """Returns whether a table row belongs to a single id; other rows are shared by several ids."""
     return row_id.startswith(_ID)

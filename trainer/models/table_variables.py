@@ -66,7 +66,7 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices of at most CHUNK_ROWS rows that cover the ascending `rows` and few others."""
+    """Returns slices of at most CHUNK_ROWS rows that cover `rows`, which are ascending."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 

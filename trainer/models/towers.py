@@ -312,7 +312,7 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors [B, D], and the common part [B] of the return bonuses of a history.
+        """Computes visitor vectors [B, D], and a summand [B] of all return bonuses of a visitor.
 
         A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
 
@@ -362,12 +362,14 @@ class Towers:
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """Returns the bonus [B, H] that each history entry adds to the score of its item; 0 for padding.
+        """Returns the return bonuses [B, H] of the history entries; 0 for padding.
+
+        Each is added to the score of the entry's item.
 
         Args:
           dense: the dense weights.
           history: the histories.
-          returning: [B] common part of the bonuses, from `embed_visitors`.
+          returning: [B] summand of all bonuses of a visitor, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -529,7 +531,7 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """Returns the positions [bJ + C] of a replica's items among the BJ entries and C candidates.
+    """Returns the positions [bJ + C] of a replica's items among all BJ + C items.
 
     Args:
       shape: (B, J).

@@ -98,7 +98,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
-    """Loads the model of a run, with its second stage, from the checkpoint of `step`.
+    """Loads a run's checkpoint, with the second stage if there is one.
 
     Raises:
       ValueError: the run was trained on another dataset, or the checkpoint belongs to another run.

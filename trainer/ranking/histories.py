@@ -52,7 +52,7 @@ class Histories:
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the items, event kinds and times (ms) of histories `begin` to `end` - 1, each [B, H] int64.
+        """Returns items, event kinds and times (ms) of the histories [begin:end], each [B, H] int64.
 
         The oldest row comes first; padding with 0 is on the right.
         """
@@ -68,7 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns the distinct items below `num_items` of histories `begin` to `end` - 1, in order of occurrence."""
+        """Returns the distinct items below `num_items` of the histories [begin:end], oldest first."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

@@ -50,7 +50,7 @@ class Lists:
         return Lists(self.values[entries], starts)
 
     def padded(self, begin: int, end: int) -> np.ndarray:
-        """Returns lists `begin` to `end` - 1 as an array [B, L] int64, padded with 0 on the right."""
+        """Returns the lists [begin:end] as [B, L] int64, padded with 0 on the right."""
         lengths = self.lengths[begin:end]
         is_entry = np.arange(lengths.max(initial=0)) < lengths[:, None]
         matrix = np.zeros(is_entry.shape, np.int64)

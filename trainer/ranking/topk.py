@@ -89,7 +89,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def translate_divergence_errors() -> Iterator[None]:
-    """Context manager that turns the error of `check_finite` into a ValueError with a clear message."""
+    """Context manager that replaces the error of `check_finite` by a clear ValueError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -199,7 +199,7 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
 def query_chunks(
     visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int, replicas: Replicas | None = None
 ) -> Iterator[tuple[slice, Queries]]:
-    """Divides V queries, given as arrays [V], into chunks of `size` queries; the last chunk is padded.
+    """Divides V queries into chunks of `size` queries; the last chunk is padded.
 
     Yields a slice of the V queries and its chunk. The workers of `replicas` share the chunks.
     """

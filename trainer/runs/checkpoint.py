@@ -142,7 +142,7 @@ class StoredTable:
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """Reads rows `first` to `last` - 1 of a replica's shard, [last - first, D] float32."""
+        """Reads the rows [first:last] of a replica's shard, [last - first, D] float32."""
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -341,7 +341,7 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """Returns the SHA-256 of a checkpoint's state.json, which contains the checksums of all other files."""
+    """Returns the SHA-256 of state.json, which contains the checksums of the checkpoint's other files."""
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 

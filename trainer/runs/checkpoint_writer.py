@@ -120,7 +120,7 @@ class CheckpointWriter:
         return self._is_whole
 
     def _check_owner(self) -> None:
-        """Raises OwnershipLostError if another process has taken over the run and writes the same files."""
+        """Raises OwnershipLostError if another process has taken over the run."""
         storage.try_to_check_ownership(self._workdir)
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
@@ -213,7 +213,7 @@ class CheckpointWriter:
 
 
 def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread, so that it does not delay the end of the process."""
+    """Runs `work` in a daemon thread; the process can end before the thread."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:

@@ -47,7 +47,7 @@ class RunLayout:
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """The directory of a blended model, given its preset."""
+        """The directory of a blended model; `name` is its preset."""
         return join(self.root, part_name(name))
 
     @property

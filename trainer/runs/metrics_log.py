@@ -91,7 +91,7 @@ class RunLog:
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """Writes the metrics so far, and shows `text`, the results of the epoch, above the progress bar."""
+        """Writes the metrics so far; `text`, the results of the epoch, appears above the progress bar."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)

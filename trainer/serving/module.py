@@ -148,7 +148,7 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_ITEM_ID, _K], autograph=False)
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the items on offer that are most similar to each item, without the item itself.
+        """Returns the most similar items on offer for each item, without the item itself.
 
         Args:
           item_id: [B] string; unknown items get popular items with score 0.

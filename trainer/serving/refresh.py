@@ -37,7 +37,7 @@ _FINGERPRINT = "fingerprint.pb"
 def refresh(
     *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with a new offer and new trends of the items.
+    """Publishes a copy of an export with a new offer and new item trends.
 
     For trends, see `data.trend`.
 

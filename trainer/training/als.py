@@ -201,7 +201,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """Returns the Gramian [D, D] of the first `count` rows, computed in chunks to save memory."""
+    """Returns the Gramian [D, D] of the first `count` rows; reads them in chunks to save memory."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))

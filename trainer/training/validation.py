@@ -119,7 +119,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Measures on the same cases at each validation, and compiles the ranking only once per model."""
+    """Ranks the same cases at each validation; compiles only once per model."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

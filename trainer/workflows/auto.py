@@ -188,7 +188,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the model with the best metric, without models that are validated on another task than the first."""
+    """Returns the model with the best metric, among those with the same validation task as the first."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds

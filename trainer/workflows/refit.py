@@ -40,7 +40,7 @@ def refit(
     settings: Sequence[str] = (),
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains a new run with the settings of `run` on the events of all splits, or resumes such a refit.
+    """Trains a run again on the events of all splits, as a new run; resumes a started refit.
 
     Args:
       run: directory of the run to refit.
@@ -233,7 +233,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of a checkpoint by split, without splits that were not evaluated."""
+    """Returns the main metric of a checkpoint, by evaluated split."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)
