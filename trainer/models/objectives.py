@@ -186,9 +186,9 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] of which the loss needs table rows.
+        """Returns the items [B, J] that need table rows.
 
-        These are the history's items and, if `positive_index` is None, the row's positive as the last column.
+        These are the items of the histories and, if `positive_index` is None, the positives as the last column.
         """
         if self.positive_index is not None:
             return batch.history

@@ -176,7 +176,7 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets the weights and statistics that `candidates` reads."""
+        """Sets the item walk and the statistics of the items."""
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
             variable.assign(value)

@@ -312,7 +312,7 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors [B, D], and a summand [B] of all return bonuses of a visitor.
+        """Computes visitor vectors [B, D], and the visitors' part [B] of the return bonuses.
 
         A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
 
@@ -369,7 +369,7 @@ class Towers:
         Args:
           dense: the dense weights.
           history: the histories.
-          returning: [B] summand of all bonuses of a visitor, from `embed_visitors`.
+          returning: [B] the visitors' part of the bonuses, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)

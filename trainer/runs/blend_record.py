@@ -97,9 +97,9 @@ class BlendRecord:
 
 
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
-    """Returns the half-lives that a blend uses, in days, ascending.
+    """Returns the half-lives of the item trends in a blend, in days, ascending.
 
-    If all trends have weight 0, returns all half-lives.
+    Only trends with a nonzero weight are used; if there are none, all.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))

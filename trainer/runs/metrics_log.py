@@ -184,7 +184,7 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
 
 
 def _lines_until(path: str, first_step: int) -> list[dict[str, Any]]:
-    """Reads the lines up to `first_step`, inclusive."""
+    """Reads the lines of the steps up to `first_step`, inclusive."""
     return [line for line in read_lines(path) if line["step"] <= first_step]
 
 

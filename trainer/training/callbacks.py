@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """A validator, and the model into which it loads each checkpoint."""
+    """A validator, and the model that holds the checkpoint to validate."""
 
     validator: Validator
     """Computes the metric of a model."""

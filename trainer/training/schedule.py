@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end of the compiled call that starts at `step`; a checkpoint or an epoch ends it early."""
+        """Returns the end of the compiled call that starts at `step`; calls also end at checkpoints and epoch ends."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])

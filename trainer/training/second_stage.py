@@ -137,9 +137,9 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split; `kinds` of events make an item relevant.
+    """Builds the next-item cases of the validation split.
 
-    Returns None if there are fewer cases than `second_stage_min_cases`.
+    Events of `kinds` make an item relevant. Returns None if there are fewer cases than `second_stage_min_cases`.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
