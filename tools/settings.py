@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the table of the environment variables that change the fields of `Limits`."""
+    """Renders the table of environment variables."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
@@ -47,15 +47,10 @@ def _environment() -> Iterator[str]:
 
 
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
-    """Renders a section for a config: a table of its own settings, and then the sections of its nested configs.
+    """Renders the settings of a config class as a table, then those of its nested configs.
 
-    All settings with configs of the same class share a section.
-
-    Args:
-      config: the class of the config.
-      prefixes: the prefix of each setting with a config of this class. For example, `items.` is the prefix of the key
-        `items.min_count`.
-      values: for each prefix, a config with the default values. None: the class has the default values.
+    `prefixes` and `values` have an entry per setting of this class: its prefix, such as `items.`, and its default
+    value. None: the defaults of the class.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
@@ -95,14 +90,7 @@ def _summary(config: type) -> str:
 
 
 def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
-    """Groups fields by their classes.
-
-    Args:
-      nested: for each field name, the config classes that the field may have.
-
-    Returns:
-      For each config class, the names of the fields that may have this class.
-    """
+    """Inverts a mapping: returns the field names of each config class."""
     names: dict[type, list[str]] = {}
     for name, configs in nested.items():
         for config in configs:
@@ -111,10 +99,7 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """Returns the docstrings of a dataclass's fields, by field name. Inherited fields are included.
-
-    Each docstring is a single line, for a cell of a Markdown table.
-    """
+    """Returns the docstrings of a dataclass's fields, own and inherited, each as a single line."""
     descriptions: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
@@ -127,7 +112,7 @@ def field_descriptions(config: type) -> dict[str, str]:
 
 
 def _configs(hint: Any) -> list[type]:
-    """Returns the dataclasses among the types that a field may have."""
+    """Returns the dataclasses in a type hint."""
     options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is not None else (hint,)
     return [option for option in options if is_dataclass(option) and isinstance(option, type)]
 

@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def stage(pages: Path = PAGES) -> None:
-    """Empties the folder `pages`, and writes every page and picture of the site into it, for Zensical to read."""
+    """Writes all pages and pictures of the site to the folder `pages`, which is emptied first."""
     shutil.rmtree(pages, ignore_errors=True)
     for source, page in page_names().items():
         target = pages / page
@@ -59,7 +59,7 @@ def stage(pages: Path = PAGES) -> None:
 
 
 def page_names() -> dict[str, str]:
-    """Returns the files of the site: keys are paths of sources in the repository, values are paths in the site."""
+    """Maps each source file in the repository to its path in the site."""
     docs = {
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").with_suffix(suffix).as_posix()
         for kind, suffix in ((".md", ".md"), (".ipynb", ".md"), (".png", ".png"), (".css", ".css"), (".js", ".js"))
@@ -69,7 +69,7 @@ def page_names() -> dict[str, str]:
 
 
 def rewrite_links(text: str, source: str) -> str:
-    """Replaces a document's links to other files of the repository by links to the pages of these files.
+    """Replaces links to files of the repository by links to their pages.
 
     Args:
       text: the document, in Markdown.
@@ -98,7 +98,7 @@ def rewrite_links(text: str, source: str) -> str:
 
 
 def _outside_fences(text: str, change: Callable[[str], str]) -> str:
-    """Applies `change` to each part of `text` between code blocks; keeps the code blocks as they are."""
+    """Applies `change` to the text outside code blocks."""
     parts, end = [], 0
     for block in _FENCED.finditer(text):
         parts += [change(text[end : block.start()]), block[0]]
@@ -107,7 +107,7 @@ def _outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 
 def notebook_to_markdown(notebook: dict[str, Any]) -> str:
-    """Converts the cells of a Jupyter notebook, and the outputs saved in it, to Markdown."""
+    """Converts a Jupyter notebook to Markdown, with its saved outputs."""
     return "\n\n".join(part for cell in notebook["cells"] for part in _cell_to_markdown(cell)) + "\n"
 
 
@@ -129,14 +129,14 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """Returns a pandas table without style sheet and blank lines; a blank line would end the HTML in Markdown."""
+    """Drops the style sheet of a pandas table, and blank lines, which would end the HTML in Markdown."""
     found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
     table = f"<table>{found[1]}" if found else html
     return "\n".join(line.strip() for line in table.splitlines() if line.strip())
 
 
 def build() -> int:
-    """Runs Zensical in strict mode, without its cache, and returns its exit status."""
+    """Runs Zensical in strict mode; returns its exit status."""
     shutil.rmtree(SITE, ignore_errors=True)
     command = [
         sys.executable,
@@ -156,7 +156,7 @@ def build() -> int:
 
 
 class _Page(HTMLParser):
-    """Collects the links, the loaded files and the anchors of an HTML page."""
+    """Collects the links, loaded files and anchors of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,10 +176,7 @@ class _Page(HTMLParser):
 
 
 def find_broken_links(site: Path) -> list[str]:
-    """Returns one line per problem in the HTML files of the folder `site`.
-
-    Problems are links to missing pages, files or anchors, and files that a page would load from another host.
-    """
+    """Returns a line for each broken link, and for each file that a page loads from another host."""
     pages = {path: _read_page(path) for path in sorted(site.rglob("*.html"))}
     return [
         f"{path.relative_to(site)}: {problem}"

@@ -25,7 +25,7 @@ def read_results() -> dict[str, dict[str, Any]]:
 
 
 def render_document(path: Path) -> str:
-    """Returns the text of a document, with its tables rebuilt from the latest records; does not write the file."""
+    """Returns a document with its tables rebuilt; does not write the file."""
     try:
         return renew(path.read_text(), _PARTS[path], read_results())
     except ValueError as error:
@@ -33,11 +33,11 @@ def render_document(path: Path) -> str:
 
 
 def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Results) -> str:
-    """Returns the text of a document, with each marked part rebuilt.
+    """Rebuilds the marked parts of a document.
 
     Args:
       text: the document.
-      parts: for each part, the name in its markers, and the function that renders it from the records.
+      parts: the function that renders each part, by the name in the part's markers.
       results: the latest record of each benchmark, by name.
 
     Raises:
@@ -87,7 +87,7 @@ _TASKS = {
 
 
 def _systems(results: Results) -> str:
-    """Renders a table per dataset and task, with a row of metrics per system; higher NDCG@20 comes first."""
+    """Renders a table per dataset and task; the system with the highest NDCG@20 comes first."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -104,7 +104,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders a table per dataset: for each peer, the settings that were best in validation."""
+    """Renders the best settings of each peer in validation, one table per dataset."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -119,7 +119,7 @@ def _tuned(results: Results) -> str:
 
 
 def _quality_source(record: Mapping[str, Any]) -> str:
-    """Formats the command, the machine, and the commit at which each part of the record was measured."""
+    """Formats the command, the machine and the commits of a record."""
     parts = defaultdict[str, list[str]](list)
     for name, figures in record["figures"].items():
         if name != "targets":
@@ -129,7 +129,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the name and the figures of each dataset that has tasks in a record of `benchmarks.quality`."""
+    """Returns the names and figures of the datasets that have tasks."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 
@@ -209,7 +209,6 @@ def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
 
 
 def _cluster(results: Results) -> str:
-    """Renders three tables: the assumed hardware, the measured costs, and the projected time of a training step."""
     figures = results["cluster"]["figures"]
     costs, steps = [], []
     for preset in ("mf", "nn"):

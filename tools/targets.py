@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table. The functions `target`, `reached` and `is_met` take the benchmark's figures."""
+    """A row of the speed table; its functions take the figures of the benchmark."""
 
     what: str
     benchmark: str
@@ -44,13 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row for a stage of the benchmark: its seconds and memory, and the targets for both.
-
-    Args:
-      what: description of the row.
-      stage: name of the stage in the benchmark's figures.
-      name: name of the targets: `NAME_seconds` and `NAME_gib`.
-    """
+    """Builds the row of one stage, with its targets `NAME_seconds` and `NAME_gib`."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -69,14 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row for the CPU time that the report adds to `prepare`, and its target.
-
-    The time is measured twice: with and without item properties. Both measurements must meet the target.
-
-    Args:
-      what: description of the row.
-      key: name of the added share of CPU time in the benchmark's figures.
-    """
+    """Builds the row for the CPU time of the report, with and without item properties; both must meet the target."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

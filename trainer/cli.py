@@ -38,11 +38,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     Returns:
       0: done. 1: failed. 2: wrong arguments.
       73: another process owns the workdir or the output.
-      75: `train` or `tune` was stopped by SIGTERM or SIGHUP, or lost the connection to another worker; the same command
-      resumes it. Any command: another process has taken over the workdir or the output.
+      75: `train` or `tune` was stopped by SIGTERM or SIGHUP or lost a worker, and can be resumed; or another process
+        has taken over the workdir or the output.
       130: stopped with Ctrl-C; `demo` returns 0 instead.
-      143: SIGTERM or SIGHUP ended a command other than `train` and `tune`. For these two, a second SIGTERM or SIGHUP
-      ended the command before it had saved a checkpoint.
+      143: ended at once by SIGTERM or SIGHUP; for `train` and `tune`, by the second such signal.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -94,7 +93,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error. Compares the names of error types, to avoid importing TensorFlow."""
+    """Compares error types by name, to avoid importing TensorFlow."""
     default = (
         "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
     )
@@ -111,7 +110,7 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
-    """Trains a preset, or refits a run if `config` is None; returns the result to print."""
+    """Trains a preset, or refits a run if `config` is None."""
     from trainer.distributed.cluster import is_chief, join_cluster
 
     if not is_chief(join_cluster()):
@@ -248,9 +247,9 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Returns the settings of a command, with the changes of --set. None: the command has no settings.
+    """Returns the settings of a command, with the changes of --set; None if it has no settings.
 
-    For `train --preset auto`, returns the settings of the first model. Exits with 2 if a setting is wrong.
+    Exits with 2 if a setting is wrong. For `--preset auto`, returns the settings of the first model.
     """
     try:
         if given.command == "train" and given.preset == AUTO:

@@ -24,12 +24,10 @@ _WARMUP_FROM, _WARMUP_SHARE = 8, 0.1
 
 
 def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConfig:
-    """Returns settings with a global batch of `input.batch_size_per_replica` rows for each replica.
-
-    Also adapts the settings of the optimizer to the new batch size, as the module describes.
+    """Scales the global batch and the optimizer's settings to the number of replicas.
 
     Args:
-      config: settings; returned unchanged if `input.batch_size_per_replica` is None or `solver` is not `sgd`.
+      config: returned unchanged if `input.batch_size_per_replica` is None or `solver` is not `sgd`.
       replicas: number of replicas, over all workers.
       training_rows: approximate number of rows per epoch; determines the length of the warmup.
     """
@@ -57,7 +55,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
 
 
 def warn_of_small_batch(batch_size: int, gpus: int) -> None:
-    """Warns if a global batch has too few rows per GPU; `gpus` is the number of GPUs over all workers."""
+    """Warns if a global batch has too few rows for each of the `gpus` of all workers."""
     if gpus > 1 and batch_size < gpus * SMALL_GPU_BATCH:
         log.warning(
             "input.batch_size=%d is %d rows for each of %d GPUs, too few to keep them busy; train on fewer GPUs, or "

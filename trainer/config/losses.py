@@ -23,12 +23,12 @@ class SquaredErrorConfig:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the weight to predict for each event kind of a dataset; see `_weights_by_kind`."""
+        """Returns the weight to predict for each event kind of a dataset."""
         return _weights_by_kind(self.event_weights, manifest, default=range(1, len(manifest.event_kinds) + 1))
 
     @property
     def is_ranking(self) -> bool:
-        """Returns False: a score predicts the weight of an event, so it does not order items by relevance."""
+        """Returns False: a score predicts the weight of an event."""
         return False
 
     @property
@@ -81,7 +81,7 @@ class SampledSoftmaxConfig:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the weight of a training example for each event kind of a dataset; see `_weights_by_kind`."""
+        """Returns the weight of a training example for each event kind of a dataset."""
         return _weights_by_kind(self.event_weights, manifest, default=[1] * len(manifest.event_kinds))
 
     @property
@@ -102,15 +102,10 @@ def _check_weights(weights: tuple[float, ...] | None) -> None:
 def _weights_by_kind(
     given: tuple[float, ...] | None, manifest: "Manifest", *, default: Sequence[float]
 ) -> tuple[float, ...]:
-    """Returns one weight per event kind of a dataset.
-
-    Args:
-      given: the weights in the settings; None: those of the dataset are used.
-      manifest: describes the dataset.
-      default: the weights if the dataset has none either.
+    """Returns one weight per event kind: `given`, else those of the dataset, else `default`.
 
     Raises:
-      ValueError: the settings do not have one weight for each of the dataset's event kinds.
+      ValueError: `given` does not have one weight for each event kind.
     """
     weights, kinds = given or manifest.event_weights or tuple(map(float, default)), manifest.event_kinds
     rule = f"{len(kinds)} numbers, one for each event kind of the dataset ({', '.join(kinds)})"

@@ -8,7 +8,7 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """Properties of every model; a model overrides the defaults that do not apply to it."""
+    """Default properties of a model."""
 
     @property
     def history_length(self) -> int:
@@ -22,31 +22,31 @@ class BaseModelConfig:
 
     @property
     def initial_stddev(self) -> float:
-        """Standard deviation of the normal distribution that initialises the tables; 0: all entries start at 0."""
+        """Standard deviation of the initial table entries, which are normally distributed; 0: all are 0."""
         return 0.0
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Learning rate of Adam for the dense weights; None: the optimizer of the tables trains them too."""
+        """Adam's learning rate for the dense weights; None: the optimizer of the tables trains them too."""
         return None
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of models that `solver=count` computes, one per epoch; None: `count` cannot compute this model."""
+        """Number of epochs of `solver=count`; None: `count` cannot compute this model."""
         return None
 
     @property
     def has_sums(self) -> bool:
-        """Whether scores are sums of weights instead of logits; a blend converts such sums to a logarithmic scale."""
+        """Whether scores are sums of weights instead of logits."""
         return False
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The settings, reduced to what least squares can train; None: least squares cannot train this model."""
+        """The settings to train with least squares; None: least squares cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if the loss cannot train the model. By default, a loss with an L2 penalty cannot."""
+        """Raises ValueError if the loss cannot train the model."""
         rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
         check(loss.l2 == 0, "loss.l2", loss.l2, rule)
 
@@ -90,23 +90,17 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns the learning rate of Adam for a learnt scale. It is the same for every optimizer of the tables."""
+        """Returns Adam's learning rate for a learnt scale."""
         return 0.001
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns these settings, reduced to what least squares can train.
-
-        The score is a plain dot product of a learnt visitor vector and an item vector, without scale, bias or dropout.
-        """
+        """Returns settings without scale, bias and dropout: scores are plain dot products."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if the model cannot be trained with this loss.
-
-        Squared error needs learnt visitor vectors, so `history_length` must be 0. An L2 penalty needs dot products.
-        """
+        """Raises ValueError for squared error with histories, and for an L2 penalty without dot products."""
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -115,7 +109,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralConfig(BaseModelConfig):
-    """The original notebook's network: visitor and item vector concatenated, dense ReLU layers, one ReLU output."""
+    """Dense ReLU layers on the concatenated visitor and item vectors."""
 
     kind: Literal["neural"] = "neural"
     dim: int = 5
@@ -131,10 +125,7 @@ class NeuralConfig(BaseModelConfig):
         check(self.initial_stddev > 0, "initial_stddev", self.initial_stddev, "above 0")
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError unless the loss is squared error.
-
-        The network scores one visitor-item pair at a time, but a ranking loss compares the scores of many items.
-        """
+        """Raises ValueError unless the loss is squared error."""
         if loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} scores one item at a time, but loss.kind={loss.kind} compares the scores of "
@@ -144,7 +135,7 @@ class NeuralConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers: one computes a vector from a visitor's latest items, the other one from an item.
+    """Two towers: one embeds a visitor's latest items, the other one an item.
 
     The score is scale × cosine of the two vectors.
     """
@@ -202,7 +193,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
+        """Raises ValueError for a loss that does not rank."""
         if not loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} cannot be trained with loss.kind={loss.kind}, because this model ranks "
@@ -217,10 +208,9 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
-    Powers are exponents in the formula of the model. Each field NAME of `powers` has a setting `NAME_power`, a tuple
-    with one value per epoch. The i-th values of all these settings are a combination of powers. Epoch i computes the
-    model with the i-th combination. The run uses the model of the epoch with the best validation result; without a
-    validation split, it uses the model of the last epoch.
+    Powers are exponents in the formula of the model. Each field NAME of `powers` has a setting `NAME_power` with one
+    value per epoch. The run keeps the model of the epoch with the best validation result; without validation, the last
+    one.
 
     A subclass overrides `_values` if its settings have other names.
     """
@@ -236,27 +226,27 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns one combination of powers per epoch, in the order of the epochs."""
+        """Returns the powers of each epoch."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
     def num_combinations(self) -> int | None:
-        """Returns the number of combinations of powers."""
+        """Returns the number of epochs."""
         return len(self.combinations)
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of weights of items or timelines, and is 0 for most items."""
+        """Returns True: a score is a sum of weights."""
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns settings with a single combination of powers: the one at index `number`."""
+        """Returns settings with only the powers of epoch `number`."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
 
     def check_powers(self) -> None:
-        """Raises ValueError unless all powers have equally many values, at least one, and no value is below 0."""
+        """Raises ValueError if powers are missing, negative, or have unequal numbers of values."""
         first, *_ = named = self._values()
         for name, values in named.items():
             check(bool(values) and min(values) >= 0, name, _join(values), "numbers of at least 0")
@@ -264,7 +254,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), name, _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
+        """Raises ValueError for a loss that does not rank."""
         if not loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} cannot be used with loss.kind={loss.kind}, because this model ranks items "
@@ -273,12 +263,12 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         super().check_loss(loss)
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """Returns the values of each power; keys are the names of the settings."""
+        """Returns the values of each power, by the name of its setting."""
         return {f"{name}_power": getattr(self, f"{name}_power") for name in self.powers._fields}
 
 
 class WalkPowers(NamedTuple):
-    """A combination of the powers of an item walk; `WalkConfig` describes the powers."""
+    """The powers of an item walk in one epoch; see `WalkConfig`."""
 
     item: float
     """Exponent of the number of visitors with events on the history item."""
@@ -295,12 +285,12 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(CountedConfig[WalkPowers]):
-    """Scores an item by the visitors that it shares with the items of the history; needs `solver=count`.
+    """Scores items by the visitors they share with the items of the history; needs `solver=count`.
 
     The weight between two items is a sum over the visitors with events on both, divided by powers of the numbers of
-    visitors and items. A score is the sum of the weights between an item and the items of the history. Each power has
-    one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the model of the
-    epoch with the best validation result; without a validation split, it uses the model of the last epoch.
+    visitors and items. A score is the sum of an item's weights to the items of the history.
+
+    Each power has one value per epoch; see `CountedConfig`.
     """
 
     powers = WalkPowers
@@ -329,7 +319,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
 
 class SessionKnnPowers(NamedTuple):
-    """A combination of the powers of a session kNN; `SessionKnnConfig` describes the powers."""
+    """The powers of a session kNN in one epoch; see `SessionKnnConfig`."""
 
     item: float
     """Exponent of the number of timelines that contain the history item."""
@@ -344,10 +334,9 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Finds the timelines that are most similar to the history, and scores their items; needs `solver=count`.
+    """Scores the items of the timelines most similar to the history; needs `solver=count`.
 
-    Each power has one value per epoch: epoch i computes the model with the i-th value of each power. The run uses the
-    model of the epoch with the best validation result; without a validation split, it uses the model of the last epoch.
+    Each power has one value per epoch; see `CountedConfig`.
     """
 
     powers = SessionKnnPowers
@@ -374,7 +363,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
 
 
 class EaseValues(NamedTuple):
-    """Values of those settings of EASE that change with the epoch; see `EaseConfig`."""
+    """The settings of EASE that change with the epoch; see `EaseConfig`."""
 
     l2: float
     """Penalty on squared weights."""
@@ -387,11 +376,9 @@ class EaseValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EaseConfig(CountedConfig[EaseValues]):
-    """Predicts each item of a visitor from their other items, with a linear regression; needs `solver=count`.
+    """Predicts each item of a visitor from their other items, by linear regression; needs `solver=count`.
 
-    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of both. The run
-    uses the model of the epoch with the best validation result; without a validation split, it uses the model of the
-    last epoch.
+    `l2` and `recency_power` have one value per epoch; see `CountedConfig`.
     """
 
     powers = EaseValues
@@ -421,7 +408,6 @@ class EaseConfig(CountedConfig[EaseValues]):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """Returns the values of `l2` and `recency_power`; keys are their names."""
         return {"l2": self.l2, "recency_power": self.recency_power}
 
 

@@ -33,7 +33,7 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Lazy Adam (Kingma and Ba, ICLR 2015): a step changes only the table rows that it reads, and their moments."""
+    """Lazy Adam (Kingma and Ba, ICLR 2015); a step updates only the table rows that it reads."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
@@ -60,7 +60,7 @@ OptimizerConfig = AdagradConfig | AdamConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AlternatingConfig:
-    """Weighted alternating least squares for a factorization; `models.least_squares` states the objective."""
+    """Weighted alternating least squares; see `models.least_squares` for the objective."""
 
     unobserved_weight: float = 0.01
     """Weight of each pair without an event; also added to the weight of each pair with events."""

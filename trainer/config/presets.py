@@ -143,15 +143,14 @@ AUTO = "auto"
 
 
 def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict[str, RunConfig]:
-    """Returns the settings of each model that `--preset auto` trains and blends, by name; the fastest model is first.
+    """Returns the settings of the models that `--preset auto` blends, by name; the fastest is first.
 
     Args:
       settings: changes to the settings of all models, as `key=value`.
-      is_dense: whether visitors have dozens of events each. Then EASE is trained too, and least squares gives more
-        weight to pairs without events: with many events per visitor, a missing event is evidence against the item.
+      is_dense: whether visitors have dozens of events each; adds EASE, and changes the weights of least squares.
 
     Raises:
-      ValueError: a setting is invalid, or one of the models does not have this setting.
+      ValueError: a setting is invalid, or one of the models does not have it.
     """
     plain = replace(MF, companions=(), blend=False, patience=1)
     als = replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), epochs=7)

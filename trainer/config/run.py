@@ -42,11 +42,7 @@ class TargetConfig:
     kinds are only history."""
 
     def check_kinds(self, known: Sequence[str]) -> None:
-        """Checks that all `kinds` are among `known`, the event kinds of the dataset.
-
-        Raises:
-          ValueError: the dataset lacks one of the kinds.
-        """
+        """Raises ValueError if one of the `kinds` is not among the dataset's event kinds, `known`."""
         unknown = [kind for kind in self.kinds if kind not in known]
         check(not unknown, "evaluate.kinds", ", ".join(unknown), f"among the dataset's event kinds, {', '.join(known)}")
 
@@ -148,12 +144,12 @@ class RunConfig:
 
     @property
     def num_epochs(self) -> int:
-        """Maximum number of epochs: `epochs` or, with `solver=count`, the number of combinations of powers."""
+        """Maximum number of epochs; with `solver=count`, the number of combinations of powers."""
         return self.model.num_combinations or self.epochs
 
     @property
     def scored_model(self) -> ModelConfig:
-        """Settings of the model that computes scores: `model`, or with `solver=als` its `least_squares_form`."""
+        """Settings of the model that ranks: `model` or, with `solver=als`, its `least_squares_form`."""
         form = self.model.least_squares_form if self.solver == "als" else None
         return self.model if form is None else form
 
@@ -169,7 +165,7 @@ class RunConfig:
 
     @property
     def has_times(self) -> bool:
-        """Whether training needs the times of events, because the weight of an example depends on its age."""
+        """Whether training needs the times of events."""
         return self.loss.half_life_days is not None
 
     @property

@@ -43,14 +43,10 @@ Dimension = Choices | Range
 
 
 def parse_search(texts: Sequence[str], config: RunConfig) -> list[Dimension]:
-    """Parses the settings to search, and checks that `config` accepts each value.
-
-    Args:
-      texts: one setting each, in one of the forms in the description of this module.
-      config: settings that the search changes.
+    """Parses settings to search; the docstring of this module has the forms of `texts`.
 
     Raises:
-      ValueError: a text does not have one of the forms, a setting is given twice, or a setting or value is invalid.
+      ValueError: a text is malformed, repeats a setting, or has a value that `config` does not accept.
     """
     if not texts:
         raise ValueError("nothing to search; give settings with --search, such as model.dim=64,128")
