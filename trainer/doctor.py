@@ -55,13 +55,10 @@ class Finding:
 
 
 def examine(uris: Sequence[str]) -> dict[str, Any]:
-    """Checks versions, devices, memory, disk, URI schemes and each URI, and logs each finding as soon as it is made.
+    """Checks versions, devices, memory, disk, URI schemes and each URI; logs each finding.
 
-    Args:
-      uris: directories to read from or write to. In an object store, a small file is written and removed.
-
-    Returns:
-      `is_healthy`: no check failed; `findings`: the fields of each `Finding`.
+    Writes and removes a small file in each object store of `uris`. Returns `is_healthy` (no check failed) and
+    `findings` (the fields of each `Finding`).
     """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("versions", check_versions),
@@ -78,7 +75,7 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
 
 
 def _run_check(name: str, check: Callable[[], Finding]) -> Finding:
-    """Runs a check; turns an exception into a finding, because the doctor must also work on broken machines."""
+    """Runs a check; turns an exception into a finding."""
     try:
         return check()
     except Exception as error:
@@ -134,7 +131,7 @@ def check_gpus() -> Finding:
 
 
 def check_huge_pages() -> Finding:
-    """Checks whether embedding tables get pages of 2 MiB, which make training steps on large tables faster."""
+    """Checks whether embedding tables get pages of 2 MiB, which speed up training."""
     name = "huge pages"
     if not _HUGE_PAGES.exists():
         return Finding(name, "not supported by this system")
@@ -173,7 +170,7 @@ def _read_number(path: Path, name: str) -> int:
 
 
 def check_disk() -> Finding:
-    """Checks the space for temporary files, which include local copies of files from object stores."""
+    """Checks the disk space for temporary files."""
     folder = tempfile.gettempdir()
     advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the space it may use"
     return _compare_free(f"disk at {folder}", shutil.disk_usage(folder).free, _MIN_DISK_GIB, advice)
@@ -199,7 +196,7 @@ def check_scheme(scheme: str, plugin: str) -> Finding:
 
 
 def check_uri(uri: str) -> Finding:
-    """Checks that a directory is readable and writable. A local directory may be missing if it can be created."""
+    """Checks that a directory is readable and writable, or can be created locally."""
     try:
         count = len(storage.list_files(uri)) if storage.exists(uri) or not storage.is_local(uri) else None
         found = "does not exist yet" if count is None else f"readable, {count} file{'' if count == 1 else 's'}"

@@ -61,16 +61,15 @@ of an interval at best. If visitors have many cases, the gain is smaller, becaus
 def evaluate(
     *, workdir: str, data: str | None = None, split: Split = Split.TEST, config: EvaluationConfig | None = None
 ) -> dict[str, Any]:
-    """Evaluates a run's best model and writes `evaluation-SPLIT.json` into the run.
+    """Evaluates a run's best model, and writes `evaluation-SPLIT.json` into the run.
 
-    The workers of a cluster (see `cluster.read_cluster`) share the ranking. The results do not depend on the number of
-    workers.
+    The workers of a cluster (see `cluster.read_cluster`) share the ranking.
 
     Args:
       workdir: directory of the run.
       data: directory of the run's dataset; None: the path that the run was trained from.
       split: validation or test.
-      config: determines which cases are evaluated, and which items are relevant; None: the default settings.
+      config: determines the cases and their relevant items; None: the default settings.
 
     Returns:
       The content of the file. The most important entries are:
@@ -80,8 +79,7 @@ def evaluate(
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: `workdir` contains no run; or the run was trained on another dataset, is a refit, or has a model
-        that has diverged.
+      ValueError: `workdir` contains no run; or the run was trained on another dataset, is a refit, or has diverged.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()
@@ -119,14 +117,13 @@ def _evaluate(
 def evaluate_run(
     run: TrainedRun, split: Split, config: EvaluationConfig, replicas: Replicas | None = None
 ) -> dict[str, Any]:
-    """Evaluates a run; see `evaluate`. Does not write the results.
+    """Evaluates a run like `evaluate`, but does not write the results.
 
     Args:
       run: the run.
       split: validation or test.
-      config: determines which cases are evaluated, and which items are relevant.
-      replicas: all replicas; their workers share the ranking, and all get the same results. None: this process ranks
-        all cases.
+      config: determines the cases and their relevant items.
+      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
     """
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
@@ -168,15 +165,14 @@ def measure_protocol(
       dataset: the prepared dataset.
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
-      config: the kinds of events that make an item relevant, and the maximum number of cases; None: the defaults.
+      config: determines the cases and their relevant items; None: the default settings.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
-      events: all events of the dataset; the trends at the time of each case are computed from them. None: this
-        function reads them from the dataset.
+      events: all events of the dataset, for the trends; None: they are read from the dataset.
 
     Returns:
       `protocol`: a description of the protocol. `cases`: the numbers of cases, visitors and items. `samples`: the
-      result of `sample_recommendations`. All other entries are those of `compare_systems`; if there are no cases, the
-      rankings are null.
+        result of `sample_recommendations`. All other entries are those of `compare_systems`; rankings without cases are
+        null.
     """
     config = config or EvaluationConfig()
     all_cases = build_cases(dataset, split, PROTOCOLS[protocol], config.evaluate.kinds)

@@ -17,14 +17,8 @@ def training_baskets(
 ) -> sp.csr_matrix:
     """[T, I] float32: 1 if the timeline has a training event of the item. Timelines that end later come first.
 
-    Args:
-      dataset: the dataset.
-      event_weights: a factor for each event kind. An event is skipped if the factor of its kind is 0, or if its own
-        weight is 0. None: no event is skipped.
-      max_items: see `baskets_of`.
-
-    Raises:
-      ValueError: `event_weights` is given, and all training events are skipped.
+    Skips events with the weight 0, and event kinds with the factor 0 in `event_weights`. Raises ValueError if no event
+    remains. `max_items`: see `baskets_of`.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -42,14 +36,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the timeline contains the item. Timelines that end later come first.
-
-    Args:
-      rows: whole timelines, one after the other; the rows of a timeline are in order of time.
-      num_items: the number of items, I; rows with an item index of I or higher are skipped.
-      is_entry: [N] bool, whether a row is used; None: all rows are used.
-      max_items: maximum number of distinct items per timeline; the items with the latest events are kept. None: all.
-    """
+    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Timelines that end later come first."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)
@@ -67,20 +54,7 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Selects the latest distinct items of each timeline.
-
-    If a timeline has several rows with the same item, only the last of them is selected. If more than `max_items` rows
-    of the timeline remain, only the last `max_items` of them are selected.
-
-    Args:
-      timeline: [N] index of each row's timeline; the rows of a timeline are in order of time.
-      item: [N] item of each row.
-      num_items: the number of items, I.
-      max_items: maximum number of rows per timeline; None: no maximum.
-
-    Returns:
-      The timeline and the item of each selected row, both 1-D, in the order of the rows.
-    """
+    """Returns timeline and item of the latest `max_items` distinct items per timeline, both 1-D, oldest first."""
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)
     timeline, item = timeline[latest], item[latest]

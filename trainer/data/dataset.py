@@ -23,7 +23,7 @@ from trainer.data.training_events import TrainingEvents
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset on disk or in a store; the data itself is read on demand."""
+    """A prepared dataset; its data is read on demand."""
 
     root: str
     """Directory of the dataset."""
@@ -38,16 +38,16 @@ class Dataset:
 
     @property
     def num_items(self) -> int:
-        """Size of the item vocabulary, I; higher indices are out-of-vocabulary buckets."""
+        """Size of the item vocabulary, I; indices from I on are out-of-vocabulary buckets."""
         return self.manifest.vocabularies[Vocabulary.ITEMS].size
 
     @property
     def num_visitors(self) -> int:
-        """Size of the visitor vocabulary; higher indices are out-of-vocabulary buckets."""
+        """Size of the visitor vocabulary, V; indices from V on are out-of-vocabulary buckets."""
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Returns, by name, a text for each vocabulary, each split and the cuts. Equal datasets have equal texts."""
+        """Describes each vocabulary, each split and the cuts; equal datasets have equal descriptions."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -61,7 +61,7 @@ class Dataset:
         """Returns the timeline shards of a split, in order.
 
         Raises:
-          ContractError: the dataset lacks the split; a dataset prepared with `--split none` has only `train`.
+          ContractError: the dataset lacks the split.
         """
         if split not in self.manifest.splits:
             found = ", ".join(self.manifest.splits)
@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns a copy that trains on the events of all splits, so that no split is held out."""
+        """Returns a copy that trains on the events of all splits."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -101,7 +101,7 @@ class Dataset:
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """The catalogue rows [I] of the vocabulary's items, in vocabulary order; see `contract.catalogue`.
+        """The catalogue row of each item [I], in vocabulary order; see `contract.catalogue`.
 
         Raises:
           ContractError: an item is missing or occurs twice.
@@ -116,7 +116,7 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64, read-only: for each item, the number of events that models are trained on."""
+        """[I] int64, read-only: number of training events of each item."""
         counts = total_events(self.catalogue) + self._count_targets(self._later_splits, "item", self.num_items)
         counts.flags.writeable = False  # all callers share it
         return counts
@@ -125,29 +125,24 @@ class Dataset:
     def num_trained_items(self) -> int:
         """1 + the highest index of an item with a training event; 0 if no item has one.
 
-        The vocabulary is sorted by frequency in the training split. So without a refit, exactly the items below this
-        index have training events. A refit trains on all splits; then some items below this index may have none.
+        Without a refit, exactly the items below this index have training events.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[V] int64, read-only: number of events of each visitor in the training split, descending.
-
-        A refit trains on all splits, but it also uses the counts of the training split. So the tables of the refit and
-        of the original run have the same number of rows.
-        """
+        """[V] int64, read-only: number of events of each visitor in the training split, descending."""
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
         return counts
 
     @property
     def _later_splits(self) -> list[Split]:
-        """The splits, other than the training split, that models are trained on; empty unless `trains_on_all`."""
+        """Further splits that models are trained on; empty unless `trains_on_all`."""
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index below `size` occurs in `column`, over the target rows of the splits."""
+        """[size] int64: how often each index occurs in `column` of the target rows."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

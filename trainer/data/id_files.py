@@ -11,10 +11,10 @@ def read_ids(path: str, flag: str) -> list[str]:
 
     Args:
       path: path or URI of the file.
-      flag: the command-line flag that gave the path, for error messages.
+      flag: the command-line flag of the path, for error messages.
 
     Raises:
-      ValueError: the file does not exist, starts with a header, or is not text (see `decode_text`).
+      ValueError: the file does not exist, starts with a header, or is not text.
     """
     if not storage.exists(path):
         raise ValueError(f"{flag} {path} does not exist; give a file of ids, one per line")

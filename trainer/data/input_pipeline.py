@@ -62,13 +62,13 @@ class Batch(NamedTuple):
 
     @classmethod
     def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
-        """Builds a batch with H = 0; all times are 0 and all weights are 1."""
+        """Builds a batch without histories; all times are 0 and all weights are 1."""
         times, weight = tf.zeros_like(visitor), tf.ones(tf.shape(visitor))
         return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, weight=weight, is_row=is_row)
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
-    """Returns the number of global batches that contain each row once; the last batch may have padding."""
+    """Returns the number of batches per epoch; the last one may have padding."""
     return -(-target_rows // batch_size)
 
 
@@ -87,19 +87,18 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns the batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
 
-    Each training row is in exactly one batch of an epoch; other rows are only history.
+    Each training row is in exactly one batch of an epoch.
 
     Args:
-      events: the timelines, and the rule that selects the rows to train on.
-      config: size of a batch, size of a shuffling window, and number of files to read at the same time.
-      seed: seed of the order of the rows.
+      events: the timelines, and the rule that selects the training rows.
+      config: settings of the pipeline.
+      seed: determines the order of the rows.
       epochs: number of epochs, including those before `first_epoch`.
-      history_length: H, the maximum length of a history. If it is above 0, rows without a history are skipped.
-      is_sequential: whether a row's history is the rows before it (True) or all other rows of its timeline (False).
+      history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
+      is_sequential: whether histories have only the earlier rows of a timeline; False: all its other rows.
       has_times: whether to read the times of rows.
-      event_weights: a factor for each event kind; the weight of a row is this factor times the weight of the event.
-        None: all rows have the weight 1.
-      first_epoch: first epoch to return, 0 or greater.
+      event_weights: a factor for each event kind, for the weights of its events. None: all rows have the weight 1.
+      first_epoch: first epoch to return, from 0.
       first_step: number of batches to skip in `first_epoch`.
     """
     shards, content = events.shards, _RowContent(events, history_length, is_sequential, has_times, event_weights)
@@ -140,7 +139,7 @@ def sum_weights(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> float:
-    """Returns the sum of the weights of all rows in an epoch of `training_batches`."""
+    """Sums the weights of all rows in an epoch of `training_batches`."""
     content = _RowContent(events, history_length, is_sequential, event_weights=event_weights)
     return sum(
         float(np.sum(weight, dtype=np.float64)) for weight in _windows(config, content, lambda batch: batch.weight)
@@ -155,11 +154,10 @@ def count_rows(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> np.ndarray:
-    """[num_labels] int64: how often `label` returns each label in an epoch of `training_batches`.
+    """[num_labels] int64: how often each label occurs in an epoch of `training_batches`.
 
     Args:
-      label: a function that takes a batch of any size, and returns int64 labels [n] in [0, num_labels). It may return a
-        label for each row, or only for some rows.
+      label: returns int64 labels in [0, num_labels) for all or some rows of a batch of any size.
     """
     counts = np.zeros(num_labels, np.int64)
     for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
@@ -168,12 +166,12 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """Returns the number of threads: one per core, at least 2 (threads wait for files), at most `_MAX_THREADS`."""
+    """One per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields `column(batch)` for each shuffling window of an epoch; the batch contains all rows of the window."""
+    """Yields `column` of all rows in each shuffling window."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -201,7 +199,7 @@ class _Rows(NamedTuple):
 
 
 class _RowContent(NamedTuple):
-    """The settings of `training_batches` that determine the content of a row."""
+    """The arguments of `training_batches` that determine the content of a row."""
 
     events: TrainingEvents
     history_length: int
@@ -211,7 +209,7 @@ class _RowContent(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns to parse; times take six bytes per row and weights four, so they are parsed only if needed."""
+        """Columns to parse; times and weights only if needed, to save memory."""
         columns = {*_COLUMNS, *self.events.columns}
         if self.event_weights is not None:
             columns.add(ROW_WEIGHT)
@@ -223,14 +221,9 @@ class _RowContent(NamedTuple):
 
 
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
-    """Parses a window of timeline blocks, and returns the columns [N] or [N, H] of its training rows.
+    """Parses serialized timeline blocks; returns the columns [N] or [N, H] of the training rows.
 
-    If H is above 0, training rows without a history are skipped.
-
-    Args:
-      serialized: the blocks, as serialized tf.train.Examples.
-      content: which rows, columns and histories to read.
-      key: [2] random key that determines the order of the rows; None: the rows keep the order of the blocks.
+    If H is above 0, rows without a history are skipped. `key` [2] shuffles the rows; None: the order of the blocks.
     """
     columns = parse_blocks(serialized, content.columns)
     is_kept = content.events.is_training_row(columns)
@@ -255,11 +248,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32: weights of the rows at `indices` [N], which have the event kinds `event` [N].
-
-    The weight of a row is the factor of the event kind times the weight of the event. If `event_weights` is None, all
-    weights are 1.
-    """
+    """[N] float32: event weight × factor of the event kind, for the rows at `indices` [N]; 1 without factors."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)
@@ -268,10 +257,7 @@ def _weights(
 def _histories(
     columns: Mapping[str, tf.Tensor], num_others: tf.Tensor, indices: tf.Tensor, content: _RowContent
 ) -> dict[str, tf.Tensor]:
-    """Returns the history columns, [N, H], of the rows at `indices` [N].
-
-    `num_others` has, for each row of the window, the number of rows that its history would have without the limit H.
-    """
+    """Returns history columns [N, H] of the rows at `indices`. `num_others`: length of each row's full history."""
     distance = tf.range(1, content.history_length + 1, dtype=tf.int64)
     others = tf.gather(num_others, indices)[:, None]
     is_history = distance <= others

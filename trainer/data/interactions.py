@@ -17,7 +17,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """The matrix rows of one step of least squares; each replica solves the rows that it owns."""
+    """The rows that all replicas solve in one step of least squares."""
 
     row: np.ndarray
     """[R, M] int64 row indices in the matrix: visitors or items; padded with -1."""
@@ -32,16 +32,13 @@ class RowBatch(NamedTuple):
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
-    """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events.
-
-    The sparse matrix stores no zeros.
+    """[V, I] float32: summed event weights of each (visitor, item) pair; stores no zeros.
 
     Args:
       dataset: the dataset.
-      event_weights: a factor for each event kind; it multiplies the weights of the events of this kind.
-      half_life_days: number of days after which the weight of an event has halved. The age of an event is the time
-        from the event to the last training event. None: the age has no effect.
-      power: exponent to which the sums are raised; 0: each pair with a sum above 0 has the value 1.
+      event_weights: a factor for each event kind, for the weights of its events.
+      half_life_days: days in which an event's weight halves, until the last training event; None: no decay.
+      power: exponent of the sums; 0: each pair with a sum above 0 has the value 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -67,16 +64,10 @@ def read_interactions(
 
 
 def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Iterator[RowBatch]:
-    """Yields the rows of a matrix [N, …] in batches of E entries per replica.
+    """Yields the rows of an interaction matrix, or of its transpose, in batches of E entries per replica.
 
-    Each row is in exactly one batch, even if the row has no entries.
-    Each row is padded to one of the lengths 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
-    padding.
-
-    Args:
-      matrix: the interaction matrix or its transpose; least squares computes one vector per row.
-      replicas: R; row r belongs to replica r % R.
-      batch_entries: E; raised if the padded length of the longest row is greater.
+    Row r belongs to replica r % `replicas`. Rows are padded to the lengths 1, 2, 3, 4, 6, 8, 12, 16 …
+    E is `batch_entries` or, if greater, the padded length of the longest row.
     """
     entries = np.diff(matrix.indptr)
     lengths = _padded_lengths(np.maximum(entries, 1))

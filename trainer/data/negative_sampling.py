@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class NegativeSampler:
-    """Samples negatives, and computes the expected number of times that an item is a candidate for a row."""
+    """Samples negatives, and computes how often each item is expected as a candidate."""
 
     def __init__(
         self,
@@ -26,12 +26,12 @@ class NegativeSampler:
 
         Args:
           item_counts: [I] number of training events of each item.
-          batch_counts: [I] how often each item is an in-batch candidate in an epoch; None: `item_counts` is used.
+          batch_counts: [I] how often each item is an in-batch candidate in an epoch; None: `item_counts`.
           is_sampled: [I] bool, whether an item may be sampled; None: all items.
           num_negatives: N, the number of items to sample per step.
           negative_power: items are sampled in proportion to (item_counts + 1) ** negative_power.
           seed: seed of the samples; a step samples the same items on every replica.
-          uniform_share: share of the samples that are drawn uniformly from the items that may be sampled.
+          uniform_share: share of the samples that are drawn uniformly.
           in_batch_negatives: whether the positives of the batch's other rows are candidates too.
         """
         self.num_items = len(item_counts)
@@ -50,17 +50,17 @@ class NegativeSampler:
         self._cumulative = tf.constant(cumulative / cumulative[-1], tf.float64)
 
     def draw(self, step: tf.Tensor) -> tf.Tensor:
-        """Samples items [N] int64, with repetitions; the result depends only on the seed and `step`, scalar int64."""
+        """Samples items [N] int64, with repetitions; depends only on the seed and `step`, scalar int64."""
         seed = tf.stack([tf.constant(self._seed, tf.int64), step])
         uniform = tf.random.stateless_uniform([self.num_negatives], seed, dtype=tf.float64)
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C] float32: logarithm of the expected number of times that each item is among the candidates of a row.
+        """[C] float32: log of how often each item is expected among the candidates of a row.
 
         Args:
           items: [C] candidates.
-          num_others: expected number of in-batch candidates that come from other rows, scalar.
+          num_others: expected number of in-batch candidates from other rows, scalar.
         """
         from_batch = num_others * tf.gather(self._batch_share, items)
         sampled = self.num_negatives * tf.gather(self._sampled_share, items)

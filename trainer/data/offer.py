@@ -33,7 +33,7 @@ _FEWER_EXCLUDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class OfferRules:
-    """Rules that select the items on offer; the default excludes only items that are known to be unavailable."""
+    """Rules for the items on offer; the default excludes only items known to be unavailable."""
 
     include_unavailable: bool = False
     """Whether unavailable items are on offer too."""
@@ -67,13 +67,7 @@ def make_rules(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> OfferRules:
-    """Makes rules from the values of command-line flags.
-
-    Args:
-      include_unavailable: see `OfferRules`.
-      deny: file with the ids of denied items, one per line; None: no item is denied.
-      only_categories: see `OfferRules`.
-      without_categories: see `OfferRules`.
+    """Makes rules from command-line flags; `deny` is a file with one item id per line.
 
     Raises:
       ValueError: the file does not exist, starts with a header, or is not text.
@@ -87,11 +81,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of the vocabulary are on offer, according to the dataset's catalogue as of the first cut.
-
-    Args:
-      dataset: the dataset.
-      rules: the rules; None: the default rules.
+    """Finds the items on offer in the dataset's catalogue, as of the first cut.
 
     Raises:
       ValueError: see `find_offer`.
@@ -100,13 +90,13 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """Returns a mask [I] that is False for items known to be unavailable, or None if there are no such items."""
+    """[I] bool: False for items known to be unavailable; None if there are no such items."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 
 
 def read_item_facts(dataset: Dataset) -> pa.Table:
-    """Reads the availability and categories of all items in a dataset's catalogue, in `ITEM_FACTS_SCHEMA`."""
+    """Reads the availability and categories of all items in the catalogue, in `ITEM_FACTS_SCHEMA`."""
     names = ("item_id", "is_available", "category_id", "category_path")
     rows = read_columns([join(dataset.root, name) for name in dataset.manifest.catalogue_files], names)
     index = rows["category_path"].combine_chunks()
@@ -120,10 +110,9 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 
 
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
-    """Finds which items are on offer.
+    """Finds the items on offer.
 
-    An item that is not in the table counts as available and has no category. Warnings report such items, and denied ids
-    that are not among `items`.
+    Warns about items without facts, which count as available, and about unknown denied ids.
 
     Args:
       items: ids [I].
@@ -131,7 +120,7 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
       rules: the rules.
 
     Raises:
-      ValueError: none of the items is in the table, a category of the rules has no items, or no item is on offer.
+      ValueError: no item has facts, a category of the rules has no items, or no item is on offer.
     """
     ids = pa.array(items, pa.string())
     row = pc.index_in(ids, value_set=facts["item_id"].combine_chunks())  # [I], null: no facts
@@ -160,10 +149,7 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
 
 
 def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
-    """Warns if some items are not in the table `facts`; raises ValueError if none of them is in it.
-
-    `row` [I] has the index of each item in the table, or null.
-    """
+    """Warns if items are not in `facts`; raises ValueError if none is. `row` [I]: index in `facts`, or null."""
     if not row.null_count:
         return
     message = (
@@ -176,7 +162,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
 
 
 def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
-    """Warns about denied ids that are not ids of items."""
+    """Warns about denied ids without an item."""
     given = pa.array(denied, pa.string())
     unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
     if len(unknown):
@@ -189,15 +175,10 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
 
 
 def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
-    """Returns a mask [F] of the items in the categories, or in categories below them.
-
-    Args:
-      facts: availability and categories of items.
-      names: ids of the categories.
-      flag: `only` or `without`, for the error message.
+    """[F] bool: whether each item is in one of the categories, or below it.
 
     Raises:
-      ValueError: one of the categories has no items.
+      ValueError: a category has no items; `flag`, `only` or `without`, is part of the message.
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()
@@ -219,12 +200,12 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """[I] bool: the entries of `values` [F] at the indices `row` [I]; `default` if the index or the entry is null."""
+    """[I] bool: the entries of `values` [F] at the indices `row` [I]; `default` for nulls."""
     return _to_numpy(values.take(row).fill_null(default))
 
 
 def _to_numpy(values: pa.Array) -> np.ndarray:
-    """Copies booleans to a NumPy array that can be changed in place."""
+    """Copies booleans to a writable array."""
     return np.array(values.to_numpy(zero_copy_only=False), bool)
 
 

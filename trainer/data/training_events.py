@@ -35,7 +35,7 @@ class TrainingEvents(NamedTuple):
         return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] bool: whether each row is trained on; each column is [N] and must contain complete timelines."""
+        """[N] bool: whether each row is trained on. The columns [N] must contain whole timelines."""
         is_target = tf.equal(columns["is_target"], 1)
         if self.visitor_events is None:
             return is_target
@@ -64,6 +64,6 @@ class TrainingEvents(NamedTuple):
 
 
 def timeline_lengths(position: tf.Tensor) -> tf.Tensor:
-    """[N] int64: the length of each row's timeline; `position` [N] is the index of each row in its timeline."""
+    """[N] int64: length of each row's timeline; `position` [N]: index of each row in its timeline."""
     timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
     return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)

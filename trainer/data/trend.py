@@ -26,7 +26,7 @@ _MAX_ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The events of a dataset that have an item of the vocabulary, in order of time."""
+    """The events of a dataset with items of the vocabulary, in order of time."""
 
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
@@ -56,7 +56,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits, except those with an item outside the vocabulary."""
+    """Reads the events of all splits, without items outside the vocabulary."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):
@@ -71,18 +71,14 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Chooses the moments [M] at which trends are computed for evaluation cases.
+    """Chooses the moments [M] int64 of trends for evaluation cases, ascending.
 
-    The first moment is the time of the first case. The moments are evenly spaced, at least a day apart. A case uses the
-    latest moment that is not after it. There are at most `_MAX_MOMENTS` moments, and fewer for a large catalogue, to
-    limit memory.
+    They begin at the first case, and are evenly spaced, at least a day apart. A case uses the latest moment that is not
+    after it. M is at most `_MAX_MOMENTS`, and less for a large catalogue.
 
     Args:
       timestamp_ms: time of each case, in any order.
       num_items: the number of items, I.
-
-    Returns:
-      The moments, int64, ascending.
     """
     first, last = int(timestamp_ms.min()), int(timestamp_ms.max())
     most = int(np.clip(_MAX_ENTRIES // num_items, 1, _MAX_MOMENTS))
@@ -91,13 +87,7 @@ def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: float) -> Trends:
-    """Computes the trend of each item at each moment.
-
-    Args:
-      events: the events.
-      moment_ms: [M] int64, ascending.
-      half_life_days: see `Trends`.
-    """
+    """Computes the trend of each item at each of the ascending moments `moment_ms` [M] int64."""
     recent = np.zeros((len(moment_ms), events.num_items), np.float32)
     total = np.zeros_like(recent)
     bounds = np.searchsorted(events.timestamp_ms, moment_ms)  # before the moment, not at it
@@ -124,8 +114,8 @@ def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
     """Adds newer events to trends; returns the trends one millisecond after the last event.
 
     Args:
-      trends: the trends at one moment; returned unchanged if there are no newer events.
-      events: events of the same items. Events before the moment of `trends` are skipped: they are already in `trends`.
+      trends: the trends at one moment; returned unchanged if no events are newer.
+      events: events of the same items; those before the moment of `trends` are skipped.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

@@ -23,10 +23,7 @@ class VisitorTimelines(NamedTuple):
 
 
 def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
-    """Reads the timelines of all visitors.
-
-    If events of a visitor have the same timestamp, they keep their order in the dataset.
-    """
+    """Reads the timelines of all visitors; events with equal timestamps keep their order in the dataset."""
     known = dataset.vocabulary(Vocabulary.VISITORS)
     others: dict[str, int] = {}
     shards = [shard for split in Split if split in dataset.manifest.splits for shard in dataset.shards(split)]
@@ -35,18 +32,12 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 
 
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
-    """Reads the target rows of a shard, and gives each visitor outside the vocabulary an index of their own.
+    """Reads the target rows of a shard; unknown visitors get indices from `num_known` on.
 
-    A row is a target in only one split, so the target rows of all splits contain each event once.
-
-    Args:
-      shard: the shard.
-      num_known: size of the visitor vocabulary; visitors outside it get the indices num_known, num_known + 1, …
-      others: by visitor id, the numbers 0, 1, … of the visitors outside the vocabulary. This function adds the new
-        visitors of the shard.
+    `others` numbers the unknown visitors by id, from 0; those of the shard are added to it.
 
     Raises:
-      ContractError: the shard lacks the ids of visitors outside the vocabulary.
+      ContractError: the shard lacks the ids of unknown visitors.
     """
     rows, unknown_ids = read_identified_timelines(shard)
     starts = timeline_starts(rows.position)

@@ -23,7 +23,7 @@ class Answers:
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns what the page shows first: models, numbers of items and visitors, and a few frequent visitors."""
+        """Returns the models, the numbers of items and visitors, and a few frequent visitors."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
@@ -34,18 +34,12 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns the items in the category `text`, and the items with ids that start with `text`.
-
-        The most frequent items come first; at most `_MAX_SUGGESTIONS` are returned.
-        """
+        """Returns the most frequent items in the category `text`, or with ids that start with `text`."""
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Describes a visitor: whether a model knows them, their items (oldest first), and the titles of these items.
-
-        At most the latest `MAX_HISTORY` items are returned. Without a dataset, no items are returned.
-        """
+        """Returns a visitor's latest items (oldest first) with titles, and whether a model knows the visitor."""
         timelines = self._shop.timelines
         history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []
         return {"is_known": visitor_id in self._visitors, "history": history, "titles": self._titles(history)}
@@ -53,12 +47,8 @@ class Answers:
     def recommend(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the recommendations of each model for a visitor and their history.
 
-        Args:
-          query: `visitor` str, '' for a new visitor; `history` list of item ids, oldest first; `k` int, number of items
-            to return; `hide_seen` bool, whether to exclude the items of the history.
-
-        Raises:
-          ValueError: a value is missing or invalid.
+        `query` has `visitor` ('' if new), `history` (item ids, oldest first), `k` (number of items) and `hide_seen`.
+        Raises ValueError if a value is missing or invalid.
         """
         visitor, history, k = _text(query, "visitor"), _history(query), _k(query)
         hide_seen = _flag(query, "hide_seen")
@@ -74,7 +64,7 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns, for each model, the items that are most similar to an item, and whether any model knows the item.
+        """Returns the most similar items by each model, and whether any model knows the item.
 
         Args:
           query: `item` str, id of the item; `k` int, number of items to return.
@@ -101,7 +91,7 @@ class Answers:
         return {"id": item_id, "title": item.title, "category": item.category, "is_available": item.is_available}
 
     def _titles(self, history: Sequence[str]) -> dict[str, str]:
-        """Returns the titles of the latest `_MAX_TITLES` items of a history, by id; skips items without a title."""
+        """Returns titles by id, for the latest `_MAX_TITLES` items of a history; skips items without a title."""
         titles = {item: self._item(item).title for item in history[-_MAX_TITLES:]}
         return {item: title for item, title in titles.items() if title}
 
@@ -129,7 +119,7 @@ def _history(query: Mapping[str, Any]) -> list[str]:
 
 
 def _check_encodable(texts: Iterable[str]) -> list[str]:
-    """Returns the texts; raises ValueError if a text contains a lone surrogate: JSON allows it, but UTF-8 does not."""
+    """Returns the texts; raises ValueError for a lone surrogate, which JSON allows but UTF-8 does not."""
     kept = list(texts)
     for text in kept:
         text.encode()

@@ -19,7 +19,7 @@ from trainer.serving.layout import check_export, read_info
 
 
 class Ranked(NamedTuple):
-    """The ranked list that one model returned."""
+    """The ranked items of one model."""
 
     item_ids: list[str]
     """Ids of the items, best first."""
@@ -45,7 +45,7 @@ class Export:
     """Number of items that may be recommended."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
-        """Returns k items for a visitor, or fewer if fewer items may be recommended.
+        """Returns up to k items for a visitor.
 
         Args:
           visitor_id: id of the visitor; '' or an unknown id: only the history is used.
@@ -62,7 +62,7 @@ class Export:
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
-        """Returns the k items most similar to an item, or fewer if the model has fewer items to recommend."""
+        """Returns up to k items, most similar to an item first."""
         return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant([min(k, len(self.items))]))
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
@@ -75,7 +75,7 @@ class Export:
 
 
 def open_exports(uris: Sequence[str]) -> list[Export]:
-    """Loads exports, and calls each signature once, because the first call of a signature is slow.
+    """Loads exports, and calls each signature once, because its first call is slow.
 
     Raises:
       ValueError: a directory is not an export, or is given twice.
@@ -92,11 +92,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
-    """Returns a distinct name for each model; adds the ends of the paths to equal names.
-
-    Args:
-      names: the names of the models.
-      uris: the path of each model.
+    """Adds the ends of the paths `uris` to equal model names.
 
     Raises:
       ValueError: a path is given twice.

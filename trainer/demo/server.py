@@ -43,11 +43,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> dict[str, Any]:
-    """Serves the page until it is interrupted.
+    """Serves the demo page until it is interrupted.
 
     Args:
       models: directories or URIs of exports.
-      data: a prepared dataset with categories, availability and timelines; None: the page shows none of these.
+      data: a prepared dataset, for categories, availability and timelines; None: the page lacks these.
       host: address to listen on.
       port: port to listen on; 0 for any free one.
 
@@ -70,7 +70,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
 
 
 def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
-    """Logs a warning for each export if less than half of the items of the export are in the dataset."""
+    """Warns about each export with less than half of its items in the dataset."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
@@ -98,7 +98,7 @@ class DemoServer(ThreadingHTTPServer):
         self.num_answers = 0
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Waits for a free thread, and answers a request in it."""
+        """Waits for a free thread to answer the request."""
         self._free_threads.acquire()
         super().process_request(request, client_address)
 
@@ -110,10 +110,7 @@ class DemoServer(ThreadingHTTPServer):
             self._free_threads.release()
 
     def shutdown_request(self, request: Any) -> None:
-        """Reads the rest of a request, then closes the connection.
-
-        If bytes were left unread, the system would reset the connection, and the client would lose the answer.
-        """
+        """Reads the rest of a request before closing, because unread bytes would reset the connection."""
         with suppress(OSError, _RequestTimeoutError):
             request.shutdown(socket.SHUT_WR)
             rest = _TimedReader(request, DRAIN_SECONDS)
@@ -129,7 +126,7 @@ class DemoServer(ThreadingHTTPServer):
 
 
 def make_server(answers: Answers, host: str, port: int) -> DemoServer:
-    """Returns a server that is bound to its address, but does not answer requests yet.
+    """Binds a server to its address; it does not answer requests yet.
 
     Raises:
       OSError: the port is taken, or the address belongs to another machine.
@@ -145,7 +142,7 @@ class _RequestTimeoutError(Exception):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a connection until a fixed deadline, however often the client sends bytes."""
+    """Reads from a connection until a fixed deadline, however slowly the client sends."""
 
     def __init__(self, connection: socket.socket, seconds: float):
         self._connection, self._seconds = connection, seconds
@@ -234,11 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the path of the request. None: the request was answered with 400 (invalid) or 403 (refused).
-
-        If the server listens on this machine only, it refuses requests for host names outside `_LOOPBACK`. Otherwise,
-        another site could reach the server by making its own name resolve to this machine (DNS rebinding).
-        """
+        """Returns the path; None after answering 400 or 403. Refuses foreign host names, against DNS rebinding."""
         host = self.headers.get("Host", "")
         try:
             path, name = urlsplit(self.path).path, urlsplit(f"//{host}").hostname

@@ -24,7 +24,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Shop:
-    """Items and timelines of a shop, from its dataset. Exports do not contain them."""
+    """Items and timelines of a shop, from its dataset."""
 
     items: dict[str, Item]
     """Items by id; empty without a dataset."""
@@ -42,10 +42,7 @@ class Timelines:
         self._visitor, self._item = timelines.rows.visitor, timelines.rows.item
 
     def history(self, visitor_id: str) -> list[str]:
-        """Returns the items of a visitor's events, oldest first; skips items outside the vocabulary.
-
-        The list is empty if the visitor is unknown.
-        """
+        """Returns the known items of a visitor, oldest first; empty if the visitor is unknown."""
         index = self._index.get(visitor_id)
         if index is None:
             return []
@@ -54,7 +51,7 @@ class Timelines:
 
 
 def open_shop(dataset: Dataset | None) -> Shop:
-    """Reads the catalogue and the timelines of a dataset; without one, the shop is empty."""
+    """Reads the catalogue and timelines of a dataset; None: the shop is empty."""
     if dataset is None:
         return Shop({}, None)
     columns = ("item_id", "title", "category_id", "is_available")

@@ -27,7 +27,7 @@ padding. A collective operation keeps the shapes of its first call, so each capa
 
 @dataclass(frozen=True)
 class Messages:
-    """The sizes of the messages between several replicas, and the operations that send them."""
+    """Sizes of the messages between replicas, and the operations that send them."""
 
     collectives: Collectives | LocalCollectives
     """The operations that send the messages."""
@@ -42,10 +42,10 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Gathers the `counts` of all replicas, and computes the sizes of the messages from these counts.
+        """Computes the sizes of messages from the counts of all replicas.
 
         Args:
-          collectives: the operations that send the messages.
+          collectives: sends the messages.
           replica: index of this replica.
           counts: [R] number of ids that this replica requests from each owner.
         """
@@ -55,19 +55,16 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Finds the rows that are not padding. Returns their indices in the tensor [M, …] of all messages.
-
-        `counts` [R] is the number of rows in each message, without the padding.
-        """
+        """Returns the indices in the messages [M, …] that are not padding; `counts` [R]: rows per message."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-        """Returns messages [M, …] with each of `rows` at its index in `slots`, and zeros elsewhere."""
+        """Returns messages [M, …] with `rows` at the indices `slots`, and zeros elsewhere."""
         size = self.counts.shape[0] * self.capacity
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends the messages `rows` [M, …], one to each replica; returns the received messages [M, …], by sender."""
+        """Sends `rows` [M, …], one message per replica; returns the received messages [M, …], by sender."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
@@ -76,7 +73,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Route:
-    """The rows that a replica requests from their owners, and the rows that other replicas request from it."""
+    """The rows that a replica requests from others, and the rows that others request from it."""
 
     positions: tf.Tensor
     """[n] index of each requested id's row among the M received rows."""
@@ -92,17 +89,14 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests each distinct row once. Every replica calls this, with its own ids [n]."""
+        """Requests each distinct row once. Every replica calls this with its own ids [n]."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests one row per id, even if ids are repeated.
-
-        Every replica calls this, with its own ids [n].
-        """
+        """Requests one row per id, even for repeated ids. Every replica calls this with its own ids [n]."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
@@ -126,16 +120,13 @@ class Route:
         )
 
     def send_to_requesters(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [S, D] to the replicas that requested them; returns the rows [M, D] that this replica receives."""
+        """Sends rows [S, D] to the replicas that requested them; returns the received rows [M, D]."""
         if self.messages is None:
             return rows
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], such as gradients, to the owners of the M received rows.
-
-        Returns the rows [S, D] that this replica receives as an owner, in the order of `served`.
-        """
+        """Sends rows [M, D], such as gradients, to their owners; returns the received rows [S, D], as in `served`."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

@@ -36,16 +36,15 @@ def join_cluster() -> Cluster | None:
 
 
 def is_chief(cluster: Cluster | None) -> bool:
-    """Returns whether this process is the one that writes logs, metrics and outputs."""
+    """Whether this process writes logs, metrics and outputs."""
     return cluster is None or cluster.index == 0
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     """Reads the cluster from TF_CONFIG, or from the variables of a Kubernetes Indexed Job.
 
-    In addition to Kubernetes' own JOB_COMPLETION_INDEX, a Job sets CARTWHEEL_WORKERS (the number of workers),
-    CARTWHEEL_JOB (the name of the Job), CARTWHEEL_SERVICE (its headless Service), and CARTWHEEL_PORT. The address of
-    worker 3 is JOB-3.SERVICE:PORT.
+    A Job sets CARTWHEEL_WORKERS (the number of workers), CARTWHEEL_JOB (its name), CARTWHEEL_SERVICE (its headless
+    Service) and CARTWHEEL_PORT; Kubernetes sets JOB_COMPLETION_INDEX. The address of worker 3 is JOB-3.SERVICE:PORT.
 
     Returns:
       The cluster; None if the variables are not set, or if there is only one worker.

@@ -20,17 +20,16 @@ agree."""
 
 
 class Collectives:
-    """Collective operations between all replicas. Every replica of every worker calls them, within a graph.
+    """Collective operations between all replicas. Every replica must call them, within a graph.
 
-    Each operation gets a key when it is traced. All replicas trace the same operations in the same order, so their keys
-    agree.
+    All replicas must trace the same operations in the same order, so that their keys agree.
     """
 
     def __init__(self, devices: dict[int, str], count: int) -> None:
         """Creates an ordering token for each replica of this process.
 
         Args:
-          devices: device of each replica of this process, by the index of the replica.
+          devices: device of each replica of this process.
           count: number of replicas, over all workers.
         """
         self._count = count
@@ -43,7 +42,7 @@ class Collectives:
         self._num_keys = Counter[int]()
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas; the static shape of `value` must be the same on every replica."""
+        """Sums `value` over all replicas; all values must have the same static shape."""
         key = self._take_keys(replica, 1)
         return tf.raw_ops.CollectiveReduceV2(
             input=value,
@@ -75,10 +74,8 @@ class Collectives:
 
         Args:
           replica: index of this replica.
-          pieces: [R, …] one piece for each replica.
-          variant: scalar int32 in [0, num_variants), the same on every replica. An operation keeps the shapes of its
-            first call, so `pieces` of different shapes need different variants.
-          num_variants: number of variants.
+          pieces: [R, …] one piece for each replica; different shapes need different variants.
+          variant: scalar int32 in [0, num_variants), the same on every replica.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(
@@ -98,17 +95,12 @@ class Collectives:
 
 
 class LocalCollectives:
-    """The operations of `Collectives` for logical CPUs of one process, as copies within its memory.
-
-    The copies took 2 to 20% less time than TensorFlow's collective operations.
-    """
+    """The operations of `Collectives` for the logical CPUs of one process, as copies in memory."""
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
-        """Sums `value` over the replicas."""
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
-        """Concatenates the replicas' values along the first axis."""
         return tf.concat(_all_local_values(value), axis=0)
 
     def all_to_all(
@@ -118,7 +110,6 @@ class LocalCollectives:
         variant: tf.Tensor,  # noqa: ARG002
         num_variants: int,  # noqa: ARG002
     ) -> tf.Tensor:
-        """Sends pieces[d] to replica d; returns the received pieces [R, …], by sender."""
         return tf.stack([sent[replica] for sent in _all_local_values(pieces)])
 
 

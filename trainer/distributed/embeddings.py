@@ -26,7 +26,7 @@ _COMPUTED_ROWS = 4096
 
 
 class RowShards:
-    """A float32 array [rows, D], divided among all replicas; this process stores the rows of its own replicas."""
+    """A float32 array [rows, D], divided among all replicas; a process stores only the rows of its replicas."""
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, fill: float = 0.0) -> None:
         self.rows = rows
@@ -45,18 +45,18 @@ class RowShards:
         return self._replicas.count
 
     def assign(self, start: int, values: np.ndarray) -> None:
-        """Sets the rows start … start + n - 1 of the array to `values` [n, D]; each replica stores the rows it owns."""
+        """Sets the rows start … start + n - 1 to `values` [n, D]; each replica stores the rows it owns."""
         for replica in self.shards:
             own = values[(replica - start) % self.replicas :: self.replicas]
             self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
 
     def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
-        """Sets the rows first … first + n - 1 of the local shard of `replica` to `values` [n, D]."""
+        """Sets the rows first … first + n - 1 of the shard of `replica` to `values` [n, D]."""
         indices = tf.range(first, first + len(values))
         self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
-        """Yields the rows of the local shard of `replica` in order, in chunks [n, D] with n ≤ CHUNK_ROWS."""
+        """Yields the rows of the shard of `replica` in order, in chunks [n, D] with n ≤ CHUNK_ROWS."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
             # numpy() would copy the rows once more
@@ -82,14 +82,13 @@ class Lookup:
 
 
 class ShardedTable:
-    """An embedding table and its optimizer's slots.
+    """An embedding table with the slots of its optimizer.
 
-    A step calls `lookup` once, with all ids that it needs, and then `update`, with the gradient of the rows that it
-    looked up. Both calls must be within `Replicas.run`.
+    A step calls `lookup` once, with all ids, and then `update` for the same rows, both within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
-        """Creates a table of zeros. If `optimizer` is None, `update` fails, and a solver must set the rows."""
+        """Creates a table of zeros; without an optimizer, `update` fails."""
         self.rows = rows
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
@@ -102,13 +101,12 @@ class ShardedTable:
         self._optimizer = optimizer
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows by id. Every replica passes the same ids: those of the whole global batch.
+        """Reads rows by id. Every replica passes the ids of the whole global batch.
 
         Args:
-          replica: index of this replica.
-          divided: [N] ids that are divided among the replicas: replica k reads the rows of the ids at the indices from
-            k·N/R to (k+1)·N/R - 1.
-          shared: [A] ids of rows that all replicas read; None: no such ids.
+          replica: index of this replica, k.
+          divided: [N] ids that are divided among the replicas: replica k reads those at k·N/R … (k+1)·N/R - 1.
+          shared: [A] ids that all replicas read; None: no such ids.
 
         Returns:
           The rows of n = N/R + A ids: this replica's share of `divided`, then all of `shared`.
@@ -122,16 +120,10 @@ class ShardedTable:
         return Lookup(values, ids, route, is_summed_first=shared is not None or self._replicas.count == 1)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
-        """Updates the rows of a lookup.
+        """Updates the rows of a lookup; raises ValueError if the table has no optimizer.
 
-        Args:
-          replica: index of this replica.
-          lookup: the result of `lookup` in this step.
-          gradient: [n, D] gradient of this replica's share of the global loss with respect to `lookup.vectors()`.
-          step: number of the step, scalar int64; the first step is 0.
-
-        Raises:
-          ValueError: the table has no optimizer.
+        `gradient` [n, D] is for this replica's share of the global loss, with respect to `lookup.vectors()`.
+        `step` is a scalar int64; the first step is 0.
         """
         if self._optimizer is None:
             raise ValueError("the table was created without an optimizer; create it with one to call `update`")
@@ -160,16 +152,14 @@ def initialize(
     overlay: Overlay | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fills a table with normally distributed values that depend on (seed, name, row) alone.
-
-    Every process computes only the rows that it owns.
+    """Fills a table with normally distributed values that depend only on (seed, name, row).
 
     Args:
       table: the table.
       name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.
-      overlay: replaces the random values of some rows, such as those of a warm start; None: all values are random.
+      overlay: replaces the values of some rows; None: of no rows.
       on_progress: called after each chunk of rows.
     """
     for replica, shard in table.values.shards.items():

@@ -34,7 +34,7 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
 
     Args:
       count: number of GPUs; None: all.
-      is_required: whether to raise an error if TensorFlow sees no GPUs; False: the process trains on the CPU then.
+      is_required: whether the lack of any GPU is an error; False: the process trains on the CPU then.
 
     Returns:
       The names of the GPUs, such as `GPU:0`; empty if TensorFlow sees no GPUs.
@@ -101,12 +101,12 @@ def driver_version() -> str | None:
 
 
 def is_old_driver(version: str) -> bool:
-    """Whether a driver is too old to compile TensorFlow's kernels for the newest GPUs; see `_MIN_DRIVER`."""
+    """Whether a driver is too old for the newest GPUs; see `_MIN_DRIVER`."""
     return int(version.partition(".")[0]) < _MIN_DRIVER
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Returns the problem with the NVIDIA driver: missing, too old, or not found by the loader. None: no problem."""
+    """Finds out whether the NVIDIA driver is missing, too old, or not found by the loader."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

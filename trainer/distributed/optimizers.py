@@ -44,7 +44,7 @@ class RowOptimizer(Protocol):
 
         Args:
           values: the table, or one replica's shard of it.
-          slots: the optimizer's state for `values`, by name; it is updated too.
+          slots: the optimizer's state for `values`, by name; updated too.
           rows: [U] distinct indices of the rows.
           gradient: [U, D] gradient of each row.
           step: number of the step, scalar; the first step is 0.
@@ -52,7 +52,7 @@ class RowOptimizer(Protocol):
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """Returns the optimizer for tables. It updates only the rows that a step reads."""
+    """Returns the optimizer for tables; it updates only the rows that a step reads."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
@@ -73,14 +73,9 @@ def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
 def apply_summed(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Updates dense weights on every replica, with gradients that are already summed over the replicas.
+    """Applies gradients that are already summed over the replicas; Keras' `apply` would sum them again.
 
-    Keras' own `apply` would sum the gradients over the replicas again, variable by variable.
-
-    Args:
-      optimizer: Keras optimizer, built for `variables`.
-      gradients: one per variable, the same on every replica.
-      variables: the weights.
+    Every replica passes the same gradients. `optimizer` must be built for `variables`.
     """
     rate = tf.convert_to_tensor(optimizer.learning_rate)
 
@@ -95,10 +90,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of `step`; the first step is 0.
-
-    In a warmup of w steps, the rates are 1/w, 2/w, … of the final rate.
-    """
+    """Returns the learning rate of `step`, from 0: in a warmup of w steps, 1/w, 2/w, … of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -106,7 +98,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Gives the learning rates of `_rate_of_step` to a Keras optimizer; the optimizer counts its own steps."""
+    """`_rate_of_step` as the schedule of a Keras optimizer, which counts its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config
@@ -143,10 +135,7 @@ class _RowAdagrad:
 
 @dataclass(frozen=True)
 class _RowWiseAdagrad:
-    """Adagrad with one accumulator per row: the sum of the row's mean squared gradients.
-
-    As in Gupta et al. (2014) and in FBGEMM.
-    """
+    """Adagrad with one accumulator per row: its summed mean squared gradients (Gupta et al., 2014; FBGEMM)."""
 
     config: AdagradConfig
 

@@ -12,7 +12,7 @@ from common.signals import TERMINATION_SIGNALS
 
 
 class Preempted(Exception):  # noqa: N818 (not an error)
-    """The run was interrupted from outside; it resumes from its last checkpoint when it is started again."""
+    """The run was interrupted; it resumes from its last checkpoint when it is started again."""
 
 
 class StopRequest:
@@ -28,11 +28,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields the request that a run must obey: `request`, or a new request if `request` is None.
+    """Yields the stop request of a run: `request`, or a new one that signals set.
 
-    If `request` is given, the handling of signals does not change. Otherwise SIGTERM or SIGHUP sets the new request,
-    and a second signal ends the process at once. Signals set the new request only in the main thread, because Python
-    cannot handle signals in other threads.
+    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Outside the main thread,
+    signals do not set it.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()
@@ -59,11 +58,11 @@ def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Does nothing, because `_read_signals` handles the signal; the default handler would end the process."""
+    """Does nothing; `_read_signals` handles the signal."""
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:
-    """Reads signals from a pipe until it is closed. The first signal sets `request`; the second ends the process."""
+    """Sets `request` at the first signal in the pipe; ends the process at the second."""
     while number := os.read(read_end, 1):
         if number[0] not in TERMINATION_SIGNALS:
             continue

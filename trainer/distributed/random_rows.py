@@ -13,13 +13,11 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: float) -> np.ndarray:
-    """Returns normally distributed float32 values [n, D] for n rows of a table.
+    """Returns normally distributed float32 values [n, D] that depend only on (seed, name, row).
 
     Args:
       rows: [n] numbers of the rows.
       dim: number of entries of a row, D.
-      name: name of the table.
-      seed: seed of the run.
       stddev: standard deviation of the values.
     """
     pairs = -(-dim // 2)
@@ -35,7 +33,7 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
-    """Turns each state into a random number, in place, as in SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Turns each state into a random number, in place (SplitMix64; Steele, Lea and Flood, OOPSLA 2014)."""
     for shift, factor in _ROUNDS:
         state ^= state >> shift
         state *= factor

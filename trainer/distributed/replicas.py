@@ -44,7 +44,7 @@ class Replicas:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the chief, the only one that writes logs, metrics and the record of the run."""
+        """Whether this process is the chief, which writes logs, metrics and the record of the run."""
         return self.first == 0
 
     @property
@@ -62,10 +62,7 @@ class Replicas:
         return self.devices[replica - self.first]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls `function(replica, *arguments)` on every replica; returns the result of this process's first replica.
-
-        The arguments are the same for all replicas.
-        """
+        """Calls `function(replica, *arguments)` on every replica; returns the result of the first local replica."""
         if self.count == 1:
             with tf.device(self.devices[0]):
                 return function(0, *arguments)
@@ -94,10 +91,7 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the values of all replicas along the first axis; called like `all_reduce`.
-
-        All values must have the same shape.
-        """
+        """Concatenates the replicas' values, all of one shape, along the first axis; called like `all_reduce`."""
         if self.collectives is None:
             return value
         return self.collectives.all_gather(_current_replica(), value)
@@ -119,7 +113,7 @@ class Replicas:
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
         """Returns, for each flag, whether it is True on any worker.
 
-        Every worker must call this, outside `run`, and waits for all others.
+        Every worker must call this, outside `run`.
         """
         summed = self.sum_over_workers(np.array(flags, np.float32))
         return tuple((summed > 0).tolist())
@@ -129,20 +123,14 @@ class Replicas:
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until all workers have called this method. It must be called outside `run`."""
+        """Waits until all workers have called this method, outside `run`."""
         self.any_worker(False)
 
 
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
-    """Creates the replicas of this process, and connects them to those of the other workers.
+    """Creates this process's replicas and connects all workers, before TensorFlow's first operation.
 
-    Call it before TensorFlow's first operation.
-
-    Args:
-      devices: number of replicas in this process, each on a GPU or, on a machine without GPUs, on a logical CPU. None:
-        all GPUs, or one CPU.
-      cluster: the workers that train together; None: this process trains alone.
-      gpus: number of replicas in this process, each on a GPU; overrides `devices`. None: see `devices`.
+    `devices`: number of GPUs or, without GPUs, of logical CPUs; None: all GPUs or one CPU. `gpus` overrides it.
 
     Raises:
       ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
@@ -161,11 +149,7 @@ def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | Non
 
 @contextmanager
 def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
-    """Raises `Preempted` instead of TensorFlow's errors about a lost worker, if the run has several workers.
-
-    Raises:
-      Preempted: the connection to another worker is lost.
-    """
+    """Raises `Preempted` instead of TensorFlow's errors about a lost worker."""
     try:
         yield
     except LOST_WORKER as error:
@@ -178,10 +162,7 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:
-    """Raises ValueError unless the batch size is divisible by the number of replicas.
-
-    The message names the nearest valid sizes.
-    """
+    """Raises ValueError unless the batch size is divisible by the number of replicas."""
     if batch_size % replicas == 0:
         return
     below = batch_size // replicas * replicas
@@ -209,7 +190,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes `MultiWorkerMirroredStrategy` use the devices `names`; by default, it uses all GPUs or a single CPU."""
+    """Makes `MultiWorkerMirroredStrategy` use these devices instead of its default."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 
@@ -228,7 +209,7 @@ def _current_replica() -> int:
 
 
 def _choose_cpus(count: int) -> tuple[str, ...]:
-    """Splits the CPU into logical devices, unless TensorFlow already has enough of them; returns their names."""
+    """Splits the CPU into logical devices, unless TensorFlow already has enough; returns their names."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
     if max(len(configured), 1) < count:
@@ -243,5 +224,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Returns how many rows `replica` owns of a table with `rows` rows; replica r % `replicas` owns row r."""
+    """Returns how many of a table's rows r belong to `replica`: those with r % `replicas` = `replica`."""
     return max(0, -((replica - rows) // replicas))

@@ -16,9 +16,9 @@ _FIRST_LIMIT_FACTOR = 5
 
 
 class Watchdog:
-    """Exits the process, with the status of a preemption, if neither `progress` nor `ping` is called within a limit.
+    """Exits the process, as if preempted, unless `progress` or `ping` is called in time.
 
-    The limit is `limit_seconds`, but `_FIRST_LIMIT_FACTOR` times as long until the first call of `progress`.
+    The limit is `limit_seconds`; before the first call of `progress`, it is `_FIRST_LIMIT_FACTOR` times as long.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -57,7 +57,7 @@ class Watchdog:
 
 @contextmanager
 def watching(limit_seconds: float, *, is_active: bool) -> Iterator[Watchdog]:
-    """Yields a watchdog that checks its timer until the context ends, or never if `is_active` is False."""
+    """Yields a watchdog that runs during the context, or does nothing if `is_active` is False."""
     watchdog = Watchdog(limit_seconds)
     if is_active:
         threading.Thread(target=watchdog.watch, name="watchdog", daemon=True).start()

@@ -39,16 +39,11 @@ class FixedOrder:
         self._scores = tf.constant(scores, tf.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 scores."""
         return tf.tile(self._scores[None], [tf.shape(queries.visitor)[0], 1])
 
 
 class RandomOrder:
-    """One random cyclic order of all items. A visitor's list starts at an item that depends on the visitor's index.
-
-    A separate random order for each visitor would be no fairer, and would take more time than the ranking by another
-    system.
-    """
+    """One random cyclic order of all items; the visitor's index determines where their list starts."""
 
     def __init__(self, num_items: int, *, seed: int):
         order = np.random.default_rng(seed).permutation(num_items).astype(np.float32)
@@ -74,12 +69,12 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk` with the combination of exponents that has the best NDCG@20 on `cases`.
+    """Builds the model `walk` with the powers that have the best NDCG@20 on `cases`.
 
     Args:
       dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
-      cases: cases of the validation split; None: the last of `WalkConfig.combinations` is used.
+      cases: validation cases; None: the last powers in `WalkConfig` are used.
     """
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
@@ -89,12 +84,12 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn` with the combination of exponents that has the best NDCG@20 on `cases`.
+    """Builds the model `session_knn` with the powers that have the best NDCG@20 on `cases`.
 
     Args:
       dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
-      cases: cases of the validation split; None: the last of `SessionKnnConfig.combinations` is used.
+      cases: validation cases; None: the last powers in `SessionKnnConfig` are used.
     """
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
@@ -110,14 +105,9 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of the combination of exponents that has the best NDCG@20 on `cases`.
+    """Fills a model with the weights that have the best NDCG@20 on `cases`; None: with the last weights.
 
-    Args:
-      name: name of the baseline, for the log.
-      model: the model.
-      combinations: the combinations of exponents, for the log.
-      counts: for each combination, a function that computes the model's weights.
-      cases: cases of the validation split; None: the last combination is used.
+    Each of the `counts` computes the weights for one of the `combinations` of powers.
     """
     if cases is None:
         model.fill(counts[-1]())
@@ -134,7 +124,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """Returns a sample of the validation cases, see `most_common_cases`; None if there are no validation cases.
+    """Returns a sample of the validation cases, see `most_common_cases`; None if there are none.
 
     Args:
       dataset: the dataset.
@@ -147,16 +137,15 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """Builds the baselines of a report, by name.
+    """Builds the baselines of a report, by name; validation cases tune them.
 
-    All baselines except `popular` and `random` are blended with the popularity and the trend of the items.
+    All except `popular` and `random` are blended with the popularity and the trend of the items.
 
     Args:
       dataset: the dataset.
-      events: the events of all splits of the dataset.
+      events: the events of all splits.
       seed: seed of the random ranking.
-      kinds: event kinds that make an item relevant in the validation cases; these cases tune the baselines. Empty:
-        all kinds.
+      kinds: event kinds that make an item relevant in validation; empty: all.
     """
     counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
     baskets = training_baskets(dataset, max_items=WalkConfig().max_items)

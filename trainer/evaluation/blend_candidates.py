@@ -51,7 +51,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of several cases. Only these items are ranked while the weights of a blend are chosen."""
+    """Candidate items of cases, with their features, to choose the weights of a blend."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -63,18 +63,11 @@ class Candidates:
     """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case, if its candidates are ranked by `scores` [V, C].
-
-        A relevant candidate ranks after all other candidates with the same score.
-        """
+        """[V]: NDCG@20 of each case for `scores` [V, C]; of equal scores, relevant candidates rank last."""
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case, if the candidates of the cases `hits` are ranked by `scores`.
-
-        Args:
-          scores: [W, C] scores of these candidates; -inf for padding.
-        """
+        """[V]: NDCG@20 of each case for `scores` [W, C] of the cases `hits`; -inf for padding."""
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -88,10 +81,7 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] indices of the cases with relevant candidates; all other cases have NDCG 0.
-
-        The cases with the most relevant candidates are first.
-        """
+        """[W] indices of the cases with relevant candidates; those with the most are first."""
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
@@ -102,20 +92,13 @@ class Candidates:
 
     @cached_property
     def spreads(self) -> list[float]:
-        """P values: the typical spread of each part's scores.
-
-        It is the standard deviation of the part's `TOP` highest scores in a case, averaged over all cases.
-        """
+        """For each part: the standard deviation of its `TOP` highest scores in a case, averaged over the cases."""
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Arrays of columns: the first array has the column of each case's first relevant candidate, and so on.
-
-        Entry n of an array belongs to case `hits[n]`. The last cases of `hits` have fewer relevant candidates, so they
-        have no entry in later arrays.
-        """
+        """For k = 0, 1, …: the column of the k-th relevant candidate in each case of `hits` with more than k."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -133,19 +116,18 @@ def find_candidates(
     hides_seen: bool,
     deadline: float | None = None,
 ) -> Candidates:
-    """Finds the candidates of each case, and computes the features of these candidates.
+    """Finds the candidates of each case, and computes their features.
 
     Args:
       parts: the models of the blend.
       cases: the cases.
-      events: events of all splits; the trend of a case uses only events before the case.
+      events: events of all splits; the trend of a case uses only earlier events.
       item_counts: [I] training events of each item.
       replicas: all replicas; their workers share the cases. None: this process handles all cases.
       on_chunk: called before each chunk of cases.
-      hides_seen: whether the ranking hides seen items; if so, the items of a case's history are no candidates of the
-        case.
-      deadline: time on the clock `time.monotonic` after which no more cases are ranked. The result has only the cases
-        that were ranked before. None: all cases are ranked. Must be None if there are several workers.
+      hides_seen: whether to exclude the items of a case's history.
+      deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then. None:
+        no limit. Must be None with several workers.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -195,7 +177,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins the candidates of one or more samples of cases. Cases with fewer candidates than others are padded."""
+    """Joins the candidates of several samples; pads cases that have fewer candidates."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -213,7 +195,7 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
 
 
 class _History(NamedTuple):
-    """The return features of all known items in the histories of a chunk."""
+    """The return features of the known items in the histories of a chunk."""
 
     key: tf.Tensor
     """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
@@ -222,11 +204,7 @@ class _History(NamedTuple):
 
 
 class _Finder:
-    """Finds the candidates of a chunk of queries, and computes their features.
-
-    Only the parts score the whole catalogue. The trends are the same for all queries at a moment, so the items with the
-    highest trends are found once. The return features of items outside the history are 0.
-    """
+    """Finds the candidates of queries, and computes their features."""
 
     def __init__(
         self,
@@ -236,15 +214,7 @@ class _Finder:
         popularity: np.ndarray,
         max_hidden: int | None,
     ) -> None:
-        """Creates a finder.
-
-        Args:
-          parts: P models.
-          moments: [M] moments of the trends.
-          trends: [L, M, I] trends for each of the `HALF_LIVES`.
-          popularity: [I] popularity.
-          max_hidden: maximum number of items to hide for a query; None: seen items are shown.
-        """
+        """`moments`: [M]. `trends`: [L, M, I]. `popularity`: [I]. `max_hidden`: most items to hide per query; None: no hiding."""
         self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
         self._top = min(TOP, self._num_items)
         middle = trends[len(HALF_LIVES) // 2]  # [M, I]
@@ -261,13 +231,7 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Finds the candidates of each query.
-
-        Returns:
-          item: [B, C] item indices.
-          is_candidate: [B, C] int64: 1 for a candidate, 0 for an entry that must be ignored.
-          feature: [B, C, F] features of the items.
-        """
+        """Returns items [B, C], whether each is a candidate or padding [B, C] int64, and features [B, C, F]."""
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
@@ -301,10 +265,7 @@ class _Finder:
     def _best_of_part(
         self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, moment: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Returns two lists of items, both [B, TOP]: the best by score, and the best by score and trend together.
-
-        The second list is chosen from the `best` items and the items with the highest trends.
-        """
+        """Returns two lists of items [B, TOP]: the best by score, and the best by score and trend together."""
         rising = tf.gather(self._rising, moment)
         score = tf.gather(scores, rising, batch_dims=1)
         is_among_best = tf.reduce_any(rising[:, :, None] == best.item[:, None, :], axis=2)
@@ -318,7 +279,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Returns, for each list of `item` [B, n], its first items that are not hidden: [B, TOP]."""
+        """[B, TOP]: the start of each list of `item` [B, n], without hidden items."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0
@@ -333,16 +294,13 @@ class _Finder:
         return _History(key, tf.pad(tf.gather(value, order), [[0, 1], [0, 0]]))
 
     def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """[B, n, 4]: the return features of items [B, n]; they are 0 outside the history."""
+        """[B, n, 4]: return features of items [B, n]; 0 outside the history."""
         key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
         place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each return feature but the first, the items of the history with the highest values: [B, TOP].
-
-        Shorter histories are padded with -1.
-        """
+        """Returns the best items of the history by each return feature but the first: [B, TOP], padded with -1."""
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
         rows = place.to_tensor(size)  # the last key is padding
@@ -366,7 +324,7 @@ def _max_seen(cases: Cases) -> int:
 
 
 def _feature(scores: tf.Tensor, reference: tf.Tensor | None) -> tf.Tensor:
-    """Returns a part's scores as a feature: converted by `log_sums`, or unchanged if `reference` is None."""
+    """Converts the scores of a part by `log_sums`, unless `reference` is None."""
     return scores if reference is None else log_sums(scores, reference)
 
 

@@ -54,16 +54,11 @@ class Choice:
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
-    """Chooses weights by coordinate ascent.
+    """Chooses weights by coordinate ascent from the best single feature, combined with the trend.
 
-    An ascent starts from one feature and the trend. It compares several features by their NDCG@20 with the trend, and
-    starts from the best. The first ascent compares the parts and the popularity. If the ranking has return features, a
-    second ascent compares the frequency and the two kinds of recency. The weights of the better ascent are returned.
-    So, on these cases, the blend is at least as good as each compared feature with the trend.
+    With return features, a second ascent starts from the best of these; the better result is returned.
 
     Args:
-      candidates: the candidates of the cases.
-      num_parts: the number of parts, P.
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
       has_returns: whether the ranking has return features.
     """
@@ -79,15 +74,9 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the half-life of the trend, and returns its index in `HALF_LIVES`.
+    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`.
 
-    One pass of coordinate ascent sets the weights of all features. Then `longest_of_the_best` compares the half-lives.
-    For each half-life, the weight of the trend is chosen again, and all other weights stay the same.
-
-    Args:
-      candidates: the candidates of the cases.
-      num_parts: the number of parts, P.
-      has_returns: whether the ranking has return features.
+    One pass of coordinate ascent sets the weights. For each half-life, only the weight of the trend changes.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
@@ -96,16 +85,15 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns, for each ascent, the columns of the features that it compares; see `choose_weights`."""
+    """Returns the features that each ascent may start from, as columns; see `choose_weights`."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
 
 class _Ascent:
-    """The state of a coordinate ascent.
+    """A coordinate ascent; the blend multiplies each feature by `weight` × `unit`.
 
-    The weight of a feature in the blend is `weight` × `unit`. The `unit` of a part is 1 / (typical spread of its
-    scores), so that one grid fits the `weight` of all parts. All other features have the `unit` 1.
+    The `unit` of a part is 1 / spread of its scores, and 1 for all other features.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -123,11 +111,7 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Tries each feature of `columns` together with the trend, and starts from the best of them.
-
-        Returns:
-          For each column, the NDCG@20 of its feature alone, without the trend.
-        """
+        """Starts from the best of the features `columns`, combined with the trend; returns the NDCG@20 of each alone."""
         alone = {
             column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
         }
@@ -142,7 +126,7 @@ class _Ascent:
         return {column: float(values.mean()) for column, values in alone.items()}
 
     def climb(self, passes: int = _PASSES) -> None:
-        """Improves one weight after another; ends after `passes` passes, or after a pass that changes no weight."""
+        """Improves one weight after another; ends after `passes` passes, or after a pass without change."""
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
@@ -153,20 +137,17 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case, if the trend has the half-life `HALF_LIVES[half_life]`.
-
-        The trend gets the best weight of the grid; all other weights stay the same. The blend itself does not change.
-        """
+        """[V]: NDCG@20 of each case with another half-life, and the best weight for it; changes no state."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
 
     def _without(self, column: int) -> np.ndarray:
-        """[W, C]: the scores of the blend without the feature of `column`."""
+        """[W, C]: the scores without the feature of `column`."""
         return self._total - self.weight[column] * self.unit[column] * self._feature[column]
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
-        """Returns, for each factor, the NDCG@20 [V] of the scores `rest` + factor × `feature`, both [W, C]."""
+        """Returns, for each factor, the NDCG@20 [V] of `rest` + factor × `feature`, both [W, C]."""
 
         def measure(factor: float) -> np.ndarray:
             scores = np.float32(factor) * feature
@@ -182,10 +163,9 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets the weight of a column to the best value of `grid`, but only if NDCG@20 clearly grows.
+        """Sets a weight to the best value of `grid`, if the gain exceeds `_LEAST_GAIN` and `_LEAST_ERRORS`.
 
-        The growth is clear if it exceeds both `_LEAST_GAIN` and `_LEAST_ERRORS`. If `is_local`, only 0 and the two
-        values on each side of the current weight are tried.
+        If `is_local`, only 0 and two grid values on each side of the current weight are tried.
         """
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
@@ -205,7 +185,7 @@ class OutOfTimeError(Exception):
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The weights of a blend, and their NDCG@20 on the validation cases."""
+    """The weights of a blend, and their NDCG@20 in validation."""
 
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
@@ -228,27 +208,24 @@ def fit_blend(
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
-    If there are no validation cases, each part gets weight 1, and a blend without parts ranks by popularity alone.
+    Without validation cases, each part gets the weight 1; without parts, the popularity gets it.
 
     Args:
       parts: P models.
       dataset: the dataset.
-      events: the events of all splits of the dataset.
+      events: the events of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run that has a second stage. This second stage was trained on some visitors of the
-        validation split. Their cases are used for the ranking `new_items`, but not for other rankings. None: no part
-        has a second stage, so the cases of all visitors are used for every ranking.
-      has_trend_only: whether the blend has no return features: parts, popularity and trend are its only features.
-      max_cases: maximum number of cases per ranking; if there are more, a random sample is used. A ranking with cases
-        of two protocols uses at most half of this number from each protocol.
-      replicas: all replicas; their workers share the ranking and get the same weights. None: this process ranks all
-        cases.
+      held_out_seed: seed of the run with a second stage, which was trained on some of the validation visitors. Their
+        cases are used only for the ranking `new_items`. None: no part has a second stage.
+      has_trend_only: whether to leave out the return features.
+      max_cases: maximum number of cases per ranking, half of it per protocol if there are two; more are sampled.
+      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
-      deadline: time on the clock `time.monotonic` when the weights should be ready. If the time is short, fewer cases
-        are used. None: no limit. Must be None if there are several workers.
+      deadline: time on the clock `time.monotonic`; fewer cases are used if it is near. None: no limit. Must be None
+        with several workers.
 
     Raises:
-      OutOfTimeError: some cases of a ranking were left at the deadline, and fewer than `LEAST_CASES` were used.
+      OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
     """
     cases = {}
     if Split.VALIDATION in dataset.manifest.splits:
@@ -284,13 +261,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns, for each sample of a ranking, the deadline for finding its candidates.
-
-    Args:
-      deadline: the deadline for the weights of all rankings; None: no limit.
-      num_samples: number of samples of the ranking.
-      num_rankings: number of rankings without weights, including this one.
-    """
+    """Returns a deadline per sample of a ranking. `num_rankings`: rankings still without weights, with this one."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -304,10 +275,8 @@ def ranking_cases(
     """Returns the validation cases for each of the `RANKINGS`; skips rankings without cases.
 
     - `new_items`: cases of the protocol `returning_visitors`.
-    - `in_session`: cases of the protocol `next_items` that are within a session.
-    - `returning`: cases of both protocols that are not within a session, as two separate `Cases`. With
-      `returning_visitors` alone, the weights would underrate seen items: visitors who return only to seen items have no
-      case in that protocol.
+    - `in_session`: cases of the protocol `next_items` within a session.
+    - `returning`: cases of both protocols outside a session, as two separate `Cases`.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -329,20 +298,14 @@ def ranking_cases(
 
 
 def _in_session(cases: Cases) -> np.ndarray:
-    """[V] bool: whether the last event of a case's history is less than `SESSION_GAP_MS` before the case.
-
-    `models.blend.is_in_session` returns the same for the query of the case.
-    """
+    """[V] bool: the same as `models.blend.is_in_session`, for cases."""
     return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
 def longest_of_the_best(values: np.ndarray) -> int:
-    """Returns the index into `HALF_LIVES` of the longest half-life that is not clearly worse than the best one.
+    """Returns the index of the longest half-life that is not clearly worse than the best one.
 
-    A half-life is clearly worse if its mean NDCG@20 is lower by more than the standard error of the difference.
-
-    A longer half-life is safer. All cases of `returning_visitors` have the same moment, so they share one trend. By
-    chance, a short half-life can be the best for this one trend, and lose its advantage in the test split.
+    Clearly worse: the mean NDCG@20 is lower by more than the standard error of the difference.
 
     Args:
       values: [len(HALF_LIVES), V] NDCG@20 of each case with each half-life.
@@ -353,14 +316,10 @@ def longest_of_the_best(values: np.ndarray) -> int:
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Fills in the weights of rankings without validation cases.
+    """Gives each ranking without cases the weights of the most similar ranking.
 
-    Such a ranking gets the weights of the most similar ranking with cases. `returning` and `in_session` are most
-    similar to each other, because both show seen items. If no ranking has cases, all rankings get equal weights: 1 for
-    each part or, if there are no parts, 1 for the popularity.
-
-    In `new_items`, the weights of the return features are set to 0. If all other weights of `new_items` are 0, it gets
-    equal weights too.
+    `returning` and `in_session` are most similar. In `new_items`, the return features get the weight 0. If no weights
+    are left, each part gets the weight 1 or, without parts, the popularity.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -377,25 +336,17 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 
 
 def baseline_cases(num_items: int) -> int:
-    """Returns the maximum number of validation cases that tune a baseline.
-
-    It is 1,000, or fewer if these cases would need more than 5 × 10⁷ scores (cases × items). With more scores, tuning a
-    baseline for 100,000 items would take longer than the ranking for the report.
-    """
+    """Returns how many validation cases tune a baseline: at most 1,000 cases or 5 × 10⁷ scores."""
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 
 
 def blend_alone(
     model: ServedModel | None, dataset: Dataset, events: ItemEvents, *, has_sums: bool = True, kinds: Sequence[str] = ()
 ) -> BlendInference:
-    """Returns a baseline blended with the popularity and trend of the items; validation chooses the weights.
+    """Blends a baseline with the popularity and trend of the items; validation chooses the weights.
 
-    Args:
-      model: the baseline; None: the result ranks by popularity and trend alone.
-      dataset: the dataset.
-      events: the events of all splits of the dataset.
-      has_sums: whether the baseline's scores are sums of weights; if so, `comparable_scores` converts them.
-      kinds: event kinds that make an item relevant; empty: all.
+    `model` None: popularity and trend only. `has_sums`: see `comparable_scores`. `kinds`: event kinds that make an item
+    relevant; empty: all.
     """
     parts = [] if model is None else [Part(model, has_sums)]
     fit = fit_blend(
@@ -410,13 +361,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Gives each blend in `systems` the trends at the moments of the cases; see `moments_of`.
-
-    Args:
-      systems: the systems; those that are not a `BlendInference` do not change.
-      cases: the cases.
-      events: the events of all splits.
-    """
+    """Sets the trends of each `BlendInference` in `systems`, at the moments of the cases; see `moments_of`."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

@@ -31,11 +31,10 @@ def blend_runs(
     on_chunk: Callable[[], None] = lambda: None,
     deadline: float | None = None,
 ) -> BlendRecord:
-    """Blends the best checkpoints of several runs: chooses weights, and writes the blend to the run at `workdir`.
+    """Blends the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Drops each part that has the weight 0 in every ranking, but keeps at least one part. If the run at `workdir` already
-    has a blend, and all checkpoints of this blend are among those of `parts`, the blend is returned unchanged. If a
-    call is killed, the next call computes the same weights.
+    Drops parts with the weight 0 in every ranking, but keeps at least one. If the run already has a blend of some of
+    these checkpoints, it is returned unchanged.
 
     Args:
       workdir: directory of the run that the blend belongs to.
@@ -90,7 +89,7 @@ def blend_runs(
 
 
 def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes a blend to the run at `workdir`. The blend ranks by one part alone, without other features."""
+    """Writes a blend with a single part, without other features, to the run at `workdir`."""
     weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
     step = choose_step(part_directory(workdir, part))
     record = BlendRecord(
@@ -101,7 +100,7 @@ def use_alone(workdir: str, part: str) -> BlendRecord:
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the first run with a second stage; None if no run has one. `parts` are as in `blend_runs`."""
+    """Returns the seed of the first run with a second stage; `parts` are as in `blend_runs`."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

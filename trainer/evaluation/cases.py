@@ -21,10 +21,9 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Evaluation cases. A case has a visitor, the moment when they get recommendations, and the relevant items.
+    """Evaluation cases: a visitor, the moment of their recommendations, and the relevant items.
 
-    A seen item is an item of the history. Each protocol has a primary and a secondary ranking. One of them hides seen
-    items; the other shows them.
+    Seen items are those of the history. The primary or the secondary ranking hides them; the other one shows them.
     """
 
     visitor: np.ndarray
@@ -66,14 +65,13 @@ class Cases:
 
     @property
     def num_visitors(self) -> int:
-        """Number of visitors who have at least one case."""
+        """Number of visitors with at least one case."""
         return len(np.unique(self.timeline))
 
     def sample(self, size: int, *, seed: int) -> "Cases":
-        """Returns all cases of randomly drawn visitors, in their original order.
+        """Returns all cases of random visitors, in their original order.
 
-        Draws visitors, at least one, until the next one would bring the number of cases above `size`. A drawn visitor
-        keeps all of their cases, so the relative weights of visitors in a mean stay the same.
+        Draws at least one visitor, and stops before there are more than `size` cases.
         """
         if size >= len(self):
             return self
@@ -83,20 +81,13 @@ class Cases:
         return self.take(np.flatnonzero(np.isin(visitor, drawn[:num_drawn])))
 
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
-        """Returns at most `size` randomly drawn cases, in their original order.
-
-        If visitors have many cases, this sample contains more visitors than a `sample` of the same size. So a metric
-        averaged over this sample varies less.
-        """
+        """Returns at most `size` random cases, in their original order."""
         if size >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Splits the visitors at random into two sets, and returns the cases of each set.
-
-        The second set contains each visitor with the probability `share`.
-        """
+        """Splits the cases by visitor; each visitor is in the second part with the probability `share`."""
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
@@ -121,14 +112,12 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each visitor who has a history and, after it, an item that is new to them.
+    """Returns one case for each visitor with a history and, after it, a new item.
 
-    A visitor's history is their rows before the start of the split; their target rows are after it. All cases have the
-    same moment: the time of the earliest target row of all visitors.
+    The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
-    In the primary ranking, which hides seen items, the relevant items are the visitor's new items: those in their
-    target rows, but not in their history. In the secondary ranking, all items in their target rows are relevant. Only
-    items of the vocabulary can be relevant. A target row with an event kind outside `kinds` makes no item relevant.
+    The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all items of the
+    visitor's target rows are relevant. Only target rows with a kind in `kinds` and an item of the vocabulary count.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -166,11 +155,10 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each target row, if its visitor has earlier rows and its item is in the vocabulary.
+    """Returns one case for each target row with earlier rows and an item of the vocabulary.
 
-    The item of the target row is relevant, and the visitor's earlier rows are the history. The primary ranking shows
-    seen items, because visitors return to items. A row of an event kind outside `kinds` has no case, but is part of
-    histories.
+    The row's item is relevant, and the visitor's earlier rows are the history. The primary ranking shows seen items.
+    Rows with a kind outside `kinds` have no case, but are part of histories.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))
@@ -213,7 +201,7 @@ def build_cases(
     Args:
       dataset: the dataset.
       split: validation or test.
-      protocol: builds the cases: `returning_visitors` or `next_items`.
+      protocol: `returning_visitors` or `next_items`.
       kinds: event kinds that make an item relevant; empty: all.
 
     Raises:
@@ -224,10 +212,7 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of the protocol `returning_visitors`, or of `next_items` if far more visitors have such cases.
-
-    "Far more" means over ten times as many visitors. This happens if each visitor of the dataset is a single session,
-    because such a visitor hardly ever returns.
+    """Returns the cases of `returning_visitors`, or of `next_items` if it has over ten times as many visitors.
 
     Raises:
       ContractError: the dataset has no such split.

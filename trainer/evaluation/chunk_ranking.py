@@ -57,7 +57,7 @@ def rank_policies(
       queries: B queries.
       seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
       num_seen: [B] number of items in each row of `seen`, without padding.
-      policies: determine which items each ranking may contain.
+      policies: determine the items of each ranking.
       relevant: for each policy, the relevant items [B, R], see `chunks.Chunk`.
       longest: length of the longest list, K.
       num_items: number of items, I.
@@ -94,17 +94,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Adds the seen items to the candidates of the ranking that hides seen items.
-
-    Args:
-      hidden: the candidates of the ranking that hides seen items.
-      scores: [B, I] scores of all items.
-      seen: [B, S] distinct items of the histories.
-      num_seen: [B] number of items in each row of `seen`, without padding.
-
-    Returns:
-      The candidates of the ranking that shows seen items.
-    """
+    """Adds the `seen` items [B, S] to the candidates `hidden`; `num_seen` [B]: number without padding."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -127,12 +117,12 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
     """[P] int64: rank of each relevant item; the best item has rank 0.
 
-    A relevant item ranks after all irrelevant items with the same score. If it is not among the K best items, or is
-    hidden, its rank is a number that is at least K.
+    A relevant item ranks after all irrelevant items with the same score. Outside the K best items, its rank is at least
+    K.
 
     Args:
       ranking: the ranking, as NumPy arrays.
-      lengths: the number of relevant items of each case; has no entries for the padding at the end of the chunk.
+      lengths: the number of relevant items of each case, without padding.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
@@ -145,12 +135,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: numbers the relevant items with the same case and the same score: 1, 2, …, in any order.
-
-    Args:
-      owner: [P] index of the case of each relevant item.
-      score: [P] score of each relevant item.
-    """
+    """[P] int64: numbers the relevant items with equal case `owner` and equal `score` from 1, in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

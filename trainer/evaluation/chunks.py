@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases and the rankings to compute for them; all systems have the same plan."""
+    """The cases of an evaluation, and the rankings to compute for them."""
 
     cases: Cases
     """V cases, at least 1."""

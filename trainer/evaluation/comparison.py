@@ -29,10 +29,9 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 
 @dataclass
 class _Columns:
-    """The metrics of one system. A section is a ranking or a group of cases; a column is one metric in one section.
+    """The metrics of one system: a column per metric and section (a ranking or a group of cases).
 
-    A column stores one sum per visitor: the metric summed over their cases. This takes less memory than one value per
-    case, because there are many more cases than visitors.
+    To save memory, a column stores one sum per visitor, over their cases.
     """
 
     visitor: np.ndarray
@@ -47,13 +46,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section.
-
-        Args:
-          section: name of the section.
-          metrics: for each metric, its values for the cases of the section.
-          cases: indices of these cases.
-        """
+        """Adds a section: the values of each metric for `cases`, which are indices."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -66,10 +59,7 @@ class _Columns:
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M]: for each resample of the visitors, the mean of each column over the cases of the drawn visitors.
-
-        A mean is NaN if the drawn visitors have no case in the column's section.
-        """
+        """[R, M]: mean of each column in each resample of the visitors; NaN without cases."""
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
         with np.errstate(invalid="ignore"):
@@ -93,28 +83,23 @@ def compare_systems(
     Args:
       systems: systems by name. Each system after the first is tested against the first.
       cases: the cases and their relevant items.
-      groups: for each group, by name: [P] bool, whether each of the P pairs of a case and a relevant item is in it.
+      groups: by name: [P] bool, whether each (case, relevant item) pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
-      is_available: [I] bool: whether each item is a candidate in the ranking `available_only`; None: no such ranking.
+      is_available: [I] bool: candidates of the ranking `available_only`; None: no such ranking.
 
     Returns:
       `primary`: the name of the primary ranking, `seen_hidden` or `seen_shown`.
-      `rankings`: the results of the three rankings `seen_hidden`, `seen_shown` and `available_only`. For each system
-      and metric, a ranking has `value`, `low` and `high`. All systems after the first also have `p`, the p-value of
-      their difference from the first system.
-      - The primary ranking also has coverage, Gini coefficient and novelty. They are not means over visitors, so they
-        have only a `value`.
-      - The secondary ranking (the other one of `seen_hidden` and `seen_shown`) has only the cases where no relevant
-        item is in the history. It is null if there are no such cases.
-      - `available_only` is the primary ranking with only the available items as candidates. A relevant item that is
-        not available counts as a miss. The ranking is null if `is_available` is None.
-      `pairs`: compares every two systems. For each of the `PAIR_METRICS`, each system and each later system: the
-      `difference` (earlier − later) with `low`, `high` and `p`.
-      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. This is the
-      primary ranking of the cases in the group. Only the group's relevant items count as hits, but all other items
-      remain candidates.
+      `rankings`: the results of `seen_hidden`, `seen_shown` and `available_only`: `value`, `low` and `high` of each
+        system and metric, and `p` of the difference from the first system.
+      - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
+      - The secondary ranking has only the cases without relevant items in the history; null if there are none.
+      - `available_only` is the primary ranking of the available items. Other relevant items count as misses.
+      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (earlier − later) with `low`,
+        `high` and `p`.
+      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and the primary `ranking` of its
+        cases. Only the group's relevant items count as hits.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}
@@ -140,12 +125,7 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the entry `pairs` of the result of `compare_systems`.
-
-    Args:
-      ranking: the primary ranking.
-      means_of: for each system, the resampled means of the `PAIR_METRICS`, [R, len(PAIR_METRICS)].
-    """
+    """Returns the entry `pairs` of `compare_systems`; `means_of`: resampled means [R, metrics] of each system."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])
@@ -204,12 +184,9 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns the results of one system: `value`, `low`, `high` and `p` of each of the M columns.
+    """Returns `value`, `low`, `high` and `p` of M columns, from means [M] and resampled means [R, M].
 
-    Args:
-      value: [M] means of the system.
-      means: [R, M] resampled means of the system.
-      first_means: [R, M] resampled means of the first system; None: this is the first system, so there is no `p`.
+    `first_means` None: no `p`, because this is the first system.
     """
     low, high = percentile_interval(means)
     estimates = [
