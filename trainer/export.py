@@ -72,7 +72,7 @@ def export_model(
     card: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes a model as a SavedModel, either with all its files or not at all.
+    """Publishes a model as a SavedModel, either with all files or not at all.
 
     Args:
       model: the model, a `tf.Module`.
@@ -85,8 +85,8 @@ def export_model(
 
     Returns:
       `output`: the path. `model`: the name. `signatures`: the names of the signatures. `items`, `visitors`: the sizes
-      of the vocabularies. `offer`: which items are on offer. `bytes`: the size of all files. `card`: the path of the
-      model card, or None.
+        of the vocabularies. `offer`: which items are on offer. `bytes`: the size of all files. `card`: the path of the
+        model card, or None.
 
     Raises:
       FileExistsError: `output` exists.
@@ -136,7 +136,7 @@ def export_model(
 
 
 def _write_warm_up(dataset: Dataset, path: str) -> None:
-    """Writes a warm-up request for each signature. The history of a request is the most frequent items."""
+    """Writes a warm-up request per signature, with the most frequent items as history."""
     items = dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_warm_up(path, warm_up_requests(items, dataset.manifest.event_kinds, dataset.num_items))
@@ -152,7 +152,7 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """Reads the run's evaluations of the checkpoint of `step`, by split; warns of evaluations of other checkpoints."""
+    """Reads the evaluations of the checkpoint of `step`, by split; warns of those of other checkpoints."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)
@@ -182,7 +182,7 @@ def _refuse_diverged(model: ServedModel) -> None:
 
 
 def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
-    """Copies a vocabulary to a file in the local directory `scratch`, and returns the path of the file."""
+    """Copies a vocabulary to a file in the directory `scratch`; returns its path."""
     content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
     if b"\r" in content:
         found = next(entry for entry in content.split(b"\n") if b"\r" in entry).decode()

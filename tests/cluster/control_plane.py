@@ -230,10 +230,6 @@ def _start_nodes(plane: ControlPlane) -> None:
 
 
 def _start_addon(plane: ControlPlane, name: str, webhook: int, health: int) -> None:
-    """Starts an addon's controller as a process, and applies the addon's manifests except those for pods.
-
-    The webhooks in the manifests are directed to this process.
-    """
     text = plane.binaries.manifests[name].read_text()
     objects = [value for value in yaml.safe_load_all(text) if value and value["kind"] not in _IN_PODS]
     authority = base64.b64encode((plane.folder / "tls.crt").read_bytes()).decode()

@@ -214,7 +214,7 @@ class _Finder:
         popularity: np.ndarray,
         max_hidden: int | None,
     ) -> None:
-        """`moments`: [M]. `trends`: [L, M, I]. `popularity`: [I]. `max_hidden`: most items to hide per query; None: no hiding."""
+        """`moments`: [M]; `trends`: [L, M, I]; `popularity`: [I]. `max_hidden` None: no items are hidden."""
         self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
         self._top = min(TOP, self._num_items)
         middle = trends[len(HALF_LIVES) // 2]  # [M, I]

@@ -111,7 +111,7 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Starts from the best of the features `columns`, combined with the trend; returns the NDCG@20 of each alone."""
+        """Starts from the best feature of `columns`, combined with the trend; returns the NDCG@20 of each alone."""
         alone = {
             column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
         }

@@ -32,7 +32,7 @@ _THREADS = 2  # systems that rank at once: while one waits for a step with one t
 
 @dataclass(frozen=True)
 class Measurement:
-    """The ranks of the relevant items in the rankings of one system, and how often each item is recommended."""
+    """The ranks of the relevant items in the rankings of a system, and how often it recommends each item."""
 
     ks: tuple[int, ...]
     """The list lengths k of the metrics."""
@@ -47,11 +47,11 @@ class Measurement:
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """The values [V] of each metric in the primary ranking; the keys are names such as `ndcg@10`."""
+        """The values [V] of each metric, such as `ndcg@10`, in the primary ranking."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
-        """Mean of a metric over the cases in the primary ranking; `name`: such as `ndcg@10`."""
+        """Mean of a metric, such as `ndcg@10`, over the cases in the primary ranking."""
         return float(self.by_case[name].mean())
 
 
@@ -65,7 +65,7 @@ class _Ranking:
         self.reset()
 
     def reset(self) -> None:
-        """Drops the results of all chunks, to start another measurement."""
+        """Drops the results of all chunks."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
         # for each k, how often each item is in a list after the next lower k and up to this k
@@ -86,7 +86,7 @@ class _Ranking:
         self._count_recommended(arrays[0], chunk.cases.stop - chunk.cases.start)
 
     def result(self) -> Measurement:
-        """Returns the measurement, which includes the chunks of all workers."""
+        """Returns the measurement over the chunks of all workers."""
         plan, ranks, added = self._plan, self._ranks, self._added
         if plan.replicas is not None:  # each pair is ranked by one worker and is 0 on all others
             ranks = [plan.replicas.sum_over_workers(row) for row in ranks]
@@ -108,22 +108,14 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts, for each item, how many lists of a chunk contain it.
-
-        Args:
-          ranking: the primary ranking of the chunk, as NumPy arrays.
-          count: number of cases in the chunk; the rows after them are padding.
-        """
+        """Counts how many of the chunk's lists contain each item; rows from `count` on are padding."""
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)
 
 
 class Evaluator:
-    """Measures a scorer on cases.
-
-    The ranking is compiled once. `measure` can be called again after the weights of the scorer have changed.
-    """
+    """Measures a scorer on cases; `measure` may be called again after the scorer's weights change."""
 
     def __init__(
         self,
@@ -140,14 +132,12 @@ class Evaluator:
         Args:
           scorer: a trained model or a baseline.
           cases: the cases and their relevant items.
-          ks: the list lengths; a list longer than the catalogue contains the whole catalogue.
-          scores_bytes: maximum memory of the scores of a chunk, which determines the size of the chunks; None: a
-            default for the device, see `ranking.topk.chunk_size`.
+          ks: the list lengths, at most the length of the catalogue.
+          scores_bytes: maximum memory of the scores of a chunk; None: see `ranking.topk.chunk_size`.
           replicas: all replicas; their workers share the cases, and all get the same measurement. None: this process
             ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: whether each item is available. The primary ranking is then computed a second time,
-            with only the available items as candidates. None: no such ranking.
+          is_available: [I] bool: candidates of a further primary ranking; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -162,9 +152,7 @@ class Evaluator:
     ) -> Measurement:
         """Ranks the catalogue for every case with the scorer's current weights.
 
-        Args:
-          on_chunk: called before each chunk; an exception from it ends the measurement.
-          on_progress: called with the number of cases that all workers ranked since the previous call.
+        Calls `on_chunk` before each chunk, and `on_progress` with the number of cases ranked since its last call.
 
         Raises:
           ValueError: a score is NaN or infinite.
@@ -188,7 +176,7 @@ def evaluate_scorer(
     is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once. `Evaluator` and `Evaluator.measure` explain the arguments."""
+    """Measures a scorer once; `Evaluator` and `Evaluator.measure` explain the arguments."""
     evaluator = Evaluator(
         scorer, cases, ks, replicas=replicas, with_secondary=with_secondary, is_available=is_available
     )
@@ -204,11 +192,7 @@ def evaluate_scorers(
     is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Measurement]:
-    """Measures several scorers, given by name; `Evaluator` and `Evaluator.measure` explain the other arguments.
-
-    The results are those of `evaluate_scorer` for each scorer. This function is faster, because it builds the queries
-    of a chunk only once: all scorers rank a chunk, two at a time, before the next chunk is built.
-    """
+    """Measures several scorers like `evaluate_scorer`, but builds the queries of each chunk only once."""
     plan = make_plan(cases, ks, None, replicas, with_secondary=with_secondary, is_available=is_available)
     rankings = {name: _Ranking(scorer, plan) for name, scorer in scorers.items()}
     with ThreadPoolExecutor(_THREADS) as pool:

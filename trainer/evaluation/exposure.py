@@ -7,7 +7,7 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """Share of all items that are in at least one list, in [0, 1].
+    """Share of the items that are in at least one list, in [0, 1].
 
     Args:
       times_recommended: [I] number of lists that contain each item.
@@ -16,9 +16,7 @@ def coverage(times_recommended: np.ndarray) -> float:
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of the exposure of items, in [0, 1).
-
-    It is 0 if all items are in equally many lists, and near 1 if the lists contain the same few items.
+    """Gini coefficient of the exposure of items, in [0, 1); 0 if all items are in equally many lists.
 
     Args:
       times_recommended: [I] number of lists that contain each item.
@@ -34,8 +32,7 @@ def gini(times_recommended: np.ndarray) -> float:
 def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
     """Mean self-information of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
-    The self-information of an item is −log2(p), where p is the item's share of all training events. An item without
-    training events is treated as if it had one.
+    It is −log2(p), where p is an item's share of all training events. An item without events counts as having one.
 
     Args:
       times_recommended: [I] number of lists that contain each item.

@@ -12,13 +12,13 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 
 
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
-    """Divides pairs into groups, in four ways. A pair is a case with one of its relevant items.
+    """Divides the (case, relevant item) pairs into groups, in four ways.
 
-    - `view events`, and a group for each other event kind: an event of this kind makes the item relevant. A pair can
-      be in several of these groups.
-    - `history 1`, `history 2-4`, `history 5-9`, `history 10+`: the number of rows in the history of the case.
+    - `view events`, and a group for each other event kind: an event of this kind makes the item relevant. A pair can be
+      in several of these groups.
+    - `history 1`, `history 2-4`, `history 5-9`, `history 10+`: number of rows in the history.
     - `known visitors`, `cold visitors`: whether the visitor is in the training vocabulary.
-    - `head items`, `middle items`, `tail items`, `cold items`: the popularity of the relevant item; see `item_groups`.
+    - `head items`, `middle items`, `tail items`, `cold items`: popularity of the item; see `item_groups`.
 
     Args:
       cases: the cases of the pairs.
@@ -47,11 +47,10 @@ def kind_group(kind: str) -> str:
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:
-    """[I]: the group of each item, from its number of training events: 0 head, 1 middle, 2 tail, 3 cold.
+    """[I]: group of each item, by its number of training events: 0 head, 1 middle, 2 tail, 3 cold.
 
-    The items are ordered from the most to the least popular, and divided into three groups with about a third of all
-    training events each: head, middle and tail. An item on a boundary belongs to the more popular group. Cold items are
-    those without training events.
+    Head, middle and tail have about a third of all training events each; cold items have none. An item on a boundary is
+    in the more popular group.
     """
     order = np.argsort(-item_counts, kind="stable")
     descending = item_counts[order]

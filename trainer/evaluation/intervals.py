@@ -31,17 +31,15 @@ def resampled_means(
 ) -> np.ndarray:
     """[R, M]: mean of each column over visitors drawn with replacement (Efron, 1979).
 
-    All columns use the same draws. Two calls with the same seed and the same number of visitors also use the same
-    draws. So the means of two systems can be compared resample by resample.
-
-    A visitor is drawn with all of their cases, because the cases of one visitor are not independent.
+    A visitor is drawn with all of their cases. All columns, and all calls with the same seed and number of visitors,
+    use the same draws.
 
     Args:
       values: [V, M] the value of each case in each column.
       seed: seed of the draws.
       owner: [V] number of each case's visitor, ascending; None: each case has a separate visitor.
-      counts: [V, M] bool: whether each case is included in each column; None: all cases are. A mean is NaN if the
-        resample has no included case.
+      counts: [V, M] bool: whether each case is included in each column; None: all cases are. The mean of no cases is
+        NaN.
       resamples: number of resamples, R.
     """
     included = np.ones(values.shape) if counts is None else counts.astype(np.float64)
@@ -76,11 +74,7 @@ def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES)
 
 
 def percentile_interval(means: np.ndarray) -> Interval:
-    """Returns the interval of each column: its bounds are the 2.5% and 97.5% quantiles of `means` [R, M].
-
-    NaN values are ignored. If all visitors have the same value, for example because there is no hit, the interval has
-    the width 0.
-    """
+    """Returns the 2.5% and 97.5% quantiles of each column of `means` [R, M]; NaN is ignored."""
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(means, [tail, 1 - tail], axis=0)
     return Interval(low, high)
@@ -89,12 +83,8 @@ def percentile_interval(means: np.ndarray) -> Interval:
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-value of the difference between two systems in each column.
 
-    A p-value is 2 × (n + 1) / (R + 1), but at most 1. Let a be the number of resamples with a difference of at most 0,
-    and b the number of resamples with a difference of at least 0. Then n is the smaller one of a and b. A difference of
-    NaN is treated as 0.
-
-    Adding 1 to n and R keeps the p-value above 0, because a finite number of resamples cannot show that something is
-    impossible (Davison and Hinkley, 1997).
+    It is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). Count the resamples with a difference of at most
+    0, and those with a difference of at least 0: n is the smaller count. A difference of NaN counts as 0.
 
     Args:
       means: [R, M] resampled means of one system.

@@ -27,12 +27,10 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """Drops the (case, relevant item) pairs where `is_kept` [P] is False, and the cases without remaining pairs.
-
-        The ranks stay the same: a dropped item remains in the ranking, but no longer counts as relevant.
+        """Keeps only the (case, relevant item) pairs with `is_kept` [P]; drops cases without pairs.
 
         Returns:
-          The remaining ranks, and the indices of the remaining cases.
+          The remaining ranks, which do not change, and the indices of the remaining cases.
         """
         num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
         cases = np.flatnonzero(num_relevant)
@@ -41,11 +39,7 @@ class RelevantRanks:
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: hits among the first k items, divided by min(k, number of relevant items).
-
-    With the minimum, a perfect list has the recall 1 even if there are more than k relevant items (Liang et al., WWW
-    2018).
-    """
+    """[V], in [0, 1]: hits among the first k items / min(k, number of relevant items) (Liang et al., WWW 2018)."""
     return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
 
 
@@ -77,7 +71,7 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Returns the values [V] of all `METRICS` for each list length in `ks`, by names such as `ndcg@10`."""
+    """Returns the values [V] of all `METRICS` at each list length, by names such as `ndcg@10`."""
     return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
 
 

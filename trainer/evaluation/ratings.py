@@ -46,15 +46,14 @@ def rating_errors(
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """Measures how well a model's pair scores predict the event weights of all target rows of a split.
+    """Measures the errors of a model's pair scores as predictions of event weights.
 
     Args:
       model: the model.
       dataset: the dataset.
-      split: the split.
+      split: the split with the target rows to predict.
       event_weights: weight of each event kind; see `rating_mse`.
-      replicas: all replicas; their workers share the rows, and all get the same result. None: this process handles all
-        rows.
+      replicas: all replicas; their workers share the rows. None: this process handles all rows.
 
     Raises:
       ContractError: the dataset has no such split.
@@ -70,7 +69,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """Reads the target rows of a split; skips all other rows, which are only history."""
+    """Reads the target rows of a split, without the rows that are only history."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -85,15 +84,13 @@ def rating_mse(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
-    """Returns the mean squared error of a model's pair scores, as predictions of the weights of rows.
+    """Returns the mean squared error of a model's pair scores as predictions of row weights.
 
     Args:
       model: the model.
       rows: N rows.
-      event_weights: weight of each event kind. For each row, the model should predict the weight of its event kind,
-        multiplied by the weight of the row.
-      replicas: all replicas; their workers share the rows, and all get the error over all rows. None: this process
-        handles all rows.
+      event_weights: weight of each event kind; it is multiplied by the weight of each row.
+      replicas: all replicas; their workers share the rows. None: this process handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:
@@ -121,5 +118,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64: the weight that the model should predict: weight of the row × weight of its event kind."""
+    """[N] float64: the weight to predict: weight of the row × weight of its event kind."""
     return np.asarray(event_weights)[rows.event] * rows.weight

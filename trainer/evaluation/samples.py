@@ -44,7 +44,7 @@ class _Names:
         return cls(visitors, items, titles, categories, dataset.manifest.event_kinds)
 
     def item(self, index: int) -> dict[str, str | None]:
-        """Returns the item's id, title and category; all None for an item that is not in the vocabulary."""
+        """Returns the item's id, title and category; all None outside the vocabulary."""
         if index >= len(self.items):
             return {"item_id": None, "title": None, "category_id": None}
         return {"item_id": self.items[index], "title": self.titles[index], "category_id": self.categories[index]}
@@ -53,7 +53,7 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws random visitors and one random case for each; returns what all systems recommend in these cases.
+    """Draws random visitors with one random case each; returns the recommendations of all systems.
 
     Args:
       systems: systems by name.
@@ -63,11 +63,11 @@ def sample_recommendations(
 
     Returns:
       A JSON object for each visitor:
-      - `visitor_id`: the id of the visitor; None if it is not in the vocabulary.
+      - `visitor_id`: the id of the visitor; None outside the vocabulary.
       - `moment`: the time of the case.
       - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
       - `relevant_items`: the number of relevant items. `relevant`: the first of these items.
-      - `systems`: the list that each system recommends, best item first. `is_hit`: whether the item is relevant.
+      - `systems`: the list of each system, best item first. `is_hit`: whether the item is relevant.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)
     samples = [_describe(drawn, case, names) for case in range(len(drawn))]
@@ -79,14 +79,14 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S] ascending indices of cases: one random case for each of S random visitors."""
+    """[S]: ascending indices of one random case for each of S random visitors."""
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])
 
 
 def _ranked_items(scorer: Scorer, cases: Cases) -> list[list[int]]:
-    """Returns, for each of the S cases, the first items of the primary ranking, best first; skips hidden items."""
+    """Returns the first items of each case's primary ranking, best first, without hidden items."""
     k = min(LIST_LENGTH, cases.num_items)
     ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
     with translate_divergence_errors():

@@ -28,26 +28,23 @@ _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20":
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
-    """Returns the primary ranking in the results of a protocol; None if the protocol has no cases."""
+    """Returns the primary ranking of a protocol's results; None if there are no cases."""
     ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
     return ranking
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of a protocol's secondary ranking, and the ranking itself (None if it has no cases)."""
+    """Returns the name and the content of a protocol's secondary ranking; None if there are no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Describes in one line how the model compares with the best baseline when only available items are ranked.
-
-    Args:
-      protocol: the results of a protocol.
+    """Compares the model with the best baseline by the ranking of available items only.
 
     Returns:
-      The line; None if there is no such ranking, because all items are available or there are no cases.
+      One line; None if there is no such ranking.
     """
     ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
     if ranking is None:
@@ -62,8 +59,7 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 def ranking_table(systems: Ranking) -> str:
     """Returns a table with a row per system. † marks a significant difference from the first system.
 
-    Intervals are in brackets, and the best values are bold. Coverage, Gini coefficient and novelty have no intervals
-    and no bold values. Their highest value is not the best: a random ranking has the highest coverage and novelty.
+    Intervals are in brackets. The best values are bold, except for coverage, Gini coefficient and novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
@@ -71,7 +67,7 @@ def ranking_table(systems: Ranking) -> str:
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """Returns a table of squared errors: those of a model that predicts event weights, and of constant predictions."""
+    """Returns a table of the squared errors of a model and of constant predictions."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
@@ -85,7 +81,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Renders a result of `evaluate` as text that is at most 100 columns wide.
+    """Renders a result of `evaluate` as text of at most 100 columns.
 
     The main protocol is a table; each other protocol has one or two lines.
     """
@@ -115,11 +111,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes a refit. A refit cannot be evaluated, so the text reports the evaluation of the original run.
-
-    Args:
-      refit_of: the field `refit_of` of the refit's record.
-    """
+    """Describes a refit by the evaluation of the original run, because a refit cannot be evaluated."""
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
@@ -137,12 +129,12 @@ def describe_refit(refit_of: Mapping[str, Any]) -> str:
 
 
 def cases_text(cases: Mapping[str, Any]) -> str:
-    """Formats the numbers of cases, visitors and ranked items; `cases` is the entry `cases` of a protocol's results."""
+    """Formats the numbers of cases, visitors and ranked items in a protocol's results."""
     return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
 
 
 def is_sample(cases: Mapping[str, Any]) -> bool:
-    """Whether only a sample of the cases was evaluated; `cases` is the entry `cases` of a protocol's results."""
+    """Whether only a sample of a protocol's cases was evaluated."""
     return bool(cases["cases"] < cases["cases_in_all"])
 
 
@@ -170,14 +162,14 @@ def _summary_cell(estimate: Estimate, width: int) -> str:
 
 
 def _compare_with_best(ranking: Ranking) -> str:
-    """Compares the model with the best baseline by the `MAIN_METRIC`, in words."""
+    """Compares the model with the best baseline by the `MAIN_METRIC`."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"
 
 
 def metric_title(metric: str) -> str:
-    """Returns the name of a metric as reports show it: `NDCG@20` for `ndcg@20`, `hit rate@20` for `hit_rate@20`."""
+    """Returns a metric's name in reports, such as `NDCG@20` for `ndcg@20`."""
     return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("mse", "MSE").replace("_", " ")
 
 
@@ -186,7 +178,7 @@ def _title(protocol: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Formats a Markdown table with aligned columns, so that it is readable in a terminal too."""
+    """Formats a Markdown table with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -195,13 +187,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """Formats the cells of one metric, one cell per system.
+    """Formats the cells of one metric, one per system.
 
     The best value is bold if the metric has intervals. † marks a significant difference from the first system.
-
-    Args:
-      estimates: the estimate of each system.
-      digits: number of decimals.
     """
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]

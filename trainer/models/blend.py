@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class ReturnFeatures(NamedTuple):
-    """For each item of a history, how often and how recently the history contains the item."""
+    """How often and how recently each item occurs in a history."""
 
     index: tf.Tensor
     """[U, 2] int64: query and item."""
@@ -65,9 +65,8 @@ class BlendInference(tf.Module):
           parts: P models with their weights loaded; if empty, the blend ranks by popularity and trend alone.
           weights: for each of the `RANKINGS`, the weights of the features.
           item_counts: [I] training events of each item.
-          trends: for each half-life in `half_lives_of(weights)`, the trends of the items; all with the same M moments.
-            A query uses the trends at the latest moment that is not after the time of the query. If all moments are
-            after it, the query uses the first moment.
+          trends: for each half-life in `half_lives_of(weights)`, the trends of the items, all at the same M moments. A
+            query uses the latest moment that is not after it, or the first one.
 
         Raises:
           ValueError: the half-lives of the trends are not those of the weights.
@@ -129,11 +128,7 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each half-life, the trends [B, I] at the moments that the queries use.
-
-        A query uses the latest moment that is not after its time `timestamp_ms` [B]. If all moments are after it, the
-        query uses the first moment.
-        """
+        """Returns, for each half-life, the trends [B, I] at the latest moment not after each query, or at the first."""
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]
@@ -144,7 +139,7 @@ class BlendInference(tf.Module):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
-        There is no history, so the weights of the ranking `new_items` are used, with the trends of the last moment.
+        Uses the weights of the ranking `new_items` and the trends of the last moment.
         """
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
@@ -156,15 +151,15 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarities that the first part of the blend returns for the items [B]."""
+        """[B, I] float32: similarities by the blend's first part, for items [B]."""
         return self._parts[0].item_similarities(item)
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Converts scores that are sums of weights to a logarithmic scale, so that they can be added to logits.
+    """Converts scores that are sums of weights to a logarithmic scale, like that of logits.
 
     A sum s becomes log(0.02 + s / r), where r is the 10th largest sum of the row, or the largest one if the 10th is not
-    positive. Negative sums are replaced by 0, so a row without positive sums gets equal scores.
+    positive. Negative sums count as 0.
 
     Args:
       scores: [B, I] scores.
@@ -176,26 +171,17 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:
-    """[B, 1]: r of `comparable_scores`, computed from the highest scores of each row.
-
-    Args:
-      best: [B, min(SUM_RANK, I)] the highest scores of each row, descending.
-    """
+    """[B, 1]: r of `comparable_scores`, from each row's highest scores `best` [B, min(SUM_RANK, I)], descending."""
     return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
 
 
 def log_sums(scores: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-    """Converts scores to the scale of `comparable_scores`.
-
-    Args:
-      scores: [B, ...] all or some of the scores.
-      reference: r of `comparable_scores`, from `sum_reference`.
-    """
+    """Converts scores [B, ...] to the scale of `comparable_scores`; `reference` is from `sum_reference`."""
     return tf.math.log(_SUM_OFFSET + tf.maximum(scores, 0.0) / reference)
 
 
 def is_in_session(queries: Queries) -> tf.Tensor:
-    """[B] bool: whether the last event of the history is less than `SESSION_GAP_MS` before the request.
+    """[B] bool: whether the last event is less than `SESSION_GAP_MS` before the request.
 
     True if the time of the last event is unknown; False if the history is empty.
     """
@@ -215,12 +201,11 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of each item in the history of each query.
 
-    The first feature, `is_seen`, is 1. Each other feature is log(1 + 10 × Σ w). The sum is over the entries of the
-    history that have the item; w is the weight of an entry:
+    `is_seen` is 1. The others are log(1 + 10 × Σ w) over the entries of the item, with the weights w:
 
-    - frequency: w = (1 + a) ** -0.25, where a is the number of later entries;
-    - recency: w = (1 + a) ** -1;
-    - recency in days: w = 0.5 ** (d / 30), where d is the entry's age in days, or 0 if its time is unknown.
+    - frequency: (1 + a) ** -0.25, where a is the number of later entries;
+    - recency: (1 + a) ** -1;
+    - recency in days: 0.5 ** (d / 30), where d is the age in days, or 0 if unknown.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]
@@ -234,12 +219,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: the weight 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each entry; 1 if its time is unknown.
-
-    Args:
-      queries: B queries.
-      entry: [E, 2] for each entry: the query, and the position in the history of the query.
-    """
+    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each entry [E, 2], a query and a position; 1 if unknown."""
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)
@@ -247,11 +227,7 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the weights of one ranking for all features of the blend.
-
-    The blend has a trend feature for each of the `half_lives_days`. The ranking uses only one trend feature; the
-    weights of the others are 0.
-    """
+    """[F] float32: one ranking's weights for all features of the blend; 0 for trends with other half-lives."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -20,10 +20,10 @@ from trainer.models.table_rows import RowCounter, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions that the Python module of every model has. Their argument `model` is the config of the model."""
+    """The functions in the Python module of every model; `model` is the config of the model."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
-        """Specifies the rows of each table of the model, by the name of the table."""
+        """Specifies the rows of each of the model's tables, by name."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
         """Builds the model that ranks; `fill` sets its weights later."""
@@ -36,19 +36,18 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train. It combines the embedding `tables` with dense weights and an objective."""
+        """Builds the model to train from embedding `tables`, dense weights and an objective."""
 
 
 @runtime_checkable
 class CountedModelFile(ModelFile, Protocol):
-    """The Python module of a model whose tables `solver=count` computes from the training timelines."""
+    """The Python module of a model that `solver=count` computes from the training timelines."""
 
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
         """Returns a function that computes the table rows of one replica.
 
-        The arguments of the function are: the index of a combination in `CountedConfig.combinations`, the replica, and
-        the number of replicas. The function yields the rows that this replica stores, in order. If it yields fewer rows
-        than the replica stores, the last rows remain 0.
+        Its arguments are the index of a combination in `CountedConfig.combinations`, the replica, and the number of
+        replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
 
         Args:
           model: the config of the model.
@@ -58,20 +57,15 @@ class CountedModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """The Python module of a model that has its own description and diagram; other models get generic ones."""
+    """The Python module of a model with its own description and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
-        """Describes the model for its model card; `has_content`: whether the dataset's catalogue describes items."""
+        """Describes the model for its card; `has_content`: whether the dataset's catalogue describes items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
         """Returns the boxes of the model's diagram, from the inputs to the score.
 
-        In the shapes that boxes show, B is the number of rows of a batch, C the number of candidates, and H the length
-        of the history.
-
-        Args:
-          model: the config of the model.
-          tables: the shapes of the model's tables.
+        In shapes, B is the number of rows of a batch, C the number of candidates, and H the length of the history.
         """
 
 
@@ -87,7 +81,7 @@ MODELS: Mapping[str, ModelFile] = {
 
 
 def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the rows of each table of the model, by the name of the table."""
+    """Specifies the rows of each of the model's tables, by name."""
     model = config.scored_model
     return MODELS[model.kind].table_rows(model, dataset)
 
@@ -138,7 +132,7 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
 
 
 def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """Describes the model for its model card; see `DescribedModelFile.describe`."""
+    """Describes the model for its card; see `DescribedModelFile.describe`."""
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)

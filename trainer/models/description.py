@@ -41,7 +41,7 @@ def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
 
     Args:
       name: name of the table.
-      tables: the shapes of the tables. If the table is missing here, the box shows the shape `rows × D`.
+      tables: the shapes of the tables; the box of a missing table shows `rows × D`.
       reads: names of the boxes that are inputs of the table.
     """
     rows, width = tables.get(name, (None, None))

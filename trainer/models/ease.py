@@ -38,7 +38,7 @@ _BLOCK_ENTRIES = 4_000_000
 
 
 def table_rows(model: EaseConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables, with a row for each item that has weights; see `item_neighbours.neighbour_tables`."""
+    """Specifies the tables of neighbours and weights; see `item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "EASE")
 
 
@@ -48,7 +48,7 @@ def inference_model(model: EaseConfig, _: RunConfig, dataset: Dataset) -> Neighb
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "an item's score is the sum of the weights from the history's items to it, from a linear regression"
     limit = "Only the most frequent items, `num_frequent_items`, have weights. Other items rank last, by popularity."
     return ModelDescription(principle, (KNOWN_BY_HISTORY, limit, NEW_ITEMS_RANK_LAST))
@@ -60,11 +60,7 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
-
-    The function computes the weights once for all replicas of a process, and again only for a combination with another
-    `l2`.
-    """
+    """Returns a function that computes the rows of a replica; see `models.build.CountedModelFile`."""
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
     @lru_cache(maxsize=1)
@@ -82,16 +78,9 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Computes the weights W of EASE, and yields the N weights with the largest absolute values for each item.
+    """Yields each item's `num_neighbours` largest weights in EASE by absolute value, in blocks of items.
 
-    Yields blocks of consecutive items. If weights to two items have the same absolute value, the weight to the item
-    with the lower index is kept. The inverse matrix P takes 4 × R² bytes, and its computation takes time in proportion
-    to R³.
-
-    Args:
-      baskets: X, [T, R]: 1 if the timeline contains the item.
-      l2: penalty on squared weights.
-      num_neighbours: number of weights to keep for each item, N.
+    X is `baskets` [T, R]. The computation takes 4 × R² bytes, and time in proportion to R³.
 
     Raises:
       ValueError: XᵀX + l2 is not positive definite in float32.
@@ -108,7 +97,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: the inverse P of XᵀX + l2. Computed in place, so that only one R × R matrix is in memory."""
+    """[R, R] float32: the inverse of XᵀX + l2, computed in place to save memory."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()
@@ -127,7 +116,7 @@ def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
 
 
 def _blocks(size: int) -> Iterator[slice]:
-    """Divides `size` items into blocks; a block of n items has n × `size` entries, about `_BLOCK_ENTRIES` at most."""
+    """Divides `size` items into blocks of about `_BLOCK_ENTRIES` entries: n items have n × `size`."""
     step = max(_BLOCK_ENTRIES // max(size, 1), 1)
     for first in range(0, size, step):
         yield slice(first, min(first + step, size))

@@ -18,10 +18,9 @@ MAX_ENTRIES = 64
 
 
 class FoldIn(tf.Module):
-    """Computes visitor vectors by least squares, while the item vectors stay fixed.
+    """Computes visitor vectors from histories, by least squares with fixed item vectors.
 
-    The first half of a sweep of `solver=als` does the same, with one difference: there, the weight of an event decays
-    with its age; here, it does not.
+    The weights of events do not decay with their age.
     """
 
     def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:
@@ -38,15 +37,15 @@ class FoldIn(tf.Module):
         self._basis.assign(basis)
 
     def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes a vector for the visitor of each query, from the latest entries of the history.
+        """Computes the visitor vector of each query from the latest entries of its history.
 
         Args:
           items: [I, D] item vectors.
           queries: B queries.
 
         Returns:
-          The visitor vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0. If not,
-          the vector is 0.
+          The vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0. If not, the vector
+            is 0.
         """
         item, weights = self._entries(queries)
         vectors = tf.einsum("bld,de->ble", tf.gather(items, item), self._basis)
@@ -57,11 +56,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the items and the weights of the latest entries of each history, both [B, L], newest first.
-
-        If several entries have the same item, the newest of them gets the sum of their weights, and the others get the
-        weight 0. Padding and unknown items have the weight 0 too.
-        """
+        """Returns items and weights [B, L], newest first; an item's newest entry gets the sum of its weights."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

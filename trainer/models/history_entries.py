@@ -22,16 +22,15 @@ class Entries(NamedTuple):
 
 
 def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_power: tf.Tensor) -> Entries:
-    """Returns the latest entries of each query's history, newest first; skips entries of unknown items.
+    """Returns the latest entries of each query's history, newest first, without unknown items.
 
-    The weight of an entry is (1 + age) ** -recency_power. The age of an entry is the number of later entries in the
-    history, including entries of unknown items.
+    The weight of an entry is (1 + age) ** -recency_power; its age is the number of later entries, known or unknown.
 
     Args:
       queries: B queries with histories.
-      max_entries: maximum number of entries of a history, including those of unknown items; older ones are ignored.
-      num_items: an item is unknown if its index is `num_items` or higher.
-      recency_power: scalar float32; a higher power reduces the weights of older entries more.
+      max_entries: maximum number of entries of a history, including unknown items.
+      num_items: items from this index on are unknown.
+      recency_power: scalar float32.
     """
     age = tf.range(tf.minimum(tf.shape(queries.history)[1], max_entries), dtype=tf.int64)
     position = queries.history_length[:, None] - 1 - age  # [B, L]

@@ -15,7 +15,7 @@ UNKNOWN_EVENT = -1
 
 
 class Queries(NamedTuple):
-    """B queries. A query is a visitor with a history; the catalogue is ranked for it."""
+    """B queries, each a visitor with a history."""
 
     visitor: tf.Tensor
     """[B] int64 indices of visitors; a visitor who was not in training has an index after the vocabulary."""
@@ -32,10 +32,7 @@ class Queries(NamedTuple):
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Builds queries from histories that consist of items alone.
-
-        Every event has the kind UNKNOWN_EVENT. All times are 0: those of the events and those of the requests.
-        """
+        """Builds queries from items alone; events have the kind UNKNOWN_EVENT, and all times are 0."""
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
@@ -52,33 +49,29 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer that can score a slice of the catalogue, in time that is proportional to the length of the slice."""
+    """A scorer that can score a slice of the catalogue, in time proportional to its length."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (first, n): the scores [B, n] float32 of the n items with indices from `first` on.
-
-        Whatever depends only on the queries is computed in this method, once for all slices.
-        """
+        """Returns a function of (first, n) that scores the n items from index `first` on: [B, n] float32."""
 
 
 @runtime_checkable
 class PolicyScorer(Scorer, Protocol):
-    """A scorer whose scores depend on whether the ranking hides the items of the history."""
+    """A scorer with scores that depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden` that computes the scores [B, I] float32.
+        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32.
 
-        `is_seen_hidden`, a scalar or [B] bool, is True if the ranking hides the items of the history. Whatever does not
-        depend on it is computed in this method, once for both rankings.
+        `is_seen_hidden`, a bool scalar or [B], is True if the ranking hides the items of the history.
         """
 
 
 class ServedModel(Scorer, Protocol):
-    """A trained model as a `tf.Module`. The same module is evaluated and exported, so an export has the same scores."""
+    """A trained model as a `tf.Module`, which is both evaluated and exported."""
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All weights. They must be variables, because other arrays would become constants in the exported graph."""
+        """All weights; other arrays would become constants in the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
@@ -87,11 +80,11 @@ class ServedModel(Scorer, Protocol):
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarity of each item in `item`, [B] indices, to every item of the vocabulary."""
+        """[B, I] float32: similarity of each of the items `item` [B] to every item of the vocabulary."""
 
 
 class InferenceModel(ServedModel, Protocol):
     """A model that ranks with the weights of one run."""
 
     def fill(self, weights: Weights) -> None:
-        """Sets the weights, which are 0 in a new model. A run fills the same model again before each validation."""
+        """Sets the weights, which are 0 in a new model; may be called again."""

@@ -45,14 +45,7 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: the content of items.
-
-        The content of an item is the weighted sum of the table's rows for the item's features.
-
-        Args:
-          table: [num_features, W] the feature table.
-          items: slice of n items.
-        """
+        """[n, W] float32: for each of n items, the weighted sum of its features' rows in `table` [num_features, W]."""
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
@@ -60,16 +53,14 @@ class ItemFeatures:
 
 
 class ItemRows:
-    """Item rows [I, W] of a trained model. The last column is the bias.
+    """Item rows [I, W] of a trained model, computed when they are read. The last column is the bias.
 
-    The row of an item is the item's content plus, if the item has training events, its own row of weights. An item with
-    neither content nor training events gets the lowest bias of all items with training events.
-
-    Rows are computed when they are read, so that the whole array is never in memory.
+    The row of an item is its content plus, if it has training events, its own row of weights. An item with neither gets
+    the lowest bias of all items with training events.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
-        """Stores the tables; `read` computes rows from them.
+        """Stores the tables.
 
         Args:
           content: the features of each item.
@@ -96,7 +87,7 @@ class ItemRows:
         return rows
 
     def _least_bias_of_chunk(self, start: int) -> float:
-        """Returns the lowest bias of the `CHUNK_ROWS` items from `start` on; skips items without training events."""
+        """Returns the lowest bias of trained items among the `CHUNK_ROWS` items from `start` on."""
         stop = min(start + CHUNK_ROWS, self._num_trained)
         return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
@@ -113,12 +104,12 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """Returns, for each item, all categories on the path from the root of the category tree to the item's category."""
+    """Returns each item's category, and all categories above it."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """Returns the quantile bucket of each item's price; skips items without a price, which have bucket 0."""
+    """Returns the quantile bucket of each item's price; skips items without a price."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
@@ -134,10 +125,7 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """Reads the features of all items in the vocabulary.
-
-    Each item has at most `MAX_FEATURES` features, in the order of `FEATURES`.
-    """
+    """Reads the features of all items, at most `MAX_FEATURES` per item, in the order of `FEATURES`."""
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []
@@ -153,21 +141,14 @@ def read_item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Flattens a column that has a list for each item; returns the item index and the value of each list entry."""
+    """Flattens a column of lists; returns the item index and the value of each list entry."""
     combined = lists.combine_chunks()
     lengths = np.diff(combined.offsets.to_numpy())
     return np.repeat(np.arange(len(combined)), lengths), combined.flatten().to_numpy()
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds `ItemFeatures`.
-
-    Args:
-      owner: item index of each feature, ascending.
-      feature: the features, as rows of the feature table.
-      num_items: number of items, I.
-      names: names of the rows of the feature table.
-    """
+    """Builds `ItemFeatures` from pairs of an item, `owner` ascending, and a row of the feature table."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

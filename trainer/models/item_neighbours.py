@@ -29,7 +29,7 @@ NeighbourConfig = WalkConfig | EaseConfig
 
 
 class NeighbourRows(NamedTuple):
-    """The neighbours of n items. If an item has fewer than N neighbours, the weights in its last columns are 0."""
+    """The neighbours of n items, up to N each; the weight of missing neighbours is 0."""
 
     neighbour: np.ndarray
     """[n, N] float32 item indices, ascending."""
@@ -40,13 +40,7 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts a sparse matrix.
-
-        Args:
-          weights: [n, I] with at most N entries per row; each row is sorted by column.
-          num_neighbours: the number of neighbours, N.
-          total_weight: [n], see the field.
-        """
+        """Converts a sparse matrix [n, I], sorted by column, with at most `num_neighbours` entries per row."""
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
         column = np.arange(weights.nnz) - weights.indptr[row]
@@ -58,18 +52,18 @@ class NeighbourRows(NamedTuple):
         return NeighbourRows(*(column[kept] for column in self))
 
     def counted(self) -> CountedRows:
-        """Returns the neighbours as rows of the tables `neighbour` and `weight`, for `solver=count` to store."""
+        """Returns the neighbours as rows of the tables `neighbour` and `weight`."""
         tables = {"neighbour": self.neighbour, "weight": self.weight}
         return CountedRows(tables, float(np.abs(self.weight).sum(dtype=np.float64)), float(self.total_weight.sum()))
 
 
 def num_rows(config: NeighbourConfig, num_items: int) -> int:
-    """Returns R, the number of items that have neighbours; these are the most frequent items."""
+    """Returns R, the number of items with neighbours; these are the most frequent items."""
     return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
 
 
 def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> dict[str, TableRows]:
-    """Specifies two tables of R rows and N columns: each item's neighbours, and the weights of these neighbours.
+    """Specifies two tables [R, N]: the neighbours of each item, and their weights.
 
     Args:
       config: the config of the model.
@@ -100,17 +94,11 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 class NeighbourInference(tf.Module):
     """Ranks items by the scores of the module docstring; see `models.interface.InferenceModel`.
 
-    Items with a score of 0 or less rank last, by popularity. The score of an item is 0 if the item is no neighbour of
-    any item in the history.
+    Items with a score of 0 or less rank last, by popularity.
     """
 
     def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
-        """Creates the model; its tables are 0 until `fill` sets them.
-
-        Args:
-          config: the config of the model.
-          item_counts: [I] training events of each item.
-        """
+        """Creates the model; its tables are 0 until `fill`. `item_counts`: [I] training events of each item."""
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items
         self._adds_repeats = config.adds_repeats
@@ -147,20 +135,13 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, entries: Entries) -> Entries:
-        """Merges all entries of the same query and item into one entry; its weight is the largest of their weights."""
+        """Merges the entries of a query with the same item; keeps the largest weight."""
         pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
         weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum of `factor` × W[`item`] over its entries; row W[i] is the weights of item i.
-
-        Args:
-          query: [E] query of each entry.
-          item: [E] item of each entry.
-          factor: [E] weight of each entry.
-          num_queries: the number of queries, B.
-        """
+        """[B, I]: sum of `factor` × W[`item`] over each query's entries; `query`, `item` and `factor` are [E]."""
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices
         index = tf.cast(query, tf.int32)[:, None] * self._num_items + tf.gather(self._neighbours, item)

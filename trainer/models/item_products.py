@@ -19,9 +19,7 @@ Rescale = Callable[[sp.csr_matrix, slice], None]
 def largest_products(
     left: sp.csr_matrix, right: sp.csr_matrix, count: int, rescale: Rescale
 ) -> Iterator[sp.csr_matrix]:
-    """Computes the product `left` @ `right` in blocks of rows; yields the largest entries of each row.
-
-    The entries of a row do not depend on the other rows of `left`, so they do not depend on the blocks.
+    """Yields the largest entries in each row of `left` @ `right`, in blocks of rows.
 
     Args:
       left: [N, T].
@@ -36,10 +34,7 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """Keeps the `count` largest entries of each row. Of equal entries, those in lower columns are kept.
-
-    All entries must be float32 and at least 0.
-    """
+    """Keeps the `count` largest entries of each row, all float32 and at least 0; of equal ones, the lower columns."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()
@@ -58,22 +53,14 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns uint64 keys of entries. Sorted by key, the entries are ascending by row, and then descending by value.
-
-    Args:
-      row: row of each entry.
-      values: value of each entry; float32, at least 0.
-    """
+    """Returns uint64 keys that sort entries by ascending row and descending value (float32, at least 0)."""
     # read as whole numbers, the bits of floats of at least 0 have the order of the floats; sorting these whole numbers
     # is several times as fast as an argsort of floats
     return (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - values.view(np.uint32))
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Divides the rows of `left` into blocks.
-
-    The product of a block with `right` has at most `_BLOCK_ENTRIES` entries, except for a single row with more entries.
-    """
+    """Divides the rows of `left` into blocks; a product has at most `_BLOCK_ENTRIES` entries, or a single row."""
     # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])

@@ -25,7 +25,7 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the vectors x, one per row, that minimize the objective of the module docstring for fixed vectors y.
+    """Minimizes the objective of the module docstring over each row's vector x, for fixed vectors y.
 
     Args:
       vectors: [M, L, D] the vectors y of each row's entries.
@@ -33,8 +33,7 @@ def solve_rows(
       gramian: [D] the diagonal of G, the Gramian of all y; the other entries of G must be 0.
       l2: [M] the regularization λ of each row, above 0.
       unobserved_weight: u, the weight of every pair; observed pairs have w in addition.
-      is_long: whether to solve a linear system of size D × D per row, which is faster if L > D. Otherwise the system
-        has size L × L. The result is the same.
+      is_long: whether to solve linear systems of size D × D instead of L × L; faster if L > D.
 
     Returns:
       The vectors x [M, D], and [M]: each row's part of the minimum.
@@ -61,13 +60,11 @@ def solve_rows(
 
 
 def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, unobserved_weight: float) -> tf.Tensor:
-    """Computes λ [M], the regularization of each row: l2 × (entries + u × num_others) ** l2_power.
-
-    The formula is by Rendle et al. (RecSys 2022).
+    """[M]: λ of each row: l2 × (entries + u × num_others) ** l2_power (Rendle et al., RecSys 2022).
 
     Args:
       entries: [M] number of entries of each row.
-      num_others: number of vectors y, with which each row forms pairs.
+      num_others: number of vectors y.
       l2: regularization if `l2_power` is 0.
       l2_power: how fast λ grows with the number of entries.
       unobserved_weight: u.

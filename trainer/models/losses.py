@@ -14,25 +14,22 @@ _NEVER = -1e9
 
 
 def squared_error(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Returns the squared differences [B] float32 of predictions [B] and targets [B]."""
+    """[B] float32: squared differences of predictions [B] and targets [B]."""
     return tf.square(tf.cast(prediction, tf.float32) - target)
 
 
 def sampled_softmax(
     positive: tf.Tensor, candidates: tf.Tensor, log_expected_count: tf.Tensor, is_excluded: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the loss [B] float32: −log of the estimated softmax probability of the positive among all items.
+    """[B] float32: −log of the estimated softmax probability of the positive among all items.
 
-    The candidates are a sample of the items, and frequent items are in the sample more often. The logQ correction
-    (Bengio and Senécal, 2003) makes up for this: it subtracts log(expected count) from the score of each candidate.
-    Then the sum of exp(score) over the candidates is an unbiased estimate of the sum over all items except the
-    positive. The positive is not sampled, so its score is not corrected.
+    The logQ correction (Bengio and Senécal, 2003) subtracts log(expected count) from the scores of candidates.
 
     Args:
       positive: [B] scores of the positives.
       candidates: [B, C] scores of the candidates.
-      log_expected_count: [C], or [B, C] if it differs by row: log of how often each candidate is expected in a sample.
-      is_excluded: [B, C] bool; must be True for candidates equal to the positive (accidental hits) and for padding.
+      log_expected_count: [C] or [B, C]: log of how often each candidate is expected in a sample.
+      is_excluded: [B, C] bool: must be True for candidates equal to the positive, and for padding.
     """
     positive = tf.cast(positive, tf.float32)
     corrected = tf.cast(candidates, tf.float32) - log_expected_count

@@ -56,10 +56,7 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies an item table and, if `history_length` is 0, a visitor table; see `models.build.ModelFile`.
-
-    If `history_length` is above 0, a visitor's vector is the sum of the vectors of their items, so it is not stored.
-    """
+    """Specifies an item table and, if `history_length` is 0, a visitor table; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -69,7 +66,7 @@ def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, 
 def training_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the factorization, with the objective that `config.loss` specifies."""
+    """Builds the factorization with the objective of `config.loss`."""
     factorization = MatrixFactorization(model, compute_dtype(config))
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
@@ -168,7 +165,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """Creates the dense weights: the logarithm of the scale of the scores; an empty list if the scale is not learnt."""
+    """Creates the logarithm of the scale of scores; an empty list if the scale is not learnt."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -184,7 +181,7 @@ class MatrixFactorization:
     """Type of matrix products."""
 
     def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Returns visitor vectors [B, D]. A score is the dot product of visitor and item vector, plus the item bias.
+        """Returns visitor vectors [B, D].
 
         Args:
           rows: [B, D] rows of the visitor table, or the sums of item vectors from `sum_items`.
@@ -193,7 +190,7 @@ class MatrixFactorization:
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
+        """Returns item vectors [C, D] and biases [C] from rows [C, W] of the item table."""
         if not self.config.has_item_bias:
             return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
         # the gradient of a split is one concatenation; that of two slices would add two tables of mostly zeros
@@ -201,7 +198,7 @@ class MatrixFactorization:
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """Returns the sum [B, D] of the item vectors of each history; each vector is normalised to length 1 before.
+        """Returns the sum [B, D] of each history's normalised item vectors.
 
         Args:
           rows: [B, H, W] rows of the item table, one per history entry.
@@ -247,16 +244,15 @@ class MatrixFactorizationInference(tf.Module):
         Args:
           config: settings of the model.
           num_visitors: number of visitors in the vocabulary.
-          visitor_rows: number of rows of the visitor table with buckets, at least `num_visitors`.
+          visitor_rows: number of rows of the visitor table with buckets, V.
           num_items: the number of items in the vocabulary, I.
-          item_rows: number of rows of the item table with buckets, at least I.
-          item_counts: [I] number of training events of each item. Unknown visitors get the items ranked by this number.
-            Items without training events and unknown items get a zero vector and the lowest bias. None: every row was
-            trained, also those of the buckets, so unknown visitors and items are ranked by the rows of their buckets.
-          visitor_items: [V, I] number of events of each visitor with each item, where V is `visitor_rows`. A visitor's
-            vector is the sum of their items' vectors. None: visitors have a table, or their vectors are 0.
-          fold_in: computes the vectors of visitors from their histories, by least squares; None: the model does not
-            compute them.
+          item_rows: number of rows of the item table with buckets.
+          item_counts: [I] training events of each item. Unknown visitors get the most frequent items. Items without
+            events and unknown items get a zero vector and the lowest bias. None: unknown visitors and items use their
+            buckets.
+          visitor_items: [V, I] number of events of each visitor with each item; vectors of visitors are sums of their
+            items' vectors. None: visitors have a table, or their vectors are 0.
+          fold_in: computes the vectors of visitors from their histories; None: the model does not compute them.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
@@ -302,7 +298,7 @@ class MatrixFactorizationInference(tf.Module):
         fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """Returns the vectors [n, D] of the n visitors in the slice: sums of the vectors of each visitor's items."""
+        """Returns the vectors [n, D] of n visitors: the sums of their items' vectors."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
@@ -344,7 +340,7 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sum [B, D] of the item vectors of each history, and [B] bool: whether it has a known item."""
+        """Returns the sum [B, D] of each history's item vectors, and [B] bool: whether it has a known item."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
@@ -357,14 +353,14 @@ class MatrixFactorizationInference(tf.Module):
 
 
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
-    """Computes the item biases [count] float32 from the first `count` rows of the item table, in chunks."""
+    """[count] float32: item biases from the first `count` rows of the item table, read in chunks."""
     starts = range(0, count, CHUNK_ROWS)
     parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
     return np.concatenate(parts)
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows from the concatenation of `first` and `second`; an index beyond the end gets the last row."""
+    """Gathers rows of `first` followed by `second`; an index beyond the end gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

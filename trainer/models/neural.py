@@ -37,7 +37,7 @@ def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: NeuralConfig, config: RunConfig, _: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """Builds the network, with the squared-error objective."""
+    """Builds the network with the squared-error objective."""
     if not isinstance(config.loss, SquaredErrorConfig):
         raise ValueError(
             f"model.kind={model.kind} cannot be trained with loss.kind={config.loss.kind}; use loss.kind=squared_error"
@@ -81,7 +81,7 @@ def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
     """Creates kernel and bias of each layer, initialised as in `keras.layers.Dense`.
 
-    Variables that are to be trained must be created in the strategy's scope.
+    Must be called in the strategy's scope if the variables are to be trained.
     """
     sizes = [2 * config.dim, *config.hidden, 1]
     variables = []
@@ -95,10 +95,10 @@ def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable
 def predict(
     dense: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor, compute_dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """Returns the scores [B] float32 of pairs of a visitor and an item.
+    """[B] float32: scores of (visitor, item) pairs.
 
     Args:
-      dense: kernel and bias of the first layer, then those of the second layer, and so on.
+      dense: kernel and bias of each layer, in the order of the layers.
       visitors: [B, D] visitor vectors.
       items: [B, D] item vectors.
       compute_dtype: data type of the matrix products.
@@ -112,7 +112,7 @@ def predict(
 class NeuralInference(tf.Module):
     """A trained network; see `models.interface.InferenceModel`.
 
-    Unknown visitors and items are scored by the rows of their out-of-vocabulary buckets, which are trained too.
+    Unknown visitors and items are scored by the rows of their out-of-vocabulary buckets.
     """
 
     def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
@@ -120,9 +120,9 @@ class NeuralInference(tf.Module):
 
         Args:
           config: settings of the model.
-          visitor_rows: number of rows of the visitor table, with the out-of-vocabulary buckets.
-          item_rows: number of rows of the item table, with the out-of-vocabulary buckets.
-          num_items: the number of items in the vocabulary.
+          visitor_rows: number of rows of the visitor table, including out-of-vocabulary buckets.
+          item_rows: number of rows of the item table, including out-of-vocabulary buckets.
+          num_items: number of items in the vocabulary.
         """
         super().__init__(name="neural")
         self._dim = config.dim
