@@ -152,7 +152,6 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """Reads the evaluations of the checkpoint of `step`, by split; warns of those of other checkpoints."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)

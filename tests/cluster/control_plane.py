@@ -230,6 +230,7 @@ def _start_nodes(plane: ControlPlane) -> None:
 
 
 def _start_addon(plane: ControlPlane, name: str, webhook: int, health: int) -> None:
+    """Starts an addon's controller as a process; the webhooks of its manifests are directed to it."""
     text = plane.binaries.manifests[name].read_text()
     objects = [value for value in yaml.safe_load_all(text) if value and value["kind"] not in _IN_PODS]
     authority = base64.b64encode((plane.folder / "tls.crt").read_bytes()).decode()

@@ -35,7 +35,7 @@ class InputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """Which of a visitor's items are relevant in validation and evaluation."""
+    """Settings of the relevant items in validation and evaluation."""
 
     kinds: tuple[str, ...] = ()
     """Event kinds that make an item relevant, such as `transaction`; empty: all kinds of the dataset. Events of other

@@ -17,8 +17,7 @@ def training_baskets(
 ) -> sp.csr_matrix:
     """[T, I] float32: 1 if the timeline has a training event of the item. Timelines that end later come first.
 
-    Skips events with the weight 0, and event kinds with the factor 0 in `event_weights`. Raises ValueError if no event
-    remains. `max_items`: see `baskets_of`.
+    Skips events with weight × `event_weights` = 0; raises ValueError if none remains. `max_items`: see `baskets_of`.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -54,7 +53,7 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns timeline and item of the latest `max_items` distinct items per timeline, both 1-D, oldest first."""
+    """Returns timeline and item of the latest `max_items` distinct items per timeline, both 1-D, in row order."""
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)
     timeline, item = timeline[latest], item[latest]

@@ -71,7 +71,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Chooses the moments [M] int64 of trends for evaluation cases, ascending.
+    """Chooses the moments [M] int64, ascending, at which trends are computed for evaluation cases.
 
     They begin at the first case, and are evenly spaced, at least a day apart. A case uses the latest moment that is not
     after it. M is at most `_MAX_MOMENTS`, and less for a large catalogue.

@@ -90,7 +90,6 @@ class DemoServer(ThreadingHTTPServer):
     request_queue_size = 1024  # five by default, and the system resets further connections
 
     def __init__(self, address: tuple[str, int], answers: Answers):
-        """Binds the address."""
         super().__init__(address, _Handler)
         self.answers = answers
         self._free_threads = BoundedSemaphore(MAX_THREADS)

@@ -89,14 +89,14 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Requests each distinct row once. Every replica calls this with its own ids [n]."""
+        """Builds a route for each distinct row. Every replica calls this with its own ids [n]."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Requests one row per id, even for repeated ids. Every replica calls this with its own ids [n]."""
+        """Builds a route for each id, even if repeated. Every replica calls this with its own ids [n]."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
@@ -126,7 +126,7 @@ class Route:
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], such as gradients, to their owners; returns the received rows [S, D], as in `served`."""
+        """Sends rows [M, D], such as gradients, to their owners; returns the received rows [S, D]."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

@@ -22,7 +22,7 @@ agree."""
 class Collectives:
     """Collective operations between all replicas. Every replica must call them, within a graph.
 
-    All replicas must trace the same operations in the same order, so that their keys agree.
+    All replicas must trace the same operations in the same order.
     """
 
     def __init__(self, devices: dict[int, str], count: int) -> None:

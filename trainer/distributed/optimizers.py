@@ -90,7 +90,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of `step`, from 0: in a warmup of w steps, 1/w, 2/w, … of the final rate."""
+    """Returns the learning rate of `step`; in a warmup of w steps: 1/w, 2/w, … of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -135,7 +135,7 @@ class _RowAdagrad:
 
 @dataclass(frozen=True)
 class _RowWiseAdagrad:
-    """Adagrad with one accumulator per row: its summed mean squared gradients (Gupta et al., 2014; FBGEMM)."""
+    """Adagrad with one accumulator per row, the sum of mean squared gradients (Gupta et al., 2014; FBGEMM)."""
 
     config: AdagradConfig
 

@@ -16,7 +16,7 @@ class Preempted(Exception):  # noqa: N818 (not an error)
 
 
 class StopRequest:
-    """A flag that requests a run to stop; initially not set."""
+    """A flag that requests a run to stop."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -30,8 +30,8 @@ class StopRequest:
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
     """Yields the stop request of a run: `request`, or a new one that signals set.
 
-    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Outside the main thread,
-    signals do not set it.
+    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Signals set a request
+    only in the main thread.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()

@@ -128,7 +128,7 @@ class Replicas:
 
 
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
-    """Creates this process's replicas and connects all workers, before TensorFlow's first operation.
+    """Creates this process's replicas and connects all workers; call it before TensorFlow's first operation.
 
     `devices`: number of GPUs or, without GPUs, of logical CPUs; None: all GPUs or one CPU. `gpus` overrides it.
 
@@ -224,5 +224,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Returns how many of a table's rows r belong to `replica`: those with r % `replicas` = `replica`."""
+    """Returns how many rows r of a table belong to `replica`: those with r % `replicas` = `replica`."""
     return max(0, -((replica - rows) // replicas))

@@ -43,7 +43,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """One random cyclic order of all items; the visitor's index determines where their list starts."""
+    """One random cyclic order of all items; each visitor's list starts at a fixed position."""
 
     def __init__(self, num_items: int, *, seed: int):
         order = np.random.default_rng(seed).permutation(num_items).astype(np.float32)

@@ -279,7 +279,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """[B, TOP]: the start of each list of `item` [B, n], without hidden items."""
+        """Removes hidden items from the lists `item` [B, n]; returns the first of the rest, [B, TOP]."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0

@@ -93,7 +93,7 @@ def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
 class _Ascent:
     """A coordinate ascent; the blend multiplies each feature by `weight` × `unit`.
 
-    The `unit` of a part is 1 / spread of its scores, and 1 for all other features.
+    The `unit` of a part is 1 / (typical spread of its scores); all other features have the `unit` 1.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -137,7 +137,7 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case with another half-life, and the best weight for it; changes no state."""
+        """[V]: NDCG@20 of each case with another half-life of the trend; the ascent does not change."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
@@ -261,7 +261,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline per sample of a ranking. `num_rankings`: rankings still without weights, with this one."""
+    """Returns a deadline for each sample of a ranking; `num_rankings` rankings share the remaining time."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -310,6 +310,7 @@ def longest_of_the_best(values: np.ndarray) -> int:
     Args:
       values: [len(HALF_LIVES), V] NDCG@20 of each case with each half-life.
     """
+    # All cases of returning_visitors share a moment, so a short half-life can be the best by chance.
     difference = values - values[values.mean(axis=1).argmax()]
     error = difference.std(axis=1) / np.sqrt(values.shape[1])
     return int(np.flatnonzero(difference.mean(axis=1) >= -error).max())
@@ -336,7 +337,7 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 
 
 def baseline_cases(num_items: int) -> int:
-    """Returns how many validation cases tune a baseline: at most 1,000 cases or 5 × 10⁷ scores."""
+    """Returns how many validation cases tune a baseline; at most 1,000, and 5 × 10⁷ scores (cases × items)."""
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 
 

@@ -21,7 +21,7 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Evaluation cases: a visitor, the moment of their recommendations, and the relevant items.
+    """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
     Seen items are those of the history. The primary or the secondary ranking hides them; the other one shows them.
     """

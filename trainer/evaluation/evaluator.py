@@ -32,7 +32,7 @@ _THREADS = 2  # systems that rank at once: while one waits for a step with one t
 
 @dataclass(frozen=True)
 class Measurement:
-    """The ranks of the relevant items in the rankings of a system, and how often it recommends each item."""
+    """Ranks of the relevant items, and counts of the recommended items, for one system."""
 
     ks: tuple[int, ...]
     """The list lengths k of the metrics."""
@@ -65,7 +65,6 @@ class _Ranking:
         self.reset()
 
     def reset(self) -> None:
-        """Drops the results of all chunks."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
         # for each k, how often each item is in a list after the next lower k and up to this k

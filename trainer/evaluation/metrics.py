@@ -39,7 +39,7 @@ class RelevantRanks:
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: hits among the first k items / min(k, number of relevant items) (Liang et al., WWW 2018)."""
+    """[V], in [0, 1]: hits among the first k items / min(k, number of relevant items); Liang et al. (WWW 2018)."""
     return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
 
 

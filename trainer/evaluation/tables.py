@@ -34,14 +34,14 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name and the content of a protocol's secondary ranking; None if there are no cases."""
+    """Returns a protocol's secondary ranking and its name; the ranking is None if there are no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the model with the best baseline by the ranking of available items only.
+    """Compares the model with the best baseline, ranking only available items.
 
     Returns:
       One line; None if there is no such ranking.
@@ -162,7 +162,6 @@ def _summary_cell(estimate: Estimate, width: int) -> str:
 
 
 def _compare_with_best(ranking: Ranking) -> str:
-    """Compares the model with the best baseline by the `MAIN_METRIC`."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"

@@ -128,7 +128,7 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each half-life, the trends [B, I] at the latest moment not after each query, or at the first."""
+        """Returns, for each half-life, the trends [B, I] at the last moment up to each query, or at the first moment."""
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]
@@ -151,7 +151,7 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: similarities by the blend's first part, for items [B]."""
+        """[B, I] float32: the similarities of items [B] in the first part of the blend."""
         return self._parts[0].item_similarities(item)
 
 
@@ -219,7 +219,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each entry [E, 2], a query and a position; 1 if unknown."""
+    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1 if unknown."""
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)

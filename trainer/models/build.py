@@ -87,7 +87,7 @@ def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dict[str, ShardedTable]:
-    """Builds the model's tables, by name. They are 0 until `embeddings.initialize` or a checkpoint sets them."""
+    """Builds the model's tables, by name; all are 0 until `embeddings.initialize` or a checkpoint sets them."""
     optimizer = row_optimizer(config.optimizer) if config.solver == "sgd" else None
     return {
         name: ShardedTable(rows=rows.num_rows, dim=rows.width, replicas=replicas, optimizer=optimizer)

@@ -24,7 +24,7 @@ class Entries(NamedTuple):
 def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_power: tf.Tensor) -> Entries:
     """Returns the latest entries of each query's history, newest first, without unknown items.
 
-    The weight of an entry is (1 + age) ** -recency_power; its age is the number of later entries, known or unknown.
+    The weight of an entry is (1 + age) ** -recency_power. The age is the number of later entries, known or unknown.
 
     Args:
       queries: B queries with histories.

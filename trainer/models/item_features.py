@@ -55,8 +55,8 @@ class ItemFeatures:
 class ItemRows:
     """Item rows [I, W] of a trained model, computed when they are read. The last column is the bias.
 
-    The row of an item is its content plus, if it has training events, its own row of weights. An item with neither gets
-    the lowest bias of all items with training events.
+    The row of an item is its content plus, if it has training events, its own row of weights. An item with neither
+    content nor training events gets the lowest bias of all items with training events.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:

@@ -34,7 +34,7 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """Keeps the `count` largest entries of each row, all float32 and at least 0; of equal ones, the lower columns."""
+    """Keeps each row's `count` largest entries (float32, at least 0); of equal entries, those in lower columns."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()
@@ -60,7 +60,7 @@ def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Divides the rows of `left` into blocks; a product has at most `_BLOCK_ENTRIES` entries, or a single row."""
+    """Divides the rows of `left`; each block's product with `right` has at most `_BLOCK_ENTRIES` entries, or one row."""
     # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])
