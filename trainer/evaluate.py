@@ -120,7 +120,6 @@ def evaluate_run(
     """Evaluates a run like `evaluate`, but does not write the results.
 
     Args:
-      run: the run.
       split: validation or test.
       config: determines the cases and their relevant items.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.

@@ -97,7 +97,7 @@ def training_batches(
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
       is_sequential: whether histories have only the earlier rows of a timeline; False: all its other rows.
       has_times: whether to read the times of rows.
-      event_weights: a factor for each event kind, for the weights of its events. None: all rows have the weight 1.
+      event_weights: a factor for each event kind; it multiplies the weights of rows. None: all rows have the weight 1.
       first_epoch: first epoch to return, from 0.
       first_step: number of batches to skip in `first_epoch`.
     """

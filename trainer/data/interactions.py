@@ -35,9 +35,8 @@ def read_interactions(
     """[V, I] float32: summed event weights of each (visitor, item) pair; stores no zeros.
 
     Args:
-      dataset: the dataset.
-      event_weights: a factor for each event kind, for the weights of its events.
-      half_life_days: days in which an event's weight halves, until the last training event; None: no decay.
+      event_weights: a factor for each event kind; it multiplies the weights of events.
+      half_life_days: half-life of event weights, up to the last training event; None: no decay.
       power: exponent of the sums; 0: each pair with a sum above 0 has the value 1.
 
     Raises:

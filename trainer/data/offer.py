@@ -117,7 +117,6 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
     Args:
       items: ids [I].
       facts: availability and categories of items, in `ITEM_FACTS_SCHEMA`.
-      rules: the rules.
 
     Raises:
       ValueError: no item has facts, a category of the rules has no items, or no item is on offer.

@@ -155,7 +155,6 @@ def initialize(
     """Fills a table with normally distributed values that depend only on (seed, name, row).
 
     Args:
-      table: the table.
       name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.

@@ -72,7 +72,6 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
     """Builds the model `walk` with the powers that have the best NDCG@20 on `cases`.
 
     Args:
-      dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
       cases: validation cases; None: the last powers in `WalkConfig` are used.
     """
@@ -87,7 +86,6 @@ def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -
     """Builds the model `session_knn` with the powers that have the best NDCG@20 on `cases`.
 
     Args:
-      dataset: the dataset.
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
       cases: validation cases; None: the last powers in `SessionKnnConfig` are used.
     """
@@ -127,7 +125,6 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
     """Returns a sample of the validation cases, see `most_common_cases`; None if there are none.
 
     Args:
-      dataset: the dataset.
       kinds: event kinds that make an item relevant; empty: all.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
@@ -142,7 +139,6 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
     All except `popular` and `random` are blended with the popularity and the trend of the items.
 
     Args:
-      dataset: the dataset.
       events: the events of all splits.
       seed: seed of the random ranking.
       kinds: event kinds that make an item relevant in validation; empty: all.

@@ -120,7 +120,6 @@ def find_candidates(
 
     Args:
       parts: the models of the blend.
-      cases: the cases.
       events: events of all splits; the trend of a case uses only earlier events.
       item_counts: [I] training events of each item.
       replicas: all replicas; their workers share the cases. None: this process handles all cases.

@@ -212,16 +212,15 @@ def fit_blend(
 
     Args:
       parts: P models.
-      dataset: the dataset.
       events: the events of all splits.
       kinds: event kinds that make an item relevant; empty: all.
       held_out_seed: seed of the run with a second stage, which was trained on some of the validation visitors. Their
         cases are used only for the ranking `new_items`. None: no part has a second stage.
       has_trend_only: whether to leave out the return features.
-      max_cases: maximum number of cases per ranking, half of it per protocol if there are two; more are sampled.
+      max_cases: maximum number of cases per ranking; more are sampled. Each of two protocols gets half.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
-      deadline: time on the clock `time.monotonic`; fewer cases are used if it is near. None: no limit. Must be None
+      deadline: time on the clock `time.monotonic`; a near deadline reduces the cases. None: no limit. Must be None
         with several workers.
 
     Raises:

@@ -199,7 +199,6 @@ def build_cases(
     """Builds the cases of a split.
 
     Args:
-      dataset: the dataset.
       split: validation or test.
       protocol: `returning_visitors` or `next_items`.
       kinds: event kinds that make an item relevant; empty: all.

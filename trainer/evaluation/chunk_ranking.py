@@ -53,7 +53,6 @@ def rank_policies(
     """Ranks the catalogue for the queries of a chunk, once for each policy.
 
     Args:
-      scorer: the scorer.
       queries: B queries.
       seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
       num_seen: [B] number of items in each row of `seen`, without padding.

@@ -131,12 +131,12 @@ class Evaluator:
         Args:
           scorer: a trained model or a baseline.
           cases: the cases and their relevant items.
-          ks: the list lengths, at most the length of the catalogue.
+          ks: the list lengths; a list longer than the catalogue contains all items.
           scores_bytes: maximum memory of the scores of a chunk; None: see `ranking.topk.chunk_size`.
           replicas: all replicas; their workers share the cases, and all get the same measurement. None: this process
             ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: candidates of a further primary ranking; None: no such ranking.
+          is_available: [I] bool: the only candidates in an additional primary ranking; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.

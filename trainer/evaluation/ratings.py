@@ -49,8 +49,6 @@ def rating_errors(
     """Measures the errors of a model's pair scores as predictions of event weights.
 
     Args:
-      model: the model.
-      dataset: the dataset.
       split: the split with the target rows to predict.
       event_weights: weight of each event kind; see `rating_mse`.
       replicas: all replicas; their workers share the rows. None: this process handles all rows.
@@ -87,7 +85,6 @@ def rating_mse(
     """Returns the mean squared error of a model's pair scores as predictions of row weights.
 
     Args:
-      model: the model.
       rows: N rows.
       event_weights: weight of each event kind; it is multiplied by the weight of each row.
       replicas: all replicas; their workers share the rows. None: this process handles all rows.

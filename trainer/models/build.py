@@ -50,7 +50,6 @@ class CountedModelFile(ModelFile, Protocol):
         replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
 
         Args:
-          model: the config of the model.
           baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
         """
 

@@ -66,8 +66,6 @@ def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> di
     """Specifies two tables [R, N]: the neighbours of each item, and their weights.
 
     Args:
-      config: the config of the model.
-      dataset: the dataset.
       name: name of the model in error messages.
 
     Raises:
