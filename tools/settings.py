@@ -47,10 +47,9 @@ def _environment() -> Iterator[str]:
 
 
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
-    """Renders the settings of a config class as a table, then those of its nested configs.
+    """Renders a config class: a table of its settings, then its nested configs.
 
-    `prefixes` and `values` have an entry per setting of this class: its prefix, such as `items.`, and its default
-    value. None: the defaults of the class.
+    `prefixes`: key prefixes of the settings with this class, such as `items.`. `values`: their default values, or None.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}

@@ -17,7 +17,7 @@ def training_baskets(
 ) -> sp.csr_matrix:
     """[T, I] float32: 1 if the timeline has a training event of the item. Timelines that end later come first.
 
-    Skips events with weight × `event_weights` = 0; raises ValueError if none remains. `max_items`: see `baskets_of`.
+    Skips events with the weight 0, or with a kind of weight 0 in `event_weights`. Raises ValueError if none remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1

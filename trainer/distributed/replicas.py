@@ -224,5 +224,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Returns how many rows r of a table belong to `replica`: those with r % `replicas` = `replica`."""
+    """Returns the number of table rows r with r % `replicas` = `replica`."""
     return max(0, -((replica - rows) // replicas))

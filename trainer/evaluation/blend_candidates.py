@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """For k = 0, 1, …: the column of the k-th relevant candidate in each case of `hits` with more than k."""
+        """Arrays of columns: the first relevant candidate of each case in `hits`, then the second ones, and so on."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -230,7 +230,7 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns items [B, C], whether each is a candidate or padding [B, C] int64, and features [B, C, F]."""
+        """Returns items [B, C], 1 for candidates and 0 for padding [B, C] int64, and features [B, C, F]."""
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
@@ -299,7 +299,7 @@ class _Finder:
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the best items of the history by each return feature but the first: [B, TOP], padded with -1."""
+        """Items [B, TOP] for each return feature but the first, padded with -1."""
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
         rows = place.to_tensor(size)  # the last key is padding

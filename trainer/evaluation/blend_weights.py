@@ -74,10 +74,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`.
-
-    One pass of coordinate ascent sets the weights. For each half-life, only the weight of the trend changes.
-    """
+    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`."""
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
     ascent.climb(passes=1)

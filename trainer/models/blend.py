@@ -128,7 +128,7 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each half-life, the trends [B, I] at the last moment up to each query, or at the first."""
+        """[B, I] for each half-life: the trends at the latest moment not after the query, or at the first moment."""
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]

@@ -49,7 +49,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer of catalogue slices, in time proportional to the length of the slice."""
+    """A scorer that can score a slice of the catalogue without scoring the rest."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         """Returns a function of (first, n) that scores the n items from index `first` on: [B, n] float32."""

@@ -133,7 +133,7 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, entries: Entries) -> Entries:
-        """Merges the entries of a query with the same item; keeps the largest weight."""
+        """Merges entries with the same query and item; keeps the largest weight."""
         pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
         weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
         return Entries(pair // self._num_items, pair % self._num_items, weight)
