@@ -87,7 +87,7 @@ class Candidates:
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """[F, W, C] float32: the features of the candidates of the cases `hits`."""
+        """[F, W, C] float32: features of the candidates in the cases `hits`."""
         return np.ascontiguousarray(np.moveaxis(self.feature[self.hits], 2, 0))
 
     @cached_property
