@@ -35,7 +35,7 @@ class InputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """Settings of the relevant items in validation and evaluation."""
+    """Determines the relevant items in validation and evaluation."""
 
     kinds: tuple[str, ...] = ()
     """Event kinds that make an item relevant, such as `transaction`; empty: all kinds of the dataset. Events of other
