@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: first of all lookups (a gather and two all-to-alls each), then of all updates (an all-to-all each).
+      messages: those of the lookups (each a gather and two all-to-alls), then of the updates (each an all-to-all).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
@@ -204,9 +204,9 @@ def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) 
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
-    """Returns the GiB of memory for training on each machine (`host`) and on each GPU (`gpu`).
+    """Returns the GiB of memory that training needs, per machine (`host`) and per GPU (`gpu`).
 
-    See docs/operations.md for the memory of a machine.
+    docs/operations.md explains the memory of a machine.
     """
     columns = table_columns(PRESETS[preset])
     rows = ITEMS if preset == "mf" else ITEMS + FEATURES
@@ -222,7 +222,7 @@ def project(
 ) -> dict[str, Any]:
     """Projects the milliseconds of a step on GPUs, and names its bottleneck.
 
-    A step takes as long as the GPU's work or the host's reading of the next batch, if that is slower.
+    The GPU works while the host reads the next batch. The slower of the two determines the time of a step.
 
     Args:
       step: the traced step, including its routing.

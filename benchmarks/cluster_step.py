@@ -62,7 +62,7 @@ def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
 
 
 def table_columns(config: RunConfig) -> int:
-    """Returns the number of columns of a table: the vector's and one for the bias."""
+    """Returns the number of columns of an embedding table: those of the vector, and one for the bias."""
     assert isinstance(config.model, MatrixFactorizationConfig | TowersConfig)
     return config.model.dim + 1
 
@@ -79,7 +79,7 @@ class IdCounts(NamedTuple):
 
 
 def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
-    """Counts, for each table, the ids that a replica looks up per step. `Candidates.entries` count as `own`."""
+    """Counts, for each table, the ids that a replica looks up per training step."""
     assert isinstance(config.loss, SampledSoftmaxConfig)
     batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
     own = batch // replicas * (config.history_length + (batch > most))
@@ -91,7 +91,7 @@ def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
 
 
 def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
-    """Yields the ids [n] that each replica looks up: first its own ids, then the shared ids."""
+    """Yields an array for each replica: the ids that it looks up, its own ids before the shared ones."""
     generator = np.random.default_rng(0)
 
     def draw(count: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarra
 
 
 def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
-    """Returns counts [R, R]; entry [d, o] is the number of distinct rows that replica d requests from owner o."""
+    """Returns counts [R, R]; entry [d, o] is the number of distinct rows that replica d requests from replica o."""
     requests = np.zeros((replicas, replicas), np.int64)
     for replica, ids in enumerate(draw_ids(counts, replicas)):
         is_used = np.zeros(counts.rows, bool)
@@ -118,7 +118,7 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in a message, including padding, from requests [R, R] to a table."""
+    """Returns the number of rows in a message of a table, with padding, from the table's `count_requests` [R, R]."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
@@ -132,7 +132,7 @@ class Loopback(Collectives):
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Returns a flat matrix [R · R]; row and column `replica` are `value` [R]."""
+        """Returns a simulated flat matrix [R · R]: its row `replica` and its column `replica` are both `value` [R]."""
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
@@ -141,7 +141,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the replicas of the first worker. Without the other workers, a graph can only be traced."""
+    """Returns the replicas of the first worker. That is enough to trace a graph; to run it takes all workers."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -255,7 +255,7 @@ def _is_on(node: tf.Operation, device: str) -> bool:
 
 
 def _is_constant(node: tf.Operation) -> bool:
-    """Whether TensorFlow computes all outputs before the step runs."""
+    """Whether TensorFlow knows the values of all outputs of a node before the step runs."""
     return bool(node.outputs) and all(tf.get_static_value(output) is not None for output in node.outputs)
 
 
@@ -352,7 +352,7 @@ def _batch_spec(config: RunConfig) -> Batch:
 
 
 def _routing(replicas: Replicas) -> Any:
-    """Returns a function that routes the ids [local replicas, n] of each table.
+    """Returns a function that routes the ids of each table, given one array [local replicas, ids] per table.
 
     The function returns a sum of all results, because TensorFlow skips unused computations.
     """
@@ -384,10 +384,10 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """Returns the replicas for measuring the routing, by name.
+    """Returns the replicas with which the routing is measured, by the name of their implementation.
 
     `alone`: one of `count` replicas; the others are simulated. `logical`, only if `count` is 2 to 4: all replicas, each
-    on its own logical CPU.
+    on its own logical CPU device.
     """
     ways = {"alone": _alone(count)}
     if 1 < count <= 4:

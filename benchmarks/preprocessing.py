@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """`job_seconds` exclude the imports."""
+    """The time of a job, without the imports, and of the whole command."""
 
     job_seconds: float
     command_seconds: float

@@ -175,8 +175,8 @@ def _measure_own(
 ) -> list[str]:
     """Measures trained models and baselines; returns the names of all measured systems.
 
-    Each model is also measured without the kinds and times of events, which requests to an export do not have. `models`
-    is by preset, `cases` by task.
+    Each model is also measured without the kinds and times of events, as in requests to its export. The keys of
+    `models` are presets, those of `cases` are tasks.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}

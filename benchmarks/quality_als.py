@@ -135,7 +135,7 @@ def _seconds_to_reach(
       Seconds and number of epochs; both None if the finished run never reached the value.
 
     Raises:
-      ValueError: only the finished run reached the value.
+      ValueError: the repeated run did not reach the value.
     """
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
@@ -151,10 +151,7 @@ def _seconds_to_reach(
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Returns settings of `mf` that give its ALS the objective, size and sweeps of `implicit`'s ALS.
-
-    `peer` has the settings of `implicit`'s ALS.
-    """
+    """Translates settings of `implicit`'s ALS into settings of `mf` with the same objective, vector size and sweeps."""
     weight = peer["alpha"] - 1
     return [
         "solver=als",

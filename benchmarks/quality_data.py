@@ -16,7 +16,7 @@ TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """A preset to train, and further flags."""
+    """A preset to train, and the further flags of its training command."""
 
     preset: str
     """Name of the preset."""

@@ -61,7 +61,7 @@ class MeasureFiles:
             return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
     def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
-        """Stores a system's metrics for each case; overwrites earlier ones of the same task."""
+        """Stores a system's metrics for each case of a task; overwrites the system's metrics for other settings."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
@@ -81,7 +81,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function from `is_seen_hidden` to float32 scores [B, I]."""
+        """Returns a function that computes float32 scores [B, I], given whether to hide the items of the history."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -238,9 +238,9 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Returns, for each metric, the names of the best peers on the test window.
+    """Returns, for each metric, the name of the best peer of each kind on the test window.
 
-    The peers are `without_trend`, `any`, and `neighbour`: a nearest-neighbour method without a trend.
+    The kinds are `without_trend`; `any`, with or without a trend; and `neighbour`, nearest neighbours without a trend.
     """
     peers = {name for name in measures if name.removesuffix(WITH_TREND) in FAMILIES}
     plain = {name for name in peers if name in FAMILIES and not FAMILIES[name].is_trend}

@@ -56,7 +56,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Returns the cases with repeated choices: only seen items are relevant, and they are shown."""
+    """Returns the cases for recommending repeats: only items of the history are relevant, and none is hidden."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):
@@ -75,7 +75,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Returns rows of `scores` [B, I] plus the trend. `queries.visitor` holds row numbers."""
+    """A scorer that looks up rows of `scores` [B, I] and adds the trend. `queries.visitor` has the row indices."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -92,12 +92,12 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """A block of cases of a protocol. `load` computes a peer's scores, `rank` measures them."""
+    """A block of cases of an evaluation protocol. `load` computes a peer's scores, `rank` measures them."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
-        """Prepares an evaluator for each task.
+        """Prepares an evaluator for each task. The first task must include the visitors of all other tasks.
 
-        `moment_ms` [B] has the time of the trend for each case of the first task, which includes all visitors.
+        `moment_ms` [B] has, for each case of the first task, the time at which the trend is computed.
         """
         self._cases, self._events = next(iter(tasks.values())), events
         self._moment_ms = moment_ms

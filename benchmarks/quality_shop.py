@@ -45,9 +45,9 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures `nn` on items and on visitors without training events.
+    """Measures the preset `nn` for items and for visitors that have no training events.
 
-    Compares recall on new items with `PopularWithinCategory`, and for new visitors with known visitors.
+    Compares the recall on new items with that of `PopularWithinCategory`, and the recall for new and known visitors.
     """
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
@@ -97,11 +97,11 @@ def cold_figures(
 ) -> dict[str, Any]:
     """Returns the mean recalls of two systems and the `ratio` of their recall@100.
 
-    Each has a 95% interval from resampled visitors.
+    Each figure has a 95% interval from resampled visitors.
 
     Args:
-      recalls: for each system, its recalls [V] by name. The first system is the numerator of the ratio.
-      timeline: [V] ascending; cases with the same number belong to one visitor.
+      recalls: for each system, its recalls by name, [V] for V cases. The first system is the numerator of the ratio.
+      timeline: [V] index of each case's timeline, ascending; a visitor's cases have the same index.
       is_counted: [V] bool, whether the case is included.
     """
     found: dict[str, Any] = {"cases": int(is_counted.sum())}
@@ -129,7 +129,7 @@ def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> d
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Returns recall@20 for known and unknown visitors, and its ratio, by the length of the history."""
+    """Returns recall@20 for known and for unknown visitors, and the ratio unknown / known, by length of the history."""
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

@@ -95,7 +95,7 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the target for the ratio of `ours` to the best peer; None if `ours` was not measured.
+    """Builds the target for the ratio of the system `ours` to the best peer; None if `ours` was not measured.
 
     `kind` is a key of `best_peers`; `bound` is the lower bound of the ratio.
     """

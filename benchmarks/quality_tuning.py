@@ -59,8 +59,8 @@ def tune_family(
     """Tunes a family of peers for each task that it can do.
 
     Returns:
-      By task: `grid`, all trials in order of time; `trend_grid`, the trials of the best peer with a trend, empty if the
-        family takes none.
+      By task: `grid`, all trials of settings in order of time; `trend_grid`, the trials that add different trends to
+        the best peer, empty if the family takes no trend.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}
@@ -74,7 +74,7 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of a family. Keeps the last fitted peer for the next trial."""
+    """Measures settings of a family of peers. Keeps the last fitted peer, in case the next trial needs it too."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
@@ -120,7 +120,7 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the best settings and trend for a task, their metrics, and the seconds of all trials.
+    """Returns the best trials with and without a trend for a task, and the number and total seconds of all trials.
 
     `result` is the result of `tune_family` for the task.
     """

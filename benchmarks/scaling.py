@@ -52,10 +52,10 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """The ids that S steps look up.
+    """The ids of table rows that each of S steps looks up.
 
-    `divided` [S, N]: ids that are divided among the replicas. `shared` [S, M]: ids that every replica looks up.
-    `dense`: number of values in the dense gradients.
+    `divided` [S, N]: N ids per step, divided among the replicas. `shared` [S, M]: M ids per step that every replica
+    looks up. `dense`: number of values in the dense gradients.
     """
 
     divided: np.ndarray
@@ -64,25 +64,28 @@ class Ids(NamedTuple):
 
 
 def mf_ids() -> Ids:
-    """Draws the ids of matrix factorization: 8,192 visitors per step, few of them repeated."""
+    """Draws 8,192 visitor ids per step, few of them repeated, as matrix factorization looks them up."""
     generator = np.random.default_rng(0)
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
 def popular_ids() -> Ids:
-    """Draws ids of popular items: 8,192 per step, mostly repeated, none shared."""
+    """Draws 8,192 ids of popular items per step, mostly repeated. `shared` is empty."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """Draws the ids of two towers: per step, 8,192 histories of 20 items, and 1,024 shared candidates."""
+    """Draws item ids as two towers look them up.
+
+    Per step: 8,192 histories of 20 items, and 1,024 candidates that the replicas share.
+    """
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
 
 
 def _items(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Draws item ids [S, count]; a few items are very popular."""
+    """Draws `count` item ids for each step; a few items are very popular."""
     return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
 
 
@@ -140,21 +143,21 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
 
 
 def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
-    """Returns counts [R, R]; entry [d, o] is the number of rows that replica d needs from owner o."""
+    """Returns counts [R, R]; entry [d, o] is the number of rows that replica d needs and replica o owns."""
     return np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
 
 
 def _sent_rows(counts: np.ndarray) -> int:
-    """Counts the rows sent between replicas, with padding, from counts [R, R]."""
+    """Counts the rows that replicas send to others, with padding. `counts` [R, R] has the rows without padding."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
 
 class Built(NamedTuple):
-    """An implementation of table training.
+    """A table and its training step, in one implementation.
 
-    `step` runs the training step of a batch, given its number. `held_bytes` is the size of table and accumulator per
-    replica; `resident_mib` is the memory that creating them took.
+    `step` runs the training step on a batch, given the batch's number. `held_bytes` is the size of table and
+    accumulator per replica; `resident_mib` is the memory that creating them took.
     """
 
     step: Callable[[int], Any]
@@ -191,7 +194,7 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Returns the summed loss. Also sums `dense` other values, which takes as long as a dense gradient."""
+    """Returns the loss, summed over the replicas. Also sums `dense` numbers, to include the time of dense gradients."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
@@ -251,7 +254,7 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures one implementation in this process. `placement`: a number of replicas, or `workers`."""
+    """Measures the implementation `way` in this process. `placement`: a number of replicas, or `workers`."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -322,7 +325,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Yields a list; each checkpoint written in the context appends the CPU seconds of its thread."""
+    """Yields a list, and appends to it the CPU seconds of each checkpoint that is written in the context."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -371,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Returns the figures of the first of two workers, with the larger memory of both."""
+    """Measures on two workers. Returns the first worker's figures, but for memory the larger figure of the two."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

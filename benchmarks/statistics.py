@@ -45,7 +45,7 @@ def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
       `without`: seconds of each job without the report.
       `counted`: seconds of each job with statistics, but no page.
       `drawn`: seconds of drawing each page.
-      `added_by_counting`, `added`: share that the statistics, or the whole report, add to the median job.
+      `added_by_counting`, `added`: share of time that the statistics, or the whole report, add to the median job.
     """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
@@ -74,13 +74,13 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Runs one job, and draws its page if it has a report.
+    """Runs one `prepare` job with or without the report. With it, also draws the page of the report.
 
     Args:
       which: `with` or `without` the report.
       inputs: paths of the input files, by their names in `PrepareConfig`.
       output: directory of the new dataset.
-      first: dataset with the statistics for a job without the report.
+      first: dataset of an earlier job; a job without the report uses its statistics.
 
     Returns:
       Seconds of the job (`prepared`) and of drawing its page (`drawn`).
@@ -113,7 +113,7 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _skip_counting(described: dict[str, Any]) -> None:
-    """Makes the report's statistics take no time: they come from `described`, another statistics.json."""
+    """Replaces the computation of the report's statistics by `described`, the content of an earlier statistics.json."""
     import numpy as np
 
     from contract.schema import DEFAULT_KINDS

@@ -318,7 +318,7 @@ def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str
 
 
 def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
-    """Returns the figures of the property files, and the last category of each item."""
+    """Measures the property files. Returns their figures, and the last category of each item."""
     rows, names, items, snapshots, kept = [], [], [], set(), []
     types = pa_csv.ConvertOptions(column_types={"property": pa.string(), "value": pa.string()})
     for path in sorted(directory.glob("item_properties_part*.csv")):

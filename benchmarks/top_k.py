@@ -107,7 +107,7 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
 def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
     """Returns the queries/s of both implementations, and the ratio of ours to theirs.
 
-    Each turn ranks another tenth of the queries with both.
+    Each turn ranks another tenth of the queries, first with ours, then with theirs.
     """
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
@@ -124,7 +124,7 @@ def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
 
 
 def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Checks that both return the same items, except one in 1,000; rounding can swap items.
+    """Checks that both implementations return the same items, except one in 1,000: rounding can swap items.
 
     Raises:
       ValueError: more items differ.

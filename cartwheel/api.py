@@ -300,8 +300,8 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes a copy of an export with the current items on offer, without training.
 
-    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the trend of the
-    items. Items that are missing there count as available. The offer of the old export has no effect.
+    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the trend.
+    Items that are missing in the table or dataset count as available. What the old export offered has no effect.
 
     Args:
       export: directory of the old export; it is not changed.
@@ -310,7 +310,7 @@ def refresh(
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: column names for the `id`, `availability` and `category` of an item. Several columns of a category path
         are separated by commas.
-      data: directory of a newer dataset, prepared with `split.method` none; others have an older catalogue.
+      data: directory of a newer dataset, prepared with `split.method` none; other splits have an older catalogue.
       include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or in their subcategories.

@@ -80,7 +80,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 def type_of(config: Any, key: str) -> type:
     """Returns the type of a setting: bool, int, float, tuple, or str for text and enumerations.
 
-    Ignores None if other values are allowed.
+    For a setting that may also be None, returns the type of its other values.
 
     Raises:
       ValueError: the key is unknown.

@@ -9,7 +9,7 @@ from typing import TextIO
 def open_missing_streams() -> None:
     """Connects standard streams that the shell closed (`2>&-`) to the null device.
 
-    Otherwise, messages could be written into a file with the same descriptor.
+    Otherwise, the next file to be opened would get the free descriptor, and messages would be written into it.
     """
     for descriptor in range(3):
         try:

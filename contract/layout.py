@@ -22,22 +22,22 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Reference figures for later datasets of the same shop."""
+        """Path of the reference figures, with which later datasets of the same shop are compared."""
         return join(self.root, "expectations.json")
 
     @property
     def comparison(self) -> str:
-        """The comparison with an earlier dataset; not listed in the manifest."""
+        """Path of the comparison with an earlier dataset. The manifest does not list this file."""
         return join(self.root, "comparison.json")
 
     @property
     def report(self) -> str:
-        """The statistics as charts; not listed in the manifest."""
+        """Path of the page with the statistics as charts. The manifest does not list this file."""
         return join(self.root, "report.html")
 
     @property
     def data_page(self) -> str:
-        """The Data page of the report as HTML; not listed in the manifest."""
+        """Path of the report's Data page as HTML. The manifest does not list this file."""
         return join(self.root, "data_page.html")
 
     @property

@@ -120,7 +120,7 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    If TensorFlow cannot read the store, timeline shards must only exist; `shards.read_blocks` checks them later.
+    If TensorFlow cannot read the store, only checks that timeline shards exist; `shards.read_blocks` verifies them.
 
     Args:
       manifest: the manifest of the dataset.
@@ -214,7 +214,7 @@ def _check_files(manifest: Manifest) -> None:
 
 
 def _vocabulary_file(name: Vocabulary) -> str:
-    """Relative to the dataset's root."""
+    """Returns the path of a vocabulary file, relative to the dataset's root."""
     return f"vocabulary/{name}.txt"
 
 

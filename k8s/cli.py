@@ -218,7 +218,7 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Without an overlay for a cloud, the URI of the results chooses: gs:// gke, s3:// eks, a path local."""
+    """Builds the placement. If no overlay is for a cloud, the scheme of the results' URI chooses one from `_CLOUDS`."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -254,7 +254,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Whether files outlive the pod: at a URI, or on the volume of the overlay `local`."""
+    """Whether files at `path` outlive the pod: those at a URI, or on the volume of the overlay `local`."""
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True

@@ -44,10 +44,10 @@ class KubectlError(Exception):
 
 @dataclass(frozen=True)
 class _Refusal:
-    """If `pattern` matches the server's message, `sentence` replaces it.
+    """A rule for messages of the server: if `pattern` matches the message, `sentence` replaces it.
 
-    Placeholders of `sentence`: `{words}`, the server's message; `{name}`, the pattern's group; `{flags}`, see
-    `flags_for`.
+    Placeholders of `sentence`: `{words}`, the server's message; `{name}`, the text that the pattern's group matches;
+    `{flags}`, the advice of `flags_for`.
     """
 
     pattern: str
@@ -128,6 +128,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on the flags to change after a refusal with the server's message `words`."""
+    """Returns advice on the flags to change after the server refused with the message `words`."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

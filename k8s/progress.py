@@ -184,7 +184,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Removal:
-    """Waits for the end of deleted workloads, and shows what the deletion waits for."""
+    """Waits until deleted workloads are gone, and shows what delays the deletion."""
 
     kubectl: Kubectl
     """The cluster."""

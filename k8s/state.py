@@ -20,7 +20,7 @@ _REMARKS = re.compile(r",? *(no new claims to deallocate,?|preemption:.*)")
 
 
 class Phase(Enum):
-    """Phase of a workload. Each value completes a message that starts with the name of the step.
+    """Phase of a workload. In messages, each value follows the name of the step, as in `train is running`.
 
     BLOCKED: waits for the cluster, for example for a free node. STUCK: waits until the user fixes a problem.
     """
@@ -194,7 +194,7 @@ def _find_permanent_problem(pod: Object) -> str | None:
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
     """Returns why the pod that ended last failed; ignores preempted pods if others failed.
 
-    `condition` is the reason after a timeout or without failed pods.
+    `condition` gives the reason after a timeout, or if no pod has failed.
     """
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"

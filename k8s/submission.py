@@ -45,7 +45,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """A step before its submission. Each value completes a message that starts with the name of the step."""
+    """What a submission found on the cluster. In messages, each value follows the name of the step."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"
@@ -100,7 +100,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl, await_deletion: A
 def _check(objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
     """Asks the cluster in a dry run whether it would accept all objects.
 
-    Returns KIND/NAME of each new object; [] without support for dry runs.
+    Returns KIND/NAME of each new object; [] if the cluster does not support dry runs.
     """
     try:
         return kubectl.check(objects)
@@ -115,9 +115,9 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. After a refusal, deletes the workload, its ConfigMaps and the objects `new`.
+    """Applies all objects. If the cluster refuses one, deletes the workload, its ConfigMaps and the objects `new`.
 
-    Deletes nothing if the cluster does not answer: it may have applied them.
+    Deletes nothing if the cluster does not answer, because it may have applied the objects.
     """
     try:
         kubectl.apply(objects)
@@ -197,7 +197,7 @@ def location(workload: Object, kubectl: Kubectl) -> str | None:
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
     """Returns a diff from a workload on the cluster to the requested one; [] if they are equal.
 
-    Ignores later changes by the cluster.
+    Ignores values that the cluster itself has set.
     """
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too

@@ -34,7 +34,7 @@ class Requests(NamedTuple):
 
 
 class Peer(Protocol):
-    """A fitted recommender."""
+    """A fitted recommender that Cartwheel is compared with."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns finite float32 scores [B, I]; higher is better."""
@@ -108,8 +108,8 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
     """Returns float32 weights [B, I] of the items in each history.
 
-    A row weighs (1 + number of later rows) ** -`recency`. A repeated item gets the weight of its latest row if
-    `is_distinct`, otherwise the sum of its weights. Item indices of `num_items` or more are skipped.
+    A history row weighs (1 + number of later rows) ** -`recency`. A repeated item gets the weight of its latest row
+    if `is_distinct`, otherwise the sum of its weights. Item indices of `num_items` or more are skipped.
     """
     age = requests.lengths[:, None] - 1 - np.arange(requests.history.shape[1])
     query, column = np.nonzero((age >= 0) & (requests.history < num_items))

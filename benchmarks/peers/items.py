@@ -16,7 +16,7 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from the items of a history to their timelines, and on to all items of these timelines.
+    """Scores items by a walk from the history's items to timelines, and on to all items of these timelines.
 
     The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
     both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. RP3β (Paudel et

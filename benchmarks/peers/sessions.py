@@ -52,7 +52,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """Returns float32 weights [T]. Ages are measured from the last training event."""
+        """Returns the float32 weight [T] of each timeline, by its length and by its age at the last training event."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:
@@ -62,7 +62,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I] from the weights `near` [B, T] of the nearest timelines."""
+        """Returns scores [B, I] from the nearest timelines, which have the weights `near` [B, T]."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -79,9 +79,10 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Returns a weight for each position in `timeline` [K, I], by its distance from the shared item.
+        """Returns a weight for each entry of `timeline`: the farther from the timeline's anchor, the lower.
 
-        A timeline's shared item has the lowest `age` [I]; items outside the history have infinite age.
+        `timeline` [K, I] has the positions of the items in K timelines. The anchor of a timeline is its item with the
+        lowest `age` [I]. Ages count back from the end of the visitor's history; other items have infinite age.
         """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]

@@ -43,9 +43,9 @@ class EventLog:
         return self._kept[key]
 
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
-        """Returns float32 trends [M, I] at M moments: log((recent + .05) / (all + .25)).
+        """Returns the float32 trend [M, I] of each item at M moments: log((recent + .05) / (all + .25)).
 
-        "recent" comes from `recent`; "all" is the number of earlier events of the item.
+        "all" is the number of the item's events before the moment; "recent" weights each of them by age, see `recent`.
         """
         rows = []
         for moment in moments_ms.tolist():

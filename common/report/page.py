@@ -208,7 +208,7 @@ def _part(part: Part) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """Scrollable boxes can have the focus, for scrolling with the keyboard."""
+    """Renders a picture as HTML. Its box can have the keyboard focus, so that keys scroll it."""
     label = escape(picture.summary, quote=True)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (

@@ -89,7 +89,7 @@ def counted(count: int, unit: str) -> str:
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Sums counts of values, 1 or more, into bins of doubling width.
+    """Sums counts into bins of doubling width. `values` maps each value, at least 1, to its count.
 
     Returns:
       The label and the count of each bin. The labels are 1, 2, 3–4, 5–8, … up to the bin of the greatest value.
@@ -112,7 +112,7 @@ def _median_bin(counts: Sequence[int]) -> int:
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows a histogram of durations, or a note without counts. Keys of `buckets` are lower bounds in seconds."""
+    """Shows a histogram of durations; without durations, a note. Keys of `buckets` are lower bounds in seconds."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

@@ -171,7 +171,7 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """Each read fetches a range of bytes."""
+    """A remote file, opened for reading. Each read fetches a range of bytes."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._size, self._position = uri, size(uri), 0

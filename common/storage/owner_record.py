@@ -50,12 +50,12 @@ class Owner:
 
 
 def create_record(record: str, owner: Owner) -> None:
-    """Writes a record unless there is one. Read the record to learn the owner."""
+    """Writes an ownership record unless one exists already. Read it afterwards to learn the owner."""
     files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_owner(record: str, patience: float | None = None) -> Owner | None:
-    """Reads a record; None if there is none. `patience`: seconds of retries; None: see `limits.py`."""
+    """Reads an ownership record; None if it is missing. `patience`: seconds of retries; None: see `limits.py`."""
     content = _read(record, patience)
     if content is None:
         return None
@@ -68,7 +68,7 @@ def read_owner(record: str, patience: float | None = None) -> Owner | None:
 
 
 def write_beat(record: str) -> None:
-    """Writes a heartbeat. Does not change the record, because it may be another owner's."""
+    """Writes a heartbeat for an ownership record. Never rewrites the record: it may already be another owner's."""
     if not is_local(record):
         path, content = _beat_path(record), f"{time.time():.6f}".encode()
         _call(path, lambda store: store.write(path, content), 0.0)
@@ -97,10 +97,10 @@ def read_beat(record: str) -> float | None:
 
 
 def remove_record(record: str, token: str, patience: float | None = None) -> None:
-    """Removes a record with this token, unless another process is removing it.
+    """Removes an ownership record if it has this token, unless another process is removing it.
 
-    A claim, a file that names the removing process, excludes other removals. So the record cannot be replaced between
-    the check of the token and the removal.
+    Only the process that could write the claim, a file with its name, may remove the record. So the record cannot be
+    replaced between the check of its token and its removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -116,9 +116,9 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 
 
 def await_removal(record: str, token: str) -> None:
-    """Waits while another process is removing the record with this token.
+    """Waits until no other process is removing the ownership record with this token.
 
-    Deletes the claim of `remove_record` if its process has ended, or after `STALE_SECONDS`.
+    Deletes the claim of the removing process, see `remove_record`, if that process has ended, or after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
@@ -135,7 +135,7 @@ def short_patience() -> float:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Excludes the other threads of this process, which write the same claim."""
+    """Returns the lock of `remove_record`: a claim names a process, so it cannot exclude the process's threads."""
     return threading.Lock()
 
 

@@ -30,7 +30,7 @@ _LOOKS_AT_NO_RECORD = 5
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of a directory inside the context.
 
-    Does nothing if the thread already owns it. Removes a new local directory that stays empty.
+    Does nothing if this thread already owns it. A new local directory is removed if it stays empty.
 
     Raises:
       InUseError: another process owns the directory.
@@ -73,7 +73,7 @@ def try_to_check_ownership(uri: str) -> None:
 
 
 def stop_if_lost(uri: str) -> None:
-    """Raises OwnershipLostError if an earlier check or heartbeat found the directory lost. Reads no files."""
+    """Raises OwnershipLostError if an earlier check or heartbeat found that the directory was lost. Reads no files."""
     for ownership in _ownerships_above(uri):
         ownership.stop_if_lost()
 
@@ -94,9 +94,9 @@ class _Ownership:
         self._heartbeat.start()
 
     def check(self, patience: float | None = None) -> None:
-        """Raises OwnershipLostError if the record names another owner, or stays missing or damaged.
+        """Raises OwnershipLostError if the directory's record names another owner, or stays missing or damaged.
 
-        Reads the record several times: a restart of the storage can hide it for a moment.
+        Reads a missing or damaged record several times: it can be missing for a moment while the storage restarts.
         """
         self.stop_if_lost()
         found = read_owner(self._record, patience)
@@ -214,7 +214,7 @@ def _owned() -> dict[str, _Ownership]:
 
 @cache
 def _left_records() -> set[str]:
-    """Returns the tokens of unneeded records that could not be removed."""
+    """Returns the tokens of ownership records that this process no longer needs but could not remove."""
     return set()
 
 

@@ -90,7 +90,7 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id, else None: /proc may hide the start time (`hidepid`)."""
+    """Returns False if no process has this id. Otherwise None: without /proc, it may be a newer process."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -28,7 +28,7 @@ def make_scratch(name: str) -> str:
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """Like `make_scratch`, but the folder is removed at the end of the context."""
+    """Yields a private folder NAME-…, removed at the end of the context."""
     folder = make_scratch(name)
     try:
         yield folder
@@ -59,7 +59,7 @@ def remove_scratch() -> None:
 
 @cache
 def _process_folder(parent: str, process: int) -> str:
-    """Creates this process's folder in `parent`. The cache key `process` differs in a forked child."""
+    """Creates a folder for a process. The cache is by process id, so a forked child gets a folder of its own."""
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)
@@ -79,7 +79,7 @@ def _remove_own(folder: str, process: int) -> None:
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders of ended processes; their names start with `prefix`."""
+    """Removes each folder PREFIX… in `parent` if the process that created it has ended."""
     for entry in os.listdir(parent):
         if entry.startswith(prefix):
             with contextlib.suppress(OSError):  # its process runs, or another process has just removed it

@@ -52,10 +52,10 @@ class Store(Protocol):
         ...
 
     def create(self, uri: str, content: bytes) -> None:
-        """Writes a file unless it exists; one of several concurrent writers succeeds.
+        """Writes a file unless it exists. Of several concurrent writers, one succeeds.
 
-        Read the file to learn which one. Without conditional writes, the last writer succeeds, and the call waits until
-        other writers have probably finished.
+        To learn which writer succeeded, read the file. In stores without conditional writes, the last writer succeeds,
+        and the call waits until other writers have probably finished.
         """
         ...
 
@@ -284,7 +284,7 @@ class TensorFlowStore:
     """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow here: the import takes seconds."""
+        """Imports TensorFlow only now, because the import takes seconds."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -348,7 +348,7 @@ class TensorFlowStore:
 
 
 def _create_in_steps(store: Store, uri: str, content: bytes) -> None:
-    """For stores without conditional writes; see `Store.create`."""
+    """Creates a file in a store without conditional writes; see `Store.create`."""
     if not store.exists(uri):
         store.write(uri, content)
         time.sleep(_SETTLE_SECONDS)
@@ -378,7 +378,7 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """Imports tensorflow-io first, which may register s3://."""
+    """Returns the URI schemes that TensorFlow can open. Imports tensorflow-io first, because it may add s3."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
     with contextlib.suppress(Exception):  # it fails in several ways if it was built for another TensorFlow
@@ -388,14 +388,14 @@ def _tensorflow_schemes() -> frozenset[str]:
 
 @cache
 def _quiet_plugins() -> None:
-    """At DEBUG, plugins log requests with credentials."""
+    """Hides log messages of fsspec plugins below errors: at DEBUG, they contain requests with credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options of an fsspec plugin; it reads others, such as credentials, from the environment."""
+    """Returns options for an fsspec plugin. The plugin reads others, such as credentials, from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}

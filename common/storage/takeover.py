@@ -28,14 +28,14 @@ _MOST_CREATIONS = 60
 
 
 def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
-    """Makes this process the owner of a directory, and returns its record.
+    """Makes this process the owner of a directory, and returns the new record.
 
-    Removes the record of an owner that has ended.
+    Removes the record of an earlier owner that has ended.
 
     Args:
       uri: the directory, for messages.
       record: path or URI of the directory's record.
-      ended: tokens of records and `Process.instance` of processes that own nothing any more.
+      ended: tokens of records, and ids of processes (`Process.instance`), that no longer count as owners.
 
     Raises:
       InUseError: another process owns the directory.
