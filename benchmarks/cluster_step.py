@@ -118,7 +118,7 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in a message of a table, with padding, from the table's `count_requests` [R, R]."""
+    """Returns the number of rows in a message of a table, with padding. `requests` [R, R] is from `count_requests`."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
@@ -141,7 +141,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the replicas of the first worker. That is enough to trace a graph; to run it takes all workers."""
+    """Returns the replicas of the first worker. They suffice to trace a graph; running it takes all workers."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -280,7 +280,7 @@ def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
 
 
 def _flops(node: tf.Operation) -> int:
-    """Returns the operations of a matrix product; 0 for other nodes and unknown shapes."""
+    """Returns the number of floating-point operations of a matrix product; 0 for other nodes and unknown shapes."""
     if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
         return 0
     if not all(x.shape.is_fully_defined() for x in node.inputs):

@@ -88,7 +88,7 @@ class TimelineNeighbours:
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
     """Returns the cosines [I, I] between the items, the columns of `baskets` [T, I]; its rows are T timelines.
 
-    Each row keeps its `num_neighbours` largest cosines. `is_tfidf` weights a timeline of n items by log(1 + I / n).
+    Each item keeps its `num_neighbours` largest cosines. `is_tfidf` weights a timeline of n items by log(1 + I / n).
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:

@@ -120,7 +120,7 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes that all replicas send in a step, as a mean over the steps.
 
     Returns:
-      `least`: the lower bound: each row is sent once to each other replica that uses it, and one gradient back.
+      `least`: the lower bound: a row is sent once to each other replica that uses it, and each sends one gradient back.
       `sharded`: ids, rows and gradients of row-sharded tables, with padding.
       `all_reduce`: rows and gradients of all ids, by ring all-reduce.
       `mirrored`: every replica sends its ids and gradients to all others.
@@ -208,7 +208,7 @@ class _NoUpdate:
 
 
 def _mirrored(replicas: Replicas, ids: Ids) -> Built:
-    """Every replica has whole tables, and updates them with all gradients."""
+    """Builds mirrored tables: every replica has whole tables, and applies the gradients of all replicas to them."""
     before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))

@@ -302,7 +302,7 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Returns the number of categories by kind of event, and the top categories' share of views.
+    """Returns how many categories have events of each kind, and the share of views of the top categories.
 
     Each event has the last category of its item; items without a category are skipped.
     """

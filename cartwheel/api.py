@@ -310,7 +310,7 @@ def refresh(
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: column names for the `id`, `availability` and `category` of an item. Several columns of a category path
         are separated by commas.
-      data: directory of a newer dataset, prepared with `split.method` none; other splits have an older catalogue.
+      data: directory of a newer dataset, prepared with `split.method` none; with a split, the catalogue would be older.
       include_unavailable: whether to recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or in their subcategories.
@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    With both, `data` is the run's dataset. It is by default the directory that the run was trained from.
+    With both, `data` is the run's dataset; by default, that is the directory that the run was trained from.
 
     Raises:
       ValueError: neither is given.

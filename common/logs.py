@@ -52,7 +52,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Drops noise written to file descriptor 2 in the context; after an error, drops nothing."""
+    """Drops the lines in file descriptor 2 that are noise; if the context raises an error, drops nothing."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

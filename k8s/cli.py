@@ -176,7 +176,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps in order, and the epochs of the step `train`; None without it."""
+    """Returns the steps in order, and the number of epochs of the step `train`; None if there is no such step."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -420,7 +420,7 @@ def _count(least: int) -> Callable[[str], int]:
 
 
 def _matching(pattern: str, example: str) -> Callable[[str], str]:
-    """Returns a parser of texts that match all of `pattern`."""
+    """Returns a parser that accepts only texts that match `pattern` as a whole."""
 
     def match(text: str) -> str:
         if not re.fullmatch(pattern, text):

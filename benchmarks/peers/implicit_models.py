@@ -31,7 +31,7 @@ class Factors:
     """Whether the solver ignores repetitions of an item in a history."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]. Unknown visitors have zero factors unless `solver` computes them."""
+        """Returns float32 scores [B, I]. Without a `solver`, unknown visitors have zero factors."""
         return break_ties(self._embed(requests) @ self.items.T, self.data.counts)
 
     def _embed(self, requests: Requests) -> np.ndarray:
@@ -87,7 +87,7 @@ def fit_als(
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
     """Fits BPR (Rendle et al., UAI 2009) in `iterations` epochs.
 
-    `regularization` weights the squared factors. The vectors have `factors` + 1 numbers, with the item bias.
+    `regularization` weights the squared factors. The vectors have `factors` + 1 numbers, including the item bias.
     """
     from implicit.bpr import BayesianPersonalizedRanking
 

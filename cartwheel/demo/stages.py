@@ -13,7 +13,7 @@ _SHOWN_LINES = 20
 
 
 class Stages:
-    """Runs the commands of the stages, and prints the seconds of each."""
+    """Runs the commands of a demo's stages, and prints the seconds of each."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.logs = root, root / "logs"

@@ -118,7 +118,7 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 def await_removal(record: str, token: str) -> None:
     """Waits until no other process is removing the ownership record with this token.
 
-    Deletes the claim of the removing process, see `remove_record`, if that process has ended, or after `STALE_SECONDS`.
+    That process has a claim, see `remove_record`. Deletes the claim if the process has ended, or after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
@@ -135,7 +135,7 @@ def short_patience() -> float:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns the lock of `remove_record`: a claim names a process, so it cannot exclude the process's threads."""
+    """Returns the lock of `remove_record` against other threads: a claim excludes only other processes."""
     return threading.Lock()
 
 

@@ -90,7 +90,7 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id. Otherwise None: without /proc, it may be a newer process."""
+    """Returns False if no process has this id; otherwise None, because a newer process may have got the id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

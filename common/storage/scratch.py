@@ -59,7 +59,7 @@ def remove_scratch() -> None:
 
 @cache
 def _process_folder(parent: str, process: int) -> str:
-    """Creates a folder for a process. The cache is by process id, so a forked child gets a folder of its own."""
+    """Creates a folder for a process. The result is cached per process id, so a forked child gets its own folder."""
     # another kernel may not know of the locks if the folder of temporary files is shared over a network
     prefix = f"{_PREFIX}-{boot_id()[:8]}-"
     _remove_abandoned(parent, prefix)
