@@ -182,7 +182,7 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 
 
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
-    """Returns the minimum number of bytes that a replica must send in a step; a mean over the replicas.
+    """Returns how many bytes a replica must at least send in a step, on average over the replicas.
 
     A row is sent once to each other replica that uses it, and each of these sends back one gradient.
 

@@ -107,7 +107,7 @@ def timed(function: Callable[[], Any]) -> float:
 def report(
     name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
 ) -> None:
-    """Writes `figures` to `results/NAME.json`, and prints them unless `quiet`; records `module` and `load`."""
+    """Writes `figures`, `load` and the command of `module` to `results/NAME.json`; prints `figures` unless `quiet`."""
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),

@@ -43,7 +43,7 @@ TARGETS = {"ratio": 50}
 
 
 def main() -> None:
-    """Runs each implementation in several processes, interleaved, and records its median run."""
+    """Runs each implementation in several processes, interleaved, and records each implementation's median run."""
     turns = [{name: _in_a_process(name) for name in _WAYS} for _ in range(TURNS)]
     ways = {name: _middle([turn[name] for turn in turns]) for name in _WAYS}
 

@@ -160,7 +160,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes all families of peers for a protocol; returns the results of `tune_family` by family."""
+    """Tunes all families of peers for an evaluation protocol; returns the results of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {

@@ -38,7 +38,7 @@ _SEED = 0
 
 
 def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int, max_scores: int) -> dict[str, Cases]:
-    """Returns the cases of each task of a protocol; skips tasks without cases.
+    """Returns the cases of each task of an evaluation protocol; skips tasks without cases.
 
     Draws a random sample if there are too many cases.
 
@@ -118,7 +118,7 @@ class RankedBlock:
         return list(self._evaluators)
 
     def load(self, peer: Peer) -> None:
-        """Computes the scores of a peer for all cases."""
+        """Computes the scores of a peer for all cases, and keeps them for `rank`."""
         self._linked = {}
         if self._scores is None:  # otherwise, the memory is reused
             self._scores = np.zeros((len(self._cases), self._cases.num_items), np.float32)

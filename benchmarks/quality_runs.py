@@ -29,7 +29,7 @@ def train(
     Args:
       preset: name of the preset.
       data: prepared dataset.
-      folder: folder for the run, which becomes `runs/NAME`.
+      folder: parent folder; the run is in its subfolder `runs/NAME`.
       settings: changes to the preset, as `KEY=VALUE`.
       name: name of the run; empty: the name of the preset.
       which: the checkpoint of the scorer.

@@ -22,7 +22,7 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Path of the reference figures, with which later datasets of the same shop are compared."""
+        """Path of the reference figures for comparisons with later datasets of the same shop."""
         return join(self.root, "expectations.json")
 
     @property

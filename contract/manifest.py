@@ -163,9 +163,9 @@ def _check_size(path: str, expected: int) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """Returns a SHA-256 that identifies a dataset; equal input and settings give the same.
+    """Returns a SHA-256 that identifies a dataset; it is the same for equal input and settings.
 
-    Excludes the transform graph, which TensorFlow serialises differently each time.
+    The hash excludes the transform graph, because TensorFlow serialises it differently each time.
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}

@@ -22,7 +22,7 @@ _ID_FEATURE = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Timeline rows as columns. `weight` is [N] float32, and every other column is [N] int64.
+    """N rows of timelines, as columns [N]. `weight` is float32, and every other column is int64.
 
     `schema.TIMELINE_FEATURES` explains the columns.
     """
@@ -70,7 +70,7 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
     """Serializes timelines as blocks (tf.train.Examples) of about `block_rows` rows; never splits a timeline.
 
     `rows` has contiguous timelines in order of time. `unknown_ids` has a visitor id per timeline, "" if the visitor is
-    in the vocabulary; None: all are. Raises ValueError if `block_rows` is less than 1.
+    in the vocabulary; None: all visitors are. Raises ValueError if `block_rows` is less than 1.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")

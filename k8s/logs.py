@@ -53,7 +53,7 @@ class ChiefLog:
             yield line
 
     def drain(self, pod: Object, seconds: float) -> Iterator[str]:
-        """Yields the remaining lines of an ended pod, within `seconds`."""
+        """Yields the remaining log lines of a pod that has ended, for at most `seconds`."""
         end = time.monotonic() + seconds
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:

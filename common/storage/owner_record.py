@@ -129,7 +129,7 @@ def await_removal(record: str, token: str) -> None:
 
 
 def short_patience() -> float:
-    """Returns the seconds of retries for operations that may fail without harm."""
+    """Returns for how many seconds to retry operations that may fail without harm."""
     return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
 
 
