@@ -56,7 +56,7 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 
 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
-    """Returns why a workload is suspended: by a user, or by Kueue, which reports conditions in a Workload object."""
+    """Returns why a workload is suspended: by a user, or by Kueue, with the reason from its Workload object."""
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
@@ -101,9 +101,9 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of the objects; None if it is before `since` (ISO 8601).
+    """Returns the message of the latest event of the objects `uids`; None if the event is before `since` (ISO 8601).
 
-    `only` are prefixes of event reasons; events with other reasons are ignored.
+    `only` has prefixes of event reasons; events with other reasons are ignored.
     """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])

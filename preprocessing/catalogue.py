@@ -38,7 +38,7 @@ CATEGORY_SEPARATOR = " > "
 
 @dataclass(frozen=True)
 class CategoryTree:
-    """The path of each category, and counts of irregular rows, such as cycles."""
+    """The path of each category, and the numbers of irregularities, such as cycles."""
 
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
@@ -89,7 +89,7 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category to its root, or to an ancestor that is known, visited or missing.
+    """Climbs from a category to its root, or until an ancestor is in `known`, already visited, or not in the tree.
 
     Returns the visited categories and the ancestor at which the climb stopped ('' at a root).
 
@@ -127,7 +127,7 @@ def read_tree(batches: Iterable[Batch]) -> TreeReading:
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
-    """Returns the size of the tree and its counts of irregular rows, as JSON values."""
+    """Returns the size of the category tree and its numbers of irregularities, as JSON values."""
     return {
         "categories": len(tree.paths),
         "roots": sum(len(path) == 1 for path in tree.paths.values()),
@@ -139,7 +139,7 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses a batch, and keeps the latest row before `until_ms` of each (item, property).
+    """Parses a batch of item properties. Of each (item, property), keeps the latest row before `until_ms`.
 
     Returns the columns timestamp_ms, item, property and value; the counts of rows; and the invalid rows.
     """
@@ -241,7 +241,7 @@ def assemble_items(
 
 
 def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
-    """Returns a mask [I] of the vocabulary items with training events."""
+    """Returns a mask [I] of the items that are in the vocabulary and have training events."""
     return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
 
 
@@ -289,7 +289,7 @@ def count_category_events(catalogue: pa.Table) -> pa.Table:
 
 
 def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Adds up results of `describe_partition`."""
+    """Adds up the counts of several partitions from `describe_partition`."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)  # + would drop zeros
@@ -297,7 +297,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """Returns [I] lists: an item's training events per kind."""
+    """Returns a list for each item, [I]: its training events of each kind."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -326,7 +326,10 @@ def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Returns each item's value of a property, [I]; null if missing or empty. `owner` is from `_find_owners`."""
+    """Returns each item's value of the property `name`, [I]; null if missing or empty.
+
+    `owner` is the item's index of each row, from `_find_owners`.
+    """
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)
     source[owner[rows]] = rows
@@ -358,7 +361,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Splits each item's values into words. Returns [I] lists of distinct `property=word`."""
+    """Splits each item's values of the properties `names` into words. Returns [I] lists of distinct `property=word`."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

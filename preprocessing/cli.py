@@ -373,7 +373,7 @@ def _add_inputs(add: Callable[..., argparse.Action]) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Returns KEY=VALUE, with defaults, for settings without a flag that are not in `_GROUPS`."""
+    """Returns KEY=VALUE, with the default as value, for each setting that has no flag and is not in `_GROUPS`."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

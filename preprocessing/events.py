@@ -96,7 +96,7 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
         the constant becomes the only kind.
 
     Raises:
-      ValueError: the constant is not a kind or a word of the settings, or is not a valid name.
+      ValueError: a constant is neither a kind nor a word in the settings, or it is not a valid name.
     """
     constant = constant_of(path)
     if constant is None:
@@ -177,9 +177,9 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words [N] to indices in `config.names`, [N] int8.
+    """Converts a log's words for event kinds, [N], to indices in `config.names`, [N] int8.
 
-    An unknown word becomes -1 and is marked in `flaws`.
+    An unknown word becomes -1, and its row is marked in `flaws`.
     """
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
@@ -208,7 +208,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the event kind for each name and each mapped word."""
+    """Returns the index of an event kind by its name, and by each word that the settings map to it."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
@@ -220,7 +220,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the kept events (None: all), and counts the others in `filtered`."""
+    """Returns the indices of the events that the settings keep (None: all); counts the others in `filtered`."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

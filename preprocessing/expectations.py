@@ -230,9 +230,9 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks the popularity and the prices of the items.
+    """Checks the items' popularity and prices against the baseline.
 
-    `expected` are the baseline's figures. The catalogues have the columns item_id, price and event_counts.
+    `expected` are the baseline's figures; `before` and `after` are catalogues with item_id, price and event_counts.
     """
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
@@ -296,7 +296,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest absolute change of a share; a missing kind has the share 0."""
+    """Returns the largest absolute change of an event kind's share. A kind that a dataset lacks has the share 0."""
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

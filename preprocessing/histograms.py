@@ -54,14 +54,14 @@ def count_floats(values: np.ndarray) -> Histogram:
 
 
 def merge_floats(parts: Iterable[Histogram]) -> Histogram:
-    """Merges results of `count_floats`, in any order."""
+    """Merges histograms from `count_floats`. Their order does not matter."""
     return merge_histograms(parts, MAX_FLOATS)
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
     """Returns an ascending sample, float32, from a histogram of `count_floats`.
 
-    It has all values, or `MAX_FLOATS` evenly spaced quantiles if there are more.
+    The sample has all values, or `MAX_FLOATS` evenly spaced quantiles if there are more values.
     """
     total = int(histogram.counts.sum())
     size = min(total, MAX_FLOATS)

@@ -74,9 +74,9 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Detects the format of times in the first rows of the log, and checks their event kinds.
+    """Detects the time format of the log from its first rows, and checks the event kinds of these rows.
 
-    Returns the mapping with the format; unchanged if no time is found.
+    Returns the mapping with the detected format; unchanged if these rows have no time.
 
     Args:
       mapping: the mapping from the settings.

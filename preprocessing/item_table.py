@@ -69,7 +69,8 @@ class ParsedFacts(NamedTuple):
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
     """Detects from a sample which attributes are numbers and which are texts.
 
-    All known values of a number attribute are numbers. A text attribute has a value with more than `max_words` words.
+    An attribute is a number if all its known values are numbers. It is a text if a value has more than `max_words`
+    words.
     """
     values = _select(sample, mapping)
     numbers, texts = set(), set()

@@ -61,7 +61,7 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition. Null meets only `is null` and `not in`.
+        """Returns a mask [N] of the values that meet the condition. A null only meets `is null` and `not in`.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -122,7 +122,7 @@ def root_of(path: str, columns: Collection[str] = ()) -> str:
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list of events, or None.
+    """Returns the path of the list that has the events, such as `items` for `items[].id`; None without a list.
 
     Raises:
       ValueError: the paths contain several lists, or a list in a list.
@@ -139,11 +139,11 @@ def list_of(paths: Sequence[str]) -> str | None:
 def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values of all events at the given paths.
 
-    Each element of a list is an event; without a list, each row is one.
+    If the paths lead into a list, each element of the list is an event; otherwise, each row is an event.
 
     Raises:
-      ValueError: a column does not exist, a path has no values or invalid UTF-8, `[]` follows a column that is not a
-        list, or the paths contain several lists.
+      ValueError: a column does not exist, a path has no values or texts that are not valid UTF-8, `[]` follows a column
+        that is not a list, or the paths contain several lists.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)

@@ -102,14 +102,14 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
     """Checks that each property named in `config` exists.
 
-    A missing property with a default name only causes a warning.
+    If the name is the default, a missing property only causes a warning.
 
     Args:
       counts: number of items per property, in the columns id and count.
       config: names of the properties with a role, such as the price.
 
     Raises:
-      ValueError: a property with another name is missing.
+      ValueError: a property is missing, and its name is not the default.
     """
     found = sort_by_count(decode_columns(counts))["id"].to_pylist()
     names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}

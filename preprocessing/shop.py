@@ -84,7 +84,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings of a shop's files as TOML.
+    """Formats settings as the text of a shop.toml.
 
     Omits default values, except the columns of an event log.
     """

@@ -39,7 +39,7 @@ def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges results of `summarize_times`, in any order."""
+    """Merges histograms of times from `summarize_times`. Their order does not matter."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
@@ -124,7 +124,7 @@ def _quantile(summary: Histogram, share: float) -> int:
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles with no empty split; None if that is impossible."""
+    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with too few distinct times."""
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

@@ -48,7 +48,7 @@ class Timelines:
 
 
 class SplitTimelines(NamedTuple):
-    """The rows of a partition without excluded robots, and the split of each row."""
+    """The rows of a partition, without the rows of excluded robots, and the split of each row."""
 
     timelines: Timelines
     """The rows that are not excluded."""
@@ -73,7 +73,7 @@ def assemble_timelines(
 ) -> tuple[Timelines, Cleaning]:
     """Sorts the rows of a partition into timelines, drops duplicates, and detects robots.
 
-    Returns the timelines, with robots, and the counts of duplicates and robots.
+    Returns the timelines, including those of robots, and the counts of duplicates and robots.
 
     Args:
       table: valid events in file order, with the columns visitor, timestamp_ms, event, item, transaction and weight.
@@ -120,7 +120,7 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
     """Assigns the rows to splits and excludes robots.
 
     In a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
-    ones. With other methods, it is excluded from all. `cuts` is None unless the split is by time.
+    ones. With other split methods, it is excluded from all splits. `cuts` is None unless the split is by time.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -144,7 +144,7 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
 
 
 def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
-    """Assigns each row, also of robots, to a split: an index in SPLITS, [N] int8.
+    """Assigns each row, including the rows of robots, to a split: an index in SPLITS, [N] int8.
 
     `cuts` is None unless the split is by time.
     """
@@ -168,7 +168,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    Targets are in the split, and context is in earlier splits. In a random split, context may be later than targets.
+    Target rows are in `split`, context rows in the splits before it. In random splits, context may be later.
 
     Args:
       timelines: rows of a partition, without robots.
@@ -278,7 +278,7 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Returns when each visitor exceeds the daily limit: milliseconds since 1970 or NEVER, [V]. Rows are sorted."""
+    """Returns when each visitor first exceeds the daily limit: ms since 1970, or NEVER, [V]. Rows are sorted."""
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY
     # if the row `max_events_per_day` rows earlier has the same visitor and day, this row is above the limit

@@ -102,8 +102,9 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
     """Parses times [N] to milliseconds since 1970 (UTC), int64; 0 if unreadable.
 
-    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. When clocks are set
-    back, the first of two equal times is used. With `unit=auto`, texts are ISO 8601, and numbers are milliseconds.
+    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. If a local time occurs
+    twice because clocks are set back, it is read as the first. With `unit=auto`, texts are ISO 8601, and numbers are
+    milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -164,7 +165,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Replaces the zone UTC by another; dates and times of day stay the same."""
+    """Moves times from UTC to another zone, without a change of dates and times of day."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
@@ -175,7 +176,7 @@ def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
-    """Parses ISO 8601, in UTC without a zone. BigQuery's suffix `UTC` is read as `Z`."""
+    """Parses ISO 8601; times without a zone are in UTC. BigQuery's suffix `UTC` is read as `Z`."""
     return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 
@@ -186,7 +187,7 @@ def _without_decimals(values: pa.Array) -> pa.Array:
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
     """Returns the finite numbers, as float64; None if the values are not numbers.
 
-    Texts are numbers if at least 90% have 9 to 19 digits before an optional decimal point.
+    Texts count as numbers if at least 90% of them have 9 to 19 digits before an optional decimal point.
     """
     values = _without_decimals(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):

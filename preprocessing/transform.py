@@ -87,7 +87,7 @@ def make_preprocessing_fn(
 
 
 def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
-    """Returns the columns and tensors of `make_analysis_batch`, for TF-Transform."""
+    """Describes the columns and tensors of a batch from `make_analysis_batch` for TF-Transform."""
     representation = schema_pb2.TensorRepresentation
     return tfxio.TensorAdapterConfig(
         arrow_schema=_batch_schema(),
@@ -118,7 +118,7 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
     """Makes a batch with all features of the graph.
 
-    `columns` are lists [num_rows] by feature; the other features get empty lists.
+    `columns` has lists [num_rows] by name of the feature. Features that are not in `columns` get empty lists.
     """
     arrays = []
     for field in _batch_schema():
@@ -128,7 +128,7 @@ def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatc
 
 
 def wrap_in_lists(column: pa.Array) -> pa.Array:
-    """Returns a column of lists with one value each; empty for null."""
+    """Returns a column of lists with one value each. A null becomes an empty list."""
     offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
 
@@ -180,9 +180,9 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Replaces ids by vocabulary indices, with a table that makes the file at `path` an asset.
+    """Replaces ids by vocabulary indices. The graph saves the vocabulary file at `path` as an asset.
 
-    `tft.apply_vocabulary` saves only files of TF-Transform's analyzers.
+    `tft.apply_vocabulary` would only save files that TF-Transform wrote itself.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
@@ -233,7 +233,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the only value of each row, [num_rows], or 0 without one."""
+    """Returns the value of each row, [num_rows], or 0 if it has none. A row has at most one value."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

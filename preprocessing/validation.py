@@ -35,7 +35,7 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """The reason of each invalid row. A row keeps its first reason."""
+    """The invalid rows, and the reason of each. Of several reasons, a row keeps the first."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + the index of the reason in REASONS."""

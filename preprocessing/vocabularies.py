@@ -117,7 +117,7 @@ def index_visitors(
 ) -> VocabularyInfo:
     """Builds and writes the visitor vocabulary, and the indices of each partition's visitors.
 
-    Visitors outside the vocabulary are omitted. `work` has the event counts of the visitors.
+    Reads the visitors' event counts from `work`. The indices omit visitors outside the vocabulary.
 
     Raises:
       ValueError: the vocabulary would be empty.
@@ -176,7 +176,7 @@ def index_words(
 ) -> VocabularyInfo:
     """Builds and writes the vocabulary of categories or of property values.
 
-    It may be empty. `encoded_counts` has the columns id and count.
+    The vocabulary may be empty. `encoded_counts` has the columns id and count.
     """
     entries = choose_entries(decode_columns(encoded_counts), config)
     _write_ids(layout.vocabulary(name), entries)

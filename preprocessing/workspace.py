@@ -46,7 +46,7 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with a partition's items and training counts, vocabulary items first."""
+        """File with the items of a partition and their training events. Items in the vocabulary come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
@@ -55,7 +55,7 @@ class Workspace:
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """File with a result of a pipeline."""
+        """File with the result `name` of a pipeline."""
         return join(self.root, f"result-{name}")
 
 

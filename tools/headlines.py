@@ -39,7 +39,7 @@ _COMPARED = re.compile(r"(?P<peer>[^,]+), (?P<own>[\d.]+) / (?P<theirs>[\d.]+)")
 
 
 def render_headlines(results: Results) -> str:
-    """Renders README's summary of the targets: the number met, the best results and the first misses."""
+    """Renders README's summary of the targets: how many are met, the best results and the first missed targets."""
     targets = read_targets(results)
     best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
     missed = [target for target in targets if not target.is_met]

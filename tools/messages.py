@@ -44,7 +44,7 @@ def render() -> str:
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
     """Yields the messages of a module as `KIND: TEXT`, in the order of the code.
 
-    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has texts that functions return.
+    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has the texts from `_returned_texts`.
     """
     texts = {**shared, **_returned_texts(list(_functions(tree)), shared)}
     scopes = [(node, {**texts, **_local_texts(node, texts)}) for node in _functions(tree)]
@@ -72,7 +72,7 @@ def _functions(tree: ast.AST) -> Iterator[_Function]:
 
 
 def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, list[ast.expr]]]:
-    """Yields the kind and the arguments of a message; nothing for other nodes."""
+    """Yields the kind and the arguments of the message that a node raises, logs or returns; nothing for other nodes."""
     match node:
         case ast.Raise(exc=ast.Call(func=function, args=[_, *_] as arguments)):
             yield ast.unparse(function), arguments
@@ -99,7 +99,7 @@ def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
 
 
 def _returned_texts(functions: Sequence[_Function], texts: _Texts) -> dict[str, str]:
-    """Returns the texts that functions may return. The keys are such as `name()`."""
+    """Returns the text that each function may return, by a key such as `name()`."""
     found: dict[str, str] = {}
     for function in [*functions, *functions]:  # one may return the text of a later one
         scope = {**texts, **found}
@@ -124,7 +124,7 @@ def _is_text(node: ast.expr, texts: _Texts) -> bool:
 def _fill(arguments: list[ast.expr], texts: _Texts) -> str:
     """Renders a message: the first argument is a template, and the others replace its placeholders.
 
-    Without matching placeholders, commas join the arguments.
+    If the number of placeholders does not match, the arguments are joined by commas.
     """
     template, *values = [_text(argument, texts) for argument in arguments]
     parts = re.split(r"%[-+,.0-9]*[sdfgr]", template) if values else [template]

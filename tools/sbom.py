@@ -89,7 +89,7 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_licence(package: Package) -> dict[str, Any] | None:
-    """Returns the licence of a package as CycloneDX; None if this version is not installed or has none."""
+    """Returns the licence of a package as CycloneDX; None if this version is not installed or has no licence."""
     try:
         found = metadata.distribution(package.name)
     except metadata.PackageNotFoundError:
@@ -111,7 +111,8 @@ def build_sbom(
 ) -> dict[str, Any]:
     """Builds the software bill of materials (CycloneDX), with one component per package version.
 
-    `pins` has the files, and `dates` the day, of each pin. `commit` is None outside a git checkout.
+    `pins` has the requirements files that pin each version, `dates` the day it was pinned. `commit` is None outside
+    git.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:

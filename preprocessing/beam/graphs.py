@@ -210,7 +210,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Applies `route`, a RouteEvents or RouteProperties, to parts of files; writes the rejects."""
+    """Reads `parts` with `route` (RouteEvents or RouteProperties). Writes invalid rows; returns the other outputs."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

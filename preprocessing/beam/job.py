@@ -51,9 +51,10 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Calls `function`, which runs a pipeline, in a thread. Yields its result as a Future.
+        """Calls `function`, which runs a pipeline, in a thread. Yields a Future of the function's result.
 
-        With remote workers, it finishes before the context: Beam can start a job server only in the main thread.
+        With remote workers, calls it in the main thread, before the context starts: only there can Beam start a job
+        server.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

@@ -57,7 +57,7 @@ class _Bars:
 def _running_pipelines() -> dict[str, _Bars]:
     """Returns the progress bars of the pipelines in this process, by key.
 
-    Beam pickles the code of a pipeline, and bars cannot be pickled; so this code contains only the key.
+    A pipeline's functions hold only its key, because Beam pickles these functions and progress bars cannot be pickled.
     """
     return {}
 

@@ -36,7 +36,8 @@ def send_rows(
 ) -> Iterator[tuple[int, Piece]]:
     """Writes a chunk's rows to a file, grouped by partition; yields (partition, piece).
 
-    The hash of the id in `column` determines the partition. For the chunk's `position`, see `Piece`.
+    The hash of the id in `column` determines the partition. `position` is the chunk's position in the input, as in
+    `Piece`.
     """
     if len(table) == 0:
         return

@@ -56,8 +56,8 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICE
 class RouteEvents(beam.DoFn):
     """Reads a part of the event log, and writes its events grouped by visitor partition.
 
-    Outputs (partition, Piece). The outputs REJECTS, SUMMARIES and BYTES_READ have the invalid rows, the counts of rows,
-    and the number of bytes read.
+    Outputs (partition, Piece). The tagged outputs REJECTS, SUMMARIES and BYTES_READ have the invalid rows, the counts
+    of rows, and the number of bytes read.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -100,7 +100,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Cleans the timelines of (partition, pieces), writes them, and outputs a summary."""
+    """Cleans and writes the timelines of a partition, from (partition, pieces of its rows). Outputs a summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -118,7 +118,7 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the events of a visitor partition and outputs its EventStatistics.
 
-    Writes the training events per visitor to a file. The output TRAINED_ITEMS has the training events per item;
+    Writes the training events per visitor to a file. The tagged output TRAINED_ITEMS has the training events per item;
     ALL_ITEMS has the events per item and split.
     """
 
@@ -215,9 +215,9 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Writes the latest property values of the items in (partition, pieces).
+    """Writes the latest property values of a partition's items, from (partition, pieces of its rows).
 
-    Outputs the number of items per property. The output ALL_ITEMS has the items; SUMMARIES has a summary.
+    Outputs the number of items per property. The tagged output ALL_ITEMS has the items, and SUMMARIES a ReadingSummary.
     """
 
     work: Workspace
@@ -236,7 +236,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of an item partition, with properties as text.
 
-    Outputs the result of `catalogue.describe_partition`. Tagged outputs have the items per category, the items per
+    Outputs the result of `catalogue.describe_partition`. Tagged outputs have the number of items per category and per
     property value, the training events per category, and a histogram of prices.
     """
 
@@ -325,7 +325,7 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Returns the name, without extension, of an input file's reject file.
+    """Returns the name, without extension, of the file for the invalid rows of an input file.
 
     Example: `events-00000-events`, for the kind `events` and the first input file, `events.csv`.
     """

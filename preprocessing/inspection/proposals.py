@@ -111,10 +111,10 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the path of the column with a role, or None.
+    """Returns the path of the column that fits a role, such as `item`; None if no column fits.
 
-    `pattern` has names for the role, separated by `|`, best first. For the role `time`, values that can be parsed as
-    times are preferred. `values` are the columns by path.
+    `pattern` has the usual names for the role, separated by `|`, best first. For the role `time`, values that can be
+    parsed as times are preferred. `values` are the columns by path.
     """
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
@@ -136,7 +136,7 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the funnel step of a word, such as 0 for `view`; None if it is unknown."""
+    """Returns the funnel step of a word for an event kind, such as 0 for `view`; None if the word is unknown."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
@@ -144,7 +144,7 @@ def _step_of(word: str) -> int | None:
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
     """Proposes the event kinds, in funnel order.
 
-    A word becomes a kind if at least half of its rows have an item; other words are dropped.
+    A value of the kind column becomes a kind if at least half of its rows have an item; other values are dropped.
     """
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
@@ -159,7 +159,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the events with each word for an event kind: all events, and those with an item."""
+    """Counts the events by word for the event kind: first all events, then only the events with an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -170,7 +170,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Returns a sort key: the funnel step, then descending count. Words without a step come last."""
+    """Returns a sort key for a word: by funnel step (unknown words last), then by descending count, then by name."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

@@ -12,7 +12,7 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
     """Charts event kinds, events per day and per hour of the week, and correlations.
 
-    `marks` are cuts to show in the chart of days: (name of the later split, days since 1970).
+    `marks` are the times between splits, to show in the chart of days: (name of the later split, days since 1970).
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(
@@ -28,7 +28,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent one; its bar would make the others too short."""
+    """Charts the event kinds without the most frequent one: its bar would make the other bars too short."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

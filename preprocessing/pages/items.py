@@ -85,7 +85,7 @@ def _categories(categories: Sequence[dict[str, Any]]) -> Part:
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Adds up events by root category and the category below it, largest first; small ones become `others`."""
+    """Adds up events by root category and the category below it, largest first. Small categories become `others`."""
     events: dict[tuple[str, str], int] = {}
     for entry in categories:
         key = entry["path"][0], entry["path"][1] if len(entry["path"]) > 1 else entry["path"][0]

@@ -100,7 +100,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields, at the batch's position."""
+        """The rows with a wrong number of fields. Their position is that of the batch's first row."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 

@@ -109,7 +109,7 @@ def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS
 
     Args:
       path: the file.
-      config: settings of the format; `auto` and None are detected.
+      config: settings of the format; settings that are `auto` or None are detected.
       advice: texts for error messages about columns.
 
     Raises:
@@ -204,7 +204,7 @@ def _choose_columns(
 ) -> tuple[str, ...]:
     """Returns the columns to read: the required ones, and the optional ones that the file has.
 
-    For JSON Lines, returns all, because the layout has only the fields of the first lines.
+    For JSON Lines, returns all required and optional columns, because later lines may have more fields than `layout`.
 
     Raises:
       ValueError: a required column is missing (except in JSON Lines), or a column to read occurs twice.
@@ -261,12 +261,12 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Guesses the byte order of UTF-16 from zero bytes: most high bytes are 0."""
+    """Guesses the byte order of UTF-16 from the zero bytes: in most texts, the high bytes are 0."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
-    """Returns the fields of the objects in the first lines, in order of occurrence.
+    """Returns the field names of the objects in the first lines, in order of occurrence.
 
     Raises:
       ValueError: no line is a JSON object with fields.

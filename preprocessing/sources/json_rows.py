@@ -25,7 +25,7 @@ _EXACT = 2.0**53
 
 @dataclass(frozen=True)
 class JsonSource:
-    """Reads the same fields from JSON Lines files. Missing fields are null."""
+    """Reads a fixed set of fields from JSON Lines files. Missing fields are null."""
 
     text_format: TextFormat
     """Compression and encoding."""
@@ -95,7 +95,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`, apart from spaces.
 
-    Such a line has at least one object. With as many objects as lines, each line has exactly one.
+    Each such line has one or more objects. If there are as many objects as lines, each line has exactly one.
     """
     buffer = np.frombuffer(data, np.uint8)
     others = np.flatnonzero((buffer[begins] != _OPEN) | (buffer[ends - 1] != _CLOSE))
@@ -120,10 +120,10 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
 
 
 def _parse_number(text: str) -> float | None:
-    """Converts a JSON number, NaN or Infinity; NaN is a missing value.
+    """Converts the text of a JSON number, or of the constant NaN; NaN becomes None.
 
     Raises:
-      ValueError: the number is infinite.
+      ValueError: the text is Infinity, or a number that is too large for a float.
     """
     value = float(text)
     if math.isinf(value):
@@ -168,7 +168,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces time types by text, also in nested types: Arrow reads some texts as times."""
+    """Replaces time types by text, also in nested types, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -191,7 +191,8 @@ def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
     """Returns the given columns; missing ones are null.
 
     Raises:
-      pa.ArrowInvalid: a column is inconsistent, which Arrow allows if lists have null elements.
+      pa.ArrowInvalid: a column is inconsistent. Arrow's JSON reader may return such a column if lists have null
+        elements.
     """
     absent = pa.nulls(len(table))
     selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})

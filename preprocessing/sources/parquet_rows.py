@@ -19,7 +19,7 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Reads the same columns from Parquet files."""
+    """Reads a fixed set of columns from Parquet files."""
 
     columns: tuple[str, ...]
     """The top-level columns to read."""
@@ -112,7 +112,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
     """Returns the columns that a file's folders define, such as `date` for `date=2024-03-01`.
 
-    Columns of the file itself (`stored`) are not replaced. A null value is None.
+    Omits columns that the file itself has (`stored`). The folder for null values gives None.
     """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {

@@ -23,7 +23,7 @@ class Rejects:
     """[N] text of each row, cut to 200 bytes."""
 
     def extend(self, others: "Rejects") -> "Rejects":
-        """Returns these rows and then `others`, of the same file."""
+        """Returns these rows, followed by `others`. Both are rows of the same file."""
         return Rejects(
             self.path,
             [*self.positions, *others.positions],

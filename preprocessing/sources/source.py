@@ -41,7 +41,7 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the first row in the file, a byte or a row number. It orders the batches."""
+        """Position of the batch's first row in the file: a byte or a row number. Batches are sorted by it."""
 
     @property
     def columns(self) -> pa.Table:
@@ -60,7 +60,7 @@ class Batch(Protocol):
 
 
 class Source(Protocol):
-    """Reads the same columns from files of one format."""
+    """Reads a fixed set of columns from files of one format."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into parts for parallel workers.
@@ -86,9 +86,10 @@ def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
 
 
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
-    """Returns the malformed rows of a batch, then the rows with events marked in `flaws`.
+    """Returns the malformed rows of a batch, followed by the rows with invalid events.
 
-    `owners` [N] is the row of each event in `batch.columns`; None: each row is an event.
+    `flaws` marks the invalid events. `owners` [N] is the row of each event, as an index in `batch.columns`; None: each
+    row is an event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

@@ -72,7 +72,7 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
     """Returns the start of a file's text in UTF-8, with at least the first line.
 
-    `head` has the first bytes as stored.
+    `head` has the first bytes of the file, still compressed and encoded.
 
     Raises:
       ValueError: the file is damaged, has another encoding, or has a first line of more than MAX_LINE_BYTES.
@@ -170,7 +170,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
       path: the file.
       text_format: compression and encoding.
       position: the text before this byte was read without an error.
-      error: one of DAMAGE.
+      error: an exception of a type in DAMAGE.
     """
     if isinstance(error, UnicodeDecodeError):
         other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"

@@ -143,6 +143,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts [B] by lower bound in seconds, without empty buckets at the end."""
+    """Returns counts [B] of durations by lower bound of the bucket in seconds. Omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

@@ -38,7 +38,7 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Sums the COLUMNS over the target rows of timelines. All ids outside a vocabulary share its last rank."""
+    """Sums up COLUMNS and their products over the target rows. All ids outside a vocabulary get the same, last rank."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

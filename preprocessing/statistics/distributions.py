@@ -29,7 +29,7 @@ def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_col
 
 
 def count_values(values: np.ndarray) -> Counter[int]:
-    """Counts how often each value [N] occurs: integers of 0 or greater.
+    """Counts how often each integer occurs in `values` [N], which are 0 or greater.
 
     The memory is proportional to the largest value.
     """

@@ -88,16 +88,16 @@ def summarize_reading(
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
-    """Summarizes a partition's times, duplicates and robots.
+    """Summarizes the event times, duplicates and robots of a partition.
 
-    `timelines` has the robots' rows too.
+    `timelines` includes the events of robots; the times are without them.
     """
     times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Adds up summaries. For each reason, keeps the first invalid rows."""
+    """Adds up the summaries of several parts of an input. Keeps a few examples of invalid rows for each reason."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -156,7 +156,7 @@ class EventStatistics:
 
 
 def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
-    """Computes the statistics of one partition, without robots, for K event kinds."""
+    """Computes the statistics of one partition, without robots. There are K = `num_kinds` event kinds."""
     timelines, splits, robot_events = rows
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
     by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, num_kinds)

@@ -49,9 +49,10 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves. On each shelf, the items' quotas sum to `wanted`.
+    """Draws the items of all shelves, with quotas that sum to `wanted` on each shelf.
 
-    `wanted` [3, S] counts the visitor-item pairs that end with a view, a cart or a purchase. A quota is an item's part.
+    `wanted` [3, S] is the number of visitor-item pairs on each shelf that end with a view, a cart or a purchase. The
+    quotas are the same numbers for a single item.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))
@@ -69,7 +70,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
     """Draws the number of interested visitors per item, [I], descending and at least 1.
 
-    They sum to about `total`.
+    The numbers sum to about `total`.
     """
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
@@ -81,7 +82,7 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws each item's shelf, [I]. The interests on a shelf sum to about its demand [S]."""
+    """Draws a shelf for each item, [I]. On a shelf, the items' `interests` [I] sum to about its `demand` [S]."""
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
     num_free = len(shelf) - len(demanded)
@@ -101,7 +102,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the quotas of each item, [3, I]. On each shelf, they sum to `wanted` [3, S].
+    """Draws how many visitors view, cart or buy each item, [3, I]. On each shelf, the items sum to `wanted` [3, S].
 
     The items [I] are sorted by shelf.
     """
@@ -118,9 +119,9 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """Divides the total [S] of each shelf among its items by weight [I]; returns counts [I].
+    """Divides the total [S] of each shelf among its items, in proportion to `weights` [I]; returns counts [I].
 
-    Weights that would give a count above `largest` are lowered first. The items are sorted by shelf.
+    Before that, it lowers weights that would give a count above `largest`. The items are sorted by shelf.
     """
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))

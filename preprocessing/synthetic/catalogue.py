@@ -30,7 +30,8 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 class Catalogue:
     """Ids of all items, and features of the listed items.
 
-    Listed items are in the property files. They may have no events, and items with events may not be listed.
+    Listed items are the items in the property files. Some of them have no events, and some items with events are not
+    listed.
     """
 
     item_id: np.ndarray
@@ -52,7 +53,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns a slice of the listed items. `item_id` is unchanged."""
+        """Returns a catalogue with a slice of the listed items. Its `item_id` still has all items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 
@@ -60,7 +61,7 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and the items in the property files.
+    """Draws the ids of all items, and which items the property files list.
 
     Args:
       tree: the shelves.
@@ -95,7 +96,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which of N items are listed; returns their indices, ascending.
+    """Draws which of N items the property files list; returns their indices, ascending.
 
     Items are sorted by shelf. The most popular item of each shelf is always listed.
     """
@@ -122,9 +123,9 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws a mask [L] of the items available at the last snapshot, a fixed share of all.
+    """Draws which items are available at the last snapshot; returns a mask [L].
 
-    Items in fashion (`is_alive` [L]) are more likely to be available.
+    The share of available items is fixed. Items still in fashion (`is_alive` [L]) are more likely to be available.
     """
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)

@@ -65,7 +65,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts activity hours to real time. An activity hour is shorter when the shop is busy."""
+    """Converts hours of average activity to real time. Such an hour is shorter when the shop is busy."""
 
     edges_ms: np.ndarray
     """Ascending times, in milliseconds since 1970."""
@@ -101,7 +101,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the time and session of the first event of each interest, [D]."""
+    """Returns the time and session of the first event of each interest (visitor-item pair), [D]."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -129,9 +129,9 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """Returns a mask [E] of purchases that belong to the purchase order of the previous event.
+    """Returns a mask [E] of the purchases that directly follow a purchase of the same order.
 
-    `order` [E] is -1 without an order.
+    `order` [E] is the index of the order that contains the event's item, or -1.
     """
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]

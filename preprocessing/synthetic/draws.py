@@ -42,7 +42,7 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
 
 
 def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns quantiles [N] by linear interpolation of the logarithm between known quantiles.
+    """Returns quantiles [N] interpolated between known quantiles, linearly on a logarithmic scale of values.
 
     Args:
       probability: [N], in [0, 1).
@@ -53,11 +53,12 @@ def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float,
 
 
 def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns quantiles [N] of a distribution with power laws between the knots.
+    """Returns quantiles [N] of a distribution that is a power law between each two consecutive knots.
 
     Args:
       probability: [N], in (0, 1).
-      knots: (value, probability of a larger value), ascending; the first value is the minimum, the last the maximum.
+      knots: (value, probability of a larger value), ascending by value; the first value is the minimum, the last the
+        maximum.
     """
     values, above = np.array(knots).T
     return np.exp(np.interp(-np.log1p(-probability), -np.log(above), np.log(values)))

@@ -106,9 +106,9 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files, and returns their number.
+    """Writes all property rows to two files, and returns the number of rows.
 
-    The first file is filled to a limit in proportion to the listed items.
+    The first file has at most a fixed number of rows per item of the files; the second file has the rest.
     """
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
@@ -124,7 +124,7 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
 
 
 def _append(file: BinaryIO, table: pa.Table) -> None:
-    """Appends rows to a CSV file, with a header if it is empty. A null is an empty field."""
+    """Appends rows to a CSV file, after a header if the file is empty. A null becomes an empty field."""
     if not file.tell():  # not by pyarrow, which would quote the names
         file.write((",".join(table.column_names) + "\n").encode())
     pa_csv.write_csv(table, file, _WRITE_OPTIONS)

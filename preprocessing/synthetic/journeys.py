@@ -68,13 +68,13 @@ class Events:
 
 
 def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Events]:
-    """Draws the interests and events of all visitors."""
+    """Draws the interests (visitor-item pairs) and the events of all visitors."""
     interests, repeats = _draw_interests(visitors, random)
     return interests, _order_events(interests, repeats, random)
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """Draws all interests, and each visitor's number of repeated views of an item, [V]."""
+    """Draws all interests (visitor-item pairs). Also returns the number of repeated views per visitor, [V]."""
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
@@ -98,7 +98,7 @@ def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[In
 
 
 def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
-    """Draws the interests that end with CART or BUY, sorted by visitor."""
+    """Draws the interests (visitor-item pairs) that end with CART or BUY, sorted by visitor."""
     everyone = np.arange(len(visitors.views))
     loose = np.repeat(everyone, visitors.loose_carts)
     order_visitor = np.repeat(everyone, visitors.orders)
@@ -150,10 +150,10 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase among its visitor's events, [N].
+    """Returns the position of each purchase among the events of the visitor, [N]: equal within an order.
 
-    All purchases of an order share a position. `order` [N] is each purchase's order; `start` [N] is the position of the
-    first event of its interest.
+    `order` [N] is the index of each purchase's order; `start` [N] is the position of the first event with the bought
+    item.
     """
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)

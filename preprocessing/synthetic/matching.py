@@ -24,9 +24,9 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Assigns an item to each wish, each item as often as its quotas say. Returns item indices, [D].
+    """Assigns an item to each wish of the visitors. Returns item indices, [D].
 
-    A visitor seldom gets the same item twice.
+    Each item is assigned as often as `items.quota` says, and seldom twice to one visitor.
     """
     queues, groups, matches = [], [], []
     for reach in _TOGETHER:
@@ -43,9 +43,9 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts the interests that end with `reach`; returns their indices [N] and groups [N].
+    """Sorts the wishes with the last stage `reach`, such as BUY; returns their indices [N] and groups [N].
 
-    The interests of a group have the same shelf and similar times.
+    The wishes of a group have the same shelf and similar times.
     """
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
@@ -54,9 +54,9 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Repeats each item as often as its quota for `reach`; returns sorted item indices, [N].
+    """Repeats each item as often as its quota for the stage `reach`, and sorts the copies. Returns item indices, [N].
 
-    Copy i is paired with interest i of `_queue_interests`.
+    Copy i is paired with wish i of `_queue_interests`.
     """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
@@ -79,9 +79,9 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Swaps items between interests, so that fewer visitors get an item twice.
+    """Swaps items between wishes, so that fewer visitors get an item twice. Returns the new items, [N].
 
-    Both items are in one group, `distance` (a power of two) apart. All arrays are [N]; returns the new items.
+    Two swapped items are in the same group, at rows that are `distance` (a power of two) apart. All arrays are [N].
     """
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)

@@ -36,7 +36,7 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """The rows of one property for a chunk of items: first and changed values."""
+    """The rows of one property for a chunk of items: one for each first value, and one for each changed value."""
 
     item: np.ndarray
     """[R] index of the item in the chunk."""
@@ -124,7 +124,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
     """Returns the category in each row, [R].
 
-    Items alternate between their own category and one other; the last row has their own.
+    The rows of an item alternate between its own category and another one; the last row has its own.
     """
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
@@ -135,9 +135,10 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws the values of a property, [R]. Consecutive values of an item differ in one word.
+    """Draws the values of a property, [R]: words. Consecutive values of an item differ in the last word.
 
-    Property 6 has only this word. Others have a word for the shelf and one for the style; 888 has one for the item too.
+    The words before it depend on the shelf and the style, in property 888 also on the item; property 6 has none of
+    them.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

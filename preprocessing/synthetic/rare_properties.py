@@ -97,9 +97,9 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws property values as integers, [R], by shelf and style, by shelf only, or at random.
+    """Draws property values as integers, [R]. Each depends on shelf and style, or only on the shelf, or on nothing.
 
-    All arrays are [R]; `style` is in [0, 1].
+    All arrays are [R]: `which` is the index of the property, and `style` is in [0, 1].
     """
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))

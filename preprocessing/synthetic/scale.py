@@ -53,12 +53,12 @@ class Scale:
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Scales a number of categories or properties, which grows more slowly than the visitors.
+        """Scales a number of categories or properties. It grows more slowly than the number of visitors.
 
         The result is at least `at_least`.
         """
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Scales a maximum, such as an item's events. It grows more slowly than the visitors."""
+        """Scales a maximum, such as an item's events. It grows more slowly than the number of visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

@@ -46,7 +46,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """The favourite shelves of each visitor, and a style for each shelf."""
+    """The favourite shelves of each visitor, and the preferred style on each of these shelves."""
 
     shelf: np.ndarray
     """[V, F] favourite shelves, most liked first."""
@@ -90,10 +90,10 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Draws the favourite shelves of each visitor, and a random style for each.
+    """Draws the favourite shelves of each visitor, and a random preferred style for each of these shelves.
 
-    A buyer's first favourite is drawn by purchases, that of others with carts by carts, and the rest by views. The
-    second is often a sibling of the first.
+    The first favourite is drawn by popularity: in purchases for buyers, in carts for other visitors with carts, and in
+    views for the rest. The second favourite often has the same parent category.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -121,7 +121,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws one of F favourites for each interest, [D]; mostly the same one within a session."""
+    """Draws which of F favourite shelves each interest is for, [D]; mostly the same one within a session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)

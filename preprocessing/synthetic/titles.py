@@ -32,7 +32,7 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L]. Titles repeat only if over 3,200 items share product and look."""
+    """Draws a title for each listed item, [L]. Up to 3,200 items of one product and colour have distinct titles."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
@@ -51,7 +51,7 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
 
 
 def _assign_products(tree: Tree, random: np.random.Generator) -> _Products:
-    """Assigns a product to each shelf; the shelves of a root category share a department."""
+    """Assigns a product name to each shelf. Shelves below one root category sell the products of one department."""
     departments = random.permutation(len(DEPARTMENTS))
     paths = [_path_from_root(tree.parent, node) for node in tree.shelf_node.tolist()]
     department = departments[np.array([path[0] for path in paths]) % len(departments)]
@@ -76,8 +76,8 @@ def _draw_materials_and_series(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws a material [N] and a series (an invented word) [N] for each item.
 
-    A group of items has the same product and look. In it, eight consecutive numbers [N] share a series and differ in
-    material.
+    `group` [N] stands for an item's product and look, and `number` [N] is the item's position in its group. Eight
+    consecutive items of a group have the same series and different materials.
     """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
     material = (first_material[group] + number) % NUM_MATERIALS

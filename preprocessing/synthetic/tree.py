@@ -91,7 +91,10 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the nodes with items, mostly leaves; returns their indices, [S]. `parent` [C] is -1 for a root."""
+    """Draws which nodes of the category tree have items, mostly leaves; returns their indices, [S].
+
+    `parent` [C] is -1 for a root.
+    """
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -100,9 +103,9 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the popularity of each shelf for carts [S] and for purchases [S], from that for views.
+    """Draws the popularity of each shelf in carts, [S], and in purchases, [S]. Both depend on `view_weight` [S].
 
-    The less popular shelves get 0, more of them for purchases.
+    Less popular shelves have the popularity 0. These are more shelves for purchases than for carts.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))

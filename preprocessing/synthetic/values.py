@@ -31,19 +31,19 @@ class PropertyRows:
 
 
 def format_words(words: np.ndarray) -> pa.Array:
-    """Formats integers [N] as words, such as `1116713`."""
+    """Formats integers [N] as anonymous words of Retailrocket's data, such as `1116713`."""
     return pc.cast(pa.array(words), pa.string())
 
 
 def format_numbers(numbers: np.ndarray) -> pa.Array:
-    """Formats integers [N] as numbers, such as `n552.000`."""
+    """Formats integers [N] as numbers of Retailrocket's data, such as `n552.000`."""
     return pc.binary_join_element_wise("n", format_words(numbers), ".000", "")
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
     """Returns a pseudo-random integer in [0, NUM_WORDS) for each row, [N].
 
-    Equal salts and parts, integers [N], give equal results.
+    It depends only on `salt` and on `parts`, which are integers [N].
     """
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
@@ -52,8 +52,8 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def style_word(salt: int | np.ndarray, shelf: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Returns a word for each style: an integer in [0, NUM_WORDS), [N].
+    """Returns a word for each style, as an integer in [0, NUM_WORDS), [N].
 
-    Similar styles on a shelf get the same word. `salt` gives other words; `style` is in [0, 1].
+    On each shelf, similar styles get the same word. Another `salt` gives other words. `style` is in [0, 1].
     """
     return mix(salt, shelf, (style * _STYLE_WORDS).astype(np.int64))

@@ -96,16 +96,16 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the carts and views, [count] each, of visitors without orders."""
+    """Draws the number of cart items and the number of views, [count] each, of visitors without orders."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws the orders of each buyer, the items of each order, the unbought cart items, and the views.
+    """Draws numbers for `count` buyers: orders, items of each order, cart items that are not bought, and views.
 
-    The items are [total number of orders]; the other arrays are [count].
+    The second array has an element per order; the others have an element per buyer.
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -119,7 +119,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ranks visitors by activity [N] plus noise; returns evenly spaced numbers in (0, 1), [N]."""
+    """Ranks visitors by activity [N] plus noise; returns the ranks, scaled to (0, 1), [N]."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -129,7 +129,8 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
     """Returns quantiles of the number of views per visitor, [N].
 
-    A share `without` has none; the others follow a log-normal distribution with `shape` (median, sigma).
+    A share `without` of the visitors has no views. The views of the others follow a log-normal distribution with
+    `shape` (median, sigma).
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
