@@ -56,7 +56,7 @@ def _find_reason(workload: Object, pods: Sequence[Object], kubectl: Kubectl) -> 
 
 
 def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
-    """Returns why a workload is suspended: by a user, or by Kueue, with the reason from its Workload object."""
+    """Returns why a workload is suspended: by a user, or by Kueue, with the reason from Kueue's Workload object."""
     queue = workload["metadata"].get("labels", {}).get(_QUEUE)
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"

@@ -328,7 +328,7 @@ def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
     """Returns each item's value of the property `name`, [I]; null if missing or empty.
 
-    `owner` is the item's index of each row, from `_find_owners`.
+    `owner` is the index of each row's item, from `_find_owners`.
     """
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)

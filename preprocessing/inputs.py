@@ -84,7 +84,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
       max_reject_share: maximum share of rows with an unknown event kind.
 
     Raises:
-      ValueError: the time is a constant, a path has no values, no format fits, or too many event kinds are unknown.
+      ValueError: the time is a quoted constant, a path has no values, no format fits, or too many kinds are unknown.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:

@@ -94,7 +94,7 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
 
 
 def _check_rejects(files: str, reading: ReadingSummary) -> None:
-    """Warns about invalid rows; raises ValueError above 1% of the rows."""
+    """Warns about invalid rows. Raises ValueError if more than 1% of the rows are invalid."""
     reasons = reading.reject_reasons()
     num_invalid = sum(reason.count for reason in reasons.values())
     if not num_invalid:

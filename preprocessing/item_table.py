@@ -110,7 +110,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses the availability and the category of each row; null without a column."""
+    """Parses the availability and the category of each row. A fact is null if the table has no column for it."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))

@@ -115,7 +115,7 @@ def constant_of(path: str) -> str | None:
 def root_of(path: str, columns: Collection[str] = ()) -> str:
     """Returns the top-level column of a path, such as `user` for `user.id`.
 
-    It is the longest prefix in `columns`, or else the part before the first dot or `[]`.
+    This is the longest prefix of the path in `columns`, or else the part before the first dot or `[]`.
     """
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
@@ -287,6 +287,6 @@ def _unquote(text: str) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parses a number, with an optional decimal comma; None if it is not one."""
+    """Parses a number, with an optional decimal comma. Returns None for other texts."""
     number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
     return number

@@ -168,7 +168,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    Target rows are in `split`, context rows in the splits before it. In random splits, context may be later.
+    Target rows are in `split`. Context rows are in earlier splits, but in a random split may have later times.
 
     Args:
       timelines: rows of a partition, without robots.
@@ -278,7 +278,7 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Returns when each visitor first exceeds the daily limit: ms since 1970, or NEVER, [V]. Rows are sorted."""
+    """Returns when each visitor first exceeds the daily limit of events, [V], or NEVER. Sorted by visitor and time."""
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY
     # if the row `max_events_per_day` rows earlier has the same visitor and day, this row is above the limit

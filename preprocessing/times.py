@@ -102,9 +102,9 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
     """Parses times [N] to milliseconds since 1970 (UTC), int64; 0 if unreadable.
 
-    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. If a local time occurs
-    twice because clocks are set back, it is read as the first. With `unit=auto`, texts are ISO 8601, and numbers are
-    milliseconds.
+    Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. A local time that
+    occurs twice, when clocks are set back, is read as the earlier one. With `unit=auto`, texts are ISO 8601, and
+    numbers are milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -165,7 +165,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Moves times from UTC to another zone, without a change of dates and times of day."""
+    """Replaces the zone UTC by `zone`, and keeps the dates and the times of day."""
     # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")

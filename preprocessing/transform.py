@@ -118,7 +118,7 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
     """Makes a batch with all features of the graph.
 
-    `columns` has lists [num_rows] by name of the feature. Features that are not in `columns` get empty lists.
+    `columns` has a column of lists, [num_rows], for each of some features. The other features get empty lists.
     """
     arrays = []
     for field in _batch_schema():

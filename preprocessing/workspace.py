@@ -46,7 +46,7 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with the items of a partition and their training events. Items in the vocabulary come first."""
+        """File with the items of a partition and their event counts. Items in the vocabulary come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property

@@ -172,7 +172,7 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph to samples of gaps and prices, with placeholders for the vocabularies."""
+    """Fits the TF-Transform graph to samples of time gaps and prices, with placeholders for the vocabularies."""
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
         local = DatasetLayout(scratch)

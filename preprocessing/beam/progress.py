@@ -64,7 +64,7 @@ def _running_pipelines() -> dict[str, _Bars]:
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's progress bars. Does nothing in other processes."""
+    """Advances a pipeline's progress bars. Does nothing in processes without the bars, such as remote workers."""
 
     key: str
     """Key of the pipeline in `_running_pipelines`."""

@@ -12,7 +12,7 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
     """Charts event kinds, events per day and per hour of the week, and correlations.
 
-    `marks` are the times between splits, to show in the chart of days: (name of the later split, days since 1970).
+    `marks` are the starts of validation and test, for the chart of days: (name of the split, days since 1970).
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(

@@ -109,7 +109,7 @@ def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS
 
     Args:
       path: the file.
-      config: settings of the format; settings that are `auto` or None are detected.
+      config: settings of the format; each value that is `auto` or None is detected.
       advice: texts for error messages about columns.
 
     Raises:

@@ -112,7 +112,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
     """Returns the columns that a file's folders define, such as `date` for `date=2024-03-01`.
 
-    Omits columns that the file itself has (`stored`). The folder for null values gives None.
+    Omits columns that the file itself has (`stored`). In the folder of null values, the value is None.
     """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {

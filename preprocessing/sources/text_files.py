@@ -182,7 +182,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
-    """Reads the rest of a line that starts at `position`; returns the whole line.
+    """Reads the rest of a line that starts with `line` at `position`. Returns the whole line.
 
     Raises:
       ValueError: the line is longer than MAX_LINE_BYTES.

@@ -135,7 +135,7 @@ def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
 
 
 def _bucket(milliseconds: np.ndarray) -> np.ndarray:
-    """Counts durations by bucket, [B]; see `Behaviour.session_seconds`."""
+    """Counts durations by bucket, [B]. The buckets are those of `Behaviour.session_seconds`."""
     exponents = np.frexp((milliseconds // 1000).astype(np.float64))[
         1
     ]  # e with seconds in [2**(e-1), 2**e); 0 for 0 seconds

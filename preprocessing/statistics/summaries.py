@@ -90,7 +90,7 @@ def summarize_reading(
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
     """Summarizes the event times, duplicates and robots of a partition.
 
-    `timelines` includes the events of robots; the times are without them.
+    `timelines` includes the events of robots; the summary of the times does not.
     """
     times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))

@@ -52,7 +52,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
     """Draws the items of all shelves, with quotas that sum to `wanted` on each shelf.
 
     `wanted` [3, S] is the number of visitor-item pairs on each shelf that end with a view, a cart or a purchase. The
-    quotas are the same numbers for a single item.
+    quotas divide these numbers among the items.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))
@@ -82,7 +82,7 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws a shelf for each item, [I]. On a shelf, the items' `interests` [I] sum to about its `demand` [S]."""
+    """Draws a shelf for each item, [I]. On each shelf, the items' `interests` [I] sum to about `demand` [S]."""
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
     num_free = len(shelf) - len(demanded)

@@ -53,7 +53,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns a catalogue with a slice of the listed items. Its `item_id` still has all items."""
+        """Returns a catalogue with only some of the listed items. Its `item_id` still has all items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 
@@ -61,7 +61,7 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and which items the property files list.
+    """Draws the ids of all items, and which items are in the property files.
 
     Args:
       tree: the shelves.
@@ -96,7 +96,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which of N items the property files list; returns their indices, ascending.
+    """Draws which of N items are in the property files; returns their indices, ascending.
 
     Items are sorted by shelf. The most popular item of each shelf is always listed.
     """

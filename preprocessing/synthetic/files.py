@@ -108,7 +108,7 @@ def _tree_table(shop: Shop) -> pa.Table:
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
     """Writes all property rows to two files, and returns the number of rows.
 
-    The first file has at most a fixed number of rows per item of the files; the second file has the rest.
+    The first file has a limit of rows, in proportion to the number of items. The second file has the other rows.
     """
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0

@@ -150,7 +150,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns the position of each purchase among the events of the visitor, [N]: equal within an order.
+    """Returns each purchase's position among the visitor's events, [N]: the same for all purchases of an order.
 
     `order` [N] is the index of each purchase's order; `start` [N] is the position of the first event with the bought
     item.

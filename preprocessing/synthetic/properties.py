@@ -135,10 +135,9 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws the values of a property, [R]: words. Consecutive values of an item differ in the last word.
+    """Draws the values of a property, [R], as texts of words. Consecutive values of an item differ in the last word.
 
-    The words before it depend on the shelf and the style, in property 888 also on the item; property 6 has none of
-    them.
+    The other words stand for the shelf and the style, in property 888 also for the item. Property 6 has no other words.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

@@ -97,7 +97,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws property values as integers, [R]. Each depends on shelf and style, or only on the shelf, or on nothing.
+    """Draws property values as integers, [R]. Each depends on shelf and style, or only on the shelf, or is random.
 
     All arrays are [R]: `which` is the index of the property, and `style` is in [0, 1].
     """

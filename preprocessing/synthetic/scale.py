@@ -49,16 +49,16 @@ class Scale:
     """Number of visitors of the scaled shop."""
 
     def count(self, at_full_size: float) -> int:
-        """Scales a count in proportion to the visitors; at least 1."""
+        """Scales a count in proportion to the number of visitors. The result is at least 1."""
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Scales a number of categories or properties. It grows more slowly than the number of visitors.
+        """Scales a number of categories or properties.
 
-        The result is at least `at_least`.
+        The result grows more slowly than the number of visitors. It is at least `at_least`.
         """
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Scales a maximum, such as an item's events. It grows more slowly than the number of visitors."""
+        """Scales a maximum, such as an item's events. The result grows more slowly than the number of visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

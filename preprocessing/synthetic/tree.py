@@ -93,7 +93,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
     """Draws which nodes of the category tree have items, mostly leaves; returns their indices, [S].
 
-    `parent` [C] is -1 for a root.
+    `parent` [C] is the parent of each node, or -1 for a root.
     """
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
@@ -105,7 +105,7 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws the popularity of each shelf in carts, [S], and in purchases, [S]. Both depend on `view_weight` [S].
 
-    Less popular shelves have the popularity 0. These are more shelves for purchases than for carts.
+    The least popular shelves get 0. For purchases, more shelves get 0 than for carts.
     """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))

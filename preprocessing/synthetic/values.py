@@ -31,12 +31,12 @@ class PropertyRows:
 
 
 def format_words(words: np.ndarray) -> pa.Array:
-    """Formats integers [N] as anonymous words of Retailrocket's data, such as `1116713`."""
+    """Formats integers [N] like the hashed words in Retailrocket's data, such as `1116713`."""
     return pc.cast(pa.array(words), pa.string())
 
 
 def format_numbers(numbers: np.ndarray) -> pa.Array:
-    """Formats integers [N] as numbers of Retailrocket's data, such as `n552.000`."""
+    """Formats integers [N] like the numbers in Retailrocket's data, such as `n552.000`."""
     return pc.binary_join_element_wise("n", format_words(numbers), ".000", "")
 
 
