@@ -44,8 +44,7 @@ def render() -> str:
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
     """Yields the messages of a module as `KIND: TEXT`, in the order of the code.
 
-    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has the texts that public functions
-    return.
+    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has texts that public functions return.
     """
     texts = {**shared, **_returned_texts(list(_functions(tree)), shared)}
     scopes = [(node, {**texts, **_local_texts(node, texts)}) for node in _functions(tree)]
