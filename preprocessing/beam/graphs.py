@@ -81,7 +81,7 @@ def read_events(
 ) -> summaries.ReadingSummary:
     """Reads the event log and writes cleaned timelines, one file per visitor partition.
 
-    Also writes the rejects. Returns the counts of rows, rejects, duplicates and robots.
+    Also writes the invalid rows. Returns the counts of rows, rejects, duplicates and robots.
     """
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
     with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):

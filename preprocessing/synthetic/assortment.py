@@ -102,7 +102,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws how many visitors view, cart or buy each item, [3, I]. On each shelf, the items sum to `wanted` [3, S].
+    """Draws how many visitors view, cart or buy each item, [3, I]. On each shelf, these numbers sum to `wanted` [3, S].
 
     The items [I] are sorted by shelf.
     """

@@ -36,7 +36,7 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """The rows of one property for a chunk of items: one for each first value, and one for each changed value."""
+    """The rows of one property for a chunk of items. A row has an item's first value or a changed value."""
 
     item: np.ndarray
     """[R] index of the item in the chunk."""
@@ -135,7 +135,8 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws the values of a property, [R], as texts of words. Consecutive values of an item differ in the last word.
+    """Draws the values of a property, [R], each with one or more words. Consecutive values of an item differ in the
+    last.
 
     The other words stand for the shelf and the style, in property 888 also for the item. Property 6 has no other words.
     """

@@ -48,7 +48,7 @@ class RareProperties:
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the rare properties, with as many rows per item as in Retailrocket's data."""
+    """Draws the rare properties. Items get as many rows of them as in Retailrocket's data."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)

@@ -107,7 +107,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws, for each shelf [N], a shelf with the same parent, in proportion to views.
+    """Draws, for each shelf [N], a shelf with the same parent. Its probability is in proportion to its views.
 
     `uniform` [N] are random numbers in [0, 1). The result may be the given shelf.
     """
