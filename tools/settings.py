@@ -49,7 +49,8 @@ def _environment() -> Iterator[str]:
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
     """Renders a config class: a table of its settings, then its nested configs.
 
-    `prefixes`: key prefixes of the settings with this class, such as `items.`. `values`: their default values, or None.
+    `prefixes`: key prefixes of all settings of this class, such as `items.`. `values`: for each prefix, a config with
+    the default values, or None.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
@@ -89,7 +90,7 @@ def _summary(config: type) -> str:
 
 
 def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
-    """Inverts a mapping: returns the field names of each config class."""
+    """Inverts `nested`: maps each config class to the names of the fields that contain it."""
     names: dict[type, list[str]] = {}
     for name, configs in nested.items():
         for config in configs:

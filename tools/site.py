@@ -129,7 +129,7 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """Drops the style sheet of a pandas table, and blank lines, which would end the HTML in Markdown."""
+    """Drops the style sheet and the blank lines of a pandas table; a blank line would end the HTML in Markdown."""
     found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
     table = f"<table>{found[1]}" if found else html
     return "\n".join(line.strip() for line in table.splitlines() if line.strip())

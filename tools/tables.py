@@ -104,7 +104,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders the best settings of each peer in validation, one table per dataset."""
+    """Renders a table per dataset: the settings of each peer system that are best in validation."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -119,7 +119,7 @@ def _tuned(results: Results) -> str:
 
 
 def _quality_source(record: Mapping[str, Any]) -> str:
-    """Formats the command, the machine and the commits of a record."""
+    """Formats the origin of a quality record: its command, machine and commits."""
     parts = defaultdict[str, list[str]](list)
     for name, figures in record["figures"].items():
         if name != "targets":
@@ -129,7 +129,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the names and figures of the datasets that have tasks."""
+    """Returns the name and the figures of each dataset in a quality record; skips datasets without tasks."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 

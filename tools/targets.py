@@ -21,7 +21,7 @@ class Target(NamedTuple):
 
 
 def read_targets(results: Results) -> list[Target]:
-    """Returns all targets: first quality, then speed."""
+    """Returns all targets; those of quality come before those of speed."""
     quality = results["quality"]["figures"]["targets"]
     rows = [
         Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"], row["compared_with"])
@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table; its functions take the figures of the benchmark."""
+    """A row of the table of speed targets; its functions take the figures of the benchmark that measured it."""
 
     what: str
     benchmark: str
@@ -44,7 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row of one stage, with its targets `NAME_seconds` and `NAME_gib`."""
+    """Builds the row for one stage of the preprocessing, with its targets `NAME_seconds` and `NAME_gib`."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -63,7 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row for the CPU time of the report, with and without item properties; both must meet the target."""
+    """Builds the row for the CPU time that the report adds; the target holds with and without item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

@@ -131,7 +131,7 @@ def check_gpus() -> Finding:
 
 
 def check_huge_pages() -> Finding:
-    """Checks whether embedding tables get pages of 2 MiB, which speed up training."""
+    """Checks whether embedding tables get memory pages of 2 MiB, which speed up training."""
     name = "huge pages"
     if not _HUGE_PAGES.exists():
         return Finding(name, "not supported by this system")

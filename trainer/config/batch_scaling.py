@@ -55,7 +55,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
 
 
 def warn_of_small_batch(batch_size: int, gpus: int) -> None:
-    """Warns if a global batch has too few rows for each of the `gpus` of all workers."""
+    """Warns if a global batch has too few rows per GPU; `gpus`: number of GPUs of all workers."""
     if gpus > 1 and batch_size < gpus * SMALL_GPU_BATCH:
         log.warning(
             "input.batch_size=%d is %d rows for each of %d GPUs, too few to keep them busy; train on fewer GPUs, or "

@@ -32,17 +32,17 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of epochs of `solver=count`; None: `count` cannot compute this model."""
+        """Number of epochs of `solver=count`; None: this solver cannot compute the model."""
         return None
 
     @property
     def has_sums(self) -> bool:
-        """Whether scores are sums of weights instead of logits."""
+        """Whether the model's scores are sums of weights; False: they are logits."""
         return False
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The settings to train with least squares; None: least squares cannot train this model."""
+        """The settings of the model that least squares trains instead; None: it cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -90,7 +90,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns Adam's learning rate for a learnt scale."""
+        """Returns Adam's learning rate for the scale of the scores, if it is learnt."""
         return 0.001
 
     @property
@@ -226,12 +226,12 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns the powers of each epoch."""
+        """Returns the powers (exponents in the model's formula) that each epoch tries."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
     def num_combinations(self) -> int | None:
-        """Returns the number of epochs."""
+        """Returns the number of epochs: one per combination of powers."""
         return len(self.combinations)
 
     @property
@@ -268,7 +268,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
 
 class WalkPowers(NamedTuple):
-    """The powers of an item walk in one epoch; see `WalkConfig`."""
+    """The powers (exponents) of an item walk that one epoch tries; see `WalkConfig`."""
 
     item: float
     """Exponent of the number of visitors with events on the history item."""
@@ -287,8 +287,9 @@ class WalkPowers(NamedTuple):
 class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors they share with the items of the history; needs `solver=count`.
 
-    The weight between two items is a sum over the visitors with events on both, divided by powers of the numbers of
-    visitors and items. A score is the sum of an item's weights to the items of the history.
+    If all powers are 0, the weight between two items is the number of visitors with events on both. The powers reduce
+    the weights of popular items, and the influence of visitors with many items. A score is the sum of an item's weights
+    to the items of the history.
 
     Each power has one value per epoch; see `CountedConfig`.
     """
@@ -319,7 +320,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
 
 class SessionKnnPowers(NamedTuple):
-    """The powers of a session kNN in one epoch; see `SessionKnnConfig`."""
+    """The powers (exponents) of a session kNN that one epoch tries; see `SessionKnnConfig`."""
 
     item: float
     """Exponent of the number of timelines that contain the history item."""

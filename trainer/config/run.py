@@ -144,7 +144,7 @@ class RunConfig:
 
     @property
     def num_epochs(self) -> int:
-        """Maximum number of epochs; with `solver=count`, the number of combinations of powers."""
+        """Maximum number of epochs. With `solver=count`, each epoch tries one combination of the model's powers."""
         return self.model.num_combinations or self.epochs
 
     @property
@@ -170,7 +170,7 @@ class RunConfig:
 
     @property
     def dense_optimizer(self) -> OptimizerConfig:
-        """Optimizer of the dense weights: `optimizer`, or Adam if the model sets a learning rate for them."""
+        """Optimizer of the dense weights: Adam if the model sets a learning rate for them, otherwise `optimizer`."""
         rate = self.model.dense_learning_rate
         if rate is None:
             return self.optimizer

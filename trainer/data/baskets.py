@@ -15,9 +15,9 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the timeline has a training event of the item. Timelines that end later come first.
+    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end later are first.
 
-    Skips events with the weight 0, or with a kind of weight 0 in `event_weights`. Raises ValueError if none remain.
+    If `event_weights` are given, skips events if they or their kind have the weight 0; ValueError if none remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -53,7 +53,10 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns timeline and item of the latest `max_items` distinct items per timeline, both 1-D, in row order."""
+    """Keeps the latest `max_items` distinct items of each timeline; None: all distinct items.
+
+    Returns two 1-D arrays: the timeline and the item of each kept row, in the order of the rows.
+    """
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)
     timeline, item = timeline[latest], item[latest]

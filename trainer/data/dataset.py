@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Describes each vocabulary, each split and the cuts; equal datasets have equal descriptions."""
+        """Describes each vocabulary, each split and the times of the cuts; equal datasets have equal descriptions."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -125,7 +125,7 @@ class Dataset:
     def num_trained_items(self) -> int:
         """1 + the highest index of an item with a training event; 0 if no item has one.
 
-        Without a refit, exactly the items below this index have training events.
+        If `trains_on_all` is False, exactly the items below this index have training events.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
@@ -138,7 +138,7 @@ class Dataset:
 
     @property
     def _later_splits(self) -> list[Split]:
-        """Further splits that models are trained on; empty unless `trains_on_all`."""
+        """The validation and test splits, if models are trained on them too (`trains_on_all`); empty otherwise."""
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:

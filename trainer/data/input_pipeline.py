@@ -157,7 +157,7 @@ def count_rows(
     """[num_labels] int64: how often each label occurs in an epoch of `training_batches`.
 
     Args:
-      label: returns int64 labels in [0, num_labels) for all or some rows of a batch of any size.
+      label: returns the int64 labels, in [0, num_labels), of all or some rows of a batch; batches can have any size.
     """
     counts = np.zeros(num_labels, np.int64)
     for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
@@ -166,12 +166,12 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """One per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
+    """Returns a number of threads: one per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields `column` of all rows in each shuffling window."""
+    """Yields an array for each shuffling window: `column` of all its training rows."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -248,7 +248,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32: event weight × factor of the event kind, for the rows at `indices` [N]; 1 without factors."""
+    """[N] float32: weight × `event_weights` of the kind, for the rows at `indices` [N]; 1 without `event_weights`."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)

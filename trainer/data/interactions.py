@@ -36,7 +36,8 @@ def read_interactions(
 
     Args:
       event_weights: a factor for each event kind; it multiplies the weights of events.
-      half_life_days: half-life of event weights, up to the last training event; None: no decay.
+      half_life_days: half-life of event weights; an event's age is its time before the last training event. None: no
+        decay.
       power: exponent of the sums; 0: each pair with a sum above 0 has the value 1.
 
     Raises:

@@ -81,7 +81,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds the items on offer in the dataset's catalogue, as of the first cut.
+    """Finds the items on offer in the dataset's catalogue, as known at the end of training (the first cut).
 
     Raises:
       ValueError: see `find_offer`.
@@ -112,14 +112,14 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
     """Finds the items on offer.
 
-    Warns about items without facts, which count as available, and about unknown denied ids.
+    Warns about items that the table `facts` lacks, which count as available, and about denied ids that are no items.
 
     Args:
       items: ids [I].
       facts: availability and categories of items, in `ITEM_FACTS_SCHEMA`.
 
     Raises:
-      ValueError: no item has facts, a category of the rules has no items, or no item is on offer.
+      ValueError: `facts` has none of the items, a category of the rules has no items, or no item is on offer.
     """
     ids = pa.array(items, pa.string())
     row = pc.index_in(ids, value_set=facts["item_id"].combine_chunks())  # [I], null: no facts
@@ -148,7 +148,10 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
 
 
 def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
-    """Warns if items are not in `facts`; raises ValueError if none is. `row` [I]: index in `facts`, or null."""
+    """Warns if the table `facts` lacks some items; raises ValueError if it lacks all.
+
+    `row`: [I] index of each item in `facts`; null: `facts` lacks it.
+    """
     if not row.null_count:
         return
     message = (
@@ -174,10 +177,10 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
 
 
 def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
-    """[F] bool: whether each item is in one of the categories, or below it.
+    """[F] bool: whether each of the F items in `facts` is in a category of `names`, or in a category below it.
 
     Raises:
-      ValueError: a category has no items; `flag`, `only` or `without`, is part of the message.
+      ValueError: a category has no items; the message names the flag of the category, `flag`: `only` or `without`.
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()
@@ -199,7 +202,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """[I] bool: the entries of `values` [F] at the indices `row` [I]; `default` for nulls."""
+    """[I] bool: the value in `values` [F] at each index of `row` [I]; `default` if the index or the value is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

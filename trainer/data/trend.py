@@ -51,7 +51,7 @@ class Trends:
 
     @property
     def values(self) -> np.ndarray:
-        """[M, I] float32: the trends."""
+        """[M, I] float32: the trend of each item at each moment."""
         return np.log((self.recent + np.float32(0.05)) / (self.total + np.float32(0.25)))
 
 
@@ -106,7 +106,7 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def latest_trends(events: ItemEvents, half_lives_days: Sequence[float]) -> list[Trends]:
-    """Returns the trends one millisecond after the last event, for each half-life."""
+    """Returns, for each half-life, the trends of the items one millisecond after the last event."""
     return [count_trends(events, events.timestamp_ms[-1:] + 1, days) for days in half_lives_days]
 
 

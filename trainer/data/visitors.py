@@ -32,9 +32,9 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 
 
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
-    """Reads the target rows of a shard; unknown visitors get indices from `num_known` on.
+    """Reads the target rows of a shard.
 
-    `others` numbers the unknown visitors by id, from 0; those of the shard are added to it.
+    An unknown visitor gets the index `num_known` + `others[id]`; an id that `others` lacks gets the next number there.
 
     Raises:
       ContractError: the shard lacks the ids of unknown visitors.

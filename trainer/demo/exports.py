@@ -62,7 +62,7 @@ class Export:
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
-        """Returns up to k items, most similar to an item first."""
+        """Returns up to k items, in descending order of their similarity to `item_id`."""
         return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant([min(k, len(self.items))]))
 
     def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
@@ -92,7 +92,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
-    """Adds the ends of the paths `uris` to equal model names.
+    """Makes model names distinct: adds the end of the model's path in `uris` to each name that occurs more than once.
 
     Raises:
       ValueError: a path is given twice.

@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the path; None after answering 400 or 403. Refuses foreign host names, against DNS rebinding."""
+        """Returns the request's path; None after an answer 400 or 403 (foreign host names, against DNS rebinding)."""
         host = self.headers.get("Host", "")
         try:
             path, name = urlsplit(self.path).path, urlsplit(f"//{host}").hostname

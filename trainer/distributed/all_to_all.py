@@ -42,12 +42,12 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Computes the sizes of messages from the counts of all replicas.
+        """Computes the sizes of all messages from the `counts` of all replicas, which this gathers.
 
         Args:
-          collectives: sends the messages.
+          collectives: operations that gather the counts and send the messages.
           replica: index of this replica.
-          counts: [R] number of ids that this replica requests from each owner.
+          counts: [R] number of ids that this replica requests from each replica.
         """
         size = counts.shape[0]
         gathered = tf.reshape(collectives.all_gather(replica, counts), [size, size])
@@ -55,7 +55,7 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the indices of the rows that are not padding; `counts` [R]: number of such rows per message."""
+        """Returns the indices of all rows that are not padding; `counts` [R]: rows of each message without padding."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
@@ -89,14 +89,14 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route for each distinct row. Every replica calls this with its own ids [n]."""
+        """Builds a route for the ids [n] of this replica; requests a repeated id once. Every replica calls this."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route for each id, even if repeated. Every replica calls this with its own ids [n]."""
+        """Builds a route for the ids [n] of this replica; also requests repeated ids. Every replica calls this."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
@@ -120,13 +120,13 @@ class Route:
         )
 
     def send_to_requesters(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [S, D] to the replicas that requested them; returns the received rows [M, D]."""
+        """Sends the S requested rows [S, D] to the replicas that requested them; returns the M received rows [M, D]."""
         if self.messages is None:
             return rows
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], such as gradients, to their owners; returns the received rows [S, D]."""
+        """Sends rows [M, D], such as gradients, to the owners of the table rows; returns the S received rows [S, D]."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

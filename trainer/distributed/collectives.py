@@ -74,8 +74,8 @@ class Collectives:
 
         Args:
           replica: index of this replica.
-          pieces: [R, …] one piece for each replica; different shapes need different variants.
-          variant: scalar int32 in [0, num_variants), the same on every replica.
+          pieces: [R, …] one piece for each replica.
+          variant: scalar int32 in [0, num_variants), the same on every replica; each shape of pieces needs its own.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(
@@ -89,7 +89,7 @@ class Collectives:
         )
 
     def _take_keys(self, replica: int, count: int) -> int:
-        """Reserves `count` consecutive keys and returns the first one."""
+        """Reserves `count` consecutive keys of collective operations; returns the first key."""
         self._num_keys[replica] += count
         return self._num_keys[replica] - count
 

@@ -65,7 +65,7 @@ class RowShards:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The table rows that a replica reads in a step."""
+    """The rows of an embedding table that a replica reads in a training step."""
 
     values: tf.Tensor
     """[M, D] the received rows: each distinct row once, and padding."""
@@ -122,8 +122,8 @@ class ShardedTable:
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Updates the rows of a lookup; raises ValueError if the table has no optimizer.
 
-        `gradient` [n, D] is for this replica's share of the global loss, with respect to `lookup.vectors()`.
-        `step` is a scalar int64; the first step is 0.
+        `gradient` [n, D]: of this replica's share of the global loss, with respect to `lookup.vectors()`.
+        `step`: number of the training step, scalar int64; the first step is 0.
         """
         if self._optimizer is None:
             raise ValueError("the table was created without an optimizer; create it with one to call `update`")

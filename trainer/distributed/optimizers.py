@@ -90,7 +90,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of `step`; in a warmup of w steps: 1/w, 2/w, … of the final rate."""
+    """Returns the learning rate of training step `step`: in a warmup of w steps, 1/w, 2/w, … of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -98,7 +98,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """`_rate_of_step` as the schedule of a Keras optimizer, which counts its own steps."""
+    """A Keras schedule with the learning rates of `_rate_of_step`; the Keras optimizer counts the steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config

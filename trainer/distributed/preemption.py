@@ -28,10 +28,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields the stop request of a run: `request`, or a new one that signals set.
+    """Yields the stop request of a run: `request` or, if None, a new one that signals set.
 
-    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Signals set a request
-    only in the main thread.
+    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Outside the main thread,
+    no signals are handled.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()

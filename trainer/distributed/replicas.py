@@ -91,7 +91,10 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values, all of one shape, along the first axis; called like `all_reduce`."""
+        """Concatenates the replicas' values along the first axis; all must have the same shape.
+
+        Every replica must call this, within `run` and within a graph.
+        """
         if self.collectives is None:
             return value
         return self.collectives.all_gather(_current_replica(), value)
@@ -119,11 +122,11 @@ class Replicas:
         return tuple((summed > 0).tolist())
 
     def any_worker(self, flag: bool) -> bool:
-        """Returns whether the flag is True on any worker; called like `any_worker_each`."""
+        """Returns whether the flag is True on any worker. Every worker must call this, outside `run`."""
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Waits until all workers have called this method, outside `run`."""
+        """Waits until all workers have called this method. Must be called outside `run`."""
         self.any_worker(False)
 
 
@@ -190,7 +193,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes `MultiWorkerMirroredStrategy` use these devices instead of its default."""
+    """Makes `MultiWorkerMirroredStrategy` use the devices `names` instead of its default."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 
@@ -209,7 +212,7 @@ def _current_replica() -> int:
 
 
 def _choose_cpus(count: int) -> tuple[str, ...]:
-    """Splits the CPU into logical devices, unless TensorFlow already has enough; returns their names."""
+    """Returns the names of `count` logical CPUs; splits the CPU into them unless TensorFlow already has enough."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
     if max(len(configured), 1) < count:

@@ -43,7 +43,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """One random cyclic order of all items; each visitor's list starts at a fixed position."""
+    """Ranks all items in one random cyclic order; each visitor's list starts at a random, but fixed position."""
 
     def __init__(self, num_items: int, *, seed: int):
         order = np.random.default_rng(seed).permutation(num_items).astype(np.float32)
@@ -52,7 +52,7 @@ class RandomOrder:
         self._num_items, self._seed = num_items, seed
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 in [0, 1)."""
+        """[B, I] float32: random scores in [0, 1); those of a visitor are always the same."""
         num_items = self._num_items
 
         def score(visitor: tf.Tensor) -> tf.Tensor:
@@ -103,9 +103,9 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights that have the best NDCG@20 on `cases`; None: with the last weights.
+    """Fills a model with the weights that have the best NDCG@20 on `cases`; if `cases` is None, with the last weights.
 
-    Each of the `counts` computes the weights for one of the `combinations` of powers.
+    Each function in `counts` computes the weights with the powers at the same index in `combinations`.
     """
     if cases is None:
         model.fill(counts[-1]())

@@ -51,7 +51,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate items of cases, with their features, to choose the weights of a blend."""
+    """The candidate items of evaluation cases, and the features of the candidates, to choose the weights of a blend."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -67,7 +67,7 @@ class Candidates:
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case for `scores` [W, C] of the cases `hits`; -inf for padding."""
+        """[V]: NDCG@20 of each case, 0 if not in `hits`; `scores` [W, C]: of the cases `hits`, -inf for padding."""
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -92,13 +92,13 @@ class Candidates:
 
     @cached_property
     def spreads(self) -> list[float]:
-        """For each part: the standard deviation of its `TOP` highest scores in a case, averaged over the cases."""
+        """For each part of the blend: standard deviation of its `TOP` highest scores in a case, mean of all cases."""
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Arrays of columns: the first relevant candidate of each case in `hits`, then the second ones, and so on."""
+        """Column indices: an array with each case's first relevant candidate, one with the second, and so on."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -120,7 +120,7 @@ def find_candidates(
 
     Args:
       parts: the models of the blend.
-      events: events of all splits; the trend of a case uses only earlier events.
+      events: events of all splits; the trends for a case use only events before the case.
       item_counts: [I] training events of each item.
       replicas: all replicas; their workers share the cases. None: this process handles all cases.
       on_chunk: called before each chunk of cases.
@@ -176,7 +176,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins the candidates of several samples; pads cases that have fewer candidates."""
+    """Joins the candidates of several samples of cases; pads cases that have fewer candidates."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -194,7 +194,7 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
 
 
 class _History(NamedTuple):
-    """The return features of the known items in the histories of a chunk."""
+    """The `RETURN_FEATURES` of the (query, item) pairs in the histories of a chunk, for known items."""
 
     key: tf.Tensor
     """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
@@ -203,7 +203,7 @@ class _History(NamedTuple):
 
 
 class _Finder:
-    """Finds the candidates of queries, and computes their features."""
+    """Finds the candidates of each query, and computes the features of the candidates."""
 
     def __init__(
         self,
@@ -213,7 +213,10 @@ class _Finder:
         popularity: np.ndarray,
         max_hidden: int | None,
     ) -> None:
-        """`moments`: [M]; `trends`: [L, M, I]; `popularity`: [I]. `max_hidden` None: no items are hidden."""
+        """`moments`: [M] times of the trends. `trends`: [L, M, I], for L half-lives. `popularity`: [I].
+
+        `max_hidden`: largest number of seen items of a case, which are hidden; None: no items are hidden.
+        """
         self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
         self._top = min(TOP, self._num_items)
         middle = trends[len(HALF_LIVES) // 2]  # [M, I]
@@ -230,7 +233,7 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns items [B, C], 1 for candidates and 0 for padding [B, C] int64, and features [B, C, F]."""
+        """Returns items [B, C], int64 [B, C] with 1 for candidates and 0 for padding, and features [B, C, F]."""
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
@@ -264,7 +267,7 @@ class _Finder:
     def _best_of_part(
         self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, moment: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Returns two lists of items [B, TOP]: the best by score, and the best by score and trend together."""
+        """Returns two arrays of items [B, TOP]: the best by score, and the best by the sum of score and trend."""
         rising = tf.gather(self._rising, moment)
         score = tf.gather(scores, rising, batch_dims=1)
         is_among_best = tf.reduce_any(rising[:, :, None] == best.item[:, None, :], axis=2)
@@ -278,7 +281,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Removes hidden items from the lists `item` [B, n]; returns the first of the rest, [B, TOP]."""
+        """Returns the first items [B, TOP] of the lists `item` [B, n] that are not hidden."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0
@@ -293,13 +296,13 @@ class _Finder:
         return _History(key, tf.pad(tf.gather(value, order), [[0, 1], [0, 0]]))
 
     def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """[B, n, 4]: return features of items [B, n]; 0 outside the history."""
+        """[B, n, 4]: the `RETURN_FEATURES` of items [B, n]; 0 for items outside the history."""
         key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
         place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """Items [B, TOP] for each return feature but the first, padded with -1."""
+        """For each return feature but `is_seen`: the history items [B, TOP] with the highest values; -1: padding."""
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
         rows = place.to_tensor(size)  # the last key is padding
@@ -312,7 +315,7 @@ class _Finder:
         ]
 
     def _trends_of(self, item: tf.Tensor, moment: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the trends [B, n] of items [B, n], for each half-life."""
+        """For each half-life: the trends [B, n] of items [B, n]; `moment` [B]: index of each query's moment."""
         cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + item
         return [tf.gather(self._trends, number * self._trend_size + cell) for number in range(len(HALF_LIVES))]
 

@@ -56,7 +56,7 @@ class Choice:
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent from the best single feature, combined with the trend.
 
-    With return features, a second ascent starts from the best of these; the better result is returned.
+    With return features, a second ascent starts from the best return feature; the better of both results is kept.
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
@@ -82,15 +82,15 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns the features that each ascent may start from, as columns; see `choose_weights`."""
+    """Returns, for each ascent, the columns of the features that it may start from; see `choose_weights`."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
 
 class _Ascent:
-    """A coordinate ascent; the blend multiplies each feature by `weight` × `unit`.
+    """A coordinate ascent of the features' weights; a score is the sum of `weight` × `unit` × feature.
 
-    The `unit` of a part is 1 / (typical spread of its scores); all other features have the `unit` 1.
+    The `unit` of a part's scores is 1 / their typical spread, see `Candidates.spreads`; all other units are 1.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -108,7 +108,10 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Starts from the best feature of `columns`, combined with the trend; returns the NDCG@20 of each alone."""
+        """Sets the first weights: the best feature of `columns`, combined with the trend.
+
+        Returns the NDCG@20 of each feature in `columns` alone, by column.
+        """
         alone = {
             column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
         }
@@ -123,7 +126,7 @@ class _Ascent:
         return {column: float(values.mean()) for column, values in alone.items()}
 
     def climb(self, passes: int = _PASSES) -> None:
-        """Improves one weight after another; ends after `passes` passes, or after a pass without change."""
+        """Improves the weight of each feature in `passes` passes; ends early after a pass that changes no weight."""
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
@@ -134,17 +137,17 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case with another half-life of the trend; the ascent does not change."""
+        """[V]: NDCG@20 of each case if the trend had the half-life `HALF_LIVES[half_life]`; changes no weights."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
 
     def _without(self, column: int) -> np.ndarray:
-        """[W, C]: the scores without the feature of `column`."""
+        """[W, C]: the candidates' scores without the feature `column`."""
         return self._total - self.weight[column] * self.unit[column] * self._feature[column]
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
-        """Returns, for each factor, the NDCG@20 [V] of `rest` + factor × `feature`, both [W, C]."""
+        """Returns the NDCG@20 [V] of the scores `rest` + factor × `feature`, both [W, C], for each of the `factors`."""
 
         def measure(factor: float) -> np.ndarray:
             scores = np.float32(factor) * feature
@@ -160,7 +163,9 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets a weight to the best value of `grid`, if the gain exceeds `_LEAST_GAIN` and `_LEAST_ERRORS`.
+        """Sets the weight of `column` to the best value of `grid`, if it is clearly better.
+
+        The relative gain of NDCG@20 must exceed `_LEAST_GAIN`, and the gain `_LEAST_ERRORS` standard errors.
 
         If `is_local`, only 0 and two grid values on each side of the current weight are tried.
         """
@@ -211,10 +216,10 @@ def fit_blend(
       parts: P models.
       events: the events of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run with a second stage, which was trained on some of the validation visitors. Their
-        cases are used only for the ranking `new_items`. None: no part has a second stage.
-      has_trend_only: whether to leave out the return features.
-      max_cases: maximum number of cases per ranking; more are sampled. Each of two protocols gets half.
+      held_out_seed: seed of the run with a second stage, a network that was trained on some of the validation visitors.
+        The cases of these visitors are used only for the ranking `new_items`. None: no part has a second stage.
+      has_trend_only: whether to use the trend but no return features.
+      max_cases: number of cases to sample per ranking; if they are from two protocols, half are from each.
       replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; a near deadline reduces the cases. None: no limit. Must be None
@@ -257,7 +262,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline for each sample of a ranking; `num_rankings` rankings share the remaining time."""
+    """Returns a deadline for each sample of a ranking's cases; the time is shared with all `num_rankings` rankings."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -271,8 +276,8 @@ def ranking_cases(
     """Returns the validation cases for each of the `RANKINGS`; skips rankings without cases.
 
     - `new_items`: cases of the protocol `returning_visitors`.
-    - `in_session`: cases of the protocol `next_items` within a session.
-    - `returning`: cases of both protocols outside a session, as two separate `Cases`.
+    - `in_session`: the cases of the protocol `next_items` that are within a session.
+    - `returning`: the cases outside a session, as two `Cases`: one of each protocol.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -294,7 +299,7 @@ def ranking_cases(
 
 
 def _in_session(cases: Cases) -> np.ndarray:
-    """[V] bool: the same as `models.blend.is_in_session`, for cases."""
+    """[V] bool: whether each case is within a session, as in `models.blend.is_in_session`."""
     return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
@@ -333,7 +338,7 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 
 
 def baseline_cases(num_items: int) -> int:
-    """Returns how many validation cases tune a baseline; at most 1,000, and 5 × 10⁷ scores (cases × items)."""
+    """Returns the number of validation cases that tune a baseline: at most 1,000, and at most 5 × 10⁷ / `num_items`."""
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 
 

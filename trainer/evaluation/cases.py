@@ -23,7 +23,7 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are those of the history. The primary or the secondary ranking hides them; the other one shows them.
+    Seen items are those of the history. One of two rankings hides them: the primary or the secondary one.
     """
 
     visitor: np.ndarray
@@ -60,7 +60,7 @@ class Cases:
 
     @property
     def rankings(self) -> tuple[str, str]:
-        """The names of the primary and the secondary ranking."""
+        """The name of the primary ranking, then that of the secondary ranking."""
         return ("seen_hidden", "seen_shown") if self.hides_seen else ("seen_shown", "seen_hidden")
 
     @property
@@ -112,7 +112,7 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each visitor with a history and, after it, a new item.
+    """Returns one case for each visitor with a history before the split and a new item in the split.
 
     The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
@@ -211,7 +211,7 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of `returning_visitors`, or of `next_items` if it has over ten times as many visitors.
+    """Returns the cases of `returning_visitors`; those of `next_items` if these have over ten times as many visitors.
 
     Raises:
       ContractError: the dataset has no such split.

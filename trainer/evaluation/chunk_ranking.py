@@ -93,7 +93,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Adds the `seen` items [B, S] to the candidates `hidden`; `num_seen` [B]: number without padding."""
+    """Adds the items `seen` [B, S] to `hidden`, the candidates without them; `num_seen` [B]: length without padding."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -134,7 +134,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: numbers the relevant items with equal case `owner` and equal `score` from 1, in any order."""
+    """[P] int64: numbers the relevant items of a case (`owner`) with the same `score` 1, 2, …, in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

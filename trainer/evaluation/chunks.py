@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def longest(self) -> int:
-        """The length of the longest list: the largest of `ks`, but at most I."""
+        """The length of the longest recommendation list: the largest of `ks`, but at most the number of items."""
         return min(self.ks[-1], self.cases.num_items)
 
     @property

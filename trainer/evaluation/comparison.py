@@ -46,7 +46,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section: the values of each metric for `cases`, which are indices."""
+        """Adds a section with a column per metric: its values for the cases at the indices `cases`."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -55,7 +55,7 @@ class _Columns:
         self.num_cases.append(np.bincount(visitor, minlength=num_visitors))
 
     def means(self) -> np.ndarray:
-        """[M]: mean of each column over the cases of its section."""
+        """[M]: mean of each column over the cases of its section (a ranking or a group of cases)."""
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def compare_systems(
         system and metric, and `p` of the difference from the first system.
       - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
       - The secondary ranking has only the cases without relevant items in the history; null if there are none.
-      - `available_only` is the primary ranking of the available items. Other relevant items count as misses.
+      - `available_only` is the primary ranking of the available items. Unavailable relevant items count as misses.
       `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (earlier − later) with `low`,
         `high` and `p`.
       `groups`: for each group, the number of `cases`, the number of `relevant_items`, and the primary `ranking` of its
@@ -184,9 +184,9 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns `value`, `low`, `high` and `p` of M columns, from means [M] and resampled means [R, M].
+    """Returns `value`, `low`, `high` and `p` of each column; `value`: [M] means; `means`: [R, M] resampled means.
 
-    `first_means` None: no `p`, because this is the first system.
+    `first_means`: resampled means of the first system; None: this is the first system, which has no `p`.
     """
     low, high = percentile_interval(means)
     estimates = [

@@ -107,7 +107,7 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts how many of the chunk's lists contain each item; rows from `count` on are padding."""
+        """Counts how many recommendation lists of the chunk contain each item; rows from `count` on are padding."""
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)
@@ -136,7 +136,7 @@ class Evaluator:
           replicas: all replicas; their workers share the cases, and all get the same measurement. None: this process
             ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: the only candidates in an additional primary ranking; None: no such ranking.
+          is_available: [I] bool: the candidates of an additional ranking like the primary one; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.

@@ -37,7 +37,7 @@ def resampled_means(
     Args:
       values: [V, M] the value of each case in each column.
       seed: seed of the draws.
-      owner: [V] number of each case's visitor, ascending; None: each case has a separate visitor.
+      owner: [V] index of the visitor of each case, ascending; None: each case has a separate visitor.
       counts: [V, M] bool: whether each case is included in each column; None: all cases are. The mean of no cases is
         NaN.
       resamples: number of resamples, R.

@@ -30,7 +30,7 @@ class RelevantRanks:
         """Keeps only the (case, relevant item) pairs with `is_kept` [P]; drops cases without pairs.
 
         Returns:
-          The remaining ranks, which do not change, and the indices of the remaining cases.
+          The ranks of the kept pairs, unchanged, and the indices of the remaining cases.
         """
         num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
         cases = np.flatnonzero(num_relevant)
@@ -44,7 +44,7 @@ def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by its maximum."""
+    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by the largest possible."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 

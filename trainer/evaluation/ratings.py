@@ -46,7 +46,7 @@ def rating_errors(
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """Measures the errors of a model's pair scores as predictions of event weights.
+    """Measures how well a model's scores of (visitor, item) pairs predict the weights of events.
 
     Args:
       split: the split with the target rows to predict.
@@ -82,11 +82,11 @@ def rating_mse(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
-    """Returns the mean squared error of a model's pair scores as predictions of row weights.
+    """Returns the mean squared error between the weights of rows and a model's scores of their (visitor, item) pairs.
 
     Args:
       rows: N rows.
-      event_weights: weight of each event kind; it is multiplied by the weight of each row.
+      event_weights: a factor for each event kind; it multiplies the weights of rows.
       replicas: all replicas; their workers share the rows. None: this process handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
@@ -115,5 +115,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64: the weight to predict: weight of the row × weight of its event kind."""
+    """[N] float64: the weight to predict for each row, which is its weight × the weight of its event kind."""
     return np.asarray(event_weights)[rows.event] * rows.weight

@@ -79,7 +79,7 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S]: ascending indices of one random case for each of S random visitors."""
+    """[S] indices, ascending: one random case for each of S random visitors. `timeline`: [V] of each case."""
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])

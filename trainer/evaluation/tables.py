@@ -28,23 +28,23 @@ _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20":
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
-    """Returns the primary ranking of a protocol's results; None if there are no cases."""
+    """Returns the entry of the primary ranking in a protocol's results; None if the ranking has no cases."""
     ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
     return ranking
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns a protocol's secondary ranking and its name; the ranking is None if there are no cases."""
+    """Returns name and entry of the secondary ranking in a protocol's results; no entry if the ranking has no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the model with the best baseline, ranking only available items.
+    """Describes how the model compares with the best baseline if both rank only available items.
 
     Returns:
-      One line; None if there is no such ranking.
+      One line; None if the results lack the ranking of available items.
     """
     ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
     if ranking is None:

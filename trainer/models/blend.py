@@ -66,10 +66,10 @@ class BlendInference(tf.Module):
           weights: for each of the `RANKINGS`, the weights of the features.
           item_counts: [I] training events of each item.
           trends: for each half-life in `half_lives_of(weights)`, the trends of the items, all at the same M moments. A
-            query uses the latest moment that is not after it, or the first one.
+            query uses the latest moment that is not after it or, if all are later, the first moment.
 
         Raises:
-          ValueError: the half-lives of the trends are not those of the weights.
+          ValueError: the trends do not have the half-lives that `weights` needs.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]
@@ -94,7 +94,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the moments by `moment_ms` [M] and the trends by `values` [L, M, I]. M may change."""
+        """Replaces the moments of the trends by `moment_ms` [M], and the trends by `values` [L half-lives, M, I]."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -128,7 +128,7 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """[B, I] for each half-life: the trends at the latest moment not after the query, or at the first moment."""
+        """[B, I] for each half-life: the trends at the latest moment not after the query, otherwise the first."""
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]
@@ -151,7 +151,7 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarities of items [B] in the first part of the blend."""
+        """[B, I] float32: similarity of each of the items `item` [B] to every item, by the first part of the blend."""
         return self._parts[0].item_similarities(item)
 
 
@@ -171,7 +171,7 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:
-    """[B, 1]: r of `comparable_scores`, from each row's highest scores `best` [B, min(SUM_RANK, I)], descending."""
+    """[B, 1]: r of `comparable_scores`; `best` [B, min(SUM_RANK, I)]: highest scores of each row, descending."""
     return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
 
 
@@ -181,7 +181,7 @@ def log_sums(scores: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
 
 
 def is_in_session(queries: Queries) -> tf.Tensor:
-    """[B] bool: whether the last event is less than `SESSION_GAP_MS` before the request.
+    """[B] bool: whether the history's last event is less than `SESSION_GAP_MS` before the query.
 
     True if the time of the last event is unknown; False if the history is empty.
     """
@@ -201,7 +201,7 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of each item in the history of each query.
 
-    `is_seen` is 1. The others are log(1 + 10 × Σ w) over the entries of the item, with the weights w:
+    `is_seen` is 1. The others are log(1 + 10 × Σ w), where Σ is over the item's entries in the history and w is:
 
     - frequency: (1 + a) ** -0.25, where a is the number of later entries;
     - recency: (1 + a) ** -1;
@@ -219,7 +219,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1 if unknown."""
+    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1: unknown age."""
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)
@@ -227,7 +227,7 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: one ranking's weights for all features of the blend; 0 for trends with other half-lives."""
+    """[F] float32: the `weights` of one ranking, one per feature of the blend; 0 for trends with other half-lives."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -44,7 +44,7 @@ class CountedModelFile(ModelFile, Protocol):
     """The Python module of a model that `solver=count` computes from the training timelines."""
 
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
-        """Returns a function that computes the table rows of one replica.
+        """Returns a function that computes the rows of the model's tables that one replica stores.
 
         Its arguments are the index of a combination in `CountedConfig.combinations`, the replica, and the number of
         replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
@@ -59,7 +59,7 @@ class DescribedModelFile(ModelFile, Protocol):
     """The Python module of a model with its own description and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
-        """Describes the model for its card; `has_content`: whether the dataset's catalogue describes items."""
+        """Describes the model for its model card; `has_content`: whether the dataset's catalogue describes items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
         """Returns the boxes of the model's diagram, from the inputs to the score.
@@ -131,7 +131,7 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
 
 
 def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """Describes the model for its card; see `DescribedModelFile.describe`."""
+    """Describes the model for its model card; see `DescribedModelFile.describe`."""
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)

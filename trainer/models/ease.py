@@ -48,7 +48,7 @@ def inference_model(model: EaseConfig, _: RunConfig, dataset: Dataset) -> Neighb
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "an item's score is the sum of the weights from the history's items to it, from a linear regression"
     limit = "Only the most frequent items, `num_frequent_items`, have weights. Other items rank last, by popularity."
     return ModelDescription(principle, (KNOWN_BY_HISTORY, limit, NEW_ITEMS_RANK_LAST))
@@ -60,7 +60,7 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that computes the rows of a replica; see `models.build.CountedModelFile`."""
+    """Returns a function that computes the table rows of one replica; see `models.build.CountedModelFile`."""
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
     @lru_cache(maxsize=1)
@@ -78,9 +78,9 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Yields each item's `num_neighbours` largest weights in EASE by absolute value, in blocks of items.
+    """Yields, in blocks of items, each item's `num_neighbours` EASE weights with the largest absolute values.
 
-    X is `baskets` [T, R]. The computation takes 4 × R² bytes, and time in proportion to R³.
+    X is `baskets` [T, R], the items of T timelines. The computation takes 4 × R² bytes, and time in proportion to R³.
 
     Raises:
       ValueError: XᵀX + l2 is not positive definite in float32.
@@ -97,7 +97,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: the inverse of XᵀX + l2, computed in place to save memory."""
+    """[R, R] float32: the inverse of XᵀX + l2, where X is `baskets`; computed in place to save memory."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()

@@ -71,7 +71,7 @@ class ServedModel(Scorer, Protocol):
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All weights; other arrays would become constants in the exported graph."""
+        """All weights of the model, as variables; other arrays would become constants in the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].

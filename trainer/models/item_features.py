@@ -55,8 +55,8 @@ class ItemFeatures:
 class ItemRows:
     """Item rows [I, W] of a trained model, computed when they are read. The last column is the bias.
 
-    The row of an item is its content plus, if it has training events, its own row of weights. An item with neither
-    content nor training events gets the lowest bias of all items with training events.
+    The row of an item is the weighted sum of its features' rows plus, if it has training events, a separate row of
+    weights. An item with neither features nor training events gets the lowest bias of all items with training events.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
@@ -64,9 +64,9 @@ class ItemRows:
 
         Args:
           content: the features of each item.
-          own: table with a row of weights for each item.
+          own: table with a separate row of weights for each item.
           is_trained: [I] bool: whether each item has training events.
-          features: the feature table; None: no item has content.
+          features: table with a row of weights for each feature; None: no item has features.
         """
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
@@ -75,7 +75,7 @@ class ItemRows:
         self._has_content = np.any(content.weight > 0, axis=1)
 
     def read(self, items: slice) -> np.ndarray:
-        """[n, W] float32: the rows of a slice of n items."""
+        """[n, W] float32: the rows (vector and bias) of the n items in the slice `items`."""
         start, stop, _ = items.indices(len(self._has_content))
         rows = np.zeros((stop - start, self._own.shape[1]), np.float32)
         if self._features is not None:
@@ -116,7 +116,7 @@ def price_bucket(catalogue: pa.Table) -> FeatureValues:
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """Returns a feature `property=word` for each property value of an item; rare properties are skipped."""
+    """Returns the property values of each item, such as `color=red`; rare values are skipped."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 
@@ -148,7 +148,7 @@ def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds `ItemFeatures` from pairs of `owner`, ascending item indices, and `feature`, rows of the feature table."""
+    """Builds `ItemFeatures` from pairs of an item index in `owner`, ascending, and a row index of the feature table."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

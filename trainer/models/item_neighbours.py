@@ -40,7 +40,10 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts a sparse matrix [n, I], sorted by column, with at most `num_neighbours` entries per row."""
+        """Converts `weights` [n, I], sorted by column, with at most `num_neighbours` entries per row.
+
+        `total_weight`: [n], see the field.
+        """
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
         column = np.arange(weights.nnz) - weights.indptr[row]
@@ -63,13 +66,13 @@ def num_rows(config: NeighbourConfig, num_items: int) -> int:
 
 
 def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> dict[str, TableRows]:
-    """Specifies two tables [R, N]: the neighbours of each item, and their weights.
+    """Specifies two tables [R, N] for R items: the N neighbours of each item, and their weights.
 
     Args:
       name: name of the model in error messages.
 
     Raises:
-      ValueError: the table cannot store the indices of so many items.
+      ValueError: there are more items than the table can store indices of.
     """
     check_item_indices(dataset, name)
     count = num_rows(config, dataset.num_items)
@@ -90,7 +93,7 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """Ranks items by the scores of the module docstring; see `models.interface.InferenceModel`.
+    """Ranks items by the scores that this module's docstring defines; see `models.interface.InferenceModel`.
 
     Items with a score of 0 or less rank last, by popularity.
     """
@@ -139,7 +142,10 @@ class NeighbourInference(tf.Module):
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: sum of `factor` × W[`item`] over each query's entries; `query`, `item` and `factor` are [E]."""
+        """[B, I]: for each query, the sum of `factor` × W[`item`] (an item's weights to all items) over its entries.
+
+        `query`, `item`, `factor`: [E], one per entry.
+        """
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices
         index = tf.cast(query, tf.int32)[:, None] * self._num_items + tf.gather(self._neighbours, item)

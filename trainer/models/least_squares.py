@@ -36,7 +36,7 @@ def solve_rows(
       is_long: whether to solve linear systems of size D × D instead of L × L; faster if L > D.
 
     Returns:
-      The vectors x [M, D], and [M]: each row's part of the minimum.
+      The vectors x [M, D], and [M]: each row's term of the minimum of the objective.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)
@@ -64,9 +64,9 @@ def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, u
 
     Args:
       entries: [M] number of entries of each row.
-      num_others: number of vectors y.
-      l2: regularization if `l2_power` is 0.
+      num_others: number of items if the rows are visitors, and the reverse.
+      l2: λ if `l2_power` is 0.
       l2_power: how fast λ grows with the number of entries.
-      unobserved_weight: u.
+      unobserved_weight: u, the weight of every (visitor, item) pair.
     """
     return l2 * tf.pow(tf.cast(entries, tf.float32) + unobserved_weight * num_others, l2_power)

@@ -106,7 +106,7 @@ def inference_model(
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and the score is their similarity"
     if not isinstance(config.loss, SampledSoftmaxConfig):
         return ModelDescription(principle, SQUARED_ERROR_LIMITS)
@@ -165,7 +165,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """Creates the logarithm of the scale of scores; an empty list if the scale is not learnt."""
+    """Creates the variable log(scale of the scores); an empty list if the scale is not learnt."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -173,7 +173,7 @@ def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variab
 
 @dataclass(frozen=True)
 class MatrixFactorization:
-    """Computes vectors and scores from table rows, for training and inference; see `objectives.Factors`."""
+    """Computes vectors and scores from embedding table rows, for training and inference; see `objectives.Factors`."""
 
     config: MatrixFactorizationConfig
     """Settings of the model."""
@@ -247,9 +247,9 @@ class MatrixFactorizationInference(tf.Module):
           visitor_rows: number of rows of the visitor table with buckets, V.
           num_items: the number of items in the vocabulary, I.
           item_rows: number of rows of the item table with buckets.
-          item_counts: [I] training events of each item. Unknown visitors get the most frequent items. Items without
-            events and unknown items get a zero vector and the lowest bias. None: unknown visitors and items use their
-            buckets.
+          item_counts: [I] training events of each item. Unknown visitors are recommended the most frequent items. Items
+            without events and unknown items get a zero vector and the lowest bias. None: unknown visitors and items use
+            their buckets.
           visitor_items: [V, I] number of events of each visitor with each item; vectors of visitors are sums of their
             items' vectors. None: visitors have a table, or their vectors are 0.
           fold_in: computes the vectors of visitors from their histories; None: the model does not compute them.
@@ -298,7 +298,7 @@ class MatrixFactorizationInference(tf.Module):
         fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """Returns the vectors [n, D] of n visitors: the sums of their items' vectors."""
+        """Returns the vectors [n, D] of the n visitors in a slice: sums of the vectors of each visitor's items."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
@@ -360,7 +360,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows of `first` followed by `second`; an index beyond the end gets the last row."""
+    """Gathers rows from the concatenation of `first` and `second`; an index beyond its end gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

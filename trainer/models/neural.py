@@ -58,7 +58,7 @@ def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "Neu
 
 
 def describe(_: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and dense layers turn the two into one number"
     return ModelDescription(principle, SQUARED_ERROR_LIMITS)
 
