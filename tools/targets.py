@@ -63,7 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row for the CPU time that the report adds; the target holds with and without item properties."""
+    """Builds the row for the CPU time that the report adds to `prepare`, with and without item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

@@ -42,7 +42,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The settings of the model that least squares trains instead; None: it cannot train this model."""
+        """The settings of the model that least squares trains instead; None: there is none."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:

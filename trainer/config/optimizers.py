@@ -8,7 +8,7 @@ from common.settings import check
 
 @dataclass(frozen=True, kw_only=True)
 class AdagradConfig:
-    """Adagrad (Duchi et al., JMLR 2011); a step updates only the table rows that it reads."""
+    """Adagrad (Duchi et al., JMLR 2011); a training step updates only the table rows that it reads."""
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
@@ -33,7 +33,7 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Lazy Adam (Kingma and Ba, ICLR 2015); a step updates only the table rows that it reads."""
+    """Lazy Adam (Kingma and Ba, ICLR 2015); a training step updates only the table rows that it reads."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001

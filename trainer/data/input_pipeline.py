@@ -166,7 +166,7 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """Returns a number of threads: one per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
+    """Number of threads that read: one per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 

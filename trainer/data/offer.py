@@ -90,13 +90,13 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """[I] bool: False for items known to be unavailable; None if there are no such items."""
+    """[I] bool: False for items known to be unavailable; None if there are no unavailable items."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 
 
 def read_item_facts(dataset: Dataset) -> pa.Table:
-    """Reads the availability and categories of all items in the catalogue, in `ITEM_FACTS_SCHEMA`."""
+    """Reads the availability and the categories of all items, as a table with the schema `ITEM_FACTS_SCHEMA`."""
     names = ("item_id", "is_available", "category_id", "category_path")
     rows = read_columns([join(dataset.root, name) for name in dataset.manifest.catalogue_files], names)
     index = rows["category_path"].combine_chunks()
@@ -180,7 +180,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
     """[F] bool: whether each of the F items in `facts` is in a category of `names`, or in a category below it.
 
     Raises:
-      ValueError: a category has no items; the message names the flag of the category, `flag`: `only` or `without`.
+      ValueError: a category has no items; `flag` (`only` or `without`) names its command-line flag in the message.
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()

@@ -230,7 +230,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the request's path; None after an answer 400 or 403 (foreign host names, against DNS rebinding)."""
+        """Returns the path of the request; None if it was answered with 400 or 403.
+
+        Requests to foreign host names are refused, as a protection against DNS rebinding.
+        """
         host = self.headers.get("Host", "")
         try:
             path, name = urlsplit(self.path).path, urlsplit(f"//{host}").hostname

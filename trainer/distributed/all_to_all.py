@@ -55,7 +55,7 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the indices of all rows that are not padding; `counts` [R]: rows of each message without padding."""
+        """Returns the indices of all rows that are not padding; `counts` [R]: number of such rows in each message."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
@@ -64,7 +64,7 @@ class Messages:
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends `rows` [M, …], one message per replica; returns the received messages [M, …], by sender."""
+        """Sends messages, `rows` [M, …], one to each replica; returns the received ones [M, …], by sender."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
@@ -89,14 +89,14 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route for the ids [n] of this replica; requests a repeated id once. Every replica calls this."""
+        """Builds a route for this replica's ids [n]; requests a repeated id only once. Every replica calls this."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route for the ids [n] of this replica; also requests repeated ids. Every replica calls this."""
+        """Builds a route for this replica's ids [n]; requests each id, even if repeated. Every replica calls this."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)

@@ -70,7 +70,7 @@ class Collectives:
         )
 
     def all_to_all(self, replica: int, pieces: tf.Tensor, variant: tf.Tensor, num_variants: int) -> tf.Tensor:
-        """Sends pieces[d] to replica d; returns the received pieces [R, …], by sender.
+        """Sends pieces[d] to replica d; returns the received pieces [R, …], in order of senders.
 
         Args:
           replica: index of this replica.

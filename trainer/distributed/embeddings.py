@@ -84,7 +84,7 @@ class Lookup:
 class ShardedTable:
     """An embedding table with the slots of its optimizer.
 
-    A step calls `lookup` once, with all ids, and then `update` for the same rows, both within `Replicas.run`.
+    A training step calls `lookup` once, with all ids, and then `update` for these rows, both within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:

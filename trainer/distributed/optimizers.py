@@ -52,7 +52,7 @@ class RowOptimizer(Protocol):
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """Returns the optimizer for tables; it updates only the rows that a step reads."""
+    """Returns the optimizer for embedding tables; it updates only the rows that a training step reads."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)

@@ -16,7 +16,7 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
     """Returns normally distributed float32 values [n, D] that depend only on (seed, name, row).
 
     Args:
-      rows: [n] numbers of the rows.
+      rows: [n] indices of the rows.
       dim: number of entries of a row, D.
       stddev: standard deviation of the values.
     """

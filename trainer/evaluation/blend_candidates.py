@@ -92,13 +92,13 @@ class Candidates:
 
     @cached_property
     def spreads(self) -> list[float]:
-        """For each part of the blend: standard deviation of its `TOP` highest scores in a case, mean of all cases."""
+        """For each part: the mean over all cases of the standard deviation of the part's `TOP` highest scores."""
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Column indices: an array with each case's first relevant candidate, one with the second, and so on."""
+        """Column indices of relevant candidates: an array with each case's first one, then one with the second ones."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -281,7 +281,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Returns the first items [B, TOP] of the lists `item` [B, n] that are not hidden."""
+        """Removes hidden items from each of the lists `item` [B, n]; returns the first TOP of the others, [B, TOP]."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0

@@ -88,7 +88,7 @@ def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
 
 
 class _Ascent:
-    """A coordinate ascent of the features' weights; a score is the sum of `weight` × `unit` × feature.
+    """A coordinate ascent over the features' weights; a score is the sum of `weight` × `unit` × feature.
 
     The `unit` of a part's scores is 1 / their typical spread, see `Candidates.spreads`; all other units are 1.
     """
@@ -262,7 +262,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline for each sample of a ranking's cases; the time is shared with all `num_rankings` rankings."""
+    """Returns a deadline for each sample of a ranking's cases, if `num_rankings` rankings share the remaining time."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -320,8 +320,8 @@ def longest_of_the_best(values: np.ndarray) -> int:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Gives each ranking without cases the weights of the most similar ranking.
 
-    `returning` and `in_session` are most similar. In `new_items`, the return features get the weight 0. If no weights
-    are left, each part gets the weight 1 or, without parts, the popularity.
+    `returning` and `in_session` are the most similar rankings. In `new_items`, the return features get the weight 0.
+    If no weights are left, each part gets the weight 1; without parts, the popularity gets it.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {

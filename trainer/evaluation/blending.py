@@ -34,7 +34,7 @@ def blend_runs(
     """Blends the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
     Drops parts with the weight 0 in every ranking, but keeps at least one. If the run already has a blend of some of
-    these checkpoints, it is returned unchanged.
+    these checkpoints, that blend is returned unchanged.
 
     Args:
       workdir: directory of the run that the blend belongs to.

@@ -134,7 +134,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: numbers the relevant items of a case (`owner`) with the same `score` 1, 2, …, in any order."""
+    """[P] int64: number (1, 2, …) of each relevant item among those with its score in its case, `owner`."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

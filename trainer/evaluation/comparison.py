@@ -46,7 +46,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section with a column per metric: its values for the cases at the indices `cases`."""
+        """Adds a section (a ranking or a group of cases): a column per metric, with values for the cases at `cases`."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))

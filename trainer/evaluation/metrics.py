@@ -44,7 +44,7 @@ def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by the largest possible."""
+    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits in the first k, divided by the largest possible sum."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 

@@ -34,7 +34,7 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns name and entry of the secondary ranking in a protocol's results; no entry if the ranking has no cases."""
+    """Returns name and entry of the secondary ranking in a protocol's results; the entry is None if it has no cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
@@ -81,9 +81,9 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Renders a result of `evaluate` as text of at most 100 columns.
+    """Renders a result of `evaluate` as text, with lines of at most 100 characters.
 
-    The main protocol is a table; each other protocol has one or two lines.
+    The main protocol gets a table; each other protocol gets one or two lines.
     """
     name, others = result["main_protocol"], dict(result["protocols"])
     protocol = others.pop(name)

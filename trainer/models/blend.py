@@ -128,7 +128,10 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """[B, I] for each half-life: the trends at the latest moment not after the query, otherwise the first."""
+        """Returns, for each half-life, the trends [B, I] at the moments of the queries.
+
+        The moment of a query is the latest one that is not after it or, if all are later, the first one.
+        """
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
         num_moments = tf.shape(self._moment_ms)[0]
@@ -171,7 +174,7 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:
-    """[B, 1]: r of `comparable_scores`; `best` [B, min(SUM_RANK, I)]: highest scores of each row, descending."""
+    """[B, 1]: divisor r in `comparable_scores`; `best` [B, min(SUM_RANK, I)]: each row's highest scores, descending."""
     return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
 
 

@@ -46,8 +46,8 @@ class CountedModelFile(ModelFile, Protocol):
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
         """Returns a function that computes the rows of the model's tables that one replica stores.
 
-        Its arguments are the index of a combination in `CountedConfig.combinations`, the replica, and the number of
-        replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
+        Its arguments are the index of a combination of powers in `CountedConfig.combinations`, the replica, and the
+        number of replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
 
         Args:
           baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.

@@ -42,7 +42,7 @@ class NeighbourRows(NamedTuple):
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
         """Converts `weights` [n, I], sorted by column, with at most `num_neighbours` entries per row.
 
-        `total_weight`: [n], see the field.
+        `total_weight` [n]: see `NeighbourRows.total_weight`.
         """
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
