@@ -80,8 +80,8 @@ def export_model(
       output: directory or URI, which must not exist yet.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
-      rules: determine which items are on offer; None: all items, except those known to be unavailable at the training
-        cut.
+      rules: determine which items are on offer; None: all items, except those known to be unavailable at the end of
+        training.
 
     Returns:
       `output`: the path. `model`: the name. `signatures`: the names of the signatures. `items`, `visitors`: the sizes
@@ -136,7 +136,7 @@ def export_model(
 
 
 def _write_warm_up(dataset: Dataset, path: str) -> None:
-    """Writes a warm-up request per signature, with the most frequent items as history."""
+    """Writes a warm-up request for each signature of the model, with the most frequent items as history."""
     items = dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_warm_up(path, warm_up_requests(items, dataset.manifest.event_kinds, dataset.num_items))

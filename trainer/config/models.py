@@ -42,7 +42,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The settings of the model that least squares trains instead; None: there is none."""
+        """The settings of the model that least squares trains instead; None: it can train none."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -100,7 +100,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for squared error with histories, and for an L2 penalty without dot products."""
+        """Raises ValueError if squared error is used with histories, or an L2 penalty without dot products."""
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -193,7 +193,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank."""
+        """Raises ValueError if the loss predicts event weights instead of ranking items."""
         if not loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} cannot be trained with loss.kind={loss.kind}, because this model ranks "
@@ -254,7 +254,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), name, _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank."""
+        """Raises ValueError if the loss predicts event weights instead of ranking items."""
         if not loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} cannot be used with loss.kind={loss.kind}, because this model ranks items "

@@ -28,9 +28,9 @@ class NegativeSampler:
           item_counts: [I] number of training events of each item.
           batch_counts: [I] how often each item is an in-batch candidate in an epoch; None: `item_counts`.
           is_sampled: [I] bool, whether an item may be sampled; None: all items.
-          num_negatives: N, the number of items to sample per step.
+          num_negatives: N, the number of items to sample per training step.
           negative_power: items are sampled in proportion to (item_counts + 1) ** negative_power.
-          seed: seed of the samples; a step samples the same items on every replica.
+          seed: seed of the samples; a training step samples the same items on every replica.
           uniform_share: share of the samples that are drawn uniformly.
           in_batch_negatives: whether the positives of the batch's other rows are candidates too.
         """
@@ -56,11 +56,11 @@ class NegativeSampler:
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C] float32: log of how often each item is expected among the candidates of a row.
+        """[C] float32: log of how often each item is expected among the candidates of a row of the batch.
 
         Args:
           items: [C] candidates.
-          num_others: expected number of in-batch candidates from other rows, scalar.
+          num_others: expected number of in-batch candidates from the other rows of the batch, scalar.
         """
         from_batch = num_others * tf.gather(self._batch_share, items)
         sampled = self.num_negatives * tf.gather(self._sampled_share, items)

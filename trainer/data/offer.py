@@ -164,7 +164,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
 
 
 def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
-    """Warns about denied ids without an item."""
+    """Warns about ids in `denied` that are not in `ids`."""
     given = pa.array(denied, pa.string())
     unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
     if len(unknown):

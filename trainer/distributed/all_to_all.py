@@ -42,7 +42,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Computes the sizes of all messages from the `counts` of all replicas, which this gathers.
+        """Gathers the `counts` of all replicas; computes the sizes of all messages from them.
 
         Args:
           collectives: operations that gather the counts and send the messages.
@@ -73,7 +73,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Route:
-    """The rows that a replica requests from others, and the rows that others request from it."""
+    """The rows that a replica requests from each replica, and the rows that each replica requests from it."""
 
     positions: tf.Tensor
     """[n] index of each requested id's row among the M received rows."""

@@ -47,7 +47,7 @@ class RowOptimizer(Protocol):
           slots: the optimizer's state for `values`, by name; updated too.
           rows: [U] distinct indices of the rows.
           gradient: [U, D] gradient of each row.
-          step: number of the step, scalar; the first step is 0.
+          step: number of the training step, scalar; the first step is 0.
         """
 
 

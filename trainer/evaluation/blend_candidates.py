@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Column indices of relevant candidates: an array with each case's first one, then one with the second ones."""
+        """Array k contains the column index of relevant candidate k of each case in `hits` that has so many."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")

@@ -163,9 +163,9 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets the weight of `column` to the best value of `grid`, if it is clearly better.
+        """Sets the weight of the feature `column` to the best value of `grid`, if the gain is clear.
 
-        The relative gain of NDCG@20 must exceed `_LEAST_GAIN`, and the gain `_LEAST_ERRORS` standard errors.
+        The gain must exceed `_LEAST_GAIN` × the current NDCG@20, and `_LEAST_ERRORS` standard errors.
 
         If `is_local`, only 0 and two grid values on each side of the current weight are tried.
         """

@@ -19,7 +19,7 @@ from trainer.ranking.topk import TopItems, add_items, check_finite, hide, scores
 
 
 class ChunkRanking(NamedTuple):
-    """The ranking of one chunk of cases by one policy."""
+    """The ranking of one chunk of cases by one `Policy`."""
 
     top_item: tf.Tensor
     """[B, K] int64: the best items, best first."""
@@ -56,7 +56,7 @@ def rank_policies(
       queries: B queries.
       seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
       num_seen: [B] number of items in each row of `seen`, without padding.
-      policies: determine the items of each ranking.
+      policies: one for each ranking; determine its candidates and its relevant items.
       relevant: for each policy, the relevant items [B, R], see `chunks.Chunk`.
       longest: length of the longest list, K.
       num_items: number of items, I.

@@ -46,7 +46,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section (a ranking or a group of cases): a column per metric, with values for the cases at `cases`."""
+        """Adds a section (a ranking or a group of cases): a column per metric. `cases`: indices of its cases."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -96,8 +96,8 @@ def compare_systems(
       - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
       - The secondary ranking has only the cases without relevant items in the history; null if there are none.
       - `available_only` is the primary ranking of the available items. Unavailable relevant items count as misses.
-      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (earlier − later) with `low`,
-        `high` and `p`.
+      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (the earlier one in `systems` −
+        the later one) with `low`, `high` and `p`.
       `groups`: for each group, the number of `cases`, the number of `relevant_items`, and the primary `ranking` of its
         cases. Only the group's relevant items count as hits.
     """
@@ -125,7 +125,7 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the entry `pairs` of `compare_systems`; `means_of`: resampled means [R, metrics] of each system."""
+    """Returns `pairs` of the result of `compare_systems`; `means_of`: resampled means [R, metrics] of each system."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])

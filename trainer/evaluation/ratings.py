@@ -21,7 +21,7 @@ _CHUNK_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class RatingErrors:
-    """Mean squared errors over the target rows of a split."""
+    """Mean squared errors of predictions of the weights of a split's target rows."""
 
     rows: int
     """Number of target rows, N."""

@@ -148,7 +148,7 @@ def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds `ItemFeatures` from pairs of an item index in `owner`, ascending, and a row index of the feature table."""
+    """Builds `ItemFeatures` from pairs: item indices `owner`, ascending, and `feature`, rows of the feature table."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES
