@@ -133,7 +133,7 @@ class Replicas:
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates this process's replicas and connects all workers; call it before TensorFlow's first operation.
 
-    `devices`: GPUs to use, or logical CPUs if there are no GPUs; None: all GPUs, or one CPU. `gpus`: must exist.
+    `devices`: GPUs to use, or logical CPUs without GPUs; None: all GPUs, or one CPU. `gpus`: GPUs that must exist.
 
     Raises:
       ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
