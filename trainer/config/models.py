@@ -42,7 +42,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The settings of the model that least squares trains instead; None: it can train none."""
+        """The settings of the model that least squares trains instead of this one; None: there is no such model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:

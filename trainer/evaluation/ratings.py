@@ -21,7 +21,7 @@ _CHUNK_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class RatingErrors:
-    """Mean squared errors of predictions of the weights of a split's target rows."""
+    """Mean squared errors in predicting the weights of a split's target rows."""
 
     rows: int
     """Number of target rows, N."""
