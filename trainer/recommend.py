@@ -44,7 +44,7 @@ _SUMMARY = "recommendations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The recommendations to write."""
+    """Which recommendations to write, and how."""
 
     k: int = 20
     """Maximum number of items per visitor."""
@@ -73,7 +73,7 @@ class _Audience:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A range of the audience, and the name of its file in each format."""
+    """A range of the visitors who get recommendations, and the shard's file name in each format."""
 
     visitors: slice
     files: Mapping[str, str]
@@ -144,7 +144,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns a SHA-256 of the weights, the blend and the settings, because some settings change the ranking."""
+    """Returns a SHA-256 of everything that changes the ranking: the weights, the blend and the settings."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
@@ -258,7 +258,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the unfinished shards, the same on all workers; `unfinished` is None except on the chief."""
+    """Returns the shards that the output lacks, on all workers; only the chief passes the output `unfinished`."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )

@@ -217,7 +217,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Returns the error message; the compiled call that diverged started at `first_step`."""
+    """Returns the error message for a diverged run; `first_step` is the first step of the diverged compiled call."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",
@@ -248,7 +248,7 @@ def _summarize(
       schedule: schedule of the run.
       steps: steps that this process trained.
       seconds: seconds that this process took.
-      stage: record of the second stage; None if the run has none.
+      stage: record of the second stage; None if the run has no second stage.
     """
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)

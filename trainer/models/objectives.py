@@ -32,7 +32,7 @@ Inputs = TypeVar("Inputs", bound=tuple)
 
 
 class Prepared(NamedTuple, Generic[Inputs]):
-    """The inputs of a replica's loss for one batch, except the dense weights."""
+    """The inputs of `Objective.loss` on one replica for one batch, except the dense weights."""
 
     lookups: dict[str, Lookup]
     """The rows that were looked up, by table."""
@@ -54,7 +54,7 @@ class Objective(Protocol[Inputs]):
         Args:
           replica: index of this replica.
           batch: the global batch, the same on every replica.
-          step: scalar int64: number of the step, seeds the random numbers.
+          step: scalar int64: number of the training step, which seeds the random numbers.
         """
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
@@ -92,7 +92,7 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Loss between scores and event weights.
+    """Loss that compares the predicted scores with the event weights.
 
     `config.kind` selects the error function from WEIGHT_LOSSES.
     """
@@ -130,7 +130,7 @@ class SquaredErrorObjective:
 
 
 class Candidates(NamedTuple):
-    """The b positives of a replica, and the C candidates of each row."""
+    """The b positives of a replica's rows, and the C candidates that all rows share."""
 
     positive: tf.Tensor
     """[b] item of each row."""
@@ -157,14 +157,14 @@ class Candidates(NamedTuple):
     ) -> "Candidates":
         """Builds the positives of a replica's rows, and the candidates.
 
-        The candidates are equal on all replicas.
+        The candidates are the same on all replicas.
 
         Args:
           batch: the global batch.
           is_valid: [B] bool: whether each row contributes to the loss; see `valid_rows`.
           config: settings of the loss.
           sampler: draws the negatives.
-          step: scalar int64: number of the step, seeds the negatives.
+          step: scalar int64: number of the training step, which seeds the negatives.
           own: this replica's rows of the global batch.
         """
         weights = tf.cast(is_valid, tf.float32) * example_weights(batch, config)
@@ -186,23 +186,23 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] that need table rows.
+        """Returns the items [B, J] that each row looks up for itself.
 
-        These are the items of the histories and, if `positive_index` is None, the positives as the last column.
+        These are its history and, if `positive_index` is None, its positive as the last column.
         """
         if self.positive_index is not None:
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits the table rows of `entries` into histories and positives.
+        """Splits the table rows of the items from `entries` into histories and positives.
 
         Args:
           rows: [bJ, W] rows of the item table.
           history_length: the number of history entries, H.
 
         Returns:
-          The rows of the histories [b, H, W]; those of the positives [b, W], or None if `positive_index` is set.
+          The rows of the histories [b, H, W] and of the positives [b, W] (None if `positive_index` is set).
         """
         num_entries = history_length + (self.positive_index is None)
         rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
@@ -212,9 +212,9 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Returns the rows of a batch that supply in-batch candidates, as ascending indices [K].
+    """Returns the indices [K], ascending, of the batch's rows that supply in-batch candidates.
 
-    They are evenly spaced, so each replica has an equal share. Empty if `in_batch_negatives` is off.
+    The rows are evenly spaced, so each replica has an equal share. Empty if `in_batch_negatives` is off.
     """
     count = min(batch_size, config.max_in_batch_negatives) if config.in_batch_negatives else 0
     return np.arange(count) * batch_size // max(count, 1)
@@ -237,7 +237,7 @@ class FactorsConfig(Protocol):
 
 
 class Factors(Protocol):
-    """A model that scores by dot products; see `matrix_factorization.MatrixFactorization`."""
+    """A model with scores that are dot products of vectors; see `matrix_factorization.MatrixFactorization`."""
 
     @property
     def config(self) -> FactorsConfig: ...
@@ -284,7 +284,7 @@ class SampledSoftmaxObjective:
     """Loss of the positive against in-batch and sampled negatives; `config.kind` is one of SAMPLED_LOSSES.
 
     Rows with an unknown item are skipped. If visitor vectors are sums of item vectors, the positive is removed from
-    the row's history, and rows with an empty history are skipped too.
+    the row's history, and rows with an empty history are skipped, too.
     """
 
     config: SampledSoftmaxConfig
@@ -344,7 +344,7 @@ class SampledSoftmaxObjective:
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
         """Returns the L2 penalty [b] of each row, before the factor `config.l2`.
 
-        Adds the squared norms of the row's visitor vector and positive, and 1 / B of those of all sampled negatives.
+        It is |visitor vector|² + |positive|² + (sum of |negative|² over all sampled negatives) / B.
 
         Args:
           visitor_rows: [b, D].
@@ -359,19 +359,19 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry is an item below `num_items`."""
+    """Returns [B, H] bool: whether each history entry is a known item, with an index below `num_items`."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry is an item below `num_items` and not the row's positive."""
+    """Returns [B, H] bool: whether each history entry is an item below `num_items` other than the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
     """Returns [B] bool: whether each row contributes to the loss; False for padding.
 
-    A valid row has an item below `num_items` and, if H > 0, a history entry.
+    A valid row has an item index below `num_items` and, if H > 0, at least one history entry.
 
     Args:
       batch: the global batch.
@@ -426,7 +426,7 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns the weight [B] float32 of each row, halved for every `half_life_days` of age.
+    """Returns the weight [B] float32 of each row, halved for every `half_life_days` of the row's age.
 
     The age is the time before the batch's newest row. If `half_life_days` is None, the age has no effect.
     """
@@ -437,7 +437,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns which rows of a global batch belong to a replica."""
+    """Returns the slice of the global batch that belongs to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 
@@ -461,8 +461,8 @@ def keep_mask(
       shape: shape of the whole mask; the first axis is the rows of the global batch.
       rate: share of zeros.
       seed: seed of the run.
-      step: scalar int64: number of the step.
-      stream: number of the mask, different for each mask of a step.
+      step: scalar int64: number of the training step.
+      stream: a number that differs between the masks of the same step.
       rows: the rows of the mask to return.
     """
     begin, end, _ = rows.indices(shape[0])

@@ -1,9 +1,9 @@
 """Second stage of the towers: a small network ranks candidates again, by features that a dot product cannot express.
 
-The candidates are the items of the history and, of all other items, those with the best scores by the towers or by an
-item walk. The network's output is added to the towers' scores of the candidates; all other items rank behind the
-candidates. The network is trained on cases that are later than the training events of the towers, so it learns how
-reliable the towers' scores are for the future; see `training.second_stage`.
+The candidates are all items of the history, and the other items with the best scores by the towers or by an item walk.
+The network's output is added to the towers' scores of the candidates; all other items rank behind the candidates. The
+network is trained on cases that are later than the training events of the towers, so it learns how reliable the towers'
+scores are for the future; see `training.second_stage`.
 
 Shapes: B queries, I items of the vocabulary, L latest entries of a history, C = L + 2 × NUM_BEST candidates,
 F features (FEATURES), U1 and U2 units of the network's layers.
@@ -95,7 +95,7 @@ class SecondStage(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The candidates of B queries, with the inputs of the network."""
+    """The candidates of B queries, with the inputs of the second stage's network."""
 
     item: tf.Tensor
     """[B, C] int64 indices; arbitrary where `is_candidate` is False."""
@@ -108,7 +108,7 @@ class Candidates(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Statistics of the latest L entries of each history: how often and how recently their items occur."""
+    """How often and how recently the items of a history occur in it, for its latest L entries."""
 
     is_first: tf.Tensor
     """[B, L] bool: whether the entry is the newest one with its item; False for padding."""
@@ -138,7 +138,7 @@ def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf
 
 
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
-    """Computes for each history entry how often and how recently its item occurs.
+    """Computes for each history entry how often and how recently its item occurs in the history.
 
     `bonuses` [B, H] are the towers' return bonuses of the latest H ≤ L entries.
     """
@@ -176,7 +176,7 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets the item walk and the statistics of the items."""
+        """Sets the weights of the item walk and the statistics of the items."""
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
             variable.assign(value)
@@ -218,9 +218,10 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns candidates [B, C] and [B, C] bool: whether the column has a candidate.
+        """Returns candidates [B, C], and [B, C] bool: whether the column has a candidate.
 
-        L columns are from the history, then NUM_BEST each from the scores `tower` and `walk` [B, I]. No item repeats.
+        The first L columns are history items. Then come the NUM_BEST other items by the scores `tower` [B, I], and the
+        NUM_BEST remaining items by the scores `walk` [B, I].
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
@@ -235,13 +236,13 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """Returns the first of FEATURES, [B, C] each: those that differ between the candidates of a query.
+        """Returns the features [B, C] that differ between the candidates of a query, in the order of FEATURES.
 
         Args:
           item: [B, C] item indices.
           is_candidate: [B, C] bool.
-          tower: [B, C] scores without return bonuses.
-          walk: [B, C] scores.
+          tower: [B, C] scores of the towers, without return bonuses.
+          walk: [B, C] scores of the item walk.
           entries: statistics of the histories.
         """
 
@@ -262,7 +263,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the last of FEATURES, [B] each: those that are equal for all candidates of a query."""
+        """Returns the features [B] that are equal for all candidates of a query: the last ones of FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -290,24 +291,24 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns `scores` [B, I] with _NEVER at `items` [B, n], where `is_item` [B, n]."""
+    """Returns `scores` [B, I], with _NEVER for each of the `items` [B, n] where `is_item` [B, n] is True."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Extends `column` [B, L] to all candidates [B, C]; 0 for candidates that are not from the history."""
+    """Pads `column` [B, L], a value per history item, with 0 for the other candidates [B, C]."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns log(1 + rank) [B, C] of each candidate; the highest score has rank 0, ties rank by column."""
+    """Returns log(1 + rank) [B, C] of each candidate. The highest score has rank 0; ties rank in column order."""
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 
 
 def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns each score [B, C] minus the score of the query's best candidate."""
+    """Returns each score [B, C] minus the highest score of the query's candidates."""
     return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)

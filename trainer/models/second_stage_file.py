@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStageRecord:
-    """Content of second_stage.json: the metric of the towers with and without the second stage."""
+    """Content of second_stage.json: the validation metric of the towers with and without the second stage."""
 
     step: int
     """Step of the towers' checkpoint that the second stage belongs to."""
@@ -39,11 +39,11 @@ class SecondStageRecord:
 
     @property
     def is_used(self) -> bool:
-        """Whether the second stage improves the metric; if not, the run does not use it."""
+        """Whether the second stage improves the validation metric; if not, the run does not use the second stage."""
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the compared metrics and `is_used` as JSON values."""
+        """Returns the two metrics and `is_used` as JSON values."""
         values = {"is_used": self.is_used, "metric": self.metric, "cases": self.cases}
         return values | {"towers": self.towers, "second_stage": self.second_stage}
 

@@ -5,10 +5,10 @@ entries. Then the similarity of t to the history is:
 
     s_t = n_t ** -length_power × Σ n_i ** -item_power × (1 + age) ** -recency_power
 
-The sum is over the entries of the history with an item i that is in t.
+The sum is over the history entries with an item i that is in timeline t.
 
-A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
-gradients: `solver=count` stores the items of the timelines, see `training.count`.
+A visitor's score of an item is the sum of s_t over those of the most similar timelines that contain the item. Nothing
+is learnt by gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
 Shapes: B queries, T training timelines, N (timeline, item) pairs, I items of the vocabulary, K most similar timelines
 of a query.
@@ -36,8 +36,8 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies two tables with one column; see `models.build.ModelFile`.
 
-    `item` has the item index of each (timeline, item) pair, and possibly unused rows at its end. `length` has the
-    number of items of each timeline.
+    A row of `item` has the item index of one (timeline, item) pair; rows at the end may be unused. A row of `length`
+    has the number of items of one timeline.
 
     Raises:
       ValueError: the tables cannot store the indices of so many items.
@@ -82,7 +82,8 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
 
-    `CountedRows.total` counts (timeline, item) pairs; `kept` counts only the latest `max_timelines` of each item.
+    `CountedRows.total` is the number of (timeline, item) pairs; `kept` excludes each item's pairs with timelines before
+    its latest `max_timelines`.
 
     Args:
       model: settings of the model.
@@ -104,7 +105,7 @@ def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combinati
     Args:
       model: settings of the model.
       baskets: [T, I] items of the timelines, latest timeline first.
-      combination: index of the exponents in `model.combinations`.
+      combination: index in `model.combinations` of the exponents to use.
     """
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
@@ -113,7 +114,7 @@ def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combinati
 class SessionKnnInference(tf.Module):
     """A session kNN for inference; see `models.interface.InferenceModel`.
 
-    Items in none of the most similar timelines rank last, by popularity.
+    Items that are in none of the most similar timelines rank last, by popularity.
     """
 
     def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:

@@ -1,4 +1,4 @@
-"""Finds the training timelines that are most similar to a history, and sums their similarities by item.
+"""Finds the training timelines that are most similar to a history, and adds up the similarities for each item in them.
 
 Shapes: B queries, E entries of all queries, T timelines, N (timeline, item) pairs, I items of the vocabulary, K most
 similar timelines of a query, P (entry, timeline) pairs, U distinct (query, timeline) pairs.
@@ -30,7 +30,7 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """Selects the latest `max_timelines` timelines of each item.
+    """Selects the pairs of the latest `max_timelines` timelines of each item.
 
     Args:
       baskets: [T, I] items of the timelines, latest timeline first; N pairs are stored.
@@ -49,7 +49,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 class TimelineLists(tf.Module):
     """Variables with the items of each timeline, and with the latest timelines of each item.
 
-    Of equally similar timelines, the later one is preferred.
+    If two timelines are equally similar, the later one is preferred.
     """
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] factor of the timeline's similarity to any history.
+          factors: [T] factor by which all similarities of a timeline are multiplied.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
@@ -93,7 +93,7 @@ class TimelineLists(tf.Module):
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
         """Returns the item scores [B, I] float32 of B queries, given the weighted entries of all histories.
 
-        The K most similar timelines of a query add their similarity to the scores of their items.
+        Each of the K timelines most similar to a query adds its similarity to the scores of its items.
         """
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)
@@ -136,7 +136,7 @@ class TimelineLists(tf.Module):
 
         Args:
           pair: [P] int64: query × `num_timelines` + timeline; may repeat.
-          weight: [P] weights of the history entries; those of equal pairs are added up.
+          weight: [P] weight of the pair's history entry; the weights of equal pairs are added up.
           num_queries: the number of queries, B.
         """
         sums = tf.math.unsorted_segment_sum(weight, pair, num_queries * self._num_timelines)
@@ -145,7 +145,7 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`, but only for timelines that share an item with the history; fast for many timelines."""
+        """Like `_best_of_all`, but sorts the given pairs instead of filling a dense array; fast for many timelines."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -25,7 +25,7 @@ class TableRows(NamedTuple):
 
 
 class CountedRows(NamedTuple):
-    """Consecutive rows of a model's tables, computed by `solver=count`."""
+    """Consecutive rows of each table of a model, computed by `solver=count`."""
 
     tables: Mapping[str, np.ndarray]
     """The replica's next n rows of each table, [n, width] float32, by the table's name; n may differ by table."""
@@ -64,14 +64,14 @@ def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Specifies a table with a row per id for the first `count` ids, and one row for all other ids."""
+    """Specifies a table with one row each for the first `count` ids, and one shared row for all other ids."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id contains the id of the visitor or item, or the number of the bucket, but not the index.
+    A row id is made from the id of the visitor or item or the number of the bucket; it does not depend on the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
@@ -79,5 +79,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Returns whether a table row belongs to a single id; other rows are shared by several ids."""
+    """Returns whether a table row belongs to a single visitor or item; other rows are shared by several."""
     return row_id.startswith(_ID)

@@ -33,7 +33,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
       read: returns the rows of the table in a slice.
-      first: index of the first row in the table.
+      first: index in the table of the first of these rows.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
@@ -66,13 +66,13 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices of at most CHUNK_ROWS rows that cover `rows`, which are ascending."""
+    """Returns slices of at most CHUNK_ROWS rows that cover the row indices `rows`, which are ascending."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
 def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Groups spans into lists of about CHUNK_ROWS rows; an update per span would be slow."""
+    """Groups slices of rows into lists with about CHUNK_ROWS rows; one update per slice would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
     for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]

@@ -1,14 +1,14 @@
 """Two towers over timelines: one embeds a visitor's latest items, the other one embeds the items of the catalogue.
 
-The model knows a visitor by their history, so it also ranks for visitors who were not in training; frequent visitors
-may have a vector in addition. Both towers read the same item rows: an item's own row, if it has training events, plus
-its content, so that items without training events are recommended too. Visitors return to items, so items of the
-history get a bonus.
+The model knows visitors by their histories, so it also ranks for visitors who were not in training; frequent visitors
+may have a vector in addition. Both towers read the same item rows. An item row is the sum of the item's own row, if the
+item has training events, and its content, so that items without training events are recommended too. Visitors return to
+items, so items of the history get a bonus, the return bonus.
 
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, J items that a row looks up
 for itself (H, or H + 1 with its positive), K in-batch items, N sampled negatives, C = K + N candidates, I items of the
 vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row (the last one is the bias), E event
-kinds, A ages and S visits; index 0 means an unknown kind, age or visit.
+kinds, A classes of event age, S classes of the number of visits since an event; index 0 means an unknown kind or time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -205,7 +205,7 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
     Args:
       queries: B queries.
       size: the number of entries, H; shorter histories are padded.
-      num_items: from this index on, items are unknown: `is_entry` is False.
+      num_items: items with this index or a higher one are unknown; `is_entry` is False for them.
     """
     columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
     position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
@@ -312,9 +312,9 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors [B, D], and the visitors' part [B] of the return bonuses.
+        """Computes visitor vectors [B, D], and the visitors' part [B] of the bonuses for history items.
 
-        A score is the dot product of visitor and item vector, plus the item bias, plus the item's return bonuses.
+        A score is the dot product of visitor and item vector, plus the item bias, plus any bonuses for history items.
 
         Args:
           dense: the dense weights.
@@ -341,7 +341,7 @@ class Towers:
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B, C] of all visitors and candidates, without return bonuses.
+        """Returns the scores [B, C] of each candidate for each visitor, without the bonuses for history items.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -352,7 +352,7 @@ class Towers:
         return tf.cast(product, tf.float32) + biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B] of (visitor, item) pairs, without return bonuses.
+        """Returns the scores [B] of (visitor, item) pairs, without the bonuses for history items.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -362,9 +362,7 @@ class Towers:
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """Returns the return bonuses [B, H] of the history entries; 0 for padding.
-
-        Each is added to the score of the entry's item.
+        """Returns the bonuses [B, H] that are added to the scores of history items; 0 for padding.
 
         Args:
           dense: the dense weights.
@@ -396,7 +394,7 @@ class NextItemInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class NextItemObjective:
-    """Loss of the next item against history items, in-batch negatives and sampled negatives.
+    """Loss of the next item (the positive) against history items, in-batch negatives and sampled negatives.
 
     History items are candidates of their own row only, without logQ correction. No item is a candidate of a row twice.
 
@@ -441,7 +439,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up items [BJ + C], their features, and visitors [B]; `num_entries` is B × J."""
+        """Looks up table rows: of items [BJ + C], of their features, and of visitors [B]; `num_entries` is B × J."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -488,7 +486,7 @@ class NextItemObjective:
     def _score_history(
         self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Scores the items of the histories; each entry gets the return bonuses of all entries with the same item.
+        """Scores the items of the histories; an item gets the bonuses of all its entries in the history.
 
         Returns:
           Scores [b, H], and [b, H] bool: whether an earlier column of the history has the same item.
@@ -500,7 +498,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces indices that have no row by the index of the last trained item; masks exclude these items."""
+        """Replaces each untrained item by the last trained one; masks exclude the replaced items from the loss."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -511,14 +509,14 @@ class NextItemObjective:
         Args:
           feature_weight: [bJ + C, F] weights of the features of this replica's items.
           num_items: BJ + C, the number of items of all replicas.
-          used: [bJ + C] positions of this replica's items among them.
-          step: scalar int64: number of the step.
+          used: [bJ + C] positions of this replica's items among the BJ + C items of all replicas.
+          step: scalar int64: number of the training step.
         """
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Returns the event kinds [B, H] of the histories; dropout sets all kinds of a row to UNKNOWN_EVENT."""
+        """Returns the event kinds [B, H] of the histories, all set to UNKNOWN_EVENT in rows that dropout selects."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
@@ -531,7 +529,7 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """Returns the positions [bJ + C] of a replica's items among all BJ + C items.
+    """Returns the positions [bJ + C] of one replica's items among the BJ + C items of all replicas.
 
     Args:
       shape: (B, J).
@@ -544,7 +542,7 @@ def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.T
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """Returns item rows [bJ + C, W]: own rows, unless id dropout drops them, plus weighted feature rows."""
+    """Returns item rows [bJ + C, W]: the item's own row, unless id dropout drops it, plus its weighted feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows
@@ -568,7 +566,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """Catalogue scores and return bonuses of B queries; `catalogue_scores` adds them up."""
+    """Scores of the catalogue and bonuses for history items, of B queries; `catalogue_scores` adds them up."""
 
     score: tf.Tensor
     """[B, I] scores without return bonuses."""
@@ -598,7 +596,7 @@ class TowersInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_rows: returns, for trained weights, a function that reads the rows [n, W] of a slice of items.
+          item_rows: takes trained weights; returns a function that reads the rows [n, W] of a slice of items.
           num_frequent: number of visitors with a row in the visitor table.
           num_kinds: number of event kinds of the dataset.
           item_counts: [I] number of training events of each item.
@@ -643,7 +641,7 @@ class TowersInference(tf.Module):
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:
-        """Returns the catalogue scores and the return bonuses separately."""
+        """Returns the scores of the catalogue and, separately, the bonuses for history items."""
         visitors, history, bonuses = self._read(queries)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)
@@ -663,9 +661,9 @@ class TowersInference(tf.Module):
         return score
 
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
-        """Returns visitor vectors [B, D], the latest H entries of the histories, and return bonuses [B, H].
+        """Returns visitor vectors [B, D], the latest H entries of the histories, and their return bonuses [B, H].
 
-        The setting `return_bonus` is added to all bonuses, even to those of padding.
+        The bonuses include the setting `return_bonus`, even at padding.
         """
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)

@@ -40,8 +40,8 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
 
     Args:
       workdir: directory of the run.
-      data: directory of the run's dataset. None: the path that the run was trained from.
-      replicas: replicas of the workers that call this together. None: this process alone.
+      data: directory of the run's dataset. None: the path of the dataset at the time of training.
+      replicas: replicas of the workers that make this call together. None: this process works alone.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.
@@ -86,7 +86,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
     Args:
       parts: the models, in the order of `blend.parts`.
-      blend: the weights.
+      blend: the weights of the models.
       dataset: supplies the popularity and the trend of the items.
     """
     return BlendInference(

@@ -5,8 +5,8 @@ and visitor u has n_u items:
 
     W_ij = n_i ** -item_power × n_j ** -neighbour_power × Σ n_u ** -visitor_power over the visitors u of both items
 
-A visitor's score of item j is the weighted sum of W_ij over the items i of their history; later items have higher
-weights. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
+A visitor's score of item j is the weighted sum of W_ij over the items i in the visitor's history; the later an item,
+the higher is its weight. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
 Shapes: T training timelines, I items of the vocabulary, N neighbours of an item.
 """
@@ -28,7 +28,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the tables of the neighbours; see `models.item_neighbours.neighbour_tables`."""
+    """Specifies tables with the neighbours of each item and their weights; see `item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "the walk")
 
 
@@ -49,7 +49,7 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of a replica's items; see `models.build.CountedModelFile`.
+    """Returns a function that yields the neighbours of the items of a replica; see `models.build.CountedModelFile`.
 
     Args:
       model: settings of the walk.

@@ -38,7 +38,7 @@ def evaluation_page(name: str, evaluations: Mapping[Split, Figures], refit_of: M
 
     Args:
       name: name of the run.
-      evaluations: contents of `evaluation-SPLIT.json` by split; for a refit, those of the run that was refitted.
+      evaluations: contents of `evaluation-SPLIT.json` by split; a refit has the evaluations of the original run.
       refit_of: field `refit_of` of the run's record; None if the run is not a refit.
     """
     split_sections = [section for split, figures in evaluations.items() for section in _split_sections(split, figures)]
@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns the differences of the main metric, row minus column; `pairs` has each pair in one order only."""
+    """Returns the differences between systems (row − column) in the main metric; `pairs` has each pair only once."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -247,7 +247,7 @@ def _estimate_cells(estimate: Figures) -> list[Cell]:
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
-    """Returns a value and the limits of its confidence interval; if there is none, both limits are the value."""
+    """Returns a value and the two limits of its confidence interval; without an interval, all three are equal."""
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 

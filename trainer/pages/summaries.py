@@ -75,7 +75,7 @@ def _describe_blend(blend: Result) -> list[str]:
 
 
 def summarize_search(result: Result) -> str:
-    """Returns the number of trials by state, the best trial, and its commands."""
+    """Returns the number of trials per state, and the best trial with the commands that train and refit it."""
     counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     best, lines = result["best"], [f"Trials: {counts}"]
     if best is not None:
@@ -89,13 +89,13 @@ def summarize_search(result: Result) -> str:
 
 
 def summarize_evaluation(result: Result) -> str:
-    """Returns the table of the main results, and the file paths."""
+    """Returns the table of the main metrics, and the paths of the files."""
     run = result["workdir"]
     return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns a line with the numbers of items on offer and of excluded items; empty if no item is excluded."""
+    """Returns a line with the number of items on offer and of excluded items; an empty list if none is excluded."""
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 
@@ -113,13 +113,13 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the length and number of the lists, their path, and the excluded items by reason."""
+    """Returns the number and length of the lists, their path, and the number of excluded items per reason."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:
-    """Returns the number of findings of `doctor` by state."""
+    """Returns whether `doctor` found all ready, and the number of its findings per state."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

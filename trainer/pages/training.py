@@ -42,10 +42,10 @@ def training_page(
     Args:
       name: name of the run.
       record: record of the run.
-      metrics: lines of `metrics.jsonl`; only those of training steps are used.
+      metrics: lines of `metrics.jsonl`; only lines of training steps are used.
       history: lines of `history.jsonl`: starts, checkpoints and ends; may be empty.
       validations: validation metric by step.
-      tables: number of rows and columns of each table of the model, by its name.
+      tables: number of rows and columns of each table of the model, by table name.
     """
     steps = [line for line in metrics if "loss" in line]
     return Page(
@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a block with the copied, new and dropped rows per table; empty without a finished warm start."""
+    """Returns a block with the numbers of copied, new and dropped rows per table; empty if no warm start is finished."""
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]
@@ -165,7 +165,7 @@ def _subsample(values: Sequence[T]) -> Sequence[T]:
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Averages neighbouring points, so that at most _MAX_POINTS are left."""
+    """Averages neighbouring points, so that at most _MAX_POINTS points remain."""
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
@@ -204,7 +204,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 def _add_kills(history: Sequence[Line]) -> list[Line]:
     """Adds an event `killed` before each restart that does not follow an end of the run.
 
-    `killed` has the time and step of the event before it.
+    The added event has the time and step of the event before it.
     """
     events: list[Line] = []
     for line in history:

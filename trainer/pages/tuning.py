@@ -25,7 +25,7 @@ def write_tuning_report(
 def tuning_page(
     name: str, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> Page:
-    """Returns the page of a search; `best` is the content of `best.json`, None before the first complete trial."""
+    """Returns the page of a search; `best` is the content of `best.json`, None if no trial is complete."""
     metric = metric_title(best["metric"]) if best else "validation"
     parts: list[Part] = [_overview(trials, best, metric)]
     if best:
@@ -52,7 +52,7 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws the validation value of each trial over its number and over each setting.
+    """Draws the validation metric of each trial, by trial number and by the value of each searched setting.
 
     Args:
       dimensions: the searched settings.

@@ -15,7 +15,7 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories, each a range of the rows of a timeline; ranges may overlap."""
+    """V histories. Each is a range of consecutive rows of a timeline; ranges may overlap."""
 
     item: np.ndarray
     """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""
@@ -44,11 +44,11 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64 number of rows."""
+        """[V] int64: number of rows of each history."""
         return self.ends - self.begins
 
     def take(self, indices: np.ndarray) -> "Histories":
-        """Returns the histories at `indices`, in that order."""
+        """Returns the histories at `indices`, in the order of `indices`."""
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns the distinct items below `num_items` of the histories [begin:end], oldest first."""
+        """Returns the distinct items with an index below `num_items` of each history in [begin:end], oldest first."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]
@@ -78,7 +78,7 @@ class Histories:
 
     @cached_property
     def _previous_row(self) -> np.ndarray:
-        """[N] int64: the nearest earlier row with the same item; -1 if there is none."""
+        """[N] int64: index of the nearest earlier row with the same item, in any timeline; -1 if there is none."""
         order = np.argsort(self.item, kind="stable")
         is_repeat = self.item[order[1:]] == self.item[order[:-1]]
         previous = np.full(len(self.item), -1)

@@ -19,10 +19,10 @@ class Lists:
 
     @classmethod
     def from_pairs(cls, owner: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
-        """Builds V lists from entries.
+        """Builds V lists from N entries.
 
         Args:
-          owner: [N] index of the list of each entry; must be non-decreasing.
+          owner: [N] index of the list that each entry belongs to; must be non-decreasing.
           values: [N] the entries.
           num_lists: V; lists without entries are empty.
         """
@@ -33,16 +33,16 @@ class Lists:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64 number of entries."""
+        """[V] int64: number of entries of each list."""
         return np.diff(self.starts)
 
     @property
     def owner(self) -> np.ndarray:
-        """[N] int64: index of the list of each entry."""
+        """[N] int64: index of the list that each entry belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, indices: np.ndarray) -> "Lists":
-        """Returns the lists at `indices`, in that order."""
+        """Returns the lists at `indices`, in the order of `indices`."""
         lengths = self.lengths[indices]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         # shifts each list from its start in the result to its start in the original

@@ -28,7 +28,7 @@ GPU, they take 256 MiB; this size was not tuned by measurements."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Returns for how many visitors to rank in one call of `best_items`."""
+    """Returns the number of visitors to rank for in one call of `best_items`."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
@@ -79,7 +79,7 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """Updates the K best items with the next piece; the items of the piece lose ties.
+    """Updates the K best items with the next piece; an item of the piece loses ties with earlier items.
 
     Args:
       best: the K best items of the earlier pieces.

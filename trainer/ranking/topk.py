@@ -59,9 +59,9 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
+    """Returns a function that computes the scores [B, I] of all items; it hides no items.
 
-    The function hides no items. With a `PolicyScorer`, the scores depend on `is_seen_hidden`.
+    Its argument `is_seen_hidden` changes only the scores of a `PolicyScorer`.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -70,7 +70,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns the scores [B, I], with -inf where `is_offered` [I] is False; None: all items are on offer."""
+    """Returns the scores [B, I], with -inf where `is_offered` [I] is False. If it is None, all items are on offer."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -143,7 +143,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Selects a few items per row, among them the K best.
 
-    These are the K blocks of items with the largest maxima, and the items after the last whole block.
+    These are the items of the K blocks with the highest maxima, and the items after the last whole block.
 
     Args:
       scores: [B, I].
@@ -170,7 +170,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """Returns the K best of the items in `top` and some other items; ties go to the lower index.
+    """Merges other items into the K best items of each row, and returns the K best of all; ties go to the lower index.
 
     Args:
       top: K items per row.
@@ -187,7 +187,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """Returns how many queries B, from 1 to _MAX_CHUNK, to score at once.
+    """Returns the number of queries to score at once: B, from 1 to _MAX_CHUNK.
 
     The scores [B, I] float32 take at most `scores_bytes`; None: a size that is fast on the device.
     """
@@ -201,7 +201,7 @@ def query_chunks(
 ) -> Iterator[tuple[slice, Queries]]:
     """Divides V queries into chunks of `size` queries; the last chunk is padded.
 
-    Yields a slice of the V queries and its chunk. The workers of `replicas` share the chunks.
+    Yields each chunk with the slice of the V queries that it contains. The workers of `replicas` share the chunks.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):
@@ -215,6 +215,6 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """Returns the `tf.function` signature of `size` queries with histories of any length; None: any size."""
+    """Returns the `tf.function` signature of `size` queries (None: of any number) with histories of any length."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

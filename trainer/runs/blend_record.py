@@ -79,7 +79,7 @@ class BlendRecord:
     """
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the title and weight of each part and feature with a nonzero weight.
+        """Returns the title and weight of each part and each feature in the blend; zero weights are skipped.
 
         Args:
           ranking: one of `RANKINGS`.
@@ -99,7 +99,7 @@ class BlendRecord:
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
     """Returns the half-lives of the item trends in a blend, in days, ascending.
 
-    Only trends with a nonzero weight are used; if there are none, all.
+    Skips trends with weight 0, unless all weights are 0.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))
@@ -110,7 +110,7 @@ def part_title(part: str, name: str) -> str:
 
     Args:
       part: an entry of `BlendRecord.parts`.
-      name: name of the run with the blend, returned if the part is this run itself.
+      name: name of the run with the blend; this is the title if the part is that run itself.
     """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 

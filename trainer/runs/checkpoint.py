@@ -72,7 +72,7 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns the number of validations after the best one, up to `step`; 0 if there is no validation."""
+        """Returns how many validations, up to `step`, came after the best one; 0 without validations."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -101,7 +101,7 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the rows of a visitor table that are needed to rank for `visitors`; None: all rows.
+        """Returns the rows of a visitor table that the visitors to rank for need; None: all rows.
 
         Visitors with an index after the last row share the last row.
 
@@ -178,7 +178,7 @@ def restore(
 ) -> CheckpointMetadata:
     """Sets the variables of a run from a checkpoint, and returns the checkpoint's metadata.
 
-    Each process keeps only the rows that its replicas own.
+    Each process keeps only the table rows that its replicas own.
 
     Args:
       workdir: directory of the run.
@@ -215,7 +215,7 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
     Args:
       shards: the array to fill.
       stored: the array in the checkpoint.
-      is_alike: whether both have the same number of shards; whole shards are then copied, which is faster.
+      is_alike: whether both arrays have the same number of shards; whole shards are then copied, which is faster.
     """
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
@@ -235,7 +235,7 @@ def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[
 
     Args:
       workdir: directory of the run.
-      replicas: replicas of the workers that call this together. None: this process alone.
+      replicas: replicas of the workers that make this call together. None: this process works alone.
       on_file: called after each verified file.
     """
     return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
@@ -249,7 +249,7 @@ def saved_step(workdir: str) -> int:
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first of the chief's `steps` with an intact checkpoint, or None; see `last_step`."""
+    """Returns the first step in the chief's list `steps` with an intact checkpoint, or None; see `last_step`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -265,7 +265,7 @@ def _first_intact(
 
 
 def _broadcast_from_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
-    """Returns the chief's array; `value` must have the same shape on all workers."""
+    """Returns the chief's array on all workers; `value` must have the same shape on all of them."""
     if replicas is None:
         return value
     return replicas.sum_over_workers(value if replicas.is_chief else np.zeros_like(value))
@@ -350,8 +350,8 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
     Args:
       workdir: directory of the run.
-      which: `best` (without a validated checkpoint: the last) or `last`.
-      replicas: replicas of the workers that call this together. None: this process alone.
+      which: `last`, or `best`: the last one if no checkpoint is validated.
+      replicas: replicas of the workers that make this call together. None: this process works alone.
 
     Raises:
       ValueError: there is no intact checkpoint.
@@ -389,14 +389,14 @@ def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Returns the steps of the checkpoints, ascending; `has_state`: only complete ones."""
+    """Returns the steps of the checkpoints, ascending; with `has_state`, only of complete checkpoints."""
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)
 
 
 def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], None]) -> str | None:
-    """Verifies this worker's share of the files by checksum; returns the first problem, or None."""
+    """Verifies the checksums of this worker's share of a checkpoint's files; returns the first problem, or None."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:
@@ -422,7 +422,7 @@ def _read_state(folder: str) -> CheckpointMetadata:
 
 
 def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
-    """Raises ValueError if a value is invalid, because another program may have written it."""
+    """Raises ValueError if a value in state.json is invalid, because another program may have written the file."""
     for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
         value = getattr(metadata, key)
         if type(value) is not int or value < least:

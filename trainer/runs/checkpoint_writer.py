@@ -67,16 +67,16 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether the last checkpoint was started at least `every_seconds` ago; False for None.
+        """Returns whether the last checkpoint was started at least `every_seconds` ago; False if that is None.
 
-        Before the first checkpoint, the time since the creation of the writer is used.
+        Before the first checkpoint, the time since the creation of the writer is compared.
         """
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
         """Starts the checkpoint of `step`, after the previous one is published or has failed.
 
-        Returns when the rows are copied in memory; a thread writes the copy.
+        Returns when the rows are copied in memory; a thread writes the copy to storage.
 
         Args:
           step: number of training steps done.
@@ -101,12 +101,12 @@ class CheckpointWriter:
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
-        """Publishes the started checkpoint if all workers have written it, or drops it if one failed."""
+        """Publishes the started checkpoint if all workers have written it; drops it if a worker failed."""
         if self._pending is not None and not self._replicas.any_worker(not self._pending.written.done()):
             self._commit(self._pending)
 
     def finish(self, on_progress: Callable[[], None] = lambda: None) -> bool:
-        """Waits for the started checkpoint, and publishes it, or drops it if a worker failed.
+        """Waits for the started checkpoint; publishes it, or drops it if a worker failed.
 
         Args:
           on_progress: called repeatedly while waiting, as long as all workers respond.
@@ -227,7 +227,7 @@ def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]
 
 
 def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Copies the rows of this process in memory; returns the contents of its .npy files, by name."""
+    """Copies the table rows of this process in memory; returns the contents of its .npy files, by file name."""
     return {
         shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
         for name, shards in state.arrays().items()

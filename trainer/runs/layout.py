@@ -18,59 +18,59 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record of the run: everything needed to reproduce it."""
+        """Path of the run's record: everything needed to reproduce the run."""
         return join(self.root, "run.json")
 
     @property
     def result(self) -> str:
-        """The result of the last `train`."""
+        """Path of the results of the last `train`."""
         return join(self.root, "result.json")
 
     @property
     def blend(self) -> str:
-        """The blended models and their weights."""
+        """Path of the names and weights of the blended models."""
         return join(self.root, "blend.json")
 
     @property
     def auto(self) -> str:
-        """The models that `--preset auto` tried, with their training times in seconds."""
+        """Path of the list of models that `--preset auto` tried, with their training times in seconds."""
         return join(self.root, "auto.json")
 
     @property
     def second_stage(self) -> str:
-        """The record of the second stage, a network that reorders the best items."""
+        """Path of the record of the second stage, a network that reorders the best items."""
         return join(self.root, "second_stage.json")
 
     @property
     def second_stage_arrays(self) -> str:
-        """NumPy arrays: the weights of the second stage."""
+        """Path of the weights of the second stage, as NumPy arrays."""
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """The directory of a blended model; `name` is its preset."""
+        """Directory of a model of a blend; `name` is the model's preset."""
         return join(self.root, part_name(name))
 
     @property
     def metrics(self) -> str:
-        """JSON lines: training and validation metrics by step."""
+        """Path of the training and validation metrics by step, as JSON lines."""
         return join(self.root, "metrics.jsonl")
 
     @property
     def history(self) -> str:
-        """JSON lines: starts, checkpoints and ends of the run."""
+        """Path of the list of starts, checkpoints and ends of the run, as JSON lines."""
         return join(self.root, "history.jsonl")
 
     @property
     def starts(self) -> str:
-        """The number of failed starts since the last checkpoint; see `starts.counting_starts`.
+        """Path of the number of failed starts since the last checkpoint; see `starts.counting_starts`.
 
-        The current start is counted, too. There is no file if the number is 0.
+        The number includes the current start. If it is 0, there is no file.
         """
         return join(self.root, "starts.json")
 
     @property
     def report(self) -> str:
-        """The report, a web page."""
+        """Path of the report, a web page."""
         return join(self.root, "report.html")
 
     @property
@@ -89,7 +89,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a blended model, relative to that of the blend; `name` is the preset."""
+    """Returns the directory of a model of a blend, relative to the blend's directory; `name` is the model's preset."""
     return join("parts", name)
 
 

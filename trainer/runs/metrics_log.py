@@ -27,7 +27,7 @@ class RunLog:
     """Writes the metrics and the history of a run. Only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log at `first_step`, after `first_row` rows, and drops the metrics of later steps."""
+        """Opens the log of a run that is at `first_step`, after `first_row` rows; drops metrics of later steps."""
         layout = RunLayout(workdir)
         self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
         self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
@@ -46,7 +46,7 @@ class RunLog:
     def losses_since(self, step: int) -> list[tuple[int, float]]:
         """Returns the losses that earlier processes logged from `step` on, in order.
 
-        Each pair is a number of consecutive steps and their mean loss.
+        Each pair is a number of consecutive steps and the mean loss of these steps.
         """
         losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
@@ -55,7 +55,7 @@ class RunLog:
     def log_event(self, event: str, **details: int | str | None) -> None:
         """Adds an event, such as `checkpoint`, to the history, and writes all lines so far.
 
-        Events stay in the history even if their steps are repeated.
+        Events stay in the history even if a resumed run repeats their steps.
         """
         if not self._is_chief:
             return
@@ -85,13 +85,13 @@ class RunLog:
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
     def validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
-        """Logs the `value` of a validation metric, and its speed: `rate` cases per second."""
+        """Logs the `value` of a validation metric, and the speed of the validation: `rate` cases per second."""
         line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 3)}
         self._write(line)
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """Writes the metrics so far; `text`, the results of the epoch, appears above the progress bar."""
+        """Writes the metrics so far, and shows `text`, the results of the epoch, above the progress bar."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)
@@ -184,7 +184,7 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
 
 
 def _lines_until(path: str, first_step: int) -> list[dict[str, Any]]:
-    """Reads the lines of the steps up to `first_step`, inclusive."""
+    """Reads the lines of all steps up to and including `first_step`."""
     return [line for line in read_lines(path) if line["step"] <= first_step]
 
 

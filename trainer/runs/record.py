@@ -89,7 +89,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
 def run_identity(record: RunRecord) -> str:
     """Returns the SHA-256 of everything that determines the weights of a run.
 
-    That is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the refitted run.
+    This is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the run to refit.
     """
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
@@ -144,8 +144,8 @@ def check_same_run(
       record: record of the run in `workdir`.
       config: requested settings.
       dataset: requested dataset.
-      warm_start: directory of the requested warm start; None: as in the record.
-      refit_of: description of the run to refit, from `refit.describe_run`; None: not a refit.
+      warm_start: directory of the requested warm start; None: the same as in the record.
+      refit_of: description of the run to refit, from `refit.describe_run`; None: the request is not a refit.
 
     Raises:
       ValueError: the runs differ; the message lists the differences.

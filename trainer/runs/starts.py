@@ -26,9 +26,9 @@ MAX_STARTS = 3
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
     """Context manager that counts a start of a run unless the block ends normally.
 
-    The start stays counted if the process is killed or hangs, or another worker is lost, but not after other errors and
-    requested stops. A normal end or a new checkpoint resets the count to 0. All workers call this together; the chief
-    stores the count.
+    The start stays counted if the process is killed or hangs, or if another worker is lost. It is not counted after
+    other errors or a requested stop. A normal end or a new checkpoint resets the count to 0. All workers call this
+    together; the chief stores the count.
 
     Args:
       workdir: directory of the run.
@@ -61,7 +61,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the stored count; 0 if there is none, or if `steps`, the last checkpoints, have changed since."""
+    """Returns the stored number of starts; 0 if there is none, or if it was stored for other checkpoints than `steps`."""
     path = RunLayout(workdir).starts
     try:
         content = json.loads(storage.read_bytes(path))

@@ -21,35 +21,35 @@ class SearchLayout:
 
     @property
     def definition(self) -> str:
-        """The preset, the settings, the searched values, the seed and the dataset."""
+        """Path of the search's preset, settings, searched values, seed and dataset."""
         return join(self.root, "tune.json")
 
     @property
     def journal(self) -> str:
-        """Optuna's log of the trials, shared by all processes on one file system."""
+        """Path of Optuna's log of the trials, shared by all processes on one file system."""
         return join(self.root, "optuna.log")
 
     @property
     def trials(self) -> str:
-        """JSON: a list with the fields of each `Trial`."""
+        """Path of the list of trials, as JSON with the fields of `Trial`."""
         return join(self.root, "trials.json")
 
     @property
     def best(self) -> str:
-        """The best trial, with its commands to train and to refit."""
+        """Path of the best trial, with the commands that train and refit it."""
         return join(self.root, "best.json")
 
     @property
     def report(self) -> str:
-        """The report, a web page."""
+        """Path of the report, a web page."""
         return join(self.root, "tune.html")
 
     def run(self, number: int) -> str:
-        """The directory of a trial's run."""
+        """Directory of the run of trial `number`."""
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """The lock file of a trial, locked while it runs."""
+        """Path of the lock file of trial `number`, which is locked while the trial runs."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 

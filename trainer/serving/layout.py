@@ -74,7 +74,7 @@ def check_export(uri: str) -> None:
     """Checks that a directory is a complete export.
 
     Raises:
-      ValueError: it is not a complete export.
+      ValueError: the directory is not a complete export.
     """
     if storage.exists(join(uri, MARKER)):
         return

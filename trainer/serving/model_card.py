@@ -53,7 +53,7 @@ _LISTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The facts that a card describes."""
+    """What a model card describes: the run, its dataset and its evaluations."""
 
     record: RunRecord
     """Record of the training run."""
@@ -167,7 +167,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields a table row with the exponents that `solver=count` used at `step`."""
+    """Yields a table row with the exponents that `solver=count` used for the checkpoint of `step`."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -318,7 +318,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Yields, for each split and protocol, the popularity bias and the share of rows with unknown items."""
+    """Yields, for each split and protocol, the popularity bias and the share of test rows with unknown items."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)
@@ -336,7 +336,7 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
 
 
 def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Returns the name, the inputs and the outputs of each signature."""
+    """Returns the name, the inputs and the outputs of each signature of the exported model."""
     any_kind = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
     return [
         (

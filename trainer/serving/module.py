@@ -104,8 +104,8 @@ class ServingModel(tf.Module):
           visitor_id: as in `recommend`.
           history: as in `recommend`.
           history_event: [B, H] string, event kinds of the dataset; ignored at padding.
-          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. From half an hour
-            on, a blend uses its weights for returning visitors.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If all events are
+            at least half an hour old, a blend uses its weights for returning visitors.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
@@ -151,7 +151,7 @@ class ServingModel(tf.Module):
         """Returns the most similar items on offer for each item, without the item itself.
 
         Args:
-          item_id: [B] string; unknown items get popular items with score 0.
+          item_id: [B] string; for unknown ids, the result is popular items with score 0.
           k: as in `recommend`.
 
         Returns:
@@ -212,9 +212,9 @@ class ServingModel(tf.Module):
 
 
 def _per_query(values: tf.Tensor, queries: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns `values` as [B], one per row of `queries`; a single value is repeated.
+    """Returns `values` as [B], one value per row of `queries`; a single value is repeated.
 
-    Errors mention `name`, the name of the input.
+    Error messages mention `name`, the name of the input.
     """
     flat, count = tf.reshape(values, [-1]), tf.shape(queries)[0]
     message = f"{name} must have one value, or one for each query"

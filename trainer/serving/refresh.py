@@ -1,8 +1,8 @@
 """The refresh job: without training, publishes a copy of an export with an updated offer and updated trends.
 
-The mask of the items on offer and the trends of the items are variables of the SavedModel. Only their values change;
-the graph and all weights are copied. The mask is computed from a table of items, the trends from the events of a newer
-dataset. Without such a dataset, the trends stay as they are.
+The mask of the items on offer and the trends of the items are variables of the SavedModel. Only the values of these
+variables change; the graph and all weights are copied. The mask is computed from a table of items, the trends from the
+events of a newer dataset. Without a newer dataset, the trends stay as they are.
 """
 
 import logging
@@ -90,7 +90,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """Reads the events of `items`; the result has indices into `items`."""
+    """Reads the events of `items`; the result identifies an item by its index in `items`."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -98,7 +98,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the trends in `values`, and returns their number.
+    """Adds newer events to the item trends in `values`, and returns the number of added events.
 
     Args:
       values: variables of the SavedModel by name.
@@ -118,7 +118,7 @@ def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[floa
 
 
 def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
-    """Reads the variables by name from the checkpoint at `prefix`; `export` is for the error message."""
+    """Reads the variables by name from the checkpoint at `prefix`; error messages mention `export`."""
     types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
     if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")
@@ -132,7 +132,7 @@ def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
 
 
 def _replace_variables(values: dict[str, tf.Tensor], staging: str) -> None:
-    """Replaces the checkpoint of the SavedModel, and removes the hash of the old one."""
+    """Replaces the checkpoint of the SavedModel, and removes the hash of the old checkpoint."""
     prefix = os.path.join(staging, layout.VARIABLES)
     shutil.rmtree(os.path.dirname(prefix))
     storage.remove(os.path.join(staging, _FINGERPRINT))

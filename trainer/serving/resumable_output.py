@@ -1,11 +1,11 @@
-"""Publishes a directory only with all its shards, and keeps the finished shards of a killed process.
+"""Publishes a directory only when all its shards are complete. If the process is killed, the finished shards are kept.
 
     OUTPUT.partial/   in an object store, which cannot rename: OUTPUT itself
       _unfinished     the record: the inputs of the shards, and the SHA-256 of every finished file
       …               the files
 
-The record is updated after all files of a shard are written. So it does not contain a half-written shard, and a resumed
-job writes the shard again.
+The record is updated after all files of a shard are written, so it never lists a half-written shard. A resumed job
+writes such a shard again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _RECORD = storage.CLAIM
 
 @dataclass(frozen=True)
 class ResumableOutput:
-    """An output directory that is not complete yet."""
+    """An output directory that a process is still writing."""
 
     destination: str
     """Final path of the directory."""
@@ -40,7 +40,7 @@ class ResumableOutput:
     """SHA-256 of the finished files, by name."""
 
     def has(self, names: Iterable[str]) -> bool:
-        """Returns whether all these files are finished."""
+        """Returns whether all files with these names are finished."""
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -81,7 +81,7 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
       marker: name of the file that is written last, see `ResumableOutput.marker`.
 
     Raises:
-      FileExistsError: `destination` exists, or its unfinished output has other inputs or is damaged.
+      FileExistsError: `destination` exists, or there is an unfinished output with other inputs or a damaged record.
     """
     storage.refuse_existing(destination, marker=marker)
     storage.check_writable(destination)
@@ -143,7 +143,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """Returns the entries of `finished` with unchanged files; warns of the others."""
+    """Returns `finished` without the files that are missing or have changed; logs a warning for each of them."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)

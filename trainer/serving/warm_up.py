@@ -24,7 +24,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def warm_up_requests(items: Sequence[str], event_kinds: Sequence[str], num_items: int) -> dict[str, Inputs]:
-    """Returns one request per signature, for one visitor or item; all `items` form the history."""
+    """Returns one request per signature, for one visitor or item. The visitor's history is all `items`."""
     visitor, k = np.array([""], object), np.array([min(_K, num_items)], np.int32)
     history = np.array([list(items)], object)
     query = {"visitor_id": visitor, "history": history, "k": k, "exclude_seen": np.array([True])}
@@ -51,7 +51,7 @@ def write_warm_up(path: str, requests: Mapping[str, Inputs]) -> None:
 def _prediction_log(signature: str, inputs: Inputs) -> bytes:
     """Returns a request as a serialised PredictionLog of TensorFlow Serving.
 
-    It is encoded by hand, because tensorflow-serving-api requires one version of TensorFlow.
+    It is encoded by hand, because tensorflow-serving-api works only with one version of TensorFlow.
     """
     request = _field(_REQUEST_MODEL_SPEC, _field(_MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
     for name, value in inputs.items():

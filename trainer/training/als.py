@@ -1,7 +1,7 @@
 """Weighted alternating least squares: solves all visitors with the items fixed, then all items.
 
 The work is distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the
-rows that it owns and, for each batch, reads the vectors of the other table from their owners.
+rows that it owns. For each batch, it reads the vectors of the fixed table from the replicas that own them.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; for a batch on one replica: E entries in
 all, M rows, L entries per row.
@@ -70,16 +70,16 @@ class AlternatingSolver:
 
         Args:
           config: settings of the objective.
-          matrix: [V, I] weights of the observed pairs, above 0.
+          matrix: [V, I] weight of each observed (visitor, item) pair, above 0.
           tables: the tables `visitor` and `item`.
-          replicas: the replicas that own the rows.
+          replicas: the replicas that own the table rows.
         """
         self._visitors = _Side(config, matrix, tables["visitor"], tables["item"], replicas)
         self._items = _Side(config, matrix.T.tocsr(), tables["item"], tables["visitor"], replicas)
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the loss in (0, 1]: the objective divided by that of zero vectors."""
+        """Runs one sweep; returns the loss in (0, 1]: the objective, divided by the objective of vectors of zeros."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -105,10 +105,10 @@ class _Side:
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves all rows of this side's table.
+        """Solves all rows of one table, with the other table fixed.
 
         Returns:
-          [2]: the objective without the L2 term of the fixed table, and the L2 term of this side's table.
+          [2]: the objective without the L2 penalty of the fixed table, and the L2 penalty of the solved table.
         """
         gramian = self._rotate()
         totals = np.zeros(2)
@@ -136,9 +136,9 @@ class _Side:
         )
 
     def _rotate_other(self, replica: int) -> tf.Tensor:
-        """Rotates the fixed table to a diagonal Gramian, and returns the diagonal [D].
+        """Rotates the rows of the fixed table so that its Gramian is diagonal; returns the diagonal [D].
 
-        Scores do not change, because the other table is solved next.
+        This does not change the scores, because the other table is then solved again, for the rotated rows.
         """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
@@ -166,15 +166,15 @@ class _Side:
 
         Args:
           replica: index of this replica.
-          row: [R, M] int64 rows of each replica; padded with -1.
-          column: [R × E] int64 columns of the entries of all replicas.
+          row: [R, M] int64 indices of the table rows that each replica solves; padded with -1.
+          column: [R × E] int64 index of the row of the fixed table for each entry of all replicas.
           weight: [R, E] float32 weights of the entries.
           length: number of entries per row, L, a scalar int32.
           gramian: [D] diagonal of the Gramian of the fixed table.
           is_long: whether L > D.
 
         Returns:
-          The batch's part of the result of `solve` [2], over all replicas.
+          [2]: the two terms that `solve` returns, for this batch only, over all replicas.
         """
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()

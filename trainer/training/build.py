@@ -25,9 +25,9 @@ class Trainer(Protocol):
         """Advice for a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Trains the steps first … first + count - 1; returns their losses [count].
+        """Trains `count` steps, from step `first` on; returns their losses [count].
 
-        Each call must continue after the last step of the previous one.
+        `first` must be the step after the last step of the previous call.
         """
 
     def describe_input(self, step: int) -> str:

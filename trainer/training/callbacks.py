@@ -66,14 +66,14 @@ class TrainingCallbacks:
     _losses: list[tuple[int, float]] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the restored checkpoint if its validation is due and missing."""
+        """Validates the checkpoint that a resumed run starts from, if its validation is due and missing."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._losses = self.run_log.losses_since(step - step % self.schedule.steps_per_epoch)
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs losses; saves and validates a checkpoint if the schedule says so.
+        """Logs losses; saves a checkpoint and validates it if the schedule says so.
 
         Args:
           step: number of steps so far.
@@ -164,7 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns the chief's answer, because other workers may see an older file."""
+        """Returns whether the checkpoint of `step` is validated. The chief decides; others may see an older file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

@@ -1,8 +1,8 @@
 """Computes the tables of a model by counting, without gradients.
 
-The formula of a model has exponents, the powers. Each epoch computes the tables with another combination of powers, and
-validation selects the best epoch. Each replica computes the rows that it owns, from all timelines; the values are the
-same for any number of replicas.
+The formula of such a model has several exponents, its powers. Each epoch computes the tables with another combination
+of exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
+timelines; the values are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class CountTrainer:
     """Computes the tables of a model by counting events, without gradients.
 
-    Step i computes all tables with the exponents `model.combinations[i]`.
+    Training step i computes all tables, with the i-th of the model's `combinations` of exponents.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
@@ -45,14 +45,14 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes the tables of the steps first … first + count - 1; returns their losses [count].
+        """Computes the tables `count` times, from training step `first` on; returns the losses [count].
 
-        A loss is the share of the counts for which the tables have no room.
+        The loss of a step is a share: the counts that the tables have no room for, divided by all counts.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text with the exponents of `step`."""
+        """Returns a text that names the exponents which training step `step` tries."""
         return f"the powers are {self._combinations[step]}"
 
     @property
@@ -71,7 +71,10 @@ class CountTrainer:
         return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the table rows of a replica; returns the stored and the total sum of counts [2]."""
+        """Computes and stores the table rows of a replica.
+
+        Returns two sums [2]: of the counts that the rows store, and of all counts.
+        """
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

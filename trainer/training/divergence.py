@@ -37,12 +37,12 @@ class DivergenceMonitor:
         """Creates a monitor of a run.
 
         A run has diverged if a loss is not finite, or if the mean of the last `WINDOW` losses exceeds `max_growth`
-        times the loss at the start.
+        times the initial loss.
 
         Args:
           max_growth: the factor; None: only losses that are not finite are problems.
-          is_new_run: whether the first loss is the loss at the start. If not, it is the maximum of the first
-            `RESUMED_STEPS` losses.
+          is_new_run: True: the initial loss is the first loss. False: it is the maximum of the first `RESUMED_STEPS`
+            losses after the run was resumed.
         """
         self._max_growth = max_growth
         self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
@@ -50,7 +50,7 @@ class DivergenceMonitor:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def check(self, losses: np.ndarray) -> Divergence | None:
-        """Checks the losses [n] of the next steps; returns the first problem, or None."""
+        """Checks the losses [n] of the next n steps; returns the first problem, or None."""
         for index, loss in enumerate(losses.tolist()):
             if not np.isfinite(loss):
                 return Divergence(index, f"the loss is {loss}")

@@ -34,12 +34,12 @@ class Schedule:
         return self.steps_per_epoch * self.epochs
 
     def rows_before(self, step: int) -> int:
-        """Returns the number of rows before `step`."""
+        """Returns the number of training rows in all steps before `step`."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * self.rows + steps * self.rows_per_step
 
     def rows_between(self, first: int, end: int) -> int:
-        """Returns the number of rows of the steps first … end - 1."""
+        """Returns the number of training rows in the steps from `first` to `end` - 1."""
         return self.rows_before(end) - self.rows_before(first)
 
     def epoch_of(self, step: int) -> int:
@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end of the compiled call that starts at `step`; calls also end at checkpoints and epoch ends."""
+        """Returns the end (last step + 1) of the compiled call from `step`; checkpoints and epoch ends end it early."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
@@ -67,7 +67,7 @@ class Schedule:
 
 
 def make_schedule(config: RunConfig, training_rows: int) -> Schedule:
-    """Returns the schedule of a run; `training_rows` is per epoch."""
+    """Returns the schedule of a run; `training_rows` is the number of training rows per epoch."""
     return Schedule(
         rows=training_rows,
         rows_per_step=config.input.batch_size if config.solver == "sgd" else training_rows,

@@ -137,9 +137,9 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split.
+    """Builds the next-item cases of the validation split, in which events of `kinds` make an item relevant.
 
-    Events of `kinds` make an item relevant. Returns None if there are fewer cases than `second_stage_min_cases`.
+    Returns None if there are fewer cases than the setting `second_stage_min_cases`.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -166,7 +166,7 @@ def train_stage(
     """Trains a second stage for trained towers.
 
     Args:
-      model: the towers. Their item walk and statistics are filled, but not the network.
+      model: the towers. This function sets their item walk and item statistics, but not the trained network.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
@@ -217,13 +217,13 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds training examples; cases whose relevant item is not a candidate are skipped.
+    """Builds training examples; skips cases if their relevant item is not among the candidates that the model finds.
 
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases with hidden event kinds and times.
-      seed: seed of the hidden cases and of the sampled candidates.
+      unknown_share: share of the cases in which event kinds and times are hidden from the model.
+      seed: seed of the choice of these cases and of the sampled candidates.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))

@@ -43,7 +43,7 @@ class SgdTrainer:
         self.state = TrainState(model.tables, model.dense, optimizer.variables if optimizer else [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Trains the steps first … first + count - 1; returns their losses [count]."""
+        """Trains `count` steps, from step `first` on; returns their losses [count]."""
         if self._batches is None:
             self._batches = iter(self._batches_from(first))
         losses: np.ndarray = self._run_steps(self._batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()

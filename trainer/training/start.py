@@ -76,7 +76,7 @@ def resume_run(
       step: step of the checkpoint.
       replicas: all replicas.
       schedule: schedule of the run.
-      on_progress: called repeatedly meanwhile.
+      on_progress: called repeatedly while the variables are restored.
     """
     log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
@@ -120,7 +120,7 @@ def start_run(
 
 
 def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
-    """Copies the evaluations of the refitted run, for the report and the model card."""
+    """Copies the evaluations of the original run to the refit, for its report and model card."""
     for split in refit_of["evaluations"]:
         content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
         storage.write_bytes(RunLayout(workdir).evaluation(split), content)

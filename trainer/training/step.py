@@ -25,7 +25,10 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer | None,
         jit_compile: bool,
     ) -> None:
-        """Prepares the step; `optimizer` is for the dense weights, `jit_compile` for the loss and the gradients."""
+        """Prepares the step.
+
+        `optimizer` updates the dense weights. `jit_compile` says whether XLA compiles the loss and the gradients.
+        """
         self._model = model
         self._replicas = replicas
         self._optimizer = optimizer

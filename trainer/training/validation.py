@@ -25,7 +25,7 @@ MAX_CASES = 5000
 
 
 class Measure(Protocol):
-    """Measures a model; all workers call it together."""
+    """Function that measures the validation metric of a model; all workers call it together."""
 
     def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = ..., /) -> float:
         """Returns the metric of `model`; `on_chunk` is called often, and its exceptions end the measurement."""
@@ -33,7 +33,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Validator:
-    """The metric that compares the checkpoints of a run."""
+    """The validation metric of a run, which selects the best of its checkpoints."""
 
     metric: str
     """Name of the metric, such as `ndcg@20`."""

@@ -1,9 +1,9 @@
-"""Warm start: initialises a run with the vectors of another run, matched by id.
+"""Warm start: initialises a run with the vectors of an earlier run, matched by id.
 
-Rows that the other run has, too, are carried: they keep their vectors. A new item starts from the mean of the carried
-items in its category or, if there are none, in the nearest parent category with carried items. All other new rows are
-initialised randomly. Optimizer slots are carried over too, because the large first steps of a fresh optimizer would
-undo the warm start.
+Rows with an id that the earlier run has, too, are carried over: they keep their vectors. A new item starts from the
+mean of the carried items in its category or, if there are none, in the nearest parent category with carried items. All
+other new rows are initialised randomly. Optimizer slots are carried over too, because the large first steps of a fresh
+optimizer would undo the warm start.
 
 Shapes: N rows of a table, D columns, M new items with a category mean.
 """
@@ -131,12 +131,12 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes the initial vector of each new item: the mean over the carried items of its category.
 
-    If there are none, the nearest parent category with carried items is used.
+    If the category has none, the nearest parent category with carried items is used.
 
     Args:
       dataset: dataset of the new run.
       is_carried: [N] bool: whether each of the first N items is carried over from the earlier run.
-      vectors: [N, D] vectors of these items; those of new items are ignored.
+      vectors: [N, D] vectors of the first N items; the vectors of new items are ignored.
 
     Returns:
       The indices [M] of the new items with a mean, ascending, and their means [M, D].
@@ -186,16 +186,16 @@ def _carry_table(
     dataset: Dataset,
     num_items: int,
 ) -> int:
-    """Initialises a table and its optimizer slots; returns how many rows start from a category mean.
+    """Initialises a table and its optimizer slots; returns how many rows start from the mean vector of their category.
 
     Args:
       table: table to initialise.
       name: name of the table.
-      old_rows: [N] int64 index of the row with the same id in the earlier table; -1: none.
+      old_rows: [N] int64: for each row, the index of the row with the same id in the earlier run's table, or -1.
       earlier: the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: the first `num_items` rows are items of the vocabulary.
+      num_items: number of rows, from the first on, that belong to items of the vocabulary; 0 in other tables.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
@@ -223,7 +223,7 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Copies rows of an optimizer slot from the earlier run's slot `old`; see `_carry_table` for `old_rows`."""
+    """Copies rows of an optimizer slot from the earlier run's slot `old`; `old_rows` is as in `_carry_table`."""
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
-The models are ordinary runs below the run's directory. The runs with a weight in the blend become its parts, so nothing
-is trained twice. `auto.json` records the trials, so that a repeated call continues after a kill.
+The models are ordinary runs below the run's directory. The runs with a nonzero weight become the parts of the blend, so
+nothing is trained twice. `auto.json` records the results, so that a repeated call continues after a kill.
 """
 
 import json
@@ -128,9 +128,9 @@ def _run_trials(
     blend_seconds: Callable[[Sequence[Trial]], float],
     request: StopRequest,
 ) -> None:
-    """Runs the trials of `configs` that are not in `trials` yet, and appends their results.
+    """Runs the trials of `configs` that have no result in `trials` yet, and appends their results.
 
-    Trials after the first have a time limit, which reserves time for the final blend.
+    All trials except the first have a time limit, so that time is left for the final blend.
 
     Args:
       trials: results of the earlier trials.
@@ -152,16 +152,16 @@ def _run_trials(
 
 
 def _count_cases(dataset: Dataset) -> int:
-    """Returns an upper limit of the number of validation cases of a blend."""
+    """Returns an upper limit of the number of validation cases that a blend is fitted on."""
     splits = dataset.manifest.splits
     rows = splits[Split.VALIDATION].target_rows if Split.VALIDATION in splits else 0
     return len(RANKINGS) * min(MAX_CASES, rows)
 
 
 def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
-    """Predicts the seconds of a blend of the trained models and the next one.
+    """Predicts the seconds to blend the trained models and the model that is trained next.
 
-    Models without a validation are assumed to be as slow as the slowest.
+    A model without validation is assumed to be as slow as the slowest other model.
     """
     seconds = [trial.case_seconds for trial in trials if trial.state in ("trained", "stopped")]
     slowest = max(seconds, default=0.0)
@@ -171,7 +171,7 @@ def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
 def _blend(
     workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
 ) -> BlendRecord:
-    """Blends the models by the deadline; if the time is too short, uses the best one alone."""
+    """Blends the models by the deadline; if the time is too short, uses the best model alone."""
     first, parts = configs[names[0]], [part_name(name) for name in names]
     replicas = start_replicas(first.devices, None, first.gpus)
     try:
@@ -188,7 +188,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the model with the best metric, among those with the same validation task as the first."""
+    """Returns the model with the best validation metric; skips models that are not validated like the first one."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds
@@ -203,7 +203,7 @@ def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunCon
 
 
 def _case_seconds(workdir: str) -> float:
-    """Returns the seconds per case of the fastest validation; 0 without one."""
+    """Returns the seconds per case of a run's fastest validation; 0 if the run has no validation."""
     rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
     return 1 / max(rates) if any(rates) else 0.0
 
@@ -247,7 +247,7 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a stop request that is set after `seconds` (None: never), or when `request` is set."""
+    """Yields a stop request that is set after `seconds` (None: never) and also whenever `request` is set."""
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True
@@ -260,7 +260,7 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that is also set when another one is set."""
+    """A stop request that is also set when the request `other` is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False
@@ -274,7 +274,7 @@ class _LinkedRequest(StopRequest):
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir has a run of another preset than `auto`."""
+    """Raises ValueError if the workdir has a run with a preset other than `auto`."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
         raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")

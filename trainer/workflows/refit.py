@@ -1,7 +1,7 @@
 """Refit: trains with the settings of a finished run on the events of all splits.
 
 A refit has no held-out events, so it has neither validation nor evaluation. It trains for as many epochs as the best
-checkpoint of the run took. Its report and model card show the evaluation of that run.
+checkpoint of the finished run took. The refit's report and model card show the evaluation of the finished run.
 """
 
 import json
@@ -72,7 +72,7 @@ def _refit_blend(
 ) -> dict[str, Any]:
     """Refits each model of a blend, and copies the weights of the blend.
 
-    Returns the results of the first model, with the name and directory of the blend and the seconds of all models.
+    Returns the results of the first model, but with the blend's name and directory and the total seconds.
     """
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
@@ -120,7 +120,7 @@ def _refit_run(
 def _write_main_record(run: str, workdir: str, part: str) -> None:
     """Writes the record of a refitted blend that has no model of its own.
 
-    The record is that of `part`, with the name and the evaluations of `run`.
+    It is a copy of the record of `part`, with the name and the evaluations of `run`.
     """
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
@@ -189,7 +189,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is that of the run, or has no held-out splits.
+    """Checks that a dataset is the one that the run was trained on, or has no held-out splits.
 
     Raises:
       ContractError: there is no dataset.
@@ -233,7 +233,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main metric of a checkpoint, by evaluated split."""
+    """Returns the main metric of a run's checkpoint for each evaluated split."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(run).evaluation(split)

@@ -1,8 +1,8 @@
 """Tune: searches settings with Optuna. Each trial is a run like any other, with validation.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) chooses the settings of a trial, as a pure
-function of the seed, the trial's number and the finished trials. A trial that is worse at an epoch than the median of
-the finished trials is pruned. Processes share the trials: each takes the next trial that no other process runs.
+function of the seed, the trial's number and the finished trials. A trial is pruned if, after an epoch, it is worse than
+the median of the finished trials. Several processes can share the trials: each takes the next one that no other runs.
 """
 
 import fcntl
@@ -116,7 +116,7 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Raises ValueError for a bad number; an object store at `workdir` needs `storage_url` and `only`."""
+    """Raises ValueError for a bad number of trials or trial number, or if an object store needs more arguments."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -159,15 +159,15 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of the search in a database."""
+    """Returns the name under which a shared database stores the search: its directory."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
 class SeededSampler(BaseSampler):
     """Samples each setting of each trial with a new tree-structured Parzen estimator.
 
-    The seed of an estimator depends on the seed of the search, the trial and the setting, so a resumed search samples
-    the same values.
+    The seed of each estimator depends only on the seed of the search, the trial and the setting, so a resumed search
+    samples the same values.
     """
 
     def __init__(self, seed: int) -> None:
@@ -210,7 +210,7 @@ class Search:
         self._distributions = {dimension.key: _distribution(dimension) for dimension in dimensions}
 
     def run(self, number: int, request: StopRequest) -> None:
-        """Runs or resumes a trial, unless it is finished or in another process; raises Preempted on a stop."""
+        """Runs or resumes a trial, unless it is finished or runs in another process; raises Preempted on a stop."""
         if request.is_requested:
             raise Preempted(f"stopped before trial {number}; run the same command again to resume")
         with _locked(self._layout.lock(number)) as is_mine:
@@ -226,7 +226,7 @@ class Search:
                 self._run(number, trial, request)
 
     def _find(self, number: int) -> FrozenTrial | None:
-        """Returns the trial `number`, or None; Optuna's own trial numbers can differ."""
+        """Returns the trial with our number `number`, or None; Optuna's own trial numbers can differ."""
         trials = self._study.get_trials(deepcopy=False)
         return next((trial for trial in trials if trial.user_attrs.get(_NUMBER) == number), None)
 
@@ -286,7 +286,7 @@ class Search:
         return sorted(found, key=lambda trial: trial.number)
 
     def write_results(self, command: Sequence[str]) -> dict[str, Any]:
-        """Writes `trials.json`, `best.json` and the report; returns the summary for `tune`.
+        """Writes `trials.json`, `best.json` and the report; returns the summary of the search.
 
         Args:
           command: words of the command that trains the preset, without the searched settings and --workdir.
@@ -343,7 +343,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file; yields whether this succeeded, always True in an object store."""
+    """Tries to lock a file; yields whether the lock was obtained, always True in an object store."""
     if not storage.is_local(path):
         yield True
         return
