@@ -258,7 +258,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that the output lacks, on all workers; only the chief passes the output `unfinished`."""
+    """Returns the shards that are not written yet, on all workers; only the chief has the output, `unfinished`."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )

@@ -108,7 +108,7 @@ class Candidates(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """How often and how recently the items of a history occur in it, for its latest L entries."""
+    """How often and how recently the item of each history entry occurs in the history, for the latest L entries."""
 
     is_first: tf.Tensor
     """[B, L] bool: whether the entry is the newest one with its item; False for padding."""
@@ -220,8 +220,8 @@ class RerankedTowers(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns candidates [B, C], and [B, C] bool: whether the column has a candidate.
 
-        The first L columns are history items. Then come the NUM_BEST other items by the scores `tower` [B, I], and the
-        NUM_BEST remaining items by the scores `walk` [B, I].
+        The first L columns are history items. NUM_BEST columns follow with the best other items by the scores `tower`
+        [B, I], and NUM_BEST columns with the best remaining items by the scores `walk` [B, I].
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)

@@ -7,8 +7,8 @@ entries. Then the similarity of t to the history is:
 
 The sum is over the history entries with an item i that is in timeline t.
 
-A visitor's score of an item is the sum of s_t over those of the most similar timelines that contain the item. Nothing
-is learnt by gradients: `solver=count` stores the items of the timelines, see `training.count`.
+A visitor's score of an item is the sum of s_t over the timelines with this item among the K most similar timelines.
+Nothing is learnt by gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
 Shapes: B queries, T training timelines, N (timeline, item) pairs, I items of the vocabulary, K most similar timelines
 of a query.
@@ -82,8 +82,8 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
     """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
 
-    `CountedRows.total` is the number of (timeline, item) pairs; `kept` excludes each item's pairs with timelines before
-    its latest `max_timelines`.
+    `CountedRows.total` is the number of (timeline, item) pairs. `kept` is their number if only the latest
+    `max_timelines` timelines of each item are kept.
 
     Args:
       model: settings of the model.

@@ -1,4 +1,4 @@
-"""Finds the training timelines that are most similar to a history, and adds up the similarities for each item in them.
+"""Finds the training timelines most similar to a history; gives each item the sum of the similarities of its timelines.
 
 Shapes: B queries, E entries of all queries, T timelines, N (timeline, item) pairs, I items of the vocabulary, K most
 similar timelines of a query, P (entry, timeline) pairs, U distinct (query, timeline) pairs.
@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] factor by which all similarities of a timeline are multiplied.
+          factors: [T] factor of each timeline; all its similarities are multiplied by it.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))

@@ -33,7 +33,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
       read: returns the rows of the table in a slice.
-      first: index in the table of the first of these rows.
+      first: index of the first of these rows in the table.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice

@@ -542,7 +542,7 @@ def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.T
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """Returns item rows [bJ + C, W]: the item's own row, unless id dropout drops it, plus its weighted feature rows."""
+    """Returns item rows [bJ + C, W]: an item's own row, if id dropout keeps it, plus its weighted feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows

@@ -76,7 +76,7 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
 
 
 def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
-    """Returns the Data page in the run's dataset; if it cannot be read, logs a warning and returns None."""
+    """Returns the Data page of the run's dataset; if it cannot be read, logs a warning and returns None."""
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())

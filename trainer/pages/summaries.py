@@ -119,7 +119,7 @@ def summarize_recommendations(result: Result) -> str:
 
 
 def summarize_health(result: Result) -> str:
-    """Returns whether `doctor` found all ready, and the number of its findings per state."""
+    """Returns `Ready` or `Not ready`, and the number of findings of `doctor` per state."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

@@ -99,7 +99,7 @@ class BlendRecord:
 def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
     """Returns the half-lives of the item trends in a blend, in days, ascending.
 
-    Skips trends with weight 0, unless all weights are 0.
+    Skips trends with weight 0, unless all trends have weight 0.
     """
     used = {each.half_life_days for each in weights.values() if each.trend}
     return tuple(sorted(used or {each.half_life_days for each in weights.values()}))

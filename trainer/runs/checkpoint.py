@@ -101,7 +101,7 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the rows of a visitor table that the visitors to rank for need; None: all rows.
+        """Returns which rows of a visitor table are needed, given the field `visitors`; None: all rows.
 
         Visitors with an index after the last row share the last row.
 
@@ -350,7 +350,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
     Args:
       workdir: directory of the run.
-      which: `last`, or `best`: the last one if no checkpoint is validated.
+      which: `best` (or the last one, if no checkpoint is validated) or `last`.
       replicas: replicas of the workers that make this call together. None: this process works alone.
 
     Raises:

@@ -23,17 +23,17 @@ class RunLayout:
 
     @property
     def result(self) -> str:
-        """Path of the results of the last `train`."""
+        """Path of the file with the results of the last `train`."""
         return join(self.root, "result.json")
 
     @property
     def blend(self) -> str:
-        """Path of the names and weights of the blended models."""
+        """Path of the file with the names and weights of the blended models."""
         return join(self.root, "blend.json")
 
     @property
     def auto(self) -> str:
-        """Path of the list of models that `--preset auto` tried, with their training times in seconds."""
+        """Path of the file with the models that `--preset auto` tried, and their training times in seconds."""
         return join(self.root, "auto.json")
 
     @property
@@ -43,7 +43,7 @@ class RunLayout:
 
     @property
     def second_stage_arrays(self) -> str:
-        """Path of the weights of the second stage, as NumPy arrays."""
+        """Path of the file with the weights of the second stage, as NumPy arrays."""
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
@@ -52,19 +52,19 @@ class RunLayout:
 
     @property
     def metrics(self) -> str:
-        """Path of the training and validation metrics by step, as JSON lines."""
+        """Path of the file with the training and validation metrics by step, as JSON lines."""
         return join(self.root, "metrics.jsonl")
 
     @property
     def history(self) -> str:
-        """Path of the list of starts, checkpoints and ends of the run, as JSON lines."""
+        """Path of the file with the starts, checkpoints and ends of the run, as JSON lines."""
         return join(self.root, "history.jsonl")
 
     @property
     def starts(self) -> str:
-        """Path of the number of failed starts since the last checkpoint; see `starts.counting_starts`.
+        """Path of the file with the number of failed starts since the last checkpoint; see `starts.counting_starts`.
 
-        The number includes the current start. If it is 0, there is no file.
+        The number includes the current start. There is no file if the number is 0.
         """
         return join(self.root, "starts.json")
 

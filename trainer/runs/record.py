@@ -89,7 +89,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
 def run_identity(record: RunRecord) -> str:
     """Returns the SHA-256 of everything that determines the weights of a run.
 
-    This is the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the run to refit.
+    These are the settings (except `name` and `HARMLESS_SETTINGS`), the dataset, the warm start and the run to refit.
     """
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}

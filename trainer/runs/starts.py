@@ -24,7 +24,7 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Context manager that counts a start of a run unless the block ends normally.
+    """Context manager that counts a start of a run, to find runs that fail again and again.
 
     The start stays counted if the process is killed or hangs, or if another worker is lost. It is not counted after
     other errors or a requested stop. A normal end or a new checkpoint resets the count to 0. All workers call this
@@ -61,7 +61,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the stored number of starts; 0 if there is none, or if it was stored for other checkpoints than `steps`."""
+    """Returns the stored number of starts; 0 if there is none, or if the checkpoints (`steps`) have changed since then."""
     path = RunLayout(workdir).starts
     try:
         content = json.loads(storage.read_bytes(path))

@@ -21,7 +21,7 @@ class SearchLayout:
 
     @property
     def definition(self) -> str:
-        """Path of the search's preset, settings, searched values, seed and dataset."""
+        """Path of the file with the preset, settings, searched values, seed and dataset of the search."""
         return join(self.root, "tune.json")
 
     @property
@@ -31,12 +31,12 @@ class SearchLayout:
 
     @property
     def trials(self) -> str:
-        """Path of the list of trials, as JSON with the fields of `Trial`."""
+        """Path of the file with the list of trials, as JSON with the fields of `Trial`."""
         return join(self.root, "trials.json")
 
     @property
     def best(self) -> str:
-        """Path of the best trial, with the commands that train and refit it."""
+        """Path of the file with the best trial, and the commands that train and refit it."""
         return join(self.root, "best.json")
 
     @property

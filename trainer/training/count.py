@@ -52,7 +52,7 @@ class CountTrainer:
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text that names the exponents which training step `step` tries."""
+        """Returns a text that names the exponents of training step `step`."""
         return f"the powers are {self._combinations[step]}"
 
     @property

@@ -47,7 +47,10 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end (last step + 1) of the compiled call from `step`; checkpoints and epoch ends end it early."""
+        """Returns the end (last step + 1) of the compiled call that starts at `step`.
+
+        A call ends early at a checkpoint or at the end of an epoch.
+        """
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])

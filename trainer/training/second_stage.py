@@ -137,7 +137,7 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split, in which events of `kinds` make an item relevant.
+    """Builds the next-item cases of the validation split; events of `kinds` make an item relevant.
 
     Returns None if there are fewer cases than the setting `second_stage_min_cases`.
     """
@@ -222,8 +222,8 @@ def collect_examples(
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases in which event kinds and times are hidden from the model.
-      seed: seed of the choice of these cases and of the sampled candidates.
+      unknown_share: share of cases to hide the event kinds and times of.
+      seed: seed that selects these cases and samples the candidates.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))

@@ -2,7 +2,8 @@
 
 Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) chooses the settings of a trial, as a pure
 function of the seed, the trial's number and the finished trials. A trial is pruned if, after an epoch, it is worse than
-the median of the finished trials. Several processes can share the trials: each takes the next one that no other runs.
+the median of the finished trials. Several processes can share the trials: each takes the next trial that no other
+process runs.
 """
 
 import fcntl
@@ -116,7 +117,7 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Raises ValueError for a bad number of trials or trial number, or if an object store needs more arguments."""
+    """Raises ValueError for a bad number of trials, or if `storage_url` or `only` is missing for an object store."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -226,7 +227,7 @@ class Search:
                 self._run(number, trial, request)
 
     def _find(self, number: int) -> FrozenTrial | None:
-        """Returns the trial with our number `number`, or None; Optuna's own trial numbers can differ."""
+        """Returns the trial with this number in the search, or None; Optuna's own trial numbers can differ."""
         trials = self._study.get_trials(deepcopy=False)
         return next((trial for trial in trials if trial.user_attrs.get(_NUMBER) == number), None)
 
