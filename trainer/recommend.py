@@ -160,7 +160,7 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Writes for each visitor the k best items on offer that are not in their timeline.
+    """Writes for each visitor the k best items on offer that the visitor's timeline does not contain.
 
     Lists are shorter if fewer items are left. The output is visible only when all lists are written. After an
     interruption, the same call resumes.

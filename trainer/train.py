@@ -103,7 +103,7 @@ def train(
 def companion_config(config: RunConfig, name: str) -> RunConfig:
     """Returns the settings of a companion: a second model that a run trains for its blend.
 
-    They are the preset `name` with event weights, `evaluate.*`, seed, devices and GPUs of `config`.
+    These are the settings of the preset `name`, but event weights, `evaluate.*`, seed, devices and GPUs of `config`.
     """
     if name not in PRESETS:
         raise ValueError(f"companions must be presets ({', '.join(PRESETS)}), got {name}; correct `--set companions=…`")

@@ -387,7 +387,7 @@ def negative_sampler(
 ) -> NegativeSampler:
     """Creates a sampler that draws negatives from the items with training events.
 
-    It reads the batches of one epoch to count how often each item is an in-batch candidate, for the logQ correction.
+    This reads the batches of one epoch, to count how often each item is an in-batch candidate, for the logQ correction.
 
     Args:
       loss: settings of the loss.

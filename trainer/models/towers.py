@@ -637,7 +637,7 @@ class TowersInference(tf.Module):
 
     @property
     def popularity(self) -> tf.Tensor:
-        """[I] log(1 + training events of the item): the scores for visitors without a known item in their history."""
+        """[I] log(1 + number of training events): scores of the items for visitors without a known item in their history."""
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:

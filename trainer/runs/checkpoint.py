@@ -293,7 +293,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads validations.json; no `values` without the file, ValueError if it is damaged."""
+    """Reads validations.json. No file: the result has no `values`. Damaged file: raises ValueError."""
     path = join(RunLayout(workdir).checkpoints, _VALIDATIONS)
     try:
         content = storage.read_bytes(path)

@@ -61,7 +61,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the stored number of starts; 0 if there is none, or if the checkpoints (`steps`) have changed since then."""
+    """Returns the stored number of starts; 0 if there is none, or if the checkpoints (`steps`) have changed since."""
     path = RunLayout(workdir).starts
     try:
         content = json.loads(storage.read_bytes(path))

@@ -72,7 +72,7 @@ class Trial:
 
 
 def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> None:
-    """Writes the definition of a new search, or compares it with the stored one.
+    """Writes the definition of a new search; compares the definition of a resumed search with the stored one.
 
     Raises:
       ValueError: the definitions differ; the message lists the differences.

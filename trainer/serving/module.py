@@ -25,7 +25,7 @@ _EXCLUDE_SEEN = tf.TensorSpec(None, tf.bool, "exclude_seen")
 class ServingModel(tf.Module):
     """A TensorFlow module with the signatures of an export. Inputs and outputs are ids of visitors and items.
 
-    Lists contain only items on offer. For unknown visitors, some models rank by the history in the request, others by
+    It recommends only items on offer. For unknown visitors, some models rank by the history in the request, others by
     popularity. Unknown items in a history are ignored.
     """
 
@@ -229,7 +229,7 @@ def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operati
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Maps ids to vocabulary indices; unknown ids get an out-of-vocabulary index by hash, as in preprocessing."""
+    """Returns a table from ids to vocabulary indices; an unknown id gets a bucket's index by hash, as in preprocessing."""
     indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,
@@ -242,7 +242,7 @@ def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocab
 
 
 def _id_table(path: str) -> tf.lookup.StaticHashTable:
-    """Maps indices to ids; '' for an index outside the vocabulary."""
+    """Returns a table that maps indices to ids; '' for an index outside the vocabulary."""
     ids = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.int64,

@@ -65,7 +65,7 @@ class Schedule:
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns whether a validation is due after `step` steps; `step` must end an epoch."""
+        """Returns whether a validation is due after `step` steps; only for steps at the end of an epoch."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

@@ -222,7 +222,7 @@ def collect_examples(
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of cases to hide the event kinds and times of.
+      unknown_share: share of the cases with event kinds and times hidden from the model.
       seed: seed that selects these cases and samples the candidates.
       on_chunk: called before each chunk of cases.
     """
@@ -284,7 +284,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Returns initial weights for `Layers`, without `mean` and `deviation`; the output layer is 0."""
+    """Returns initial weights for `Layers`, without `mean` and `deviation`; the weights of the output layer are 0."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -294,7 +294,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Sets the event kinds of some queries to unknown; models then ignore their event times, too."""
+    """Sets the event kinds of some queries to unknown; models then ignore the times of these events, too."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 
