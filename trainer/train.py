@@ -60,8 +60,8 @@ def train(
       refit_of: description of the run to refit, from `refit.describe_run`. The run then trains on all splits, without
         validation. None: it trains on the training split.
       stop: stops the run when it is set; None: SIGTERM stops it.
-      on_validation: called with the epoch and the value of each validation, on all workers; must return the same on
-        all. If it returns True, the run ends early.
+      on_validation: called with the epoch and the value of each validation, on all workers; must return the same
+        value on all of them. If it returns True, the run ends early.
 
     Returns:
       Results of the run, as JSON values.
@@ -70,7 +70,7 @@ def train(
       Preempted: a stop was requested and the run is saved, or another worker was lost. Train again to resume.
       ValueError: config, dataset and workdir do not match, the loss is NaN or has diverged, or the last starts of the
         run ended without a new checkpoint; no checkpoint is written in these cases.
-      OwnershipError: another process trains in `workdir`, or took over when this process was suspended.
+      OwnershipError: another process trains in `workdir`, or took over while this process was suspended.
     """
     cluster = join_cluster()
     owned = storage.own_directory(workdir) if is_chief(cluster) else nullcontext()
@@ -103,7 +103,7 @@ def train(
 def companion_config(config: RunConfig, name: str) -> RunConfig:
     """Returns the settings of a companion: a second model that a run trains for its blend.
 
-    These are the settings of the preset `name`, but event weights, `evaluate.*`, seed, devices and GPUs of `config`.
+    These are the settings of the preset `name`, with event weights, `evaluate.*`, seed, devices and GPUs from `config`.
     """
     if name not in PRESETS:
         raise ValueError(f"companions must be presets ({', '.join(PRESETS)}), got {name}; correct `--set companions=…`")

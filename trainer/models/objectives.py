@@ -262,7 +262,7 @@ class Factors(Protocol):
         """
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the score [b] of each row of `visitors` [b, D], `items` [b, D] and `biases` [b]."""
+        """Returns the scores [b] of pairs: row i of `visitors` [b, D] with row i of `items` [b, D] and `biases` [b]."""
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """Returns the scores [b, C] of `visitors` [b, D] for `items` [C, D] with `biases` [C]."""

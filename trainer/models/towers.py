@@ -498,7 +498,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces each untrained item by the last trained one; masks exclude the replaced items from the loss."""
+        """Replaces each untrained item by the last trained item; masks exclude the replaced items from the loss."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -637,7 +637,7 @@ class TowersInference(tf.Module):
 
     @property
     def popularity(self) -> tf.Tensor:
-        """[I] log(1 + number of training events): scores of the items for visitors without a known item in their history."""
+        """[I] log(1 + number of training events): item scores for visitors without a known item in their history."""
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:

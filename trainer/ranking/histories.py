@@ -1,4 +1,4 @@
-"""Histories: the rows of visitors before the moment of a recommendation.
+"""Histories: the timeline rows of each visitor before the moment of a recommendation.
 
 Shapes: N rows, V histories, B histories of a chunk, H rows of a chunk's longest history, L entries of a chunk's longest
 list.

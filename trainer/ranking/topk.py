@@ -143,7 +143,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Selects a few items per row, among them the K best.
 
-    These are the items of the K blocks with the highest maxima, and the items after the last whole block.
+    These are the items of the K blocks with the highest maximum score, and the items after the last whole block.
 
     Args:
       scores: [B, I].
@@ -215,6 +215,6 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """Returns the `tf.function` signature of `size` queries (None: of any number) with histories of any length."""
+    """Returns the `tf.function` signature of `size` queries (None: any number) with histories of any length."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

@@ -47,7 +47,7 @@ class BlendWeights:
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """Builds the weights from the array of `to_array`."""
+        """Builds the weights from an array that `to_array` returned."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(

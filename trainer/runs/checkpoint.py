@@ -8,7 +8,7 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           validation metrics by step
 
-Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number of them. A
+Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any other number. A
 local directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
 state.json.
 
@@ -422,7 +422,7 @@ def _read_state(folder: str) -> CheckpointMetadata:
 
 
 def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
-    """Raises ValueError if a value in state.json is invalid, because another program may have written the file."""
+    """Raises ValueError if state.json has an invalid value: another program may have written the file."""
     for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
         value = getattr(metadata, key)
         if type(value) is not int or value < least:

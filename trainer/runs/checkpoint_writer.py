@@ -176,7 +176,7 @@ class CheckpointWriter:
             )
 
     def _publish(self, step: int) -> OSError | None:
-        """Writes state.json and renames the checkpoint, on the chief; returns the error if the storage fails."""
+        """On the chief, writes state.json and renames the checkpoint; returns the error if the storage fails."""
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:

@@ -18,7 +18,7 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class ShardLists:
-    """The lists of one shard of visitors, best item first."""
+    """The recommendation lists of one shard of visitors, best item first."""
 
     visitor_id: Sequence[str]
     """Ids of the V visitors."""
@@ -39,7 +39,7 @@ class ItemNames:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemNames":
-        """Reads the ids and titles from a dataset."""
+        """Reads the ids and titles of a dataset's items."""
         titles = np.array(dataset.catalogue["title"].to_pylist(), object)
         has_titles = any(title is not None for title in titles)
         return cls(np.array(dataset.vocabulary(Vocabulary.ITEMS), object), titles if has_titles else None)

@@ -31,7 +31,7 @@ class Divergence:
 
 
 class DivergenceMonitor:
-    """Detects divergence from the losses of a run, passed once each, in order."""
+    """Detects divergence from the losses of a run. Each loss must be passed once, in order."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
         """Creates a monitor of a run.

@@ -54,7 +54,7 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Chooses the validation metric for models other than sequence models.
 
-    It is the mean squared error for models that predict event weights, else NDCG for returning visitors. If hardly any
+    This is the mean squared error for models that predict event weights, else NDCG for returning visitors. If hardly any
     visitor returns, models with `solver=count` use NDCG for next items.
 
     Args:

@@ -160,7 +160,7 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name under which a shared database stores the search: its directory."""
+    """Returns the name under which a shared database stores the search: the directory of the search."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
