@@ -516,7 +516,7 @@ class NextItemObjective:
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Returns the event kinds [B, H] of the histories, all set to UNKNOWN_EVENT in rows that dropout selects."""
+        """Returns the event kinds [B, H] of the histories; in rows that dropout selects, all are UNKNOWN_EVENT."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 

@@ -46,7 +46,7 @@ class ItemNames:
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes the lists as Parquet: columns `visitor_id`, `item_id`, `score` and, if any item has a title, `title`."""
+    """Encodes the lists as Parquet: columns `visitor_id`, `item_id`, `score` and, if the items have titles, `title`."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -65,7 +65,7 @@ def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
 def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
     """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …, "title": …}, …]}.
 
-    The title of an item without title is null. If no item has a title, the key `title` is omitted.
+    The title of an item without title is null. If `names` has no titles, the key `title` is omitted.
     """
     columns = {"item_id": names.ids[lists.item].tolist(), "score": lists.score.tolist()}
     if names.titles is not None:
