@@ -40,14 +40,14 @@ _SEED = 0
 def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int, max_scores: int) -> dict[str, Cases]:
     """Returns the cases of each task of an evaluation protocol; skips tasks without cases.
 
-    Draws a random sample if there are too many cases.
+    If a task has too many cases, a random sample of them is drawn.
 
     Args:
       dataset: the dataset.
       split: validation or test.
       protocol: a name of `TASKS`.
-      max_cases: maximum number of cases.
-      max_scores: maximum of cases × items.
+      max_cases: maximum number of cases of a task.
+      max_scores: maximum number of scores of a task: cases × items.
     """
     cases = build_cases(dataset, split, PROTOCOLS[protocol])
     cases = cases.sample_cases(min(max_cases, max(max_scores // dataset.num_items, 1)), seed=_SEED)

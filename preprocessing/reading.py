@@ -147,16 +147,17 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     if not total or joined >= warn_share * total:
         return
     others = seen["id"].combine_chunks().filter(pc.invert(is_described))
-    ids = f"item ids such as {_examples(others)}, but the described items have ids such as {_examples(described)}"
+    ids = (
+        f"item ids such as {_examples(others)}, but the properties or the table have ids such as {_examples(described)}"
+    )
     if not joined:
         raise ValueError(
-            "no training event is about an item that the item properties or the item table describe: the events have "
-            f"{ids}; use the same ids in both, or leave out the item properties or item table"
+            "the item properties or the item table contain no item of the training events: the events have "
+            f"{ids}; use the same ids in all files, or leave out the item properties or the item table"
         )
     log.warning(
-        "only %.1f%% of the training events are about items that the item properties or the item table describe, so "
-        "the items of the other events have no category, price or title; the other events have %s; use the same ids in "
-        "both",
+        "the item properties or the item table contain the items of only %.1f%% of the training events; the items of "
+        "the other events have no category, price or title. The other events have %s; use the same ids in all files",
         100 * joined / total,
         ids,
     )

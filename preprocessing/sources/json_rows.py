@@ -144,8 +144,8 @@ def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: st
             found[name] = _to_array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise ValueError(
-                f"{place} has a field `{name}` that is an object or a list on some lines and another value on others "
-                f"({error}); correct or remove these lines"
+                f"{place} has a field `{name}` that changes its type from line to line, and is an object or a list on "
+                f"some lines ({error}); correct or remove the lines with the wrong type"
             ) from error
     return pa.table(found)
 

@@ -190,10 +190,10 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     check_join(counts(a=5, c=5), items)
     assert not caplog.text
     check_join(counts(a=4, c=6), items)
-    assert "only 40.0% of the training events are about items that" in caplog.text
-    assert "have item ids such as `c`, but the described items have ids such as `a`, `b`" in caplog.text
+    assert "contain the items of only 40.0% of the training events" in caplog.text
+    assert "have item ids such as `c`, but the properties or the table have ids such as `a`, `b`" in caplog.text
     with pytest.raises(
-        ValueError, match=r"no training event is about .*use the same ids in both, or leave out the item"
+        ValueError, match=r"no item of the training events.*use the same ids in all files, or leave out"
     ):
         check_join(counts(c=1), items)
 

@@ -224,7 +224,7 @@ def test_too_many_invalid_rows_fail_the_job_and_nothing_is_published(tmp_path):
 @pytest.mark.parametrize(
     ("item", "properties", "message"),
     [
-        ("0001", PropertyConfig(), "no training event is about an item that the item properties or the item table"),
+        ("0001", PropertyConfig(), "the item properties or the item table contain no item of the training events"),
         ("i1", PropertyConfig(price="preis"), "properties.price is `preis`, but no item has such a property"),
     ],
     ids=["ids", "names"],

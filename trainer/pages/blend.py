@@ -8,8 +8,8 @@ from trainer.runs.blend_record import BlendRecord, part_title
 
 TITLES = {
     "new_items": "New items",
-    "returning": "New or seen items, for a returning visitor",
-    "in_session": "New or seen items, in a session",
+    "returning": "New or seen items, after a break of at least half an hour",
+    "in_session": "New or seen items, within a session",
 }
 """Titles of the kinds of ranking, by their names in `blend.json`."""
 

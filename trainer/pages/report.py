@@ -89,7 +89,9 @@ def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
         log.warning("the report has no Data page: %s; if the dataset was moved, give its path with --data", error)
     except FileNotFoundError:
         log.warning(
-            "the report has no Data page: the dataset has no report; draw it with `cartwheel report --data %s`", root
+            "the report has no Data page: the dataset has no report of its own; draw the dataset's report with "
+            "`cartwheel report --data %s`, then draw the report of the run again",
+            root,
         )
     return None
 

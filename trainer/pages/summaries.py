@@ -47,8 +47,8 @@ def _describe_trials(result: Result) -> list[str]:
 
 _RANKINGS = {
     "new_items": "items new to the visitor",
-    "returning": "new or seen items, returning visitor",
-    "in_session": "the next item in a session",
+    "returning": "new or seen items after a break",
+    "in_session": "new or seen items within a session",
 }
 
 

@@ -17,7 +17,7 @@ RETURN_FEATURES = ("is_seen", "frequency", "recency", "recency_in_days")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 RANKINGS = ("new_items", "returning", "in_session")
 """The kinds of ranking, with separate weights. `new_items` hides seen items. The others show seen items:
-`returning` is for a visitor who comes back after a break, `in_session` for a visitor within a session."""
+`returning` is for a visitor who comes back after at least half an hour, `in_session` for a visitor within a session."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,8 +104,8 @@ class ServingModel(tf.Module):
           visitor_id: as in `recommend`.
           history: as in `recommend`.
           history_event: [B, H] string, event kinds of the dataset; ignored at padding.
-          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If the last event
-            is at least half an hour old, a blend uses its weights for returning visitors.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If the
+            latest event is at least half an hour old, a blend uses its weights for a visit after a break.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """

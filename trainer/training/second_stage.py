@@ -111,7 +111,7 @@ def add_second_stage(
     held_out = held_out.sample(MAX_CASES, seed=config.seed)
     before, after = (_measure(scorer, held_out, replicas, on_chunk) for scorer in (towers, model))
     log.info(
-        "second stage (re-ranking): %s is %.4f with it and %.4f without it, on %d held-out next items",
+        "second stage (re-ranking): %s is %.4f with it and %.4f without it, on %d held-out cases of the task next item",
         METRIC,
         after,
         before,
@@ -147,8 +147,8 @@ def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) 
     if len(cases) >= model.second_stage_min_cases:
         return cases
     log.info(
-        "no second stage (re-ranking): the validation split has %d next items, fewer than "
-        "model.second_stage_min_cases=%d",
+        "no second stage (re-ranking): the validation split has only %d cases of the task next item; "
+        "model.second_stage_min_cases requires %d",
         len(cases),
         model.second_stage_min_cases,
     )

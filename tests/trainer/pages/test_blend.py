@@ -58,6 +58,6 @@ def test_the_page_lists_all_systems_that_were_tried_best_first() -> None:
     assert isinstance(in_session.parts[0], Note)  # no cases
     assert [section.title for section in blend_page("mf", BLEND, []).sections] == [
         "New items",
-        "New or seen items, for a returning visitor",
-        "New or seen items, in a session",
+        "New or seen items, after a break of at least half an hour",
+        "New or seen items, within a session",
     ]
