@@ -1,6 +1,6 @@
 """Builds images with buildah and runs them with podman, without a Docker engine.
 
-Builds the real Dockerfile with all its packages; only the base image in its FROM line is replaced by one of Debian
+Builds the real Dockerfile with all its packages; only PYTHON_IMAGE, the base image, is replaced by one of Debian
 packages. The images are kept in the user's cache until the requirements change.
 """
 
@@ -50,7 +50,8 @@ class Images:
     def build(self, target: str) -> str:
         """Builds a target of the Dockerfile; returns the image's name."""
         name = f"localhost/cartwheel/{target}:test"
-        arguments = ["--build-arg", f"COMMIT={COMMIT}", "--build-arg", "VERSION=test", "--target", target]
+        values = (f"PYTHON_IMAGE={BASE}", f"COMMIT={COMMIT}", "VERSION=test")
+        arguments = [*(f"--build-arg={value}" for value in values), "--target", target]
         run = [*self._tool("buildah"), "build", "--isolation=chroot", "--pull=never", "--layers", "-f", str(DOCKERFILE)]
         self._do([*run, *arguments, "-t", name, str(ROOT)])
         return name
