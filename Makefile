@@ -57,17 +57,17 @@ demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands o
 		$(if $(EVENTS),--events "$(EVENTS)") \
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
-# Two processes, one per core; three for the slow tests, which often wait for other processes, signals and time limits.
-# The tests of a file share fixtures, so a file stays in one process. tests/conftest.py orders the files: by default,
-# those with the fewest tests, the longest ones, would come last.
+# More processes than cores, as many tests wait for other processes, browsers, signals and time limits. The tests of a
+# file share fixtures, so a file stays in one process. tests/conftest.py orders the files: by default, those with the
+# fewest tests, the longest ones, would come last.
 TEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(READY)   ## the tests to run while developing
-	$(TEST) --numprocesses 2 -m "not slow and not cluster and not e2e"
+	$(TEST) --numprocesses 3 -m "not slow and not cluster and not e2e"
 
 test-all: test   ## all tests: the slow ones, too
 	@$(MAKE) --no-print-directory grocer || echo "the tests of the grocer's data skip" >&2
-	$(TEST) --numprocesses 3 -m slow
+	$(TEST) --numprocesses 4 -m slow
 
 # without tests/conftest.py, which imports TensorFlow
 test-cluster: $(READY)  ## submit.py on a Kubernetes cluster of this machine, which the first run builds with Go

@@ -280,7 +280,7 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     np.testing.assert_array_equal(bits(pairs), bits(own))
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn", "walk", "session_knn", "ease"])
+@pytest.mark.parametrize("preset", ["mf", pytest.param("nn", marks=pytest.mark.slow), "walk", "session_knn", "ease"])
 def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_model_does(preset, tmp_path):
     board = checkerboard_dataset(str(tmp_path / "board"))
     run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")

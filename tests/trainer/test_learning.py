@@ -70,10 +70,13 @@ def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, 
 @pytest.mark.parametrize(
     "settings",
     [
-        ("model.history_length=0",),
         ("model.history_length=0", "model.similarity=dot", "loss.l2=1e-4", "model.scale=1"),
-        ("model.is_scale_learnt=true", "loss.half_life_days=30"),
-        ("loss.in_batch_negatives=false", "loss.uniform_share=0.5"),
+        (
+            "model.is_scale_learnt=true",
+            "loss.half_life_days=30",
+            "loss.in_batch_negatives=false",
+            "loss.uniform_share=0.5",
+        ),
     ],
     ids=" ".join,
 )

@@ -32,11 +32,8 @@ def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("count", [3, 4])  # the number of replicas need not divide anything
-def test_least_squares_do_not_depend_on_the_number_of_replicas(
-    count: int, dataset: Dataset, whole: Path, tmp_path: Path
-) -> None:
-    run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path)
+def test_least_squares_do_not_depend_on_the_number_of_replicas(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
+    run(make_config("mf", *ALS, "devices=3"), dataset, tmp_path)  # 3 divides neither the visitors nor the items
     np.testing.assert_allclose(list(losses(tmp_path).values()), list(losses(whole).values()), rtol=1e-5)
     # the vectors may be rotated differently, the scores may not differ
     np.testing.assert_allclose(all_scores(dataset, tmp_path), all_scores(dataset, whole), atol=1e-4)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from contract.schema import DEFAULT_KINDS
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.tiny_runs import (
     STALLED,
+    FinishedRuns,
     assert_same,
     checkerboard_dataset,
     losses,
@@ -39,6 +41,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
+@pytest.fixture(scope="module")
+def finished(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> FinishedRuns:
+    return FinishedRuns(dataset, tmp_path_factory.mktemp("finished"))
+
+
 def test_a_finished_run_returns_its_result_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,31 +66,35 @@ def test_a_finished_run_returns_its_result_again(
     assert Path(RunLayout(str(tmp_path)).metrics).read_text() == metrics
 
 
-def test_a_run_can_be_reproduced_from_its_record(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("mf", "seed=7"), dataset, tmp_path / "first")
-    record = read_record(str(tmp_path / "first"))
+def test_a_run_can_be_reproduced_from_its_record(finished: FinishedRuns, tmp_path: Path) -> None:
+    workdir, _ = finished(make_config("mf", "seed=7"))
+    record = read_record(str(workdir))
     assert record.dataset_checksum == open_dataset(record.data).checksum
     train(record.config, data=record.data, workdir=str(tmp_path / "again"))
-    assert_same(tmp_path / "first", tmp_path / "again")
+    assert_same(workdir, tmp_path / "again")
 
 
-def test_another_seed_gives_other_losses(dataset: Dataset, tmp_path: Path) -> None:
-    for seed in (1, 2):
-        run(make_config("mf", f"seed={seed}"), dataset, tmp_path / str(seed))
-    assert losses(tmp_path / "1") != losses(tmp_path / "2")
+def test_another_seed_gives_other_losses(finished: FinishedRuns) -> None:
+    one, other = (finished(make_config("mf", *seed))[0] for seed in ((), ("seed=7",)))
+    assert losses(one) != losses(other)
 
 
-def test_another_config_or_dataset_is_refused_with_the_differences(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("mf"), dataset, tmp_path / "run")
+def test_another_config_or_dataset_is_refused_with_the_differences(
+    dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    workdir, _ = finished(make_config("mf"))
     with pytest.raises(ValueError, match=r"model\.dim: 8, now 4; input\.batch_size: 64, now 32"):
-        run(make_config("mf", "model.dim=4", "input.batch_size=32"), dataset, tmp_path / "run")
+        run(make_config("mf", "model.dim=4", "input.batch_size=32"), dataset, workdir)
     other = build_dataset(str(tmp_path / "dataset"), **checkerboard(seed=1))
     with pytest.raises(ValueError, match=f"dataset: {dataset.checksum[:12]}…, now {other.checksum[:12]}…"):
-        run(make_config("mf"), other, tmp_path / "run")
+        run(make_config("mf"), other, workdir)
 
 
-def test_a_run_without_its_record_resumes_only_with_its_own_settings(dataset: Dataset, tmp_path: Path) -> None:
-    first = run(make_config("mf"), dataset, tmp_path)
+def test_a_run_without_its_record_resumes_only_with_its_own_settings(
+    dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    whole, first = finished(make_config("mf"))
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = Path(RunLayout(str(tmp_path)).run)
     record = path.read_text()
     path.unlink()

@@ -96,7 +96,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
         assert resumed[name] == whole[name]
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn"])
+@pytest.mark.parametrize("preset", ["mf", pytest.param("nn", marks=pytest.mark.slow)])
 def test_a_run_resumes_with_another_number_of_replicas_and_logs_it(
     preset: str, dataset: Dataset, finished: FinishedRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,7 +105,16 @@ def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_p
     assert (tmp_path / "new" / layout.CARD).read_text() == "# Card"
 
 
-@pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)
+FAST_MODELS = ("matrix_factorization", "towers")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, id=model.name, marks=() if model.name in FAST_MODELS else pytest.mark.slow)
+        for model in trained_models()
+    ],
+)
 def test_a_refreshed_export_answers_as_one_that_was_exported_with_this_offer(model, tmp_path):
     """The answers of all models are compared bit for bit, also after two refreshes."""
     newer = build(tmp_path / "newer", {"item-2": False, "item-6": True})
