@@ -112,11 +112,16 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     """Trains a preset, or refits a run if `config` is None."""
     from trainer.distributed.cluster import is_chief, join_cluster
+    from trainer.distributed.departure import leave_together
 
-    if not is_chief(join_cluster()):
-        return (_refit(given) if config is None else _train_preset(given, config)) | {"report": None}
-    with storage.own_directory(given.workdir):
-        return _train_and_report(given, config)
+    cluster = join_cluster()
+    if is_chief(cluster):
+        with storage.own_directory(given.workdir):
+            result = _train_and_report(given, config)
+    else:
+        result = (_refit(given) if config is None else _train_preset(given, config)) | {"report": None}
+    leave_together(cluster)
+    return result
 
 
 def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:

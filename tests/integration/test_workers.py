@@ -58,6 +58,22 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 """A program that hangs in Python while TensorFlow's threads keep sending heartbeats."""
 
+REPORTING = """
+import os, sys, time
+import trainer.pages.report
+from trainer import cli
+
+write = trainer.pages.report.try_to_write_report
+
+def write_slowly(*arguments, **options):
+    {before}
+    return write(*arguments, **options)
+
+trainer.pages.report.try_to_write_report = write_slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A program that runs `before` before it writes the report. Only the chief writes one."""
+
 
 @pytest.fixture(scope="module")
 def one_shard(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -129,6 +145,29 @@ def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, t
         workers[1].kill()
         workers[1].communicate(timeout=END_SECONDS)
     assert checkpoint.last_step(str(tmp_path)) is not None
+
+
+def test_workers_wait_for_the_report_of_the_chief(one_shard: str, tmp_path: Path) -> None:
+    slow = ("-c", REPORTING.format(before="time.sleep(15)"))  # TensorFlow misses a worker after ten seconds
+    workers = start_workers(2, "mf", one_shard, tmp_path, "epochs=2", program=slow)
+    _, other_log = workers[1].communicate(timeout=END_SECONDS)
+    assert (tmp_path / "result.json").exists(), other_log
+    log = finish(workers[:1])
+    for text in (log, other_log):
+        assert "StartAbort" not in text
+        assert "crashed" not in text
+
+
+def test_workers_that_lose_the_chief_before_its_report_complete_the_run_together(
+    one_shard: str, tmp_path: Path
+) -> None:
+    killed = ("-c", REPORTING.format(before="os.kill(os.getpid(), 9)"))
+    workers = start_workers(2, "mf", one_shard, tmp_path, "epochs=2", program=killed)
+    log = workers[1].communicate(timeout=END_SECONDS)[1]
+    assert (workers[1].returncode, "at the end of the run" in log) == (75, True), log
+    finish(workers[:1], status=-signal.SIGKILL)
+    finish(start_workers(2, "mf", one_shard, tmp_path, "epochs=2"))
+    assert (tmp_path / "result.json").exists()
 
 
 def test_workers_are_refused_after_three_starts_without_a_checkpoint(one_shard: str, tmp_path: Path) -> None:
