@@ -11,7 +11,7 @@ from common.text import printable
 from k8s.errors import KubectlError, Reason
 from k8s.kubectl import Kubectl, Object
 from k8s.logs import ChiefLog
-from k8s.state import Phase, State, deletion_reason, failure_reasons, latest_pods
+from k8s.state import Phase, State, deletion_reason, disruption, failure_reasons, latest_pods
 from k8s.submission import find, location, pods_of
 from k8s.waiting import find_state
 
@@ -86,6 +86,7 @@ class Follower:
     def __post_init__(self) -> None:
         self._log = ChiefLog(self.kubectl)
         self._reported: set[str] = set()
+        self._active: dict[str, Object] = {}
         self._epoch = ""
         self._is_in_result = False
         self._start = self.clock()
@@ -149,11 +150,23 @@ class Follower:
             if pod not in self._reported and state.phase is not Phase.FAILED:
                 self.screen.line(f"{self.name}: pod {pod} ended: {reason}")
             self._reported.add(pod)
+        if state.phase is not Phase.FAILED:
+            self._report_removed(pods)
         if state.phase in (Phase.DONE, Phase.FAILED, Phase.STUCK):
             return
         text = ": ".join(part for part in (f"{self.name} {state.phase.value}", state.text, self._epoch) if part)
         minutes, seconds = divmod(int(self.clock() - self._start), 60)
         self.screen.status(text, f"{minutes}:{seconds:02}")
+
+    def _report_removed(self, pods: Sequence[Object]) -> None:
+        """Reports pods that ended and were removed since the last poll, as on a drained node."""
+        names = {pod["metadata"]["name"] for pod in pods}
+        for name, pod in self._active.items():
+            if name not in names:
+                self.screen.line(f"{self.name}: pod {name} ended: deleted{disruption(pod)}; its exit status is unknown")
+        ended = ("Failed", "Succeeded")
+        active = [pod for pod in pods if pod.get("status", {}).get("phase") not in ended]
+        self._active = {pod["metadata"]["name"]: pod for pod in active}
 
     def _show(self, line: str) -> None:
         """Shows a log line. Skips the JSON result: the caller prints it."""

@@ -167,16 +167,19 @@ def _find_deletion(pod: Object) -> str | None:
     status = pod.get("status", {})
     if "deletionTimestamp" not in pod["metadata"] or status.get("phase") in ("Failed", "Succeeded"):
         return None
-    disruptions = [
-        f" ({condition.get('message') or condition.get('reason')})"
-        for condition in status.get("conditions", [])
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True"
-    ]
     name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName", "")
     return (
-        f"pod {name} is being deleted{''.join(disruptions)}; its replacement starts when it has ended. If node {node} "
+        f"pod {name} is being deleted{disruption(pod)}; its replacement starts when it has ended. If node {node} "
         "is lost, delete the node, or taint it as out of service"
     )
+
+
+def disruption(pod: Object) -> str:
+    """Returns why the cluster disrupts a pod, in parentheses after a space. Returns '' if it does not."""
+    for condition in pod.get("status", {}).get("conditions", []):
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return f" ({condition.get('message') or condition.get('reason')})"
+    return ""
 
 
 def _find_permanent_problem(pod: Object) -> str | None:

@@ -5,7 +5,7 @@ start, or from the events of a volume claim that is not bound.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from k8s.errors import KubectlError, Reason, flags_for
 from k8s.kubectl import Kubectl, Object
@@ -61,17 +61,31 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
     if queue is None:
         return "suspended, and not by a queue: `spec.suspend` is set; cancel the step, or resume it with kubectl"
     found = kubectl.find_all("workloads.kueue.x-k8s.io", f"kueue.x-k8s.io/job-uid={workload['metadata'].get('uid')}")
-    conditions = {
-        condition["type"]: condition["message"]
-        for value in found
-        for condition in value.get("status", {}).get("conditions", [])
-        if condition["status"] == ("True" if condition["type"] == "Evicted" else "False")
-    }
-    for kind in ("QuotaReserved", "Admitted", "Evicted"):
-        if message := conditions.get(kind):
-            advice = f"; {flags_for(message)}" if _HOPELESS.search(message) else ""
-            return f"queued in {queue}: {message}{advice}"
-    return f"queued in {queue}: Kueue has not looked at it yet"
+    conditions = {value["type"]: value for item in found for value in item.get("status", {}).get("conditions", [])}
+    return _describe_queue(queue, conditions)
+
+
+def _describe_queue(queue: str, conditions: Mapping[str, Object]) -> str:
+    """Returns why a workload waits in a queue, from the conditions of its Workload object, by type."""
+    message = next(
+        (
+            conditions[kind]["message"]
+            for kind in ("QuotaReserved", "Admitted")
+            if conditions.get(kind, {}).get("status") == "False"
+        ),
+        "",
+    )
+    advice = f"; {flags_for(message)}" if _HOPELESS.search(message) else ""
+    eviction = conditions.get("Evicted", {})
+    if eviction.get("status") != "True":
+        return f"queued in {queue}: {message or 'Kueue has not looked at it yet'}{advice}"
+    if eviction.get("reason") == "Preempted":
+        cause = f"preempted in {queue} by another workload"
+    else:
+        cause = f"evicted from {queue} ({eviction['message']})"
+    # right after the eviction, both conditions have the same message
+    rest = f": {message}{advice}" if message not in ("", eviction["message"]) else ""
+    return f"{cause}; it resumes when it is admitted again{rest}"
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:

@@ -89,6 +89,20 @@ def test_a_lost_node_is_reported(cluster: Cluster) -> None:
     assert "train: pod train-a ended: Eviction: its node was taken away; it will be restarted" in errors
 
 
+def test_a_pod_that_is_removed_between_two_polls_is_reported(cluster: Cluster) -> None:
+    eviction = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting"}
+    drained = pod("train-a", "Running", running={}, conditions=[eviction])
+    states = [RUNNING, job_state(drained), job_state(pod("train-b", "Pending")), job_state(), FINISHED]
+    cluster.play(states={"train": states}, logs={"train-a/main": log(result=RESULT)})
+    status, _, errors = cluster.submit(*TRAIN, *FAST, "--patience", "1")
+    assert status == 0, errors
+    ends = [line for line in errors.splitlines() if " ended: " in line]
+    assert ends == [
+        "train: pod train-a ended: deleted (Eviction API: evicting); its exit status is unknown",
+        "train: pod train-b ended: deleted; its exit status is unknown",
+    ]
+
+
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "InvalidImageName"])
 def test_an_image_that_cannot_be_pulled_ends_the_wait(reason: str, cluster: Cluster) -> None:
     cluster.play(states={"train": [job_state(pod("train-a", "Pending", waiting={"reason": reason}))]})

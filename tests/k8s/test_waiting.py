@@ -12,6 +12,8 @@ from tests.k8s.scenarios import job_state, pod, stopped
 
 DENIED = 'Error creating: pods "train-x" is forbidden: exceeded quota: shop, requested: limits.memory=8Gi'
 
+PREEMPTION = ("Evicted", "True", "Preempted to accommodate a workload (UID: 1, JobUID: 2)", "Preempted")
+
 
 @dataclass
 class Answers:
@@ -63,15 +65,27 @@ def state(value: dict, pods: list[dict], answers: Answers) -> State:
             "queued in research: insufficient unused quota for nvidia.com/gpu, 8 more needed",
         ),
         (
-            [("QuotaReserved", "True", "reserved"), ("Evicted", "True", "Preempted to accommodate another workload")],
-            "queued in research: Preempted to accommodate another workload",
+            [PREEMPTION, ("QuotaReserved", "False", PREEMPTION[2])],
+            "preempted in research by another workload; it resumes when it is admitted again",
+        ),
+        (
+            [PREEMPTION, ("QuotaReserved", "False", "8 more needed")],
+            "preempted in research by another workload; it resumes when it is admitted again: 8 more needed",
+        ),
+        (
+            [("Evicted", "True", "exceeded the timeout", "PodsReadyTimeout"), ("QuotaReserved", "True", "reserved")],
+            "evicted from research (exceeded the timeout); it resumes when it is admitted again",
+        ),
+        (
+            [("Evicted", "False", *PREEMPTION[2:]), ("QuotaReserved", "True", ""), ("Admitted", "False", "2 checks")],
+            "queued in research: 2 checks",
         ),
         ([], "queued in research: Kueue has not looked at it yet"),
     ],
-    ids=["no queue", "too large", "waits for quota", "preempted", "not seen"],
+    ids=["no queue", "too large", "waits for quota", "preempted", "waits again", "evicted", "readmitted", "not seen"],
 )
-def test_a_queued_step_has_the_reason_of_kueue(conditions: list[tuple[str, str, str]], text: str) -> None:
-    values = [dict(zip(("type", "status", "message"), value, strict=True)) for value in conditions]
+def test_a_queued_step_has_the_reason_of_kueue(conditions: list[tuple[str, ...]], text: str) -> None:
+    values = [dict(zip(("type", "status", "message", "reason"), value, strict=False)) for value in conditions]
     answers = Answers({"workloads.kueue.x-k8s.io": [{"status": {"conditions": values}}]})
     queued = workload(suspend=True, labels={"kueue.x-k8s.io/queue-name": "research"})
     assert state(queued, [], answers) == State(Phase.BLOCKED, text)
