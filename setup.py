@@ -1,4 +1,4 @@
-"""The packages of the distribution and the requirements of each job; Beam workers install from it too."""
+"""The packages of the distribution and the requirements of each job; Beam workers also install from this file."""
 
 import os
 from pathlib import Path

@@ -66,7 +66,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _describe_queue(queue: str, conditions: Mapping[str, Object]) -> str:
-    """Returns why a workload waits in a queue, from the conditions of its Workload object, by type."""
+    """Returns why a workload waits in a queue. `conditions`: those of its Workload object, by type."""
     message = next(
         (
             conditions[kind]["message"]
@@ -105,7 +105,7 @@ def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:
 
 
 def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | None:
-    """Returns why the cluster refused to create pods since `since`; None if no event says so."""
+    """Returns why the cluster has refused to create pods since the time `since`; None if no event says so."""
     owners = [workload]
     if workload["kind"] == "JobSet":
         owners += kubectl.find_all("jobs", selector(workload["kind"], workload["metadata"]["name"]))
@@ -115,9 +115,9 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of the objects `uids`; None if the event is before `since` (ISO 8601).
+    """Returns the latest event message of the objects `uids`; None if none is from `since` (ISO 8601) or later.
 
-    `only` has prefixes of event reasons; events with other reasons are ignored.
+    `only`: prefixes of event reasons; events with other reasons are ignored.
     """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])

@@ -38,7 +38,7 @@ CATEGORY_SEPARATOR = " > "
 
 @dataclass(frozen=True)
 class CategoryTree:
-    """The path of each category, and the numbers of irregularities, such as cycles."""
+    """The path of each category, and counts of irregularities, such as cycles."""
 
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
@@ -127,7 +127,7 @@ def read_tree(batches: Iterable[Batch]) -> TreeReading:
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
-    """Returns the size of the category tree and its numbers of irregularities, as JSON values."""
+    """Returns the size of the category tree and the counts of its irregularities, as JSON values."""
     return {
         "categories": len(tree.paths),
         "roots": sum(len(path) == 1 for path in tree.paths.values()),
@@ -205,7 +205,7 @@ def assemble_items(
 
     Args:
       properties: table from `merge_properties`; None if the shop has none.
-      items: columns of `vocabularies.count_items` and the index. Vocabulary items come first, in index order.
+      items: the columns of `vocabularies.count_items`, and `index`. Vocabulary items come first, in index order.
       config: names of the properties with a role, such as the price.
       frequent: names of the other properties to keep.
       tree: the category tree.
@@ -313,7 +313,7 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns the position in `ids` [I] of each id in `column`, [N]."""
+    """Returns, for each id of `column` [N], its index in `ids` [I]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
@@ -328,7 +328,7 @@ def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
     """Returns each item's value of the property `name`, [I]; null if missing or empty.
 
-    `owner` is the index of each row's item, from `_find_owners`.
+    `owner` is the index of each row's item, in 0 … `num_items` - 1.
     """
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)

@@ -1,4 +1,4 @@
-"""The preprocessing commands: inspect, prepare, report, synthesize, download. Beam gets unknown flags of `prepare`."""
+"""The preprocessing commands: inspect, prepare, report, synthesize, download. Unknown flags of `prepare` go to Beam."""
 
 import argparse
 import dataclasses

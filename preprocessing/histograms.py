@@ -54,7 +54,7 @@ def count_floats(values: np.ndarray) -> Histogram:
 
 
 def merge_floats(parts: Iterable[Histogram]) -> Histogram:
-    """Merges histograms from `count_floats`. Their order does not matter."""
+    """Merges histograms from `count_floats`, in any order."""
     return merge_histograms(parts, MAX_FLOATS)
 
 

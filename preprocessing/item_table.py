@@ -84,7 +84,7 @@ def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMappi
 
 
 def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Converts a batch to property rows, with the last known value of each (item, property).
+    """Converts a batch to property rows: one per (item, property), with its last known value.
 
     Returns the columns timestamp_ms (always 0), item, property and value; the counts of rows; and the invalid rows.
     """
@@ -137,7 +137,7 @@ def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the columns of the mapping, by path.
+    """Returns the columns that the mapping names, keyed by path.
 
     Raises:
       ValueError: a path has no values, or its values are lists or objects.

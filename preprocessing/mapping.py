@@ -115,14 +115,14 @@ def constant_of(path: str) -> str | None:
 def root_of(path: str, columns: Collection[str] = ()) -> str:
     """Returns the top-level column of a path, such as `user` for `user.id`.
 
-    This is the longest prefix of the path in `columns`, or else the part before the first dot or `[]`.
+    This is the longest prefix of `path` that is one of `columns`; if none is, the part before the first dot or `[]`.
     """
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list that has the events, such as `items` for `items[].id`; None without a list.
+    """Returns the path of the list that contains the events, such as `items` for `items[].id`; None without `[]`.
 
     Raises:
       ValueError: the paths contain several lists, or a list in a list.
@@ -137,12 +137,12 @@ def list_of(paths: Sequence[str]) -> str | None:
 
 
 def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
-    """Selects the values of all events at the given paths.
+    """Selects the values at the given paths, one per event.
 
     If the paths lead into a list, each element of the list is an event; otherwise, each row is an event.
 
     Raises:
-      ValueError: a column does not exist, a path has no values or texts that are not valid UTF-8, `[]` follows a column
+      ValueError: a column does not exist, a path has no values, texts are not valid UTF-8, `[]` follows a column
         that is not a list, or the paths contain several lists.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}

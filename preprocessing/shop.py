@@ -86,7 +86,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 def format_shop(config: PrepareConfig) -> str:
     """Formats settings as the text of a shop.toml.
 
-    Omits default values, except the columns of an event log.
+    Omits settings that have their default value, except the columns of an event log.
     """
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}

@@ -39,7 +39,7 @@ def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
 
 
 def merge_times(summaries: Iterable[Histogram]) -> Histogram:
-    """Merges histograms of times from `summarize_times`. Their order does not matter."""
+    """Merges histograms from `summarize_times`, in any order."""
     return merge_histograms(summaries, _MAX_TIMES)
 
 
@@ -117,14 +117,14 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time before which at least `share` of the events occur, else the last time."""
+    """Returns the earliest time with at least `share` of the events before it, or the last time if there is none."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with too few distinct times."""
+    """Returns cuts that leave no split empty, near the 0.8 and 0.9 quantiles; None if too few times are distinct."""
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

@@ -168,11 +168,12 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    Target rows are in `split`. Context rows are in earlier splits, but in a random split may have later times.
+    Target rows are in `split`, and context rows in earlier splits. If splits are random, context rows may be later than
+    target rows.
 
     Args:
       timelines: rows of a partition, without robots.
-      splits: [N] index in SPLITS.
+      splits: [N] index of each row's split in SPLITS.
       split: the split to select.
       visitor_index: [V] vocabulary index of each visitor.
       item_index: vocabulary index of each item.
@@ -199,7 +200,7 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Returns the visitor id of each timeline from `select_split`; "" for visitors in the vocabulary.
+    """Returns the visitor id of each timeline that `select_split` returns; "" for visitors in the vocabulary.
 
     `num_known` is the size of the visitor vocabulary; the other arguments are those of `select_split`.
     """

@@ -87,7 +87,7 @@ def make_preprocessing_fn(
 
 
 def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
-    """Describes the columns and tensors of a batch from `make_analysis_batch` for TF-Transform."""
+    """Describes, for TF-Transform, the columns and tensors of a batch from `make_analysis_batch`."""
     representation = schema_pb2.TensorRepresentation
     return tfxio.TensorAdapterConfig(
         arrow_schema=_batch_schema(),
@@ -118,7 +118,7 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
     """Makes a batch with all features of the graph.
 
-    `columns` has a column of lists, [num_rows], for each of some features. The other features get empty lists.
+    `columns` has the lists, [num_rows], of some features. All other features get empty lists.
     """
     arrays = []
     for field in _batch_schema():
@@ -233,7 +233,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the value of each row, [num_rows], or 0 if it has none. A row has at most one value."""
+    """Returns the only value of each row, [num_rows]; 0 for rows without a value."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

@@ -46,7 +46,7 @@ class Flaws:
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
-        """Marks the rows in a mask [N] as invalid. `reason` is one of REASONS."""
+        """Marks rows as invalid: those for which the mask `rows` [N] is true. `reason` is one of REASONS."""
         self.codes[rows & self.is_valid] = 1 + REASONS.index(reason)
 
     @property
@@ -83,7 +83,7 @@ class RejectReason:
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:
     """Raises an error if too many rows of an input are invalid.
 
-    `name` is the input, such as events; `num_rows` counts all its rows.
+    `name` is the name of the input, such as events; `num_rows` is the number of all its rows.
 
     Raises:
       ValueError: the share of invalid rows exceeds `max_share`.

@@ -90,7 +90,7 @@ def count_values(lists: pa.Array) -> pa.Table:
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
     """Adds up count tables with the same columns; returns one row per distinct id.
 
-    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Empty bytes are a table without rows.
+    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Empty bytes stand for a table without rows.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
@@ -166,7 +166,7 @@ def index_items(
 
 
 def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
-    """Returns the rows of `counts` not in `entries`, sorted by id, with an `index` of -1."""
+    """Returns the rows of `counts` for ids that are not in `entries`, sorted by id, with -1 in the column `index`."""
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 

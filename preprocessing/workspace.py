@@ -20,13 +20,13 @@ class Workspace:
 
     @property
     def chunks(self) -> str:
-        """Directory of the input rows that are not yet grouped by partition."""
+        """Path of the directory of input rows that are not yet grouped by partition."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """File with the rows of a chunk of the input `name`.
+        """Path of the rows of one chunk of the input `name`.
 
-        `position` is the index of the file in the input, and a byte or row number in the file.
+        `position`: (index of the file in the input, byte offset or row number of the chunk in the file).
         """
         return join(self.chunks, f"{name}-{position[0]:05d}-{position[1]:012d}.arrow")
 
@@ -46,16 +46,16 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """File with the items of a partition and their event counts. Items in the vocabulary come first."""
+        """Path of the items of a partition, with their event counts. Items in the vocabulary come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
     def item_vocabulary(self) -> str:
-        """File with the ids of the item vocabulary, in index order."""
+        """Path of the ids of the item vocabulary, in index order."""
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """File with the result `name` of a pipeline."""
+        """Path of the pipeline result `name`."""
         return join(self.root, f"result-{name}")
 
 
@@ -65,7 +65,7 @@ def write_table(path: str, table: pa.Table) -> None:
 
 
 def read_table(path: str) -> pa.Table:
-    """Reads a table from `write_table`."""
+    """Reads a table that `write_table` wrote."""
     return decode_columns(storage.read_bytes(path))
 
 
@@ -75,7 +75,7 @@ def write_result(path: str, result: Any, kind: Any) -> None:
 
 
 def read_result(path: str, kind: Any) -> Any:
-    """Reads a value from `write_result` and checks its type.
+    """Reads a value that `write_result` wrote, and checks its type.
 
     The file is not trusted: other programs may write to the bucket.
 

@@ -61,7 +61,7 @@ def _label(target: Target) -> str:
 
 
 def _measured(target: Target) -> str:
-    """Formats the measured value of a target; a ratio to a peer as `0.2 / 0.1 (peer) = 2`."""
+    """Formats the measured value of a target; a ratio to another library as `0.2 / 0.1 (library) = 2`."""
     found = _COMPARED.match(target.compared_with)
     if not found:
         return target.measured

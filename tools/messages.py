@@ -44,7 +44,7 @@ def render() -> str:
 def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
     """Yields the messages of a module as `KIND: TEXT`, in the order of the code.
 
-    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared` has texts that public functions return.
+    A kind is an exception, a log level, `usage`, `exit` or `answer`. `shared`: texts that public functions return.
     """
     texts = {**shared, **_returned_texts(list(_functions(tree)), shared)}
     scopes = [(node, {**texts, **_local_texts(node, texts)}) for node in _functions(tree)]
@@ -86,7 +86,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the strings assigned to local variables, by name. Omits variables assigned twice."""
+    """Returns the texts of a function's local variables, by variable name. Omits variables assigned twice."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)

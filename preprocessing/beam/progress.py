@@ -91,7 +91,7 @@ def cancel_pipelines() -> None:
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields a progress counter for a pipeline in the context, and logs the duration at the end."""
+    """Yields a progress counter for a pipeline that runs in the context. Logs the duration at the end."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

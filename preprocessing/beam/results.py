@@ -61,7 +61,7 @@ class WriteResult:
 
 
 class Merge(beam.CombineFn):
-    """A Beam combiner that merges eight parts at a time. Beam's default of a hundred needs too much memory."""
+    """A Beam combiner that merges eight partial results at a time. Beam's default, a hundred, needs too much memory."""
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:
         self._merge = merge

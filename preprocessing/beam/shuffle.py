@@ -34,10 +34,10 @@ class Piece:
 def send_rows(
     table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes a chunk's rows to a file, grouped by partition; yields (partition, piece).
+    """Writes the rows of a chunk to the file at `path`, grouped by partition; yields (partition, piece).
 
-    The hash of the id in `column` determines the partition. `position` is the chunk's position in the input, as in
-    `Piece`.
+    The hash of the id in `column` determines a row's partition. `position` is the chunk's position in the input: (index
+    of the file, position in the file).
     """
     if len(table) == 0:
         return

@@ -54,10 +54,9 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS, PRICE
 
 
 class RouteEvents(beam.DoFn):
-    """Reads a part of the event log, and writes its events grouped by visitor partition.
+    """Reads a part of the event log, and writes the events grouped by visitor partition.
 
-    Outputs (partition, Piece). The tagged outputs REJECTS, SUMMARIES and BYTES_READ have the invalid rows, the counts
-    of rows, and the number of bytes read.
+    Outputs (partition, Piece). Tagged outputs: REJECTS (the invalid rows), SUMMARIES (counts of rows) and BYTES_READ.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -75,9 +74,9 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Reads a part of the item properties or item table, and writes its rows grouped by item partition.
+    """Reads a part of the item properties or item table, and writes the rows grouped by item partition.
 
-    Item properties from `until_ms` on are ignored. The outputs are those of `RouteEvents`.
+    Item properties from `until_ms` on are ignored. Has the same kinds of output as `RouteEvents`.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Cleans and writes the timelines of a partition, from (partition, pieces of its rows). Outputs a summary."""
+    """Cleans and writes the timelines of a partition. An element is (partition, pieces). Outputs a ReadingSummary."""
 
     work: Workspace
     max_events_per_day: int
@@ -215,9 +214,9 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Writes the latest property values of a partition's items, from (partition, pieces of its rows).
+    """Writes the latest property values of the items of a partition. An element is (partition, pieces).
 
-    Outputs the number of items per property. The tagged output ALL_ITEMS has the items, and SUMMARIES a ReadingSummary.
+    Outputs the number of items per property. The tagged outputs are ALL_ITEMS (the items) and SUMMARIES (a summary).
     """
 
     work: Workspace
@@ -285,7 +284,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines. The element is (name, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines. An element is (name from `name_reject_file`, rejects)."""
 
     directory: str
 

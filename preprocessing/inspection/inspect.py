@@ -124,7 +124,7 @@ def _looks_like_data(names: Sequence[str]) -> bool:
 
 
 def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
-    """Reads the sample with the proposed settings. Adds the first events and warnings to the inspection."""
+    """Reads the first rows with the proposed settings, and adds events and warnings to the inspection."""
     try:
         mapping = make_mapping(found.config)
         parsed = parse_events(batch, mapping)

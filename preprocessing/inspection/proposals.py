@@ -113,7 +113,7 @@ def looks_like_weight(column: Column) -> bool:
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
     """Returns the path of the column that fits a role, such as `item`; None if no column fits.
 
-    `pattern` has the usual names for the role, separated by `|`, best first. For the role `time`, values that can be
+    `pattern` lists the usual names for the role, separated by `|`, best first. For the role `time`, values that can be
     parsed as times are preferred. `values` are the columns by path.
     """
     names = pattern.split("|")
@@ -159,7 +159,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the events by word for the event kind: first all events, then only the events with an item."""
+    """Counts events by the word for their kind. Returns the counts of all events, and of the events with an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns

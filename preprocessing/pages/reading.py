@@ -1,4 +1,4 @@
-"""The Input section, with rows, rejects and the catalogue, and the section that compares with a baseline."""
+"""Two sections: the Input section (rows, rejects and catalogue), and the comparison with a baseline."""
 
 import math
 from collections.abc import Mapping, Sequence

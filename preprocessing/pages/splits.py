@@ -14,9 +14,9 @@ _LEAKING = (
 
 
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
-    """Charts the events of each split, and those of new visitors and new items.
+    """Charts the events of each split, and the events of new visitors and of new items.
 
-    New means without training events.
+    A visitor or an item is new if it has no training events.
     """
     if method == SplitMethod.NONE:
         return Section("Splits", [Note("There is no held-out data: all events are for training the deployed model.")])

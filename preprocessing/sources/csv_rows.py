@@ -43,7 +43,7 @@ class CsvSource(CsvFiles):
     """Reads byte ranges of CSV files in parallel. A row must be one line."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into byte ranges. `ordinal` is its index in the input."""
+        """Divides a file into byte ranges. `ordinal` is the index of the file in the input."""
         ranges = divide(size, self.first_byte, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
@@ -86,7 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks malformed lines. Returns a mask [L] of the lines with quotes, in which the fields are not counted."""
+    """Marks malformed lines; in lines with quotes, fields are not counted. Returns a mask [L] of the lines with quotes."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses the lines `rows`, which have quotes. Marks malformed lines; returns the other lines and their indices."""
+    """Parses the lines at `rows`, which have quotes. Marks the malformed lines; returns the others and their indices."""
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
     separator = re.escape(source.separator)

@@ -18,9 +18,9 @@ _BLOCK_BYTES = 8 << 20
 
 
 class CsvTableSource(CsvFiles):
-    """Reads CSV files with line breaks in quoted fields, such as item tables.
+    """Reads CSV files that may have line breaks in quoted fields, such as item tables.
 
-    A file is not divided, because a row may span several lines.
+    A file is read as one part, because a row may span several lines.
     """
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
@@ -100,7 +100,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields. Their position is that of the batch's first row."""
+        """The rows with a wrong number of fields. As their position, they all have that of the batch's first row."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
@@ -110,5 +110,5 @@ class CsvTableBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row numbers in the file, and the rows as JSON."""
+        """Returns, for each row, its number in the file and its text as JSON. `rows`: indices of rows of `columns`."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)

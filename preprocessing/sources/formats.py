@@ -172,12 +172,12 @@ def open_files(
 
 
 def first_file(files: Sequence[str]) -> str:
-    """Returns the first file that is not empty, or the first if all are."""
+    """Returns the first file that is not empty, or the first file if all are empty."""
     return next((path for path in files if storage.size(path)), files[0])
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns the sizes of files. Omits empty files unless all are empty."""
+    """Returns the size in bytes of each file of a glob. Omits empty files unless all are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):
@@ -318,7 +318,7 @@ def _detect_csv(
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator with the most columns in the header; a comma if there is none."""
+    """Returns the separator that gives the most columns; a comma if the header has no separator."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

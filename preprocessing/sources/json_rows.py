@@ -104,7 +104,7 @@ def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one. Returns the objects, and a mask [L] of the lines with an object."""
+    """Parses lines one by one. Returns the objects, and a mask [L] of the lines that are objects."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -132,7 +132,7 @@ def _parse_number(text: str) -> float | None:
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
-    """Converts objects to columns; a missing field is null. `place` is for the error message.
+    """Converts objects to columns; a missing field is null. `place` names the lines in the error message.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.

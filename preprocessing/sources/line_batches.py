@@ -41,7 +41,7 @@ class LineBatch:
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the position of each row's first byte in the file, and its text."""
+        """Returns, for each row, its byte offset in the file and its text. `rows`: indices of rows of `columns`."""
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 
@@ -60,16 +60,16 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns the position in the file and the text (up to 200 bytes) of each given line.
+    """Returns, for each line, its byte offset in the file and its text (up to 200 bytes).
 
-    A line is a range [begin, end) of `lines.data`.
+    Line i is the range [begins[i], ends[i]) of `lines.data`.
     """
     texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
     return (begins + lines.position).tolist(), texts
 
 
 def reject_lines(part: Part, lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]) -> Rejects:
-    """Returns lines as rejects. A line is a range [begin, end) of `lines.data`."""
+    """Returns lines as rejects. Line i is the range [begins[i], ends[i]) of `lines.data`."""
     positions, texts = locate_lines(lines, begins, ends)
     return Rejects(part.path, positions, reasons, texts)
 

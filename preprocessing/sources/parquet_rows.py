@@ -87,12 +87,12 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the row numbers in the file, and the rows as JSON."""
+        """Returns, for each row, its number in the file and its text as JSON. `rows`: indices of rows of `columns`."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 
 def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
-    """Returns the rows with these indices as JSON texts, cut to 200 bytes."""
+    """Returns the rows at the indices `rows` as JSON texts, cut to 200 bytes."""
     values = table.take(pa.array(rows)).to_pylist()
     return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 

@@ -41,7 +41,7 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the batch's first row in the file: a byte or a row number. Batches are sorted by it."""
+        """Position of the batch's first row in the file: a byte offset or a row number. Sorts the batches of a file."""
 
     @property
     def columns(self) -> pa.Table:
@@ -56,7 +56,7 @@ class Batch(Protocol):
         """Number of skipped blank lines."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the position of each row in the file, and its text. `rows` are indices in `columns`."""
+        """Returns, for each row, its position in the file and its text. `rows`: indices of rows of `columns`."""
 
 
 class Source(Protocol):
@@ -88,8 +88,8 @@ def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
     """Returns the malformed rows of a batch, followed by the rows with invalid events.
 
-    `flaws` marks the invalid events. `owners` [N] is the row of each event, as an index in `batch.columns`; None: each
-    row is an event.
+    `flaws` marks the invalid events. `owners` [N] is the index, in `batch.columns`, of each event's row; None: each row
+    is an event.
     """
     invalid = flaws.invalid_rows
     positions, texts = batch.locate(invalid if owners is None else owners[invalid])

@@ -60,7 +60,7 @@ class Lines:
 def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
     """Detects the compression and the encoding of a file from its first bytes.
 
-    `encoding` is a Python codec; None: the byte order mark decides, or else it is UTF-8.
+    `encoding` is the name of a Python codec; None: a byte order mark decides, and without a mark, the file is UTF-8.
     """
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
@@ -72,7 +72,7 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
     """Returns the start of a file's text in UTF-8, with at least the first line.
 
-    `head` has the first bytes of the file, still compressed and encoded.
+    `head` are the first bytes of the file as stored: still compressed and encoded.
 
     Raises:
       ValueError: the file is damaged, has another encoding, or has a first line of more than MAX_LINE_BYTES.
@@ -169,7 +169,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
     Args:
       path: the file.
       text_format: compression and encoding.
-      position: the text before this byte was read without an error.
+      position: byte offset up to which the text was read without an error.
       error: an exception of a type in DAMAGE.
     """
     if isinstance(error, UnicodeDecodeError):

@@ -21,7 +21,7 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts of visitors' behaviour. Counts of several partitions can be added."""
+    """Measurements of visitors' behaviour, all of them counts. The counts of several partitions can be added."""
 
     pairs: int
     """Number of distinct (visitor, item) pairs."""
@@ -135,7 +135,7 @@ def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
 
 
 def _bucket(milliseconds: np.ndarray) -> np.ndarray:
-    """Counts durations by bucket, [B]. The buckets are those of `Behaviour.session_seconds`."""
+    """Counts durations per bucket, [B]. Bucket 0 is below one second; bucket b starts at 2 ** (b - 1) seconds."""
     exponents = np.frexp((milliseconds // 1000).astype(np.float64))[
         1
     ]  # e with seconds in [2**(e-1), 2**e); 0 for 0 seconds
@@ -143,6 +143,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts [B] of durations by lower bound of the bucket in seconds. Omits empty buckets at the end."""
+    """Returns the counts [B] by the start of each bucket in seconds. Omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

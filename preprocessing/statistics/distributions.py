@@ -56,7 +56,7 @@ def format_day(day: int) -> str:
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
     """Returns the mean, maximum, quantiles and counts of a histogram as JSON values.
 
-    `histogram` has the number of occurrences of each value. Without values, mean and maximum are null.
+    `histogram` maps each value to its number of occurrences. Without values, mean and maximum are null.
     """
     if not histogram:
         return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}

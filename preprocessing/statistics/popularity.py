@@ -30,7 +30,7 @@ _LORENZ_POINTS = 100
 def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
     """Counts the events of each item, in total, by kind and by split.
 
-    Returns the columns of `count_items` and one column per split. `splits` are indices in SPLITS.
+    Returns the columns of `count_items` and one column per split. `splits` [N]: index of each row's split in SPLITS.
     """
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)
@@ -41,7 +41,7 @@ def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: in
 
 
 def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any]:
-    """Returns statistics of the items with events, as JSON values. `encoded` is from `count_items_by_split`."""
+    """Returns statistics of the items with events, as JSON values. `encoded`: the table from `count_items_by_split`."""
     items = decode_columns(encoded)
     counts = items["count"].to_numpy()
     days = items["first_seen_ms"].to_numpy() // MS_PER_DAY
@@ -63,7 +63,7 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
     """Returns the path and the number of training events of each category, most frequent first.
 
     Args:
-      encoded: training events by category id; empty bytes without categories.
+      encoded: number of training events by category id; empty bytes if there are no categories.
       paths: ids from the root to the category, by category id. A category without a path is a root.
     """
     if not encoded:

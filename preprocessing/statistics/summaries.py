@@ -58,11 +58,11 @@ class ReadingSummary:
 
     @property
     def num_events(self) -> int:
-        """Number of events without duplicates and robots."""
+        """Number of events, excluding duplicates and events of robots."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Returns, by reason, the number of invalid rows and the first one."""
+        """Returns, by reason, the number of invalid rows and the first of these rows."""
         firsts = {
             reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }

@@ -121,7 +121,7 @@ def _apportion_quotas(
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
     """Divides the total [S] of each shelf among its items, in proportion to `weights` [I]; returns counts [I].
 
-    Before that, it lowers weights that would give a count above `largest`. The items are sorted by shelf.
+    First lowers the weights that would give a count above `largest`. The items are sorted by shelf.
     """
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))

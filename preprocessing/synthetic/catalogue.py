@@ -53,7 +53,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns a catalogue with only some of the listed items. Its `item_id` still has all items."""
+        """Returns a catalogue that lists only the selected items. Its `item_id` still has the ids of all items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 

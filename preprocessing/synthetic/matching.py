@@ -43,7 +43,7 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts the wishes with the last stage `reach`, such as BUY; returns their indices [N] and groups [N].
+    """Sorts the wishes that end with `reach` (LOOK, CART or BUY); returns their indices [N] and group numbers [N].
 
     The wishes of a group have the same shelf and similar times.
     """
@@ -54,9 +54,9 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Repeats each item as often as its quota for the stage `reach`, and sorts the copies. Returns item indices, [N].
+    """Lists each item as often as its quota for `reach` (LOOK, CART or BUY). Returns item indices, [N].
 
-    Copy i is paired with wish i of `_queue_interests`.
+    Entry i is for wish i of the list that `_queue_interests` returns.
     """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
@@ -79,9 +79,9 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """Swaps items between wishes, so that fewer visitors get an item twice. Returns the new items, [N].
+    """Swaps items between wishes, so that fewer visitors get the same item twice. Returns the item of each wish, [N].
 
-    Two swapped items are in the same group, at rows that are `distance` (a power of two) apart. All arrays are [N].
+    A swap is within a group, between rows that are `distance` (a power of two) apart. All arrays are [N].
     """
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)

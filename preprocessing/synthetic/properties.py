@@ -59,8 +59,8 @@ def property_tables(
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: seed of all rows and their order, except titles.
-      title_random: source of the titles and their positions.
+      seed: seed of everything except titles: the values of all rows, and their order.
+      title_random: random source of the titles, and of their positions among the rows.
     """
     titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
@@ -77,10 +77,10 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability of a change per snapshot that gives `rows_per_item` rows on average.
+    """Returns how likely a change must be at each snapshot, so that items have `rows_per_item` rows on average.
 
     Args:
-      first_snapshot: index of each item's first snapshot. Changes happen at later ones.
+      first_snapshot: index of each item's first snapshot. Changes happen at later snapshots.
       rows_per_item: mean number of rows, one for the first value and one per change.
     """
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
@@ -124,7 +124,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
     """Returns the category in each row, [R].
 
-    The rows of an item alternate between its own category and another one; the last row has its own.
+    The rows of an item alternate between the item's category and another one; the last row has the item's category.
     """
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
@@ -155,7 +155,7 @@ def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts N … N + `count` - 1 at random positions into `order`, which has 0 … N - 1."""
+    """Inserts the numbers N … N + `count` - 1 at random positions into `order`, which consists of 0 … N - 1."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The rare properties, and their probability on each shelf."""
+    """The rare properties, and the probability that an item of each shelf has them."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -97,7 +97,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws property values as integers, [R]. Each depends on shelf and style, or only on the shelf, or is random.
+    """Draws property values as integers, [R]. A value depends on shelf and style, or on the shelf only, or is random.
 
     All arrays are [R]: `which` is the index of the property, and `style` is in [0, 1].
     """

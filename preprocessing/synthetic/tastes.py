@@ -1,4 +1,4 @@
-"""Draws the tastes of each visitor, which are hidden: a few favourite categories, and a style for each of them.
+"""Draws the hidden tastes of each visitor: a few favourite categories, and a style for each of them.
 
 A shelf is a category with items.
 
@@ -23,7 +23,7 @@ _STYLE_NOISE = 0.03
 
 @dataclass(frozen=True)
 class Wishes:
-    """The shelf and style that each visitor-item pair looks for, as columns [D].
+    """The shelf and style that the visitor of each visitor-item pair looks for, as columns [D].
 
     A shelf is a category with items.
     """
@@ -107,9 +107,9 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws, for each shelf [N], a shelf with the same parent. Its probability is in proportion to its views.
+    """Draws, for each shelf [N], a shelf with the same parent category: shelves with more views are more likely.
 
-    `uniform` [N] are random numbers in [0, 1). The result may be the given shelf.
+    `uniform` [N] are random numbers in [0, 1). The drawn shelf may be the given one.
     """
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
@@ -121,7 +121,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which of F favourite shelves each interest is for, [D]; mostly the same one within a session."""
+    """Draws which of the visitor's F favourite shelves each interest is for, [D]; mostly one shelf per session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)

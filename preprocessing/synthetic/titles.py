@@ -76,7 +76,7 @@ def _draw_materials_and_series(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws a material [N] and a series (an invented word) [N] for each item.
 
-    `group` [N] stands for an item's product and look, and `number` [N] is the item's position in its group. Eight
+    Items of the same `group` [N] have the same product and look; `number` [N] is an item's position in its group. Eight
     consecutive items of a group have the same series and different materials.
     """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))

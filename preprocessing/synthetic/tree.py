@@ -56,7 +56,7 @@ class Tree:
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a category tree with shelves, in the shape of Retailrocket's tree."""
+    """Draws a category tree in the shape of Retailrocket's, and its shelves: the categories that have items."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)

@@ -43,7 +43,7 @@ def format_numbers(numbers: np.ndarray) -> pa.Array:
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
     """Returns a pseudo-random integer in [0, NUM_WORDS) for each row, [N].
 
-    It depends only on `salt` and on `parts`, which are integers [N].
+    The result depends only on `salt` and on `parts`, which are integers [N].
     """
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:

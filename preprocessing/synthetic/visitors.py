@@ -129,7 +129,7 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
     """Returns quantiles of the number of views per visitor, [N].
 
-    A share `without` of the visitors has no views. The views of the others follow a log-normal distribution with
+    `without` is the share of visitors without views. The views of the others follow a log-normal distribution with
     `shape` (median, sigma).
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
