@@ -168,8 +168,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    Target rows are in `split`, and context rows in earlier splits. If splits are random, context rows may be later than
-    target rows.
+    Target rows are in `split`, context rows in earlier splits. In random splits, context rows may have later times.
 
     Args:
       timelines: rows of a partition, without robots.
