@@ -66,7 +66,7 @@ def _queue_reason(workload: Object, kubectl: Kubectl) -> str:
 
 
 def _describe_queue(queue: str, conditions: Mapping[str, Object]) -> str:
-    """Returns why a workload waits in a queue. `conditions`: those of its Workload object, by type."""
+    """Returns why a workload waits in a queue. `conditions`: the conditions of its Workload object, by type."""
     message = next(
         (
             conditions[kind]["message"]

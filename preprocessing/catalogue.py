@@ -64,7 +64,7 @@ class TreeReading(NamedTuple):
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
     """Builds the category tree from rows (category, parent).
 
-    An empty parent marks a root. If a category has several rows, the last is used.
+    An empty parent marks a root. If a category has several rows, the last row is used.
 
     Raises:
       ValueError: the tree has more than MAX_LEVELS levels.
@@ -253,7 +253,7 @@ def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts the items and the invalid property values of a partition. Returns counts such as `with_price`."""
+    """Counts the items and the invalid property values of a partition. Returns counts by name, such as `with_price`."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths

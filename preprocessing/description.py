@@ -118,7 +118,7 @@ def _describe_filter(reason: str) -> str:
 
 
 def log_summary(summary: Mapping[str, Any]) -> None:
-    """Logs a summary, with a warning for each reason that excludes more than 1% of the rows."""
+    """Logs the summary of a dataset. Warns about each reason that excludes more than 1% of the rows."""
     excluded = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
     rejected, filtered = (sum(summary[name].values()) for name in ("rejected", "filtered"))
     log.info(

@@ -57,7 +57,7 @@ class ParsedEvents(NamedTuple):
 class EventMapping:
     """How to read events from the columns of a log.
 
-    `inputs.resolve_mapping` detects the values that the settings lack.
+    Values that the settings lack are detected from the log, by `inputs.resolve_mapping`.
     """
 
     columns: EventColumns
@@ -96,7 +96,7 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
         the constant becomes the only kind.
 
     Raises:
-      ValueError: a constant is neither a kind nor a word in the settings, or it is not a valid name.
+      ValueError: the constant is neither a kind nor a word in the settings; or it is the only kind, but no valid name.
     """
     constant = constant_of(path)
     if constant is None:

@@ -174,7 +174,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Checks all figures that do not need the catalogues. `before` are the figures of the baseline."""
+    """Checks all figures except popularity and prices, which need the catalogues. `before` is the baseline."""
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [

@@ -59,7 +59,7 @@ def merge_floats(parts: Iterable[Histogram]) -> Histogram:
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
-    """Returns an ascending sample, float32, from a histogram of `count_floats`.
+    """Returns an ascending sample, float32, from a histogram that `count_floats` made.
 
     The sample has all values, or `MAX_FLOATS` evenly spaced quantiles if there are more values.
     """

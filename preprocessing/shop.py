@@ -48,7 +48,7 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Merges the settings in `given` that are not None into those of a shop.toml.
+    """Returns the settings of a shop.toml, overridden by the settings in `given` that are not None.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -110,7 +110,7 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _changed(config: Any) -> dict[str, Any]:
-    """Returns the fields that differ from their defaults."""
+    """Returns the fields of a config that differ from their defaults."""
     default = type(config)()
     return {name: value for name, value in vars(config).items() if value != getattr(default, name)}
 

@@ -34,7 +34,7 @@ _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
-    """Summarizes times [N] (milliseconds since 1970) in at most 1,048,576 bins."""
+    """Counts times [N] (milliseconds since 1970) in at most 1,048,576 bins."""
     return count_values(timestamps_ms, _MAX_TIMES)
 
 
@@ -44,9 +44,9 @@ def merge_times(summaries: Iterable[Histogram]) -> Histogram:
 
 
 def choose_cuts(summary: Histogram, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, or None for other methods.
+    """Returns the cuts of a split by time; None for other methods.
 
-    The cuts are from the settings, or quantiles of all event times.
+    The cuts are those in the settings, or quantiles of all event times.
     """
     if config.method != SplitMethod.TIME:
         return None
@@ -63,7 +63,7 @@ def check_splits(counts: Sequence[int], summary: Histogram, cuts: Cuts | None, c
       counts: number of events per split, in the order of SPLITS.
       summary: times of all events, to suggest better cuts.
       cuts: cuts of a split by time, else None.
-      config: with method `none`, validation and test may be empty.
+      config: settings of the split. With the method `none`, validation and test may be empty.
 
     Raises:
       ValueError: a split is empty.

@@ -278,7 +278,7 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """For sorted rows, returns when each visitor first exceeds the daily limit: ms since 1970, or NEVER, [V]."""
+    """Returns when each visitor first exceeds the daily limit: ms since 1970, or NEVER, [V]. Rows must be sorted."""
     robot_from_ms = np.full(num_visitors, NEVER)
     day = timestamp_ms // MS_PER_DAY
     # if the row `max_events_per_day` rows earlier has the same visitor and day, this row is above the limit

@@ -42,7 +42,7 @@ class Flaws:
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns an object that marks no row."""
+        """Returns an object that marks none of `num_rows` rows."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
@@ -83,7 +83,7 @@ class RejectReason:
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:
     """Raises an error if too many rows of an input are invalid.
 
-    `name` is the name of the input, such as events; `num_rows` is the number of all its rows.
+    `name` is the input's name in messages, such as events; `num_rows` is the number of all rows.
 
     Raises:
       ValueError: the share of invalid rows exceeds `max_share`.

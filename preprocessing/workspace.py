@@ -20,11 +20,11 @@ class Workspace:
 
     @property
     def chunks(self) -> str:
-        """Path of the directory of input rows that are not yet grouped by partition."""
+        """Path of the directory for input rows that are not yet grouped by partition."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """Path of the rows of one chunk of the input `name`.
+        """Path of the table of one chunk of the rows of the input `name`.
 
         `position`: (index of the file in the input, byte offset or row number of the chunk in the file).
         """
@@ -46,16 +46,16 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """Path of the items of a partition, with their event counts. Items in the vocabulary come first."""
+        """Path of the table of a partition's items and their event counts. Vocabulary items come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
     def item_vocabulary(self) -> str:
-        """Path of the ids of the item vocabulary, in index order."""
+        """Path of the table of the ids in the item vocabulary, in index order."""
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """Path of the pipeline result `name`."""
+        """Path of the file for the result `name` of a pipeline."""
         return join(self.root, f"result-{name}")
 
 

@@ -89,7 +89,7 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def find_licence(package: Package) -> dict[str, Any] | None:
-    """Returns the licence of a package as CycloneDX; None if this version is not installed or has no licence."""
+    """Returns the licence of a package as CycloneDX; None if this version is not installed or names no licence."""
     try:
         found = metadata.distribution(package.name)
     except metadata.PackageNotFoundError:
@@ -111,8 +111,8 @@ def build_sbom(
 ) -> dict[str, Any]:
     """Builds the software bill of materials (CycloneDX), with one component per package version.
 
-    `pins` has the requirements files that pin each version, `dates` the day it was pinned. `commit` is None outside
-    git.
+    `pins` maps each version to the requirements files that pin it, `dates` to the day of the pin. `commit` is None
+    outside git.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:

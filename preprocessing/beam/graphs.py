@@ -192,7 +192,7 @@ def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transfor
 
 
 def complete_transform(job: Job) -> None:
-    """Replaces the placeholders from `fit_transform` by the visitor and item vocabularies."""
+    """Replaces the placeholders in the fitted TF-Transform graph by the visitor and item vocabularies."""
     for name in _COMPLETED_LATER:
         content = storage.read_bytes(job.layout.vocabulary(name))
         storage.write_bytes(join(job.layout.transform, transform.asset_path(name)), content)

@@ -99,7 +99,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Cleans and writes the timelines of a partition. An element is (partition, pieces). Outputs a ReadingSummary."""
+    """Gathers the events of a visitor partition from its pieces, and writes cleaned timelines. Outputs a summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -214,9 +214,9 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Writes the latest property values of the items of a partition. An element is (partition, pieces).
+    """Gathers the properties of an item partition from its pieces, and writes the latest values.
 
-    Outputs the number of items per property. The tagged outputs are ALL_ITEMS (the items) and SUMMARIES (a summary).
+    Outputs the number of items per property. Tagged outputs: ALL_ITEMS (the items) and SUMMARIES (a ReadingSummary).
     """
 
     work: Workspace

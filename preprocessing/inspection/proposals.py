@@ -136,7 +136,7 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the funnel step of a word for an event kind, such as 0 for `view`; None if the word is unknown."""
+    """Returns the funnel position of a word for an event kind: 0 for `view`, for example. None for unknown words."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 

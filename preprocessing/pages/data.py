@@ -36,7 +36,7 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Builds the Data page. `statistics` and `comparison` are the contents of the dataset's JSON files."""
+    """Builds the Data page. `statistics` and `comparison` are the contents of the JSON files of these names."""
     return Page(
         key="data",
         title="Data",

@@ -100,7 +100,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """The rows with a wrong number of fields. As their position, they all have that of the batch's first row."""
+        """The rows with a wrong number of fields. All of them get the position of the batch's first row."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 
@@ -110,5 +110,5 @@ class CsvTableBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns, for each row, its number in the file and its text as JSON. `rows`: indices of rows of `columns`."""
+        """Returns, for each row, its number in the file and its text as JSON. `rows`: row indices in `self.columns`."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)

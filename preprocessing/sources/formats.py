@@ -189,7 +189,7 @@ def _sizes_of_files(glob: str) -> dict[str, int]:
 def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:
     """Makes the source that reads files with the given layout.
 
-    `has_line_breaks`: quoted fields of CSV files may have line breaks; such files are not divided.
+    `has_line_breaks`: whether quoted fields of CSV files may have line breaks; such files are not divided.
     """
     if layout.format == "parquet":
         return ParquetSource(columns)

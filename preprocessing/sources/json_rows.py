@@ -44,7 +44,7 @@ class JsonSource:
 
 
 def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch:
-    """Parses lines with one JSON object each, and keeps other lines as malformed.
+    """Parses lines that are JSON objects, and keeps all other lines as malformed.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -73,7 +73,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines with one JSON object each to a table. Texts that look like times stay texts.
+    """Parses lines, each a JSON object, to a table. Texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types, numbers that Arrow would round, or

@@ -41,7 +41,7 @@ class LineBatch:
         return self.lines.position
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns, for each row, its byte offset in the file and its text. `rows`: indices of rows of `columns`."""
+        """Returns, for each row, its byte offset in the file and its text. `rows`: row indices in `self.columns`."""
         return locate_lines(self.lines, self.begins[rows], self.ends[rows])
 
 

@@ -87,7 +87,7 @@ class ParquetBatch:
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns, for each row, its number in the file and its text as JSON. `rows`: indices of rows of `columns`."""
+        """Returns, for each row, its number in the file and its text as JSON. `rows`: row indices in `self.columns`."""
         return (rows + self.position).tolist(), describe_rows(self.columns, rows)
 
 
@@ -112,7 +112,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
     """Returns the columns that a file's folders define, such as `date` for `date=2024-03-01`.
 
-    Omits columns that the file itself has (`stored`). In the folder of null values, the value is None.
+    Omits `stored`, the columns in the file itself. The folder of null values gives the value None.
     """
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {

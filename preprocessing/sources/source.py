@@ -41,11 +41,11 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Position of the batch's first row in the file: a byte offset or a row number. Sorts the batches of a file."""
+        """Byte offset or row number of the batch's first row in the file. Batches are sorted by this position."""
 
     @property
     def columns(self) -> pa.Table:
-        """[N] well-formed rows, with the columns of the source."""
+        """The well-formed rows, [N], in the columns that the source reads."""
 
     @property
     def malformed(self) -> Rejects:
@@ -56,7 +56,7 @@ class Batch(Protocol):
         """Number of skipped blank lines."""
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns, for each row, its position in the file and its text. `rows`: indices of rows of `columns`."""
+        """Returns, for each row, its position in the file and its text. `rows`: row indices in `self.columns`."""
 
 
 class Source(Protocol):

@@ -21,7 +21,7 @@ _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Measurements of visitors' behaviour, all of them counts. The counts of several partitions can be added."""
+    """Counts that describe visitors' behaviour. The counts of several partitions can be added up."""
 
     pairs: int
     """Number of distinct (visitor, item) pairs."""
@@ -124,7 +124,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns the index of the first row of each kind for each visitor-item pair, [P, K], or NEVER."""
+    """Returns, for each visitor-item pair, the index of the first row of each kind, [P, K]; NEVER if it has none."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)

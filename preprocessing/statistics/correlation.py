@@ -27,7 +27,7 @@ _RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 @dataclass(frozen=True)
 class Moments:
-    """Exact sums over all rows, to compute correlations."""
+    """Exact sums over rows, used to compute correlations."""
 
     rows: int
     """Number of rows, N."""
@@ -38,7 +38,7 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Sums up the COLUMNS, and the product of each two of them, over the target rows. Unknown ids get the last rank."""
+    """Sums up COLUMNS, and the product of each two columns, over the target rows. Ids without an index rank last."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

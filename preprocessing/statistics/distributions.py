@@ -44,12 +44,12 @@ def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dic
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:
-    """Returns counts by ISO 8601 date, in order. The keys of `counts` are days since 1970-01-01."""
+    """Returns counts by ISO 8601 date, earliest first. The keys of `counts` are days since 1970-01-01."""
     return {format_day(day): int(count) for day, count in sorted(counts.items())}
 
 
 def format_day(day: int) -> str:
-    """Formats days since 1970-01-01 as an ISO 8601 date."""
+    """Formats a number of days since 1970-01-01 as an ISO 8601 date."""
     return datetime.fromtimestamp(day * MS_PER_DAY / 1000, UTC).date().isoformat()
 
 

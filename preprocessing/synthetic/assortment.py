@@ -49,10 +49,9 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves, with quotas that sum to `wanted` on each shelf.
+    """Draws the items of all shelves, and each item's quota of the visitor-item pairs in `wanted`.
 
-    `wanted` [3, S] is the number of visitor-item pairs on each shelf that end with a view, a cart or a purchase. The
-    quotas divide these numbers among the items.
+    `wanted` [3, S] is the number of pairs on each shelf, by how they end: with a view, a cart or a purchase.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))

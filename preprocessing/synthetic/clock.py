@@ -65,7 +65,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts hours of average activity to real time. Such an hour is shorter when the shop is busy."""
+    """Converts hours of average activity to real time. Such an hour takes less real time when the shop is busy."""
 
     edges_ms: np.ndarray
     """Ascending times, in milliseconds since 1970."""
@@ -131,7 +131,7 @@ def _draw_session_starts(
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """Returns a mask [E] of the purchases that directly follow a purchase of the same order.
 
-    `order` [E] is the index of the order that contains the event's item, or -1.
+    `order` [E] is the index of the order (one checkout) that contains the event's item, or -1.
     """
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]

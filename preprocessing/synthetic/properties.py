@@ -135,7 +135,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws the values of a property, [R], each with one or more words. Consecutive values differ in the last word.
+    """Draws a property's values, [R], of one or more words. An item's consecutive values differ in the last word.
 
     The other words stand for the shelf and the style, in property 888 also for the item. Property 6 has no other words.
     """

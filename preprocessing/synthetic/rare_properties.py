@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The rare properties, and the probability that an item of each shelf has them."""
+    """The rare properties, and their probabilities by shelf."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -68,7 +68,7 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
 
 
 def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """Draws the rows of rare properties for a chunk of items."""
+    """Draws the property rows of a chunk of items, for the rare properties."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)

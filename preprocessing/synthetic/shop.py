@@ -59,13 +59,13 @@ class Shop:
     """The ids of all items, and the items that are listed in the property files."""
 
     def properties(self) -> Iterator[pa.Table]:
-        """Yields all property rows, up to about 1.6 million per table."""
+        """Yields all property rows, in tables of up to about 1.6 million rows."""
         seed = (self.config.seed, _PROPERTIES)
         scale = Scale(self.config.visitors)
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
     def row_generator(self) -> np.random.Generator:
-        """Returns a new random generator for the order and the duplicates of rows."""
+        """Returns a new random generator, which orders rows and chooses rows to duplicate."""
         return _stream(self.config, _ROWS)
 
 
