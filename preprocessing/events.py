@@ -96,7 +96,7 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
         the constant becomes the only kind.
 
     Raises:
-      ValueError: the constant is neither a kind nor a word in the settings; or it is the only kind, but no valid name.
+      ValueError: the constant is unknown to the settings or, if they name no kinds, is not a valid name.
     """
     constant = constant_of(path)
     if constant is None:

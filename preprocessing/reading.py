@@ -65,7 +65,7 @@ def read_properties(
     Args:
       job: the run of `prepare`.
       properties: files of the item properties or of the item table.
-      cuts: cuts of a split by time: item properties from the start of validation on are ignored. None: all are used.
+      cuts: in a split by time, item properties from the start of validation on are ignored. None: all are used.
       table: how to read the item table; None: `properties` are item properties.
 
     Raises:

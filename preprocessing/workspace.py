@@ -24,7 +24,7 @@ class Workspace:
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """Path of the table of one chunk of the rows of the input `name`.
+        """Path of the file for one chunk of rows of the input `name`.
 
         `position`: (index of the file in the input, byte offset or row number of the chunk in the file).
         """
@@ -46,12 +46,12 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """Path of the table of a partition's items and their event counts. Vocabulary items come first."""
+        """Path of the file for a partition's items and their event counts. Vocabulary items come first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
     def item_vocabulary(self) -> str:
-        """Path of the table of the ids in the item vocabulary, in index order."""
+        """Path of the file for the ids of the item vocabulary, in index order."""
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
