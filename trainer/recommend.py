@@ -101,7 +101,7 @@ def recommend(
 ) -> dict[str, Any]:
     """Writes the k best items for each visitor, ranked by the run's best model.
 
-    The workers of a cluster share the ranking, and the chief writes the files.
+    The workers of a cluster divide the visitors among them, and the chief writes the files.
 
     Args:
       workdir: directory of the run.
@@ -168,17 +168,17 @@ def write_recommendations(
     Args:
       scorer: ranks the catalogue of the dataset.
       dataset: supplies the visitors and their timelines.
-      output: directory or URI; must not exist or must be empty.
+      output: directory or URI that does not exist, is empty, or is unfinished after an interruption.
       request: what to write; `request.k` must be from 1 to I.
-      model_checksum: identifies the scorer: a resumed call must have the same one.
-      replicas: replicas of the workers that share the ranking; the chief writes the files. None: this process alone.
+      model_checksum: identifies the scorer; a resumed call must pass the same value.
+      replicas: replicas of all workers, among which the ranking is divided. None: this process works alone.
 
     Returns:
       The content of `recommendations.json` in `output`: the numbers of visitors and items, the checksums, and the paths
       of the shards by format.
 
     Raises:
-      FileExistsError: `output` is not empty, or it has unfinished shards of another request.
+      FileExistsError: `output` contains files other than the shards of an interrupted call with the same arguments.
       ValueError: k is out of range, there are no visitors, no item is on offer, or a score is NaN or infinite.
     """
     k, formats = request.k, sorted(set(request.formats))
@@ -258,7 +258,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that are not written yet, on all workers; only the chief has the output, `unfinished`."""
+    """Returns, on all workers, the shards that are not written yet; only the chief passes the output, `unfinished`."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )

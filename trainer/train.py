@@ -195,7 +195,7 @@ def _train(
 
 
 def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replicas) -> None:
-    """Checks that the run of `record` wrote the checkpoint; writes `run.json` if it is missing."""
+    """Checks that the run of `record` wrote the checkpoint of `step`; writes `run.json` if it is missing."""
     check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
     if replicas.is_chief and not has_run(workdir):
         log.warning(

@@ -1,7 +1,7 @@
 """Training objectives: the table rows that a step reads, and its loss as a function of these rows.
 
 Shapes: B rows of the global batch, b = B / R rows of this replica, K ≤ B in-batch items, N sampled negatives,
-C = K + N candidates, H history, J items that a row looks up for itself, D embedding.
+C = K + N candidates, H history, J items looked up for one row, D embedding.
 """
 
 import math
@@ -186,9 +186,9 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] that each row looks up for itself.
+        """Returns the items [B, J] to look up for each row.
 
-        These are its history and, if `positive_index` is None, its positive as the last column.
+        The columns are the row's history and, if `positive_index` is None, the row's positive.
         """
         if self.positive_index is not None:
             return batch.history
@@ -237,7 +237,7 @@ class FactorsConfig(Protocol):
 
 
 class Factors(Protocol):
-    """A model with scores that are dot products of vectors; see `matrix_factorization.MatrixFactorization`."""
+    """A model that computes scores as dot products of vectors; see `matrix_factorization.MatrixFactorization`."""
 
     @property
     def config(self) -> FactorsConfig: ...
@@ -283,7 +283,7 @@ class SampledSoftmaxInputs(NamedTuple):
 class SampledSoftmaxObjective:
     """Loss of the positive against in-batch and sampled negatives; `config.kind` is one of SAMPLED_LOSSES.
 
-    Rows with an unknown item are skipped. If visitor vectors are sums of item vectors, the positive is removed from
+    Rows with an unknown positive are skipped. If visitor vectors are sums of item vectors, the positive is removed from
     the row's history, and rows with an empty history are skipped, too.
     """
 
@@ -342,7 +342,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 penalty [b] of each row, before the factor `config.l2`.
+        """Returns the L2 penalty [b] of each row, without the factor `config.l2`.
 
         It is |visitor vector|² + |positive|² + (sum of |negative|² over all sampled negatives) / B.
 
@@ -428,7 +428,7 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
     """Returns the weight [B] float32 of each row, halved for every `half_life_days` of the row's age.
 
-    The age is the time before the batch's newest row. If `half_life_days` is None, the age has no effect.
+    The age of a row is the time from it to the batch's newest row. If `half_life_days` is None, the age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight

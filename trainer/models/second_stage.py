@@ -218,7 +218,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns candidates [B, C], and [B, C] bool: whether the column has a candidate.
+        """Returns candidates [B, C], and [B, C] bool: whether the column contains a candidate.
 
         The first L columns are history items. NUM_BEST columns follow with the best other items by the scores `tower`
         [B, I], and NUM_BEST columns with the best remaining items by the scores `walk` [B, I].
@@ -291,14 +291,14 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns `scores` [B, I], with _NEVER for each of the `items` [B, n] where `is_item` [B, n] is True."""
+    """Returns `scores` [B, I], with the low score _NEVER for the `items` [B, n] where `is_item` [B, n] is True."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Pads `column` [B, L], a value per history item, with 0 for the other candidates [B, C]."""
+    """Returns [B, C]: the values `column` [B, L] for the history items, and 0 for the other candidates."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 

@@ -89,7 +89,7 @@ def copy_second_stage(run: str, workdir: str, step: int) -> None:
     """Copies the second stage of a run, if it has one, to another run.
 
     Args:
-      run: directory of the run with the second stage.
+      run: directory of the run to copy from.
       workdir: directory of the run that gets the copy.
       step: step of the checkpoint in `workdir` that the copy belongs to.
     """

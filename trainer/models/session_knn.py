@@ -7,7 +7,7 @@ entries. Then the similarity of t to the history is:
 
 The sum is over the history entries with an item i that is in timeline t.
 
-A visitor's score of an item is the sum of s_t over the timelines with this item among the K most similar timelines.
+A visitor's score of an item is the sum of s_t over those of the K most similar timelines that contain the item.
 Nothing is learnt by gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
 Shapes: B queries, T training timelines, N (timeline, item) pairs, I items of the vocabulary, K most similar timelines
@@ -34,7 +34,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables with one column; see `models.build.ModelFile`.
+    """Specifies two tables of one column each; see `models.build.ModelFile`.
 
     A row of `item` has the item index of one (timeline, item) pair; rows at the end may be unused. A row of `length`
     has the number of items of one timeline.
@@ -80,10 +80,10 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the table rows of the timelines; see `models.build.CountedModelFile`.
+    """Returns a function that computes the table rows of one replica; see `models.build.CountedModelFile`.
 
-    `CountedRows.total` is the number of (timeline, item) pairs. `kept` is their number if only the latest
-    `max_timelines` timelines of each item are kept.
+    `CountedRows.total` counts all (timeline, item) pairs. `CountedRows.kept` counts each item only in its latest
+    `max_timelines` timelines.
 
     Args:
       model: settings of the model.

@@ -1,4 +1,4 @@
-"""Finds the training timelines most similar to a history; gives each item the sum of the similarities of its timelines.
+"""Finds the training timelines most similar to a history; each of them adds its similarity to the scores of its items.
 
 Shapes: B queries, E entries of all queries, T timelines, N (timeline, item) pairs, I items of the vocabulary, K most
 similar timelines of a query, P (entry, timeline) pairs, U distinct (query, timeline) pairs.
@@ -30,14 +30,14 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """Selects the pairs of the latest `max_timelines` timelines of each item.
+    """Selects, for each item, the (timeline, item) pairs of its latest `max_timelines` timelines.
 
     Args:
       baskets: [T, I] items of the timelines, latest timeline first; N pairs are stored.
       max_timelines: maximum number of timelines per item.
 
     Returns:
-      [N] bool: whether the stored (timeline, item) pair is selected.
+      [N] bool: whether each stored pair is selected.
     """
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
@@ -163,7 +163,7 @@ def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) ->
 
 
 def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
-    """Returns [P] int32: the index of each value's list.
+    """Returns [P] int32: the index of the list that each value belongs to.
 
     `value_rowids` of TensorFlow needs memory for (number of lists) × (longest list) values.
     """

@@ -32,8 +32,8 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
-      read: returns the rows of the table in a slice.
-      first: index of the first of these rows in the table.
+      read: returns the table rows in a slice.
+      first: index of the table row that fills the variable's first row.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
@@ -52,7 +52,7 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
     Args:
       variable: [N, …] variable to fill; its rows are those of the table.
-      read: returns the rows of the table in a slice.
+      read: returns the table rows in a slice.
       needed: indices of the rows to fill, below N; other rows keep their values. None: all rows.
     """
     if needed is None:
@@ -72,7 +72,7 @@ def _spans(rows: np.ndarray) -> list[slice]:
 
 
 def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Groups slices of rows into lists with about CHUNK_ROWS rows; one update per slice would be slow."""
+    """Groups slices into lists of about CHUNK_ROWS rows in total; one update per slice would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
     for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]

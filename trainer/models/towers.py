@@ -1,12 +1,12 @@
 """Two towers over timelines: one embeds a visitor's latest items, the other one embeds the items of the catalogue.
 
 The model knows visitors by their histories, so it also ranks for visitors who were not in training; frequent visitors
-may have a vector in addition. Both towers read the same item rows. An item row is the sum of the item's own row, if the
-item has training events, and its content, so that items without training events are recommended too. Visitors return to
+may have a vector in addition. Both towers read the same item rows. An item row is the sum of the item's content and,
+if the item has training events, its own row; so items without training events are recommended, too. Visitors return to
 items, so items of the history get a bonus, the return bonus.
 
-Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, J items that a row looks up
-for itself (H, or H + 1 with its positive), K in-batch items, N sampled negatives, C = K + N candidates, I items of the
+Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, J items looked up for
+one row (H, or H + 1 with its positive), K in-batch items, N sampled negatives, C = K + N candidates, I items of the
 vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row (the last one is the bias), E event
 kinds, A classes of event age, S classes of the number of visits since an event; index 0 means an unknown kind or time.
 """
@@ -398,7 +398,7 @@ class NextItemObjective:
 
     History items are candidates of their own row only, without logQ correction. No item is a candidate of a row twice.
 
-    Rows with an unknown item, or without a known item in their history, are skipped.
+    Rows with an unknown positive, or without a known item in their history, are skipped.
     """
 
     config: SampledSoftmaxConfig
@@ -498,7 +498,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces each untrained item by the last trained item; masks exclude the replaced items from the loss."""
+        """Replaces untrained items by the trained item of the highest index; masks exclude them from the loss."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:

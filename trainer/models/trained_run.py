@@ -69,7 +69,7 @@ def part_directory(workdir: str, part: str) -> str:
     """Returns the directory of a part of a blend.
 
     Args:
-      workdir: directory of the run with the blend.
+      workdir: directory of the blend's run.
       part: an entry of `BlendRecord.parts`: a path relative to `workdir`, or OWN_RUN for the run itself.
     """
     return workdir if part == OWN_RUN else join(workdir, part)

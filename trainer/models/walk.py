@@ -49,7 +49,7 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: WalkConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that yields the neighbours of the items of a replica; see `models.build.CountedModelFile`.
+    """Returns a function that computes the neighbours of one replica's items; see `models.build.CountedModelFile`.
 
     Args:
       model: settings of the walk.

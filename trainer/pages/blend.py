@@ -1,4 +1,4 @@
-"""The Model page: the models that were tried, and the weights of the models that the run uses."""
+"""The Model page: the models that were tried, and the weights of the blended ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

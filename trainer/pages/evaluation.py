@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns the differences between systems (row − column) in the main metric; `pairs` has each pair only once."""
+    """Returns the differences between systems (row − column) in the main metric; `pairs` has no pair twice."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:

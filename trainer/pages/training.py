@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a block with the numbers of copied, new and dropped rows per table; empty if no warm start finished."""
+    """Returns a block of the numbers of copied, new and dropped rows per table; no block without a warm start."""
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]

@@ -59,9 +59,9 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function that computes the scores [B, I] of all items; it hides no items.
+    """Returns a function of `is_seen_hidden` that computes the scores [B, I] of all items.
 
-    Its argument `is_seen_hidden` changes only the scores of a `PolicyScorer`.
+    The function hides no items; its argument changes only the scores of a `PolicyScorer`.
     """
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
@@ -70,7 +70,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns the scores [B, I], with -inf where `is_offered` [I] is False. If it is None, all items are on offer."""
+    """Returns the scores [B, I], with -inf where `is_offered` [I] is False. None: all items are on offer."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -143,7 +143,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Selects a few items per row, among them the K best.
 
-    These are the items of the K blocks with the highest maximum score, and the items after the last whole block.
+    It selects the K blocks of items that have the highest maximum score, and the items after the last whole block.
 
     Args:
       scores: [B, I].
@@ -201,7 +201,7 @@ def query_chunks(
 ) -> Iterator[tuple[slice, Queries]]:
     """Divides V queries into chunks of `size` queries; the last chunk is padded.
 
-    Yields each chunk with the slice of the V queries that it contains. The workers of `replicas` share the chunks.
+    Yields, for each chunk, its slice of the V queries, and its queries. The workers of `replicas` divide the chunks.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):

@@ -83,7 +83,7 @@ class BlendRecord:
 
         Args:
           ranking: one of `RANKINGS`.
-          name: name of the run with the blend.
+          name: name of the blend's run.
         """
         weights = self.weights[ranking]
         days = weights.half_life_days
@@ -106,11 +106,11 @@ def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
 
 
 def part_title(part: str, name: str) -> str:
-    """Returns the name of a part in reports, for example `walk` for the directory `parts/walk`.
+    """Returns the title of a part in reports, for example `walk` for the directory `parts/walk`.
 
     Args:
       part: an entry of `BlendRecord.parts`.
-      name: name of the run with the blend; this is the title if the part is that run itself.
+      name: name of the blend's run, which is the title of the part `.`, the run itself.
     """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 

@@ -8,7 +8,7 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           validation metrics by step
 
-Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any other number. A
+Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number. A
 local directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
 state.json.
 
@@ -72,7 +72,7 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns how many validations, up to `step`, came after the best one; 0 without validations."""
+        """Returns the number of validations up to `step` after the best one; 0 without validations."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -101,7 +101,7 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns which rows of a visitor table are needed, given the field `visitors`; None: all rows.
+        """Returns the indices of the rows of a visitor table that the `visitors` need; None: all rows.
 
         Visitors with an index after the last row share the last row.
 
@@ -249,7 +249,7 @@ def saved_step(workdir: str) -> int:
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first step in the chief's list `steps` with an intact checkpoint, or None; see `last_step`."""
+    """Returns the first of the chief's `steps` that has an intact checkpoint, or None; see `last_step`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)

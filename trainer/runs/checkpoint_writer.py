@@ -67,7 +67,7 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether the last checkpoint was started at least `every_seconds` ago; False if that is None.
+        """Returns whether the last checkpoint was started at least `every_seconds` ago; None: always False.
 
         Before the first checkpoint, the time since the creation of the writer is compared.
         """
@@ -243,7 +243,7 @@ def _copy_shard(shards: RowShards, replica: int) -> Pieces:
 
 
 def _encode_dense(state: TrainState) -> bytes:
-    """Returns dense.npz: the dense weights and their optimizer variables."""
+    """Returns the content of dense.npz: the dense weights and their optimizer variables."""
     arrays: dict[str, Any] = {}
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}

@@ -62,9 +62,9 @@ class RunLayout:
 
     @property
     def starts(self) -> str:
-        """Path of the file with the number of failed starts since the last checkpoint; see `starts.counting_starts`.
+        """Path of the file that counts the starts without a new checkpoint; see `starts.counting_starts`.
 
-        The number includes the current start. There is no file if the number is 0.
+        The current start is counted, too. There is no file if the count is 0.
         """
         return join(self.root, "starts.json")
 

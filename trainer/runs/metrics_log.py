@@ -27,7 +27,7 @@ class RunLog:
     """Writes the metrics and the history of a run. Only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log of a run that is at `first_step`, after `first_row` rows; drops metrics of later steps."""
+        """Opens the log of a run after `first_step` steps and `first_row` of `total_rows` rows; drops later metrics."""
         layout = RunLayout(workdir)
         self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
         self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []

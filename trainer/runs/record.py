@@ -144,7 +144,7 @@ def check_same_run(
       record: record of the run in `workdir`.
       config: requested settings.
       dataset: requested dataset.
-      warm_start: directory of the requested warm start; None: the same as in the record.
+      warm_start: directory of the run that supplies the initial vectors; None: the warm start is not compared.
       refit_of: description of the run to refit, from `refit.describe_run`; None: the request is not a refit.
 
     Raises:

@@ -29,7 +29,7 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Adds the entry `files` to `info`, and writes the result to `INFO`, the description of an export."""
+    """Writes `INFO`, the description of an export: `info`, and the checksums of the files."""
     names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
     checksums = {name: storage.sha256(join(uri, name)) for name in names}
     storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))

@@ -98,7 +98,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
-    """Adds newer events to the item trends in `values`, and returns the number of added events.
+    """Adds newer events to the item trends in `values` (see `data.trend`); returns the number of added events.
 
     Args:
       values: variables of the SavedModel by name.

@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the loss in (0, 1]: the objective, divided by the objective of vectors of zeros."""
+        """Runs one sweep; returns the loss in (0, 1]: the objective, divided by its value for all-zero vectors."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -136,7 +136,7 @@ class _Side:
         )
 
     def _rotate_other(self, replica: int) -> tf.Tensor:
-        """Rotates the rows of the fixed table so that its Gramian is diagonal; returns the diagonal [D].
+        """Rotates a replica's rows of the fixed table so that the table's Gramian is diagonal; returns the diagonal.
 
         This does not change the scores, because the other table is then solved again, for the rotated rows.
         """
@@ -174,7 +174,7 @@ class _Side:
           is_long: whether L > D.
 
         Returns:
-          [2]: the two terms that `solve` returns, for this batch only, over all replicas.
+          [2]: the two terms that `solve` returns, for this batch only, summed over all replicas.
         """
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()

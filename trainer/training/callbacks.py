@@ -73,7 +73,7 @@ class TrainingCallbacks:
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs losses; saves a checkpoint and validates it if the schedule says so.
+        """Logs losses; saves and validates a checkpoint when one is due.
 
         Args:
           step: number of steps so far.
@@ -164,7 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the checkpoint of `step` is validated. The chief decides; others may see an older file."""
+        """Returns whether the checkpoint of `step` is validated. The chief decides: others may read an old file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

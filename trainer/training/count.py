@@ -1,7 +1,7 @@
 """Computes the tables of a model by counting, without gradients.
 
-The formula of such a model has several exponents, its powers. Each epoch computes the tables with another combination
-of exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
+The formula of such a model has several exponents. Each epoch computes the tables with the next combination of
+exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
 timelines; the values are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
@@ -47,7 +47,7 @@ class CountTrainer:
     def advance(self, first: int, count: int) -> np.ndarray:
         """Computes the tables `count` times, from training step `first` on; returns the losses [count].
 
-        The loss of a step is a share: the counts that the tables have no room for, divided by all counts.
+        The loss of a step is the share of all counts that the tables have no room for.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
@@ -73,7 +73,7 @@ class CountTrainer:
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
         """Computes and stores the table rows of a replica.
 
-        Returns two sums [2]: of the counts that the rows store, and of all counts.
+        Returns [2]: the sum of the counts that the rows store, and the sum of all counts.
         """
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):

@@ -166,7 +166,7 @@ def train_stage(
     """Trains a second stage for trained towers.
 
     Args:
-      model: the towers. This function sets their item walk and item statistics, but not the trained network.
+      model: the towers; their item walk and item statistics are set, the trained network is only returned.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.
@@ -222,8 +222,8 @@ def collect_examples(
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases with event kinds and times hidden from the model.
-      seed: seed that selects these cases and samples the candidates.
+      unknown_share: share of the cases in which the model does not see event kinds and times.
+      seed: seed for the choice of these cases, and for the sampling of candidates.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))

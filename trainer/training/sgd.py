@@ -27,7 +27,7 @@ class SgdTrainer:
         """Builds the model, with tables of zeros.
 
         Raises:
-          ValueError: the batch size is not a multiple of the number of replicas, or a batch would have too many scores.
+          ValueError: the batch size is not a multiple of the number of replicas, or gives too many scores per replica.
         """
         check_batch_divides(config.input.batch_size, replicas.count)
         _check_number_of_scores(config, replicas.count)

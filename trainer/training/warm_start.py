@@ -5,7 +5,7 @@ mean of the carried items in its category or, if there are none, in the nearest 
 other new rows are initialised randomly. Optimizer slots are carried over too, because the large first steps of a fresh
 optimizer would undo the warm start.
 
-Shapes: N rows of a table, D columns, M new items with a category mean.
+Shapes: N rows of a table, D columns, M new items that start from a category mean.
 """
 
 import logging
@@ -43,14 +43,14 @@ class _EarlierRun:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Numbers of rows and columns of each table, by its name."""
+        """Numbers of rows and columns of each table, by table name."""
         suffix = ".values"
         return {
             name.removesuffix(suffix): shape for name, shape in self.checkpoint.arrays.items() if name.endswith(suffix)
         }
 
     def ids(self) -> dict[str, list[str]]:
-        """Reads the row ids of each table, by its name."""
+        """Reads the row ids of each table, by table name."""
         return row_ids(self.record.config, self._open_dataset())
 
     def read(self, array: str) -> np.ndarray:
@@ -89,8 +89,8 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
-      ValueError: there is no run at `workdir`, or its model has another kind or weights of other shapes than the
-        new model, or `workdir` is a run of `--preset auto`.
+      ValueError: there is no run at `workdir`, or its model differs from the new model in kind or in the shapes of the
+        weights, or `workdir` is a run of `--preset auto`.
     """
     if storage.exists(RunLayout(workdir).auto):
         raise ValueError(
@@ -124,7 +124,7 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
 
 
 def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
-    """Returns the row ids of each table, by its name."""
+    """Returns the row ids of each table, by table name."""
     return {name: rows.ids() for name, rows in table_rows(config, dataset).items()}
 
 
@@ -139,7 +139,7 @@ def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray
       vectors: [N, D] vectors of the first N items; the vectors of new items are ignored.
 
     Returns:
-      The indices [M] of the new items with a mean, ascending, and their means [M, D].
+      The indices [M] of the new items that get a mean, ascending, and the means [M, D].
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
@@ -195,7 +195,7 @@ def _carry_table(
       earlier: the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: number of rows, from the first on, that belong to items of the vocabulary; 0 in other tables.
+      num_items: number of leading rows that belong to items of the vocabulary; 0 if the table is not of items.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
@@ -223,7 +223,7 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Copies rows of an optimizer slot from the earlier run's slot `old`; `old_rows` is as in `_carry_table`."""
+    """Copies the rows `old_rows` of `old`, an optimizer slot of the earlier run; for -1, sets the initial value."""
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)

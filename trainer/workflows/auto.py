@@ -274,7 +274,7 @@ class _LinkedRequest(StopRequest):
 
 
 def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir has a run with a preset other than `auto`."""
+    """Raises ValueError if the workdir contains a run of a preset other than `auto`."""
     if has_run(workdir) and read_record(workdir).config.name != AUTO:
         name = read_record(workdir).config.name
         raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")

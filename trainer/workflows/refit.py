@@ -72,7 +72,7 @@ def _refit_blend(
 ) -> dict[str, Any]:
     """Refits each model of a blend, and copies the weights of the blend.
 
-    Returns the results of the first model, but with the blend's name and directory and the total seconds.
+    Returns the results of the first model, but with the name, directory and total seconds of the blend.
     """
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
