@@ -364,7 +364,7 @@ def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry is an item below `num_items` other than the row's positive."""
+    """Returns [B, H] bool: whether each history entry has an index below `num_items` and is not the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 

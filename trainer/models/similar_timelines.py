@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] factor of each timeline; all its similarities are multiplied by it.
+          factors: [T] for each timeline, the factor by which its similarity to any history is multiplied.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))

@@ -32,7 +32,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
-      read: returns the table rows in a slice.
+      read: returns the table rows that a slice selects.
       first: index of the table row that fills the variable's first row.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
@@ -52,7 +52,7 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
     Args:
       variable: [N, …] variable to fill; its rows are those of the table.
-      read: returns the table rows in a slice.
+      read: returns the table rows that a slice selects.
       needed: indices of the rows to fill, below N; other rows keep their values. None: all rows.
     """
     if needed is None:

@@ -215,7 +215,7 @@ def _add_kills(history: Sequence[Line]) -> list[Line]:
 
 
 def _subsample_by_kind(events: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
-    """Keeps about _MAX_POINTS events of each kind; `counts` has the number of events of each kind."""
+    """Keeps about _MAX_POINTS events of each kind; `counts` maps each kind to its number of events."""
     kept, seen = [], Counter[str]()
     for line in events:
         kind = line["event"]

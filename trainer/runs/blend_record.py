@@ -110,7 +110,7 @@ def part_title(part: str, name: str) -> str:
 
     Args:
       part: an entry of `BlendRecord.parts`.
-      name: name of the blend's run, which is the title of the part `.`, the run itself.
+      name: name of the blend's run; also the title of the part `.`, which is this run itself.
     """
     return name if part == OWN_RUN else part.rpartition("/")[2]
 

@@ -72,7 +72,7 @@ class Validations:
     """Value of the metric, by the step of the validated checkpoint."""
 
     def since_best(self, step: int) -> int:
-        """Returns the number of validations up to `step` after the best one; 0 without validations."""
+        """Returns the number of validations after the best one and up to `step`; 0 without validations."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0

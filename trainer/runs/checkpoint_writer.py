@@ -69,7 +69,7 @@ class CheckpointWriter:
     def is_due(self, every_seconds: float | None) -> bool:
         """Returns whether the last checkpoint was started at least `every_seconds` ago; None: always False.
 
-        Before the first checkpoint, the time since the creation of the writer is compared.
+        Before the first checkpoint, the time counts from the creation of the writer.
         """
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 

@@ -167,7 +167,7 @@ def _warn_on_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """Yields an open `RunLog`; its last event is `finished`, `preempted`, or `failed` with the reason."""
+    """Yields an open `RunLog`; at the end, logs the event `finished`, `preempted`, or `failed` with the reason."""
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """A validator, and the model that holds the checkpoint to validate."""
+    """A validator, and a model that gets the weights of each checkpoint to validate."""
 
     validator: Validator
     """Computes the metric of a model."""
@@ -164,7 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the checkpoint of `step` is validated. The chief decides: others may read an old file."""
+        """Returns whether the chief finds the checkpoint of `step` validated; other workers may read an old file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

@@ -43,7 +43,7 @@ class Schedule:
         return self.rows_before(end) - self.rows_before(first)
 
     def epoch_of(self, step: int) -> int:
-        """Returns the epoch that contains `step`, from 1."""
+        """Returns the epoch that contains `step`; epochs are counted from 1."""
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:

@@ -54,8 +54,8 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Chooses the validation metric for models other than sequence models.
 
-    For models that predict event weights, this is the mean squared error; for others, NDCG for returning visitors. If
-    hardly any visitor returns, models with `solver=count` use NDCG for next items.
+    Models that predict event weights get the mean squared error; others get NDCG for returning visitors. If hardly any
+    visitor returns, models with `solver=count` get NDCG for next items.
 
     Args:
       config: settings of the run.

@@ -188,7 +188,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the model with the best validation metric; skips models that are not validated like the first one."""
+    """Returns the model with the best validation metric; skips models that use another metric than the first model."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds

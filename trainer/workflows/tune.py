@@ -344,7 +344,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file; yields whether the lock was obtained, always True in an object store."""
+    """Tries to lock a file; yields True on success, and always for an object store."""
     if not storage.is_local(path):
         yield True
         return
