@@ -68,7 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns for each history in [begin:end] the distinct items, oldest first; only indices below `num_items`."""
+        """Returns, per history in [begin:end], the distinct items with an index below `num_items`, oldest first."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

@@ -44,8 +44,7 @@ def open_run(
       config: requested settings.
       dataset: requested dataset.
       replicas: all replicas; all workers call this together.
-      warm_start: directory of the run that supplies the initial vectors. None: a new run starts from random vectors; a
-        resumed run may have any warm start.
+      warm_start: directory of the run that supplies the initial vectors; None: any warm start of a resumed run is kept.
       refit_of: description of the run to refit, from `refit.describe_run`; None: the run is not a refit.
 
     Raises:

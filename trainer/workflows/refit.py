@@ -45,8 +45,8 @@ def refit(
     Args:
       run: directory of the run to refit.
       workdir: directory of the refit.
-      data: directory of the dataset of `run`, or of one prepared with `--split none`, for example from a newer log. None: the
-        directory that `run` was trained from.
+      data: directory of the dataset of `run`, or of one prepared with `--split none`, for example from a newer log.
+        None: the directory that `run` was trained from.
       settings: `HARMLESS_SETTINGS` to change, as `KEY=VALUE`, such as `devices=2`.
       stop: stops the refit when it is set; None: SIGTERM stops it.
 
