@@ -171,7 +171,7 @@ def write_recommendations(
       output: directory or URI that does not exist, is empty, or is unfinished after an interruption.
       request: what to write; `request.k` must be from 1 to I.
       model_checksum: identifies the scorer; a resumed call must pass the same value.
-      replicas: replicas of all workers, among which the ranking is divided. None: this process works alone.
+      replicas: replicas of all workers; each worker ranks for a part of the visitors. None: this process works alone.
 
     Returns:
       The content of `recommendations.json` in `output`: the numbers of visitors and items, the checksums, and the paths

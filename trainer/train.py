@@ -59,7 +59,7 @@ def train(
       warm_start: directory of a run that supplies the initial vectors; None: they are random.
       refit_of: description of the run to refit, from `refit.describe_run`. The run then trains on all splits, without
         validation. None: it trains on the training split.
-      stop: stops the run when it is set; None: SIGTERM stops it.
+      stop: request that stops the run; None: SIGTERM stops the run.
       on_validation: called with the epoch and the value of each validation, on all workers; must return the same
         value on all of them. If it returns True, the run ends early.
 

@@ -47,7 +47,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Variables with the items of each timeline, and with the latest timelines of each item.
+    """Variables that store the items of each timeline and the latest timelines of each item.
 
     If two timelines are equally similar, the later one is preferred.
     """

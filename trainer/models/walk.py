@@ -28,7 +28,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies tables with the neighbours of each item and their weights; see `item_neighbours.neighbour_tables`."""
+    """Specifies two tables, the neighbours of each item and their weights; see `item_neighbours.neighbour_tables`."""
     return neighbour_tables(model, dataset, "the walk")
 
 

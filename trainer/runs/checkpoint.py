@@ -101,7 +101,7 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the indices of the rows of a visitor table that the `visitors` need; None: all rows.
+        """Returns the indices of the rows that the `visitors` need in a visitor table; None: all rows.
 
         Visitors with an index after the last row share the last row.
 

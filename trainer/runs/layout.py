@@ -33,7 +33,7 @@ class RunLayout:
 
     @property
     def auto(self) -> str:
-        """Path of the file with the models that `--preset auto` tried, and their training times in seconds."""
+        """Path of the file that lists the models of `--preset auto` and their training times in seconds."""
         return join(self.root, "auto.json")
 
     @property

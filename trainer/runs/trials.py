@@ -36,7 +36,7 @@ class SearchLayout:
 
     @property
     def best(self) -> str:
-        """Path of the file with the best trial, and the commands that train and refit it."""
+        """Path of the file that contains the best trial and the commands to train and refit it."""
         return join(self.root, "best.json")
 
     @property
@@ -49,7 +49,7 @@ class SearchLayout:
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """Path of the lock file of trial `number`, which is locked while the trial runs."""
+        """Path of the file that is locked while trial `number` runs."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 

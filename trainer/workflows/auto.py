@@ -77,7 +77,7 @@ def train_auto(
       budget_seconds: seconds for training and blending; the first model is always trained to its end. If no time is
         left for a blend, the best model is used alone.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
-      stop: stops the run when it is set; None: SIGTERM stops it.
+      stop: request that stops the run; None: SIGTERM stops the run.
 
     Returns:
       JSON values: the `trials`, the `blend` and its `main_model`, and the `seconds` of this call.

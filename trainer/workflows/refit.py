@@ -48,7 +48,7 @@ def refit(
       data: directory of the dataset of `run`, or of one prepared with `--split none`, for example from a newer log.
         None: the directory that `run` was trained from.
       settings: `HARMLESS_SETTINGS` to change, as `KEY=VALUE`, such as `devices=2`.
-      stop: stops the refit when it is set; None: SIGTERM stops it.
+      stop: request that stops the refit; None: SIGTERM stops the refit.
 
     Returns:
       The results of `train`; `refit_of` is the description from `describe_run`.

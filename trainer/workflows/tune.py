@@ -81,7 +81,7 @@ def tune(
       seed: seed of the search, not of the runs.
       storage_url: URL of the database where Optuna stores the trials, like `postgresql://…`; None: a file in `workdir`.
       only: number of the trial to run; None: all trials that no other process runs.
-      stop: stops the running trial when it is set; None: SIGTERM stops it.
+      stop: request that stops the running trial; None: SIGTERM stops the trial.
 
     Returns:
       JSON values: the `workdir`, the number of `trials` by state, the `best` trial as in `best.json` or None, and the
