@@ -105,7 +105,7 @@ def recommend(
 
     Args:
       workdir: directory of the run.
-      output: directory or URI; must not exist or must be empty.
+      output: directory or URI that does not exist, is empty, or is unfinished after an interruption.
       k: maximum number of items per visitor.
       visitors: path of a file of visitor ids, one per line; None: all visitors with events.
       formats: file formats, among `FORMATS`.

@@ -218,7 +218,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns candidates [B, C], and [B, C] bool: whether the column contains a candidate.
+        """Returns candidates [B, C], and [B, C] bool: whether each column contains a candidate.
 
         The first L columns are history items. NUM_BEST columns follow with the best other items by the scores `tower`
         [B, I], and NUM_BEST columns with the best remaining items by the scores `walk` [B, I].

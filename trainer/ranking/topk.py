@@ -201,7 +201,7 @@ def query_chunks(
 ) -> Iterator[tuple[slice, Queries]]:
     """Divides V queries into chunks of `size` queries; the last chunk is padded.
 
-    Yields, for each chunk, its slice of the V queries, and its queries. The workers of `replicas` divide the chunks.
+    Yields each chunk as its range among the V queries and its padded queries. Workers of `replicas` divide the chunks.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):

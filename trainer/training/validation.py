@@ -60,7 +60,7 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     Args:
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: replicas of all workers; each worker measures a part. None: this process works alone.
+      replicas: replicas of all workers; each worker measures on a part of the data. None: this process works alone.
 
     Returns:
       The metric; None if there is no validation split, or if it has no cases.
@@ -95,7 +95,7 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     Args:
       config: settings of the run.
       dataset: dataset of the run.
-      replicas: replicas of all workers; each worker measures a part. None: this process works alone.
+      replicas: replicas of all workers; each worker measures on a part of the data. None: this process works alone.
 
     Returns:
       The metric; None if there is no validation split, or if it has no cases.
