@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] for each timeline, the factor by which its similarity to any history is multiplied.
+          factors: [T] a factor per timeline, applied to every similarity of the timeline to a history.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))

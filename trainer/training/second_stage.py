@@ -222,7 +222,7 @@ def collect_examples(
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases in which the model does not see event kinds and times.
+      unknown_share: share of the cases that hide event kinds and times from the model.
       seed: seed for the choice of these cases, and for the sampling of candidates.
       on_chunk: called before each chunk of cases.
     """
