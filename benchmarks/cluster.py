@@ -164,8 +164,8 @@ class Traffic(NamedTuple):
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
     """Counts the bytes that a GPU sends in a step.
 
-    Gathers and reductions use rings: only one GPU of a machine sends to another machine. `capacities` has the number of
-    rows in a message for each table, see `capacity_of`.
+    Gathers and reductions use rings: only one GPU of a machine sends to another machine. `capacities` has, for each
+    table, the number of rows in a message, see `capacity_of`.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
     sharing = layout.gpus / layout.cards
@@ -196,7 +196,7 @@ def least_bytes(requests: np.ndarray, row_size: int) -> float:
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
     """Returns the seconds that a GPU communicates in a step: the latencies plus the transfer time.
 
-    Transfers within a machine and between machines overlap, so only the slower one is added.
+    Transfers within a machine and between machines overlap, so only the longer of the two times is added.
     """
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
@@ -232,7 +232,7 @@ def project(
       input_cpu_ms: CPU milliseconds for reading a global batch, see `measure_input`.
 
     Returns:
-      `ms`: milliseconds of each part.
+      `ms`: milliseconds of each part of the step.
       `gpu_ms`: milliseconds of all parts on the GPU.
       `step_ms`, `examples_per_second`: time of a step, and the resulting speed.
       `limit`: the bottleneck: "host input", or the longest part on the GPU.

@@ -1,7 +1,7 @@
 """Builds the training step of `mf` and `nn` for any number of replicas, and traces or measures its parts.
 
-The step is that of a real run, except that item counts and features are generated. Tracing needs neither the other
-replicas nor their memory. For measuring the routing, `Loopback` replaces the other replicas.
+The step is that of a real run, except that item counts and features are generated. Tracing needs only the
+replicas of one worker, and not their memory. For measuring the routing, `Loopback` simulates all replicas but one.
 
 Shapes: R replicas, B rows of a global batch, b rows of a replica, H history, F features of an item, n ids of a lookup,
 M rows that a replica receives for a lookup, I items.
@@ -91,7 +91,7 @@ def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
 
 
 def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
-    """Yields an array for each replica: the ids that it looks up, its own ids before the shared ones."""
+    """Yields the ids that each replica looks up, in one array per replica: `counts.own` ids, then the shared ids."""
     generator = np.random.default_rng(0)
 
     def draw(count: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in a message of a table, with padding. `requests` [R, R] is from `count_requests`."""
+    """Returns the number of rows in each message about a table, including padding; `requests`: see `count_requests`."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
@@ -141,7 +141,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the replicas of the first worker. They suffice to trace a graph; running it takes all workers."""
+    """Returns the first worker's part of `count` replicas: enough to trace a graph, but not to run it."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -173,7 +173,7 @@ class Operation(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A collective operation of a traced graph."""
+    """The data that a collective operation of a traced graph sends."""
 
     kind: str
     """`gather`, `all_to_all` or `reduce`."""
@@ -384,7 +384,7 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """Returns the replicas with which the routing is measured, by the name of their implementation.
+    """Returns, by name of the implementation, the replicas on which the routing is measured.
 
     `alone`: one of `count` replicas; the others are simulated. `logical`, only if `count` is 2 to 4: all replicas, each
     on its own logical CPU device.
@@ -443,7 +443,7 @@ def _timelines() -> TimelineRows:
 
 
 def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
-    """Writes several files, each visitor to one of them; returns the paths."""
+    """Writes the timelines to several files, without splitting a timeline; returns the paths."""
     starts = np.flatnonzero(columns.position == 0)
     cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
     paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]

@@ -102,7 +102,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns two dicts of metrics by case for each system: for rankings without seen items, then with them."""
+    """Returns the metrics by case of each system, in two dicts: first with seen items hidden, then with all items."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)

@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def measure(export: str, start: str, history: list[str]) -> dict[str, float]:
-    """Measures loading an export and two calls; returns the minima over several new processes.
+    """Times loading an export and its first two calls; returns the minima over several new processes.
 
     Args:
       export: directory of the export.

@@ -31,7 +31,7 @@ TARGETS = {"ratio": 25, "block_rows_per_second": 3_000_000}
 
 
 def main() -> None:
-    """Reads files in the two formats alternately, and records the fastest rate of each format."""
+    """Alternately reads timeline blocks and single examples, and records the fastest rate of each format."""
     with tempfile.TemporaryDirectory() as scratch:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))

@@ -68,7 +68,7 @@ class TimelineNeighbours:
     """
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes the baskets [T, I] of T timelines, and the number of training events of each item [I]."""
+        """Takes T timelines as rows of `baskets` [T, I], and the number of training events of each item [I]."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config
@@ -86,7 +86,7 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """Returns the cosines [I, I] between the items, the columns of `baskets` [T, I]; its rows are T timelines.
+    """Returns the cosines [I, I] between the columns of `baskets` [T, I]: I items in T timelines.
 
     Each item keeps its `num_neighbours` largest cosines. `is_tfidf` weights a timeline of n items by log(1 + I / n).
     """

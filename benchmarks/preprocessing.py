@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """The time of a job, without the imports, and of the whole command."""
+    """Seconds of a job without the imports, and of the whole command with the imports."""
 
     job_seconds: float
     command_seconds: float

@@ -121,8 +121,8 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
       `seconds`: training time of each preset.
       `items`: number of items.
       `tasks`: by task, the result of `_compare_task`.
-      `tuned`: by family of peers and task, the result of `summarize`.
-      `grids`: by family of peers and task, the result of `tune_family`.
+      `tuned`: by name of the peer and task, the result of `summarize`.
+      `grids`: by name of the peer and task, the result of `tune_family`.
       `targets`: rows of the table of targets.
     """
     path = quality_data.prepare(source, folder)
@@ -160,7 +160,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes all families of peers for an evaluation protocol; returns the results of `tune_family` by family."""
+    """Tunes each kind of peer in `FAMILIES` for an evaluation protocol; returns `tune_family`'s results by name."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {

@@ -16,7 +16,7 @@ TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """A preset to train, and the further flags of its training command."""
+    """A preset to train, and further flags for the command `train`."""
 
     preset: str
     """Name of the preset."""

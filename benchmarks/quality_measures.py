@@ -61,7 +61,7 @@ class MeasureFiles:
             return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
     def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
-        """Stores a system's metrics for each case of a task; overwrites the system's metrics for other settings."""
+        """Stores a system's metrics for each case of a task. Replaces metrics that were stored for other settings."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
@@ -96,7 +96,7 @@ def measure_peers(
     """Measures each tuned peer on each task, alone and with its best trend; skips stored measures.
 
     Args:
-      tuned: by family, the result of `tune_family`.
+      tuned: by name of the peer, the result of `tune_family`.
       data: the training events.
       make_blocks: returns the test cases; called only if a measure is missing.
       files: stored measures.
@@ -120,7 +120,7 @@ def measure_peers(
 
 
 class PeerRanking(NamedTuple):
-    """A tuned peer, alone or with a trend."""
+    """A tuned peer, alone or with a trend added to its scores."""
 
     system: str
     """Name of the peer, with the suffix `WITH_TREND` if it has a trend."""
@@ -131,7 +131,7 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns a family's tuned peer alone and, if the family takes a trend, with the best trend.
+    """Returns the tuned peer alone and, if `result` has trials with trends, with the best trend added.
 
     `result` is the result of `tune_family` for a task.
     """
@@ -224,7 +224,7 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 def difference(ours: ByCase, theirs: ByCase, cases: Cases) -> dict[str, float]:
     """Returns the mean difference in NDCG@20, `ours` − `theirs`, as `value`.
 
-    `low` and `high` are its 95% interval over resamples of the visitors.
+    `low` and `high` are the 95% interval of `value` over resamples of the visitors.
     """
     column = METRICS.index(TUNED_BY)
     low, high = percentile_interval(_resampled(ours, cases) - _resampled(theirs, cases))

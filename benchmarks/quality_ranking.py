@@ -75,7 +75,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """A scorer that looks up rows of `scores` [B, I] and adds the trend. `queries.visitor` has the row indices."""
+    """A scorer that looks up the rows `queries.visitor` of `scores` [B, I], and adds the trend."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items

@@ -45,7 +45,7 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures the preset `nn` for items and for visitors that have no training events.
+    """Measures the preset `nn` on new items and new visitors, that is, those without training events.
 
     Compares the recall on new items with that of `PopularWithinCategory`, and the recall for new and known visitors.
     """
@@ -129,7 +129,7 @@ def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> d
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Returns recall@20 for known and for unknown visitors, and the ratio unknown / known, by length of the history."""
+    """Returns, by length of the history, recall@20 for known and unknown visitors, and the ratio unknown / known."""
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

@@ -95,9 +95,9 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the target for the ratio of the system `ours` to the best peer; None if `ours` was not measured.
+    """Builds the target for a ratio: `metric` of the system `ours` / `metric` of the best peer of a `kind`.
 
-    `kind` is a key of `best_peers`; `bound` is the lower bound of the ratio.
+    `kind`: see `best_peers`; `bound`: lower bound of the ratio. Returns None if `ours` was not measured.
     """
     found = figures["tasks"][task]
     ranking, best = found["ranking"], found["best_peers"][metric][kind]

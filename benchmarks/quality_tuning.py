@@ -23,7 +23,7 @@ TUNED_BY = "ndcg@20"
 
 
 class TrialFile:
-    """Stored tuning trials of a family of peers on one dataset, by task."""
+    """A JSON file that stores the tuning trials of one kind of peer on one dataset."""
 
     def __init__(self, file: Path, checksum: str) -> None:
         """Reads the file if it exists.
@@ -41,7 +41,7 @@ class TrialFile:
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
         """Returns the stored trial of these settings; None if there is none.
 
-        `kind` is `trials` for the peer alone, and `trend` for the peer with a trend.
+        `kind` is `trials` for the scores of the peer alone, `trend` for these scores plus a trend.
         """
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
@@ -56,11 +56,11 @@ class TrialFile:
 def tune_family(
     name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
 ) -> dict[str, dict[str, Any]]:
-    """Tunes a family of peers for each task that it can do.
+    """Tunes one kind of peer for each of the tasks that this kind can do.
 
     Returns:
       By task: `grid`, all trials of settings in order of time; `trend_grid`, the trials that add different trends to
-        the best peer, empty if the family takes no trend.
+        the scores of the best peer, empty unless `family.takes_trend`.
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}
@@ -74,7 +74,7 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of a family of peers. Keeps the last fitted peer, in case the next trial needs it too."""
+    """Measures settings of one kind of peer. Keeps the last fitted peer for the next trial with the same settings."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
@@ -94,7 +94,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of a peer with a trend, and the seconds of ranking."""
+        """Returns the NDCG@20 after a trend is added to the peer's scores, and the seconds of the ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)
@@ -120,9 +120,9 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the best trials with and without a trend for a task, and the number and total seconds of all trials.
+    """Returns the best settings without and with a trend, and the number and total seconds of all trials.
 
-    `result` is the result of `tune_family` for the task.
+    `result` is the result of `tune_family` for one task.
     """
     best = best_of(result["grid"])
     with_trend = best_of(result["trend_grid"]) if result["trend_grid"] else None

@@ -70,7 +70,7 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """Draws 8,192 ids of popular items per step, mostly repeated. `shared` is empty."""
+    """Draws 8,192 ids of popular items per step, mostly repeated. The result's `shared` is empty."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
@@ -93,7 +93,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each combination of implementation, batch and number of replicas in its own process."""
+    """Measures each combination of implementation, batch and number of replicas in a new process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loaded", action="store_true", help="record the figures even if other programs use the cores")
     is_loaded = parser.parse_args().loaded
@@ -120,7 +120,7 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes that all replicas send in a step, as a mean over the steps.
 
     Returns:
-      `least`: the lower bound: a row is sent once to each other replica that uses it, and each sends one gradient back.
+      `least`: the lower bound: a replica receives each row that it needs from others once, and returns one gradient for it.
       `sharded`: ids, rows and gradients of row-sharded tables, with padding.
       `all_reduce`: rows and gradients of all ids, by ring all-reduce.
       `mirrored`: every replica sends its ids and gradients to all others.
@@ -148,7 +148,7 @@ def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
 
 
 def _sent_rows(counts: np.ndarray) -> int:
-    """Counts the rows that replicas send to others, with padding. `counts` [R, R] has the rows without padding."""
+    """Counts the rows, with padding, that replicas send to each other. `counts` [R, R]: the rows without padding."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
@@ -194,7 +194,7 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Returns the loss, summed over the replicas. Also sums `dense` numbers, to include the time of dense gradients."""
+    """Returns the loss, summed over the replicas; also sums `dense` numbers, which cost as much as dense gradients."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 

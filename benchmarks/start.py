@@ -1,7 +1,7 @@
 """Measures the wall-clock and CPU seconds of every command's `--help`, and whether the text fits a screen.
 
-Records the fastest of three starts. If none of them is fast enough, starts the command more often, because other
-programs may have used the cores.
+Records the fastest of three starts. If all three are too slow, starts the command again, because other programs
+may have used the cores.
 """
 
 import sys

@@ -80,7 +80,7 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
       which: `with` or `without` the report.
       inputs: paths of the input files, by their names in `PrepareConfig`.
       output: directory of the new dataset.
-      first: dataset of an earlier job; a job without the report uses its statistics.
+      first: dataset of an earlier job; a job without the report copies the statistics of that job.
 
     Returns:
       Seconds of the job (`prepared`) and of drawing its page (`drawn`).

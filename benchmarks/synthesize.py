@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def measure_shop(directory: Path) -> dict[str, float]:
-    """Measures the figures of `TABLE` in a shop's files."""
+    """Computes the figures in `TABLE` from a shop's files."""
     log = _read_events(directory / "events.csv")
     tree = pd.read_csv(directory / "category_tree.csv", dtype={"parentid": "Int64"})
     properties, last_category = _measure_properties(directory)

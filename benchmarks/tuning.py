@@ -12,7 +12,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Search:
-    """A search space."""
+    """The settings that a coordinate search tries."""
 
     begin: Settings
     """Settings that the search starts from."""
@@ -22,7 +22,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of a search."""
+    """Settings that a search has tried, and their metric."""
 
     settings: Settings
     """The settings."""

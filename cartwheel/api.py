@@ -298,9 +298,9 @@ def refresh(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Publishes a copy of an export with the current items on offer, without training.
+    """Publishes a copy of an export that recommends only the items now on offer. Does not train.
 
-    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the trend.
+    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the items' trend.
     Items that are missing in the table or dataset count as available. What the old export offered has no effect.
 
     Args:
@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    With both, `data` is the run's dataset; by default, that is the directory that the run was trained from.
+    If both are given, the run's dataset is read from `data`, not from the directory that the run was trained from.
 
     Raises:
       ValueError: neither is given.

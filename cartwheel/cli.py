@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser for the name of the verb. The flags are parsed by the module that implements the verb."""
+    """Builds the parser of the verb, such as `train`. The module that implements the verb parses the flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(

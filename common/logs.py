@@ -52,7 +52,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Drops the lines in file descriptor 2 that are noise; if the context raises an error, drops nothing."""
+    """Removes noise from the lines written to file descriptor 2; if the context raises an error, removes nothing."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

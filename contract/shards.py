@@ -92,7 +92,7 @@ def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
 def translate_read_errors(path: str) -> Iterator[None]:
     """Translates errors of tf.data about unreadable files into a short OSError.
 
-    `path` is the file, folder or dataset, for the message.
+    `path`: the file, folder or dataset to name in the message.
 
     Raises OSError if a file could not be read, or is damaged.
     """

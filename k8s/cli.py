@@ -93,7 +93,7 @@ def _run(
 ) -> int:
     """Submits each step when the previous one is done; returns the exit status.
 
-    `epochs` is the number of epochs of the step `train`; None: there is no such step.
+    `epochs` is the number of epochs of the step `train`; None: no step is `train`.
     """
     kubectl = _kubectl(given)
     if given.dry_run:
@@ -176,7 +176,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps in order, and the number of epochs of the step `train`; None if there is no such step."""
+    """Returns the steps in order, and the number of epochs of the step `train`; None without that step."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -431,7 +431,7 @@ def _matching(pattern: str, example: str) -> Callable[[str], str]:
 
 
 def _duration(text: str) -> float:
-    """Parses a finite number of at least 0."""
+    """Parses a duration: a finite number of at least 0."""
     try:
         duration = float(text)
     except ValueError:

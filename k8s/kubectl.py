@@ -21,7 +21,7 @@ class Kubectl:
     """Namespace; None: the namespace of the context."""
 
     def kustomize(self, folder: str) -> str:
-        """Builds the manifests of a kustomization's folder. Needs no cluster."""
+        """Builds the manifests of the kustomization in `folder`. Needs no cluster."""
         return _run(["kubectl", "kustomize", folder])
 
     def parse(self, manifests: str) -> list[Object]:

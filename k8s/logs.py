@@ -64,7 +64,7 @@ class ChiefLog:
         yield from self.lines()
 
     def problem(self) -> str | None:
-        """Returns why a container's log cannot be read; None if it can, or after a single failure, which is retried."""
+        """Returns why a container's log cannot be read; None if it can be read, or will be retried."""
         for key, errors in self._failures.items():
             if errors and (len(errors) > 1 or key in self._finished):
                 return str(errors[-1])

@@ -32,7 +32,7 @@ directory is on the volume, so that later pods find the kernels; files in /tmp a
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step of a run: one Job or JobSet on the cluster."""
+    """A step, such as `train`: one Job or JobSet on the cluster."""
 
     name: str
     """prepare, train, tune or evaluate-export."""

@@ -14,8 +14,8 @@ _SPOT_STEPS = 1000
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
     """Returns the config of a training run, and the settings that change the preset to this config.
 
-    `placement` adds settings: `gpus` with GPUs, `checkpoint_every_steps` with the overlay `spot`. `input.batch_size` is
-    the number of rows of all replicas; a preset's value is rounded up to a multiple of the replicas.
+    `placement` adds settings: `gpus` if there are GPUs, `checkpoint_every_steps` for the overlay `spot`. The batch size
+    of a preset is rounded up to a multiple of the number of replicas.
 
     Args:
       preset: name of a preset in `PRESETS`.

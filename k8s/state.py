@@ -90,7 +90,7 @@ def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
 def latest_pods(pods: Sequence[Object]) -> list[Object]:
     """Returns the latest pod of each completion index, sorted by index.
 
-    A failed pod is replaced by one with the same index. Index 0 is the chief worker.
+    Kubernetes replaces a failed pod by a new one of the same index. Index 0 is the chief worker.
     """
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):
@@ -175,7 +175,7 @@ def _find_deletion(pod: Object) -> str | None:
 
 
 def disruption(pod: Object) -> str:
-    """Returns why the cluster disrupts a pod, in parentheses after a space. Returns '' if it does not."""
+    """Returns ` (REASON)` if the cluster disrupts a pod, otherwise ''."""
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return f" ({condition.get('message') or condition.get('reason')})"

@@ -115,7 +115,7 @@ def _renamed(workload: Object) -> Object:
 
 
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
-    """Applies all objects. If the cluster refuses one, deletes the workload, its ConfigMaps and the objects `new`.
+    """Applies all objects. If the cluster refuses one, deletes the workload, its ConfigMaps and the objects in `new`.
 
     Deletes nothing if the cluster does not answer, because it may have applied the objects.
     """
@@ -184,7 +184,7 @@ def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
 
 
 def location(workload: Object, kubectl: Kubectl) -> str | None:
-    """Returns the `--output` or `--workdir` in a workload's arguments; None without them."""
+    """Returns the value of `--output` or `--workdir` in a workload's arguments; None without these flags."""
     arguments = [
         line for value in _settings(workload, kubectl) for text in value["data"].values() for line in text.splitlines()
     ]
@@ -233,6 +233,6 @@ def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def _label(value: Object) -> str | None:
-    """Returns the label with an object's project; None if it is missing."""
+    """Returns the project that an object's label names; None without such a label."""
     label: str | None = value["metadata"].get("labels", {}).get(_NAME)
     return label

@@ -65,7 +65,7 @@ class PeerData:
 
     @cached_property
     def events(self) -> EventLog:
-        """The events of all splits. A peer may use only those before a request."""
+        """The events of all splits. For a request, a peer may use only earlier events."""
         return read_events(self.dataset)
 
 

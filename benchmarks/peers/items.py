@@ -18,8 +18,8 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 class ItemWalk:
     """Scores items by a walk from the history's items to timelines, and on to all items of these timelines.
 
-    The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with
-    both items. n_i is the number of timelines with item i; n_u is the number of items of timeline u. RP3β (Paudel et
+    The weight from item i to item j is n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u that
+    contain i and j. n_i is the number of timelines that contain i; n_u is the number of items of u. RP3β (Paudel et
     al., TiiS 2016) has item = visitor = 1 and neighbour = β.
     """
 
@@ -96,7 +96,7 @@ class Ease:
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
     """Returns float32 weights [n, n] of the n = min(I, `max_items`) most frequent items.
 
-    `baskets` is [T, I], 1 if the timeline contains the item; frequent items come first.
+    `baskets` is [T, I], 1 if the timeline contains the item; its columns are in descending order of frequency.
 
     Raises ValueError if `l2` is too small for float32.
     """

@@ -106,7 +106,7 @@ def lines(
 
 
 class Panel(NamedTuple):
-    """One chart in a picture of `points`. Its x axis shows one property of the points."""
+    """One of the charts that `points` draws. The x axis shows one property of the points."""
 
     title: str
     """Name of the property."""

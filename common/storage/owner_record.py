@@ -85,7 +85,7 @@ def write_beat(record: str) -> None:
 
 
 def read_beat(record: str) -> float | None:
-    """Returns the time of the last heartbeat, in seconds since 1970; None if there is none."""
+    """Returns the time of the last heartbeat, in seconds since 1970; None without a heartbeat."""
     try:
         if is_local(record):
             # opened, because network file systems ask the server only then
@@ -99,8 +99,8 @@ def read_beat(record: str) -> float | None:
 def remove_record(record: str, token: str, patience: float | None = None) -> None:
     """Removes an ownership record if it has this token, unless another process is removing it.
 
-    Only the process that could write the claim, a file with its name, may remove the record. So the record cannot be
-    replaced between the check of its token and its removal.
+    A process first creates a claim, a file that only one process can create. So no other process can replace the
+    record between the check of its token and its removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -135,7 +135,7 @@ def short_patience() -> float:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns the lock of `remove_record` against other threads: a claim excludes only other processes."""
+    """Returns the lock that `remove_record` holds against other threads: its claim excludes only other processes."""
     return threading.Lock()
 
 

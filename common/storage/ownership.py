@@ -30,7 +30,7 @@ _LOOKS_AT_NO_RECORD = 5
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
     """Makes this process the owner of a directory inside the context.
 
-    Does nothing if this thread already owns it. A new local directory is removed if it stays empty.
+    Does nothing if this thread already owns the directory. Removes a new local directory that stays empty.
 
     Raises:
       InUseError: another process owns the directory.

@@ -186,7 +186,7 @@ class LocalStore:
 
 
 def _link(partial: str, path: str) -> None:
-    """Makes the file `partial` available as `path`. Raises FileExistsError if `path` exists."""
+    """Gives the file `partial` the name `path`. Raises FileExistsError if `path` exists."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -362,7 +362,7 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Yields a temporary path. Its file replaces `path` on success, and is removed after an error."""
+    """Yields a temporary path. A file written there replaces `path` on success, and is removed after an error."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
@@ -395,7 +395,7 @@ def _quiet_plugins() -> None:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns options for an fsspec plugin. The plugin reads others, such as credentials, from the environment."""
+    """Returns the options to pass to an fsspec plugin; the plugin reads credentials from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}

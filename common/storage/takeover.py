@@ -66,7 +66,7 @@ def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
 
 
 def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
-    """Whether an owner has ended; False if its record is removed meanwhile. Raises InUseError if the owner is alive."""
+    """Whether the owner `found` has ended. False if `record` is removed; raises InUseError if the owner is alive."""
     runs = None if found.process is None else is_running(found.process)
     if runs is False or found.token in ended or (found.process is not None and found.process.instance in ended):
         return True
