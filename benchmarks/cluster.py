@@ -261,7 +261,7 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces a step of `preset`, and projects its time on each layout with `replicas` replicas.
+    """Traces a step of `preset`, and projects the step's time on each of the `LAYOUTS` that have `replicas` GPUs.
 
     `input_cpu_ms` is the CPU time of reading a global batch, see `measure_input`.
     """

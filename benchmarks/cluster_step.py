@@ -218,7 +218,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
 
 
 def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces the routing of a step. The arguments are those of `trace_step`."""
+    """Traces only the routing of a step, which finds the replica that owns each row. Arguments: see `trace_step`."""
     begin = time.process_time()
     counts = count_ids(config, replicas.count).values()
     specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]

@@ -1,4 +1,4 @@
-"""Two nearest-neighbour peers: one finds items in the same timelines, the other finds timelines with the same items.
+"""Two nearest-neighbour peers: one finds items similar to those of the history, the other finds similar timelines.
 
 The peers use only the history of a visitor. The weight of an item in the history decreases with the number of later
 rows, by default as 1 / (1 + later rows), similar to Ludewig and Jannach (UMUAI 2018).

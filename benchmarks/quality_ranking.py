@@ -56,7 +56,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Returns the cases for recommending repeats: only items of the history are relevant, and none is hidden."""
+    """Returns the cases for recommending repeats: only items of the history are relevant, and no item is hidden."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):

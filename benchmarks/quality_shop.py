@@ -47,7 +47,7 @@ class PopularWithinCategory:
 def shop_figures(folder: Path) -> dict[str, Any]:
     """Measures the preset `nn` on new items and new visitors, that is, those without training events.
 
-    Compares the recall on new items with that of `PopularWithinCategory`, and the recall for new and known visitors.
+    Compares `nn` and `PopularWithinCategory` by recall on new items, and new and known visitors by recall of `nn`.
     """
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))

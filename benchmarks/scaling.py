@@ -120,7 +120,7 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes that all replicas send in a step, as a mean over the steps.
 
     Returns:
-      `least`: the lower bound: a replica receives each row that it needs from others once, and returns one gradient for it.
+      `least`: the lower bound: a replica receives each row that it needs from others once, and returns one gradient.
       `sharded`: ids, rows and gradients of row-sharded tables, with padding.
       `all_reduce`: rows and gradients of all ids, by ring all-reduce.
       `mirrored`: every replica sends its ids and gradients to all others.
@@ -374,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures on two workers. Returns the first worker's figures, but for memory the larger figure of the two."""
+    """Measures the implementation `way` on two workers. Returns the first worker's figures, but the larger of memory."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

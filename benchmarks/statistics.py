@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures the time that the report adds to `prepare`, on events alone and with item properties."""
+    """Measures the time that the report adds to `prepare`, with and without item properties in the input."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -74,7 +74,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Runs one `prepare` job with or without the report. With it, also draws the page of the report.
+    """Runs one `prepare` job. If it is `with` the report, also draws the report's page.
 
     Args:
       which: `with` or `without` the report.

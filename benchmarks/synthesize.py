@@ -347,7 +347,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target, a value or a range.
+    """Compares a figure with a target, which is a value or a range.
 
     `ratio` is `reached` divided by the target or by the nearest end of the range.
     """

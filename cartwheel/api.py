@@ -1,4 +1,4 @@
-"""The verbs of the `cartwheel` command as functions. Each imports the code of its job when it is called."""
+"""The verbs of the `cartwheel` command as functions. A function imports the code of its job only when called."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ def prepare(
     Args:
       events: path, glob or directory of the event log.
       output: new directory for the dataset. If the job fails, there is no dataset.
-      shop: path of a shop.toml with files, columns and settings; the other arguments override it.
+      shop: path of a shop.toml, which sets files, columns and settings; the other arguments override it.
       columns: column names such as `{"item": "StockCode"}`, for `visitor`, `item`, `time`, `kind`, `transaction` and
         `weight`. Absent keys take the names in `shop` or `EventColumns`.
       where: conditions such as `Quantity > 0`; events that fail one of them are skipped.
@@ -181,7 +181,7 @@ def tune(
     seed: int = 0,
     storage: str | None = None,
 ) -> dict[str, Any]:
-    """Searches for settings with the best validation metric; resumes the search in `workdir`.
+    """Searches for the settings that reach the best validation metric; resumes the search in `workdir`.
 
     Args:
       data: prepared dataset with a validation split.
@@ -300,7 +300,7 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes a copy of an export that recommends only the items now on offer. Does not train.
 
-    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`). A dataset also updates the items' trend.
+    Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the items' trend.
     Items that are missing in the table or dataset count as available. What the old export offered has no effect.
 
     Args:

@@ -22,7 +22,7 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Turns a failed decoding in the context into a ValueError with advice.
+    """Turns a failed decoding in the context into a ValueError that gives `advice`.
 
     Args:
       path: the file that is decoded.

@@ -17,7 +17,7 @@ _RAISE_AGAIN_SECONDS = 0.05
 
 
 class StopSignals:
-    """Turns a signal into an exception in the main thread, for cleanup by `finally` and `with`.
+    """Turns a signal into an exception in the main thread, so that `finally` and `with` clean up.
 
     Ctrl-C raises KeyboardInterrupt, SIGTERM and SIGHUP raise SystemExit. If Python drops the exception, as in
     `__del__`, it is raised again.

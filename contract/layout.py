@@ -32,7 +32,7 @@ class DatasetLayout:
 
     @property
     def report(self) -> str:
-        """Path of the page with the statistics as charts. The manifest does not list this file."""
+        """Path of the page that shows the statistics as charts. The manifest does not list this file."""
         return join(self.root, "report.html")
 
     @property

@@ -1,4 +1,4 @@
-"""Calls kubectl: methods take manifests and return JSON values; errors are one sentence."""
+"""Calls kubectl: methods take manifests and return JSON values; each error is one sentence."""
 
 import json
 import subprocess

@@ -23,7 +23,7 @@ _EPOCH = re.compile(r"epoch (\d+): (.*)")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a workload ended, or why following it stopped."""
+    """How a workload ended, or why it is no longer followed."""
 
     is_done: bool
     """Whether the workload succeeded."""
@@ -159,7 +159,7 @@ class Follower:
         self.screen.status(text, f"{minutes}:{seconds:02}")
 
     def _report_removed(self, pods: Sequence[Object]) -> None:
-        """Reports pods that ended and were removed since the last poll, as on a drained node."""
+        """Reports pods that ended and were removed since the last poll, as happens on a drained node."""
         names = {pod["metadata"]["name"] for pod in pods}
         for name, pod in self._active.items():
             if name not in names:

@@ -1,4 +1,4 @@
-"""Renders the manifests of a step: a kustomization over `k8s/base` and its components."""
+"""Renders the manifests of a step: a kustomization of `k8s/base` and `k8s/components`."""
 
 import json
 import os

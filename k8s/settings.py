@@ -1,4 +1,4 @@
-"""Checks the settings of a training step before submission, such as a batch that its GPUs can share."""
+"""Checks the settings of a training step before submission, for example that its GPUs can divide a batch evenly."""
 
 from collections.abc import Sequence
 

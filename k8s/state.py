@@ -195,7 +195,7 @@ def _find_permanent_problem(pod: Object) -> str | None:
 
 
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
-    """Returns why the pod that ended last failed; ignores preempted pods if others failed.
+    """Returns the failure reason of the last pod to end; ignores preempted pods if other pods failed.
 
     `condition` gives the reason after a timeout, or if no pod has failed.
     """

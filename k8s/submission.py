@@ -1,7 +1,7 @@
 """Submits a step as a new workload, that is, as a Job or JobSet.
 
-The new workload replaces an earlier workload of the step that has failed, or that is done with other settings. If the
-step is running or done with the same settings, nothing changes.
+An earlier workload of the step is replaced if it has failed, or if it is done with other settings. Nothing changes if
+it is running or done with the same settings.
 """
 
 import contextlib

@@ -136,7 +136,7 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I] with ties broken by popularity.
+    """Breaks ties between scores [B, I] by popularity; returns float32.
 
     `counts` [I] has the number of training events of each item.
     """

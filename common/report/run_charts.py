@@ -133,7 +133,7 @@ def points(
       key: name of the picture, unique in its page.
       panels: the panels, at least one.
       values: y of each point, such as the metric of a trial.
-      is_finished: for each point, whether its trial finished: a dot, otherwise a cross.
+      is_finished: for each point, True for a dot (a finished trial), False for a cross.
       y_label: label of the y axes.
       best: index of the point to highlight; None: no point.
     """

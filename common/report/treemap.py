@@ -33,7 +33,7 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 def _count_in_row(areas: Sequence[float], side: float) -> int:
     """Returns how many areas form the next row along a side of length `side`.
 
-    The row ends before an area that would make its worst aspect ratio worse.
+    The row ends before an area that would worsen the row's worst aspect ratio.
     """
     for count in range(1, len(areas)):
         if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
@@ -48,7 +48,7 @@ def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:
 
 
 def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
-    """Places `areas` as a row of rectangles along the box's shorter side; returns these and the remaining box."""
+    """Places `areas` as a row of rectangles along the box's shorter side; returns the rectangles and the remaining box."""
     is_upright = box.width >= box.height
     side = box.height if is_upright else box.width
     depth = sum(areas) / side

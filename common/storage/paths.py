@@ -2,7 +2,7 @@
 
 
 def join(base: str, *names: str) -> str:
-    """Joins a local path or URI with names."""
+    """Appends names to a local path or URI."""
     return "/".join([base.rstrip("/") or "/", *names])
 
 

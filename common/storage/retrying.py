@@ -72,7 +72,7 @@ def call_with_retries(action: Callable[[], Result], doing: str, uri: str, patien
     Raises:
       FileNotFoundError: there is no such object.
       PermissionError: credentials are missing or insufficient.
-      OSError: the bucket does not exist, the store rejects the request, or it does not answer in time.
+      OSError: the bucket does not exist, or the store rejects the request or does not answer in time.
     """
     start, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
     patience = read_limits().patience_seconds if patience is None else patience
@@ -127,7 +127,7 @@ def http_status(error: BaseException) -> int | None:
 
 
 def _status(error: BaseException) -> tuple[int | None, str | None]:
-    """Returns an error's HTTP status and the store's error code; None for a missing one."""
+    """Returns an error's HTTP status and the store's error code, each None if it is missing."""
     response: Any = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

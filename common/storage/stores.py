@@ -215,7 +215,7 @@ class FsspecStore:
     def __init__(self, file_system: Any, *, has_directories: bool) -> None:
         """Wraps an fsspec file system.
 
-        `has_directories`: whether a write needs its parent directories; an object store needs none.
+        `has_directories`: whether a write needs an existing parent directory; object stores need none.
         """
         self._files, self._has_directories = file_system, has_directories
 
