@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: those of the lookups (each a gather and two all-to-alls), then of the updates (each an all-to-all).
+      messages: first of the lookups (a gather and two all-to-alls each), then of the updates (an all-to-all each).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
@@ -196,7 +196,7 @@ def least_bytes(requests: np.ndarray, row_size: int) -> float:
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
     """Returns the seconds that a GPU communicates in a step: the latencies plus the transfer time.
 
-    Transfers within a machine and between machines overlap, so only the longer of the two times is added.
+    Transfers within a machine and between machines overlap, so only the longer of the two is added.
     """
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0

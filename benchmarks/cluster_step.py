@@ -132,7 +132,7 @@ class Loopback(Collectives):
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Returns a simulated flat matrix [R · R]: its row `replica` and its column `replica` are both `value` [R]."""
+        """Simulates a matrix, returned flat [R · R]: row `replica` and column `replica` both equal `value` [R]."""
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
@@ -218,7 +218,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
 
 
 def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces only the routing of a step, which finds the replica that owns each row. Arguments: see `trace_step`."""
+    """Traces the routing alone, which finds the replica that owns each row. Arguments: see `trace_step`."""
     begin = time.process_time()
     counts = count_ids(config, replicas.count).values()
     specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]

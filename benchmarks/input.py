@@ -1,7 +1,7 @@
 """Compares the input speed of two file formats: timeline blocks, and one tf.train.Example per row.
 
-Measures the rows/s from files to shuffled batches. Examples are read by `parse_example` on batches of serialized rows,
-the faster of the two common ways.
+Measures the rows/s from files to shuffled batches. Examples are parsed in batches (`parse_example`),
+which is faster than one by one.
 
 usage: python -m benchmarks.input
 """
@@ -106,7 +106,6 @@ def _textbook(paths: list[str]) -> tf.data.Dataset:
 
 
 def _read(batches: tf.data.Dataset) -> float:
-    """Reads all batches and returns the seconds."""
     begin = time.perf_counter()
     for _ in batches:
         pass

@@ -164,7 +164,6 @@ def _items(count: int) -> np.ndarray:
 
 
 def _batches(size: int) -> tf.data.Dataset:
-    """Returns endless batches from memory."""
     count = 50
     generator = np.random.default_rng(1)
     visitor, item = generator.integers(0, VISITORS, (count, size)), _items(count * size).reshape(count, size)

@@ -105,7 +105,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """Returns float32 weights [B, I] of the items in `items` [B, H].
+    """Returns float32 weights [B, I] of the items in the histories `items` [B, H].
 
     The weights of a repeated item add up.
     """

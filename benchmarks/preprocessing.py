@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """Seconds of a job without the imports, and of the whole command with the imports."""
+    """Seconds of a job without imports, and of the whole command."""
 
     job_seconds: float
     command_seconds: float

@@ -204,7 +204,6 @@ def _found(files: MeasureFiles, task: str, system: str, settings: str = "") -> B
 
 
 def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any]:
-    """Compares the systems that were measured on a task."""
     best = best_peers(measures)
     baseline = max(
         (name for name in measures if name.startswith(BASELINE)), key=lambda name: measures[name][TUNED_BY].mean()

@@ -81,7 +81,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that computes float32 scores [B, I], given whether to hide the items of the history."""
+        """Returns a function of a flag (True: hide the history's items) that computes float32 scores [B, I]."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))

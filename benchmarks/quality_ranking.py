@@ -45,7 +45,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
     Args:
       dataset: the dataset.
       split: validation or test.
-      protocol: a name of `TASKS`.
+      protocol: a key of `TASKS`.
       max_cases: maximum number of cases of a task.
       max_scores: maximum number of scores of a task: cases × items.
     """

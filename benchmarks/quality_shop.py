@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks the category of the visitor's latest item first, then all other items; both by popularity."""
+    """Ranks items by popularity: first those of the category of the visitor's latest item, then all others."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()

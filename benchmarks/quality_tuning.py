@@ -41,7 +41,7 @@ class TrialFile:
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
         """Returns the stored trial of these settings; None if there is none.
 
-        `kind` is `trials` for the scores of the peer alone, `trend` for these scores plus a trend.
+        `kind` is `trials` for the peer's scores alone, `trend` for these scores plus a trend.
         """
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
@@ -56,7 +56,7 @@ class TrialFile:
 def tune_family(
     name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
 ) -> dict[str, dict[str, Any]]:
-    """Tunes one kind of peer for each of the tasks that this kind can do.
+    """Tunes one kind of peer for each task in `family.tasks`.
 
     Returns:
       By task: `grid`, all trials of settings in order of time; `trend_grid`, the trials that add different trends to
@@ -94,7 +94,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 after a trend is added to the peer's scores, and the seconds of the ranking."""
+        """Returns the NDCG@20 of the peer's scores plus a trend, and the seconds of the ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)

@@ -120,7 +120,7 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes that all replicas send in a step, as a mean over the steps.
 
     Returns:
-      `least`: the lower bound: a replica receives each row that it needs from others once, and returns one gradient.
+      `least`: the lower bound: each row that a replica needs from another is sent once, and one gradient is sent back.
       `sharded`: ids, rows and gradients of row-sharded tables, with padding.
       `all_reduce`: rows and gradients of all ids, by ring all-reduce.
       `mirrored`: every replica sends its ids and gradients to all others.
@@ -366,7 +366,7 @@ def _run(*arguments: str) -> str:
 
 
 def _free_hosts() -> tuple[str, str]:
-    """Returns two addresses of this machine with free ports."""
+    """Returns two free addresses of this machine, as HOST:PORT."""
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):
             free.bind(("127.0.0.1", 0))
@@ -374,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures the implementation `way` on two workers. Returns the first worker's figures, but the larger of memory."""
+    """Measures `way` on two workers. Returns the first worker's figures, but the maximum of both for memory."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    If both are given, the run's dataset is read from `data`, not from the directory that the run was trained from.
+    If both are given, `data` is the directory in which the run's dataset is now.
 
     Raises:
       ValueError: neither is given.
@@ -438,7 +438,6 @@ def _read_item_facts(
 
 
 def _format_assignments(settings: Settings | None) -> list[str]:
-    """Formats settings as `KEY=VALUE`."""
     return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
 
 

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def failure_status(error: Exception) -> int:
-    """Returns the exit status of a command that fails because of `error`.
+    """Returns the exit status of a command that fails with `error`.
 
     `IN_USE` if another process owns the output, `PREEMPTED` if another process took it over, otherwise `FAILED`.
     """

@@ -10,7 +10,7 @@ from common.text import printable
 
 
 def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 0, is_shown: bool = True) -> tqdm:
-    """Makes a progress bar, a context manager. It is drawn only on a terminal.
+    """Makes a progress bar (a context manager), which is drawn only on a terminal.
 
     Args:
       total, initial: amount of work, and amount already done.

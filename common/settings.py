@@ -114,7 +114,6 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _type_hint(config: Any, key: str) -> Any:
-    """Raises ValueError if the key is unknown."""
     known = _keys(config, "")
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -129,7 +128,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the names of all settings, each after `prefix`.
+    """Lists the names of a config's settings, each with `prefix` in front.
 
     Omits the field `kind` if only one value is allowed.
     """

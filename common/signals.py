@@ -78,7 +78,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 def exit_process(status: int) -> NoReturn:
     """Exits with `status`.
 
-    Skips Python's cleanup where it may crash: with tensorflow-io, or after a signal while threads run.
+    Skips Python's cleanup where it may crash: if tensorflow-io is loaded, or after a signal while threads run.
     """
     if not StopSignals.is_process_stopped and "tensorflow_io" not in sys.modules:
         sys.exit(status)

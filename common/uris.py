@@ -1,4 +1,4 @@
-"""Refuses URIs that may contain credentials, which are those with a user part, a query or a fragment."""
+"""Refuses URIs that may contain credentials: those with a user part, a query or a fragment."""
 
 import argparse
 import re
@@ -60,7 +60,7 @@ def _refuse_password(database: str) -> None:
 
 
 def _split(uri: str) -> SplitResult:
-    """Splits a URI. Unlike in `urlsplit`, errors do not repeat the URI."""
+    """Splits a URI. Unlike those of `urlsplit`, errors do not repeat the URI."""
     try:
         return urlsplit(uri)
     except ValueError:
@@ -78,5 +78,5 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns the start of a URI chain: for the `s3` in `--events=simplecache::s3://bucket`, that of `simplecache`."""
+    """Returns where the chain of a URI starts: at `simplecache` for the `s3` in `--events=simplecache::s3://bucket`."""
     return text.rfind("=", 0, start) + 1

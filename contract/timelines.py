@@ -69,8 +69,8 @@ def timeline_starts(position: np.ndarray) -> np.ndarray:
 def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str] | None = None) -> Iterator[bytes]:
     """Serializes timelines as blocks (tf.train.Examples) of about `block_rows` rows; never splits a timeline.
 
-    `rows` has contiguous timelines in order of time. `unknown_ids` has a visitor id per timeline, "" for a visitor of
-    the vocabulary; None: all visitors are known. Raises ValueError if `block_rows` is less than 1.
+    In `rows`, timelines are contiguous and ordered by time. `unknown_ids` has a visitor id per timeline, "" for a
+    visitor of the vocabulary; None: all visitors are known. Raises ValueError if `block_rows` is less than 1.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -90,7 +90,7 @@ def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses the ids of unknown visitors from a serialized block: strings [n], one per timeline of such a visitor.
+    """Parses the ids of unknown visitors from a serialized block: strings [n], one per timeline of an unknown visitor.
 
     See `schema.UNKNOWN_VISITOR_ID`.
     """

@@ -431,7 +431,6 @@ def _matching(pattern: str, example: str) -> Callable[[str], str]:
 
 
 def _duration(text: str) -> float:
-    """Parses a duration: a finite number of at least 0."""
     try:
         duration = float(text)
     except ValueError:

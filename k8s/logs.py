@@ -31,7 +31,7 @@ class ChiefLog:
         self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
     def watch(self, pod: Object) -> bool:
-        """Starts or continues reading a pod's logs. Returns False once all are read."""
+        """Starts or continues reading a pod's logs. Returns False once all logs are read."""
         if self._thread is not None and self._thread.is_alive():
             return True
         for container in containers(pod):
@@ -53,7 +53,7 @@ class ChiefLog:
             yield line
 
     def drain(self, pod: Object, seconds: float) -> Iterator[str]:
-        """Yields the remaining log lines of a pod that has ended, for at most `seconds`."""
+        """Yields, for at most `seconds`, the remaining log lines of a pod that has ended."""
         end = time.monotonic() + seconds
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:
@@ -64,7 +64,7 @@ class ChiefLog:
         yield from self.lines()
 
     def problem(self) -> str | None:
-        """Returns why a container's log cannot be read; None if it can be read, or will be retried."""
+        """Returns why a container's log cannot be read; None if it can be read, or if reading is retried."""
         for key, errors in self._failures.items():
             if errors and (len(errors) > 1 or key in self._finished):
                 return str(errors[-1])

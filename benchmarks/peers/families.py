@@ -1,4 +1,4 @@
-"""The peers by name, each with its search space and a function that fits it.
+"""The peers by name, each with a search space and a function that fits the peer.
 
 A coordinate search takes 1 + Σ (number of values − 1) trials, because the values of a setting include the value
 that the search starts from.

@@ -91,7 +91,7 @@ def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
 
 
 def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
-    """Builds the matrices from the rows of whole timelines; skips item indices of `num_items` or more."""
+    """Builds sparse matrices from the rows of whole timelines; skips item indices of `num_items` or more."""
     timeline = np.cumsum(rows.position == 0) - 1
     is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
     known = np.flatnonzero(rows.item < num_items)

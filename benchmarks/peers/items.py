@@ -96,7 +96,7 @@ class Ease:
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
     """Returns float32 weights [n, n] of the n = min(I, `max_items`) most frequent items.
 
-    `baskets` is [T, I], 1 if the timeline contains the item; its columns are in descending order of frequency.
+    `baskets` is [T, I], 1 if the timeline contains the item; the most frequent items come first.
 
     Raises ValueError if `l2` is too small for float32.
     """

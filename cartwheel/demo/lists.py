@@ -37,7 +37,7 @@ def show_recommendations(export: str, dataset: str, *, with_repeats: bool = Fals
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
     """Yields the ids and histories of the first `NUM_VISITORS` returning visitors of the test window.
 
-    A history is a list of at least `MIN_HISTORY` item ids of the vocabulary, all from before the window, oldest first.
+    A history has at least `MIN_HISTORY` item ids of the vocabulary, all from before the window, oldest first.
     """
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     found = 0

@@ -106,7 +106,6 @@ def _class_name(index: int) -> str:
 
 
 def _median_bin(counts: Sequence[int]) -> int:
-    """Returns the index of the bin that contains the median."""
     before = itertools.accumulate(counts[:-1], initial=0)
     return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
 

@@ -48,7 +48,7 @@ def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:
 
 
 def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
-    """Places `areas` as a row of rectangles along the box's shorter side; returns the rectangles and the remaining box."""
+    """Places `areas` as rectangles along the box's shorter side; returns the rectangles and the remaining box."""
     is_upright = box.width >= box.height
     side = box.height if is_upright else box.width
     depth = sum(areas) / side

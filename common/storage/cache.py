@@ -64,7 +64,7 @@ class Cache:
         return self._path(sha256)
 
     def release(self, sha256: str) -> None:
-        """Ends one use of a file: call it once per `acquire`. The cache may evict files without uses."""
+        """Ends one use of a file: call it once per `acquire`. The cache may evict unused files."""
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:

@@ -100,7 +100,7 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
     """Removes an ownership record if it has this token, unless another process is removing it.
 
     A process first creates a claim, a file that only one process can create. So no other process can replace the
-    record between the check of its token and its removal.
+    record between the check of the token and the removal.
     """
     claim, name = _claim_path(record, token), json.dumps(asdict(current_process()), allow_nan=False).encode()
     with _removal_lock():
@@ -118,7 +118,7 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 def await_removal(record: str, token: str) -> None:
     """Waits until no other process is removing the ownership record with this token.
 
-    That process has a claim, see `remove_record`. Deletes the claim if the process has ended, or after `STALE_SECONDS`.
+    Such a process has a claim, see `remove_record`. Deletes the claim of an ended process; any after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
@@ -135,7 +135,7 @@ def short_patience() -> float:
 
 @cache
 def _removal_lock() -> threading.Lock:
-    """Returns the lock that `remove_record` holds against other threads: its claim excludes only other processes."""
+    """Returns a lock for `remove_record`: the lock excludes other threads, the claim excludes other processes."""
     return threading.Lock()
 
 

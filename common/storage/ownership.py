@@ -73,7 +73,7 @@ def try_to_check_ownership(uri: str) -> None:
 
 
 def stop_if_lost(uri: str) -> None:
-    """Raises OwnershipLostError if an earlier check or heartbeat found that the directory was lost. Reads no files."""
+    """Raises OwnershipLostError if an earlier check or heartbeat found the ownership lost. Reads no files."""
     for ownership in _ownerships_above(uri):
         ownership.stop_if_lost()
 

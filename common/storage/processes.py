@@ -74,7 +74,7 @@ def boot_id() -> str:
 
 
 def is_running(process: Process) -> bool | None:
-    """Returns whether a process still runs; None if unknown, as in another container."""
+    """Returns whether a process still runs; None if unknown, as for a process in another container."""
     here = current_process()
     if process.instance == here.instance:
         return True

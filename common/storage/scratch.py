@@ -1,4 +1,4 @@
-"""Temporary local folders. Folders that killed processes left behind are removed by later processes.
+"""Temporary local folders. Later processes remove the folders of killed processes.
 
 Each process keeps its temporary folders in one parent folder, and keeps this parent locked. The kernel releases the
 lock when the process ends, even if it is killed. Therefore, a parent folder that another process can lock is abandoned.
