@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: first of the lookups (a gather and two all-to-alls each), then of the updates (an all-to-all each).
+      messages: first of the lookups (a gather and two all-to-alls each), then of the updates (one all-to-all each).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
@@ -261,7 +261,7 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces a step of `preset`, and projects the step's time on each of the `LAYOUTS` that have `replicas` GPUs.
+    """Traces a step of `preset`, and projects its time on each of the `LAYOUTS` that have `replicas` GPUs.
 
     `input_cpu_ms` is the CPU time of reading a global batch, see `measure_input`.
     """

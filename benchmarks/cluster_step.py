@@ -443,7 +443,7 @@ def _timelines() -> TimelineRows:
 
 
 def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
-    """Writes the timelines to several files, without splitting a timeline; returns the paths."""
+    """Writes the timelines to several files, without splitting any; returns the paths."""
     starts = np.flatnonzero(columns.position == 0)
     cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
     paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]

@@ -45,7 +45,7 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures the preset `nn` on new items and new visitors, that is, those without training events.
+    """Measures the preset `nn` on new items and new visitors (without training events).
 
     Compares `nn` and `PopularWithinCategory` by recall on new items, and new and known visitors by recall of `nn`.
     """

@@ -70,7 +70,7 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """Draws 8,192 ids of popular items per step, mostly repeated. The result's `shared` is empty."""
+    """Draws 8,192 ids of popular items per step, mostly repeated. `Ids.shared` is empty."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
@@ -199,8 +199,6 @@ def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tenso
 
 
 class _NoUpdate:
-    """An optimizer that updates nothing."""
-
     slots: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
     def apply(self, *_: Any) -> None:

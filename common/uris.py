@@ -32,7 +32,7 @@ def refuse_credentials(uri: str) -> None:
 
 
 def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[str] = ()) -> None:
-    """Refuses arguments if a URI in them may contain a credential. Call it before any argument is printed.
+    """Refuses arguments if a URI in them may contain a credential. Call it before printing arguments.
 
     Args:
       given: parsed arguments. Only `storage`, the URL of a database, may contain a user name.

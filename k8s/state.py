@@ -90,7 +90,7 @@ def deletion_reason(workload: Object, pods: Sequence[Object]) -> str:
 def latest_pods(pods: Sequence[Object]) -> list[Object]:
     """Returns the latest pod of each completion index, sorted by index.
 
-    Kubernetes replaces a failed pod by a new one of the same index. Index 0 is the chief worker.
+    Kubernetes replaces a failed pod by one of the same index. Index 0 is the chief worker.
     """
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):

@@ -184,7 +184,7 @@ def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
 
 
 def location(workload: Object, kubectl: Kubectl) -> str | None:
-    """Returns the value of `--output` or `--workdir` in a workload's arguments; None without these flags."""
+    """Returns the `--output` or `--workdir` of a workload; None without these flags."""
     arguments = [
         line for value in _settings(workload, kubectl) for text in value["data"].values() for line in text.splitlines()
     ]

@@ -62,7 +62,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I] from the nearest timelines; `near` [B, T] has the weights of these timelines."""
+        """Returns scores [B, I] from the nearest timelines; `near` [B, T] has their weights."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)

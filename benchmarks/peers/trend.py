@@ -61,7 +61,7 @@ def read_events(dataset: Dataset) -> EventLog:
 
 
 class TrendSettings(NamedTuple):
-    """How the trend of the items is added to the scores of a peer."""
+    """How the trend of items is added to the scores of a peer."""
 
     link: Literal["log", "linear"]
     """`log` adds the trend to the logarithm of the scores, `linear` to the scores. The scores are first divided by the
