@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: first of the lookups (a gather and two all-to-alls each), then of the updates (one all-to-all each).
+      messages: those of all lookups (a gather and two all-to-alls each), then of all updates (one all-to-all each).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:

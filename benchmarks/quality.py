@@ -121,8 +121,8 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
       `seconds`: training time of each preset.
       `items`: number of items.
       `tasks`: by task, the result of `_compare_task`.
-      `tuned`: by name of the peer and task, the result of `summarize`.
-      `grids`: by name of the peer and task, the result of `tune_family`.
+      `tuned`: by peer and task, the result of `summarize`.
+      `grids`: by peer and task, the result of `tune_family`.
       `targets`: rows of the table of targets.
     """
     path = quality_data.prepare(source, folder)

@@ -96,7 +96,7 @@ def measure_peers(
     """Measures each tuned peer on each task, alone and with its best trend; skips stored measures.
 
     Args:
-      tuned: by name of the peer, the result of `tune_family`.
+      tuned: by peer, the result of `tune_family`.
       data: the training events.
       make_blocks: returns the test cases; called only if a measure is missing.
       files: stored measures.

@@ -74,7 +74,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Runs one `prepare` job. If the job is `with` the report, also draws the report's page.
+    """Runs one `prepare` job; with the report, also draws the report's page.
 
     Args:
       which: `with` or `without` the report.

@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    If both are given, `data` is the directory in which the run's dataset is now.
+    If both are given, `data` is the present directory of the run's dataset.
 
     Raises:
       ValueError: neither is given.

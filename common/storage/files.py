@@ -116,7 +116,7 @@ def upload_all(
       folder: local folder.
       names: names of the files in `folder`.
       destination: path or URI of the directory to copy to.
-      before_each: called in the thread of each upload, before it; its errors are raised.
+      before_each: called before each upload, in the thread that uploads; its errors are raised.
 
     Raises:
       OSError: a file cannot be written, or its copy differs.

@@ -118,7 +118,7 @@ def remove_record(record: str, token: str, patience: float | None = None) -> Non
 def await_removal(record: str, token: str) -> None:
     """Waits until no other process is removing the ownership record with this token.
 
-    Such a process has a claim, see `remove_record`. Deletes the claim of an ended process; any after `STALE_SECONDS`.
+    That process has a claim, see `remove_record`. Removes the claim if the process has ended, or after `STALE_SECONDS`.
     """
     claim, deadline = _claim_path(record, token), time.monotonic() + STALE_SECONDS
     while (content := _read(claim)) is not None:
