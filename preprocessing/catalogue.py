@@ -208,7 +208,6 @@ def assemble_items(
       items: the columns of `vocabularies.count_items`, and `index`. Vocabulary items come first, in index order.
       config: names of the properties with a role, such as the price.
       frequent: names of the other properties to keep.
-      tree: the category tree.
 
     Returns:
       The columns item_id, item_index, title, category_id, category_path (list of ids, root first), is_available, price,

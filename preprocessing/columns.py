@@ -73,5 +73,5 @@ def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.A
 
 
 def sort_by_count(table: pa.Table, column: str = "count") -> pa.Table:
-    """Sorts rows by descending count, then by ascending id, as vocabularies are."""
+    """Sorts rows by descending count, then by ascending id, as in vocabularies."""
     return table.take(pc.sort_indices(table, sort_keys=[(column, "descending"), ("id", "ascending")]))

@@ -56,7 +56,7 @@ def write_grocer(output: str) -> dict[str, Any]:
     """Writes purchases, products and shop.toml; returns their paths and numbers of rows.
 
     Raises:
-      ModuleNotFoundError: the package with the data is not installed.
+      ModuleNotFoundError: the package that contains the data is not installed.
       FileExistsError: `output` is not empty.
     """
     storage.refuse_existing(output)

@@ -189,8 +189,8 @@ def _bucket(numbers: pa.Array) -> pa.Array:
 def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
     """Returns each item's category path, root first, such as `Clothing > Shoes`.
 
-    `parts` has the columns from the root down; a path ends before the first empty category. A single column has whole
-    paths, with `separator` between the categories.
+    `parts` are the category columns, root first; a path ends before the first empty category. A single column contains
+    whole paths, with `separator` between the categories.
     """
     if len(parts) == 1 and separator.strip():
         names = pc.split_pattern(parts[0], separator.strip())

@@ -63,7 +63,6 @@ def read_properties(
     Writes the latest properties of each item partition.
 
     Args:
-      job: the run of `prepare`.
       properties: files of the item properties or of the item table.
       cuts: in a split by time, item properties from the start of validation on are ignored. None: all are used.
       table: how to read the item table; None: `properties` are item properties.
@@ -133,7 +132,7 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     Args:
       events: training events per item, in the columns id and count.
       items: the items with properties, in the column id.
-      warn_share: a warning is logged if a smaller share of the events has an item with properties.
+      warn_share: a warning is logged if items with properties have less than this share of the events.
 
     Raises:
       ValueError: no event has an item with properties.

@@ -173,7 +173,6 @@ def select_split(
     Args:
       timelines: rows of a partition, without robots.
       splits: [N] index of each row's split in SPLITS.
-      split: the split to select.
       visitor_index: [V] vocabulary index of each visitor.
       item_index: vocabulary index of each item.
     """

@@ -68,7 +68,6 @@ def make_preprocessing_fn(
     - `price_scaled`: float32, log(1 + price), scaled to mean 0 and variance 1.
 
     Args:
-      config: settings of the graph.
       vocabulary_file: returns the path of a vocabulary file.
     """
 
@@ -134,7 +133,7 @@ def wrap_in_lists(column: pa.Array) -> pa.Array:
 
 
 def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array]:
-    """Applies the saved graph to items with the columns category_path, property_values and price.
+    """Applies the saved graph to the columns category_path, property_values and price of items.
 
     Returns the columns category_path, property_values, price_bucket and price_scaled.
     """
@@ -156,7 +155,7 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 def load_transform(directory: str) -> tf.Module:
     """Loads the saved graph from the transform directory.
 
-    Its method `transform_fn` takes and returns sparse tensors by name.
+    The graph's method `transform_fn` takes and returns sparse tensors by name.
     """
     with tempfile.TemporaryDirectory() as copy:  # TensorFlow cannot open files of every store
         for name in storage.list_files(join(directory, _SAVED_MODEL)):

@@ -145,9 +145,7 @@ def index_items(
 
     Args:
       work: paths of the intermediate files.
-      num_partitions: number of partitions.
       encoded_counts: training events per item, with the columns of `count_items`.
-      config: settings of the vocabulary.
       layout: paths of the dataset's files.
 
     Raises:

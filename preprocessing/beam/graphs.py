@@ -40,7 +40,7 @@ _PLACEHOLDER = b"-\n"
 
 
 class IdCounts(NamedTuple):
-    """Results of `count_ids`."""
+    """Statistics of all events, and counts by item."""
 
     events: summaries.EventStatistics
     """Statistics of all events."""
@@ -51,7 +51,7 @@ class IdCounts(NamedTuple):
 
 
 class PropertyCounts(NamedTuple):
-    """Results of `read_properties`."""
+    """Counts of rows and properties, and the items that have properties."""
 
     reading: summaries.ReadingSummary
     """Counts of rows and rejects."""
@@ -62,7 +62,7 @@ class PropertyCounts(NamedTuple):
 
 
 class CatalogueCounts(NamedTuple):
-    """Results of `assemble_catalogue`."""
+    """Counts of items, categories, property values and prices."""
 
     description: dict[str, int]
     """Counts of items, such as those with a price; the sum of `catalogue.describe_partition` over all partitions."""

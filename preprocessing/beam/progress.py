@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a pipeline that has its own progress bar. The phases of a pipeline run in sequence."""
+    """A stage of a pipeline, with a progress bar. The phases of a pipeline run in sequence."""
 
     title: str
     """Title of the phase's progress bar."""

@@ -76,7 +76,7 @@ class RouteEvents(beam.DoFn):
 class RouteProperties(beam.DoFn):
     """Reads a part of the item properties or item table, and writes the rows grouped by item partition.
 
-    Item properties from `until_ms` on are ignored. Has the same kinds of output as `RouteEvents`.
+    Item properties from `until_ms` on are ignored. The outputs have the same form as those of `RouteEvents`.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the events of a visitor partition and outputs its EventStatistics.
 
-    Writes the training events per visitor to a file. The tagged output TRAINED_ITEMS has the training events per item;
-    ALL_ITEMS has the events per item and split.
+    Writes the training events per visitor to a file. Tagged outputs: TRAINED_ITEMS (training events per item) and
+    ALL_ITEMS (events per item and split).
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -235,7 +235,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of an item partition, with properties as text.
 
-    Outputs the result of `catalogue.describe_partition`. Tagged outputs have the number of items per category and per
+    Outputs the result of `catalogue.describe_partition`. Tagged outputs: the number of items per category and per
     property value, the training events per category, and a histogram of prices.
     """
 

@@ -108,7 +108,6 @@ def detect_layout(path: str, config: FormatConfig, advice: ColumnAdvice = EVENTS
     """Detects the format and the columns of a file.
 
     Args:
-      path: the file.
       config: settings of the format; each value that is `auto` or None is detected.
       advice: texts for error messages about columns.
 

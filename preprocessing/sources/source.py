@@ -66,7 +66,6 @@ class Source(Protocol):
         """Divides a file into parts for parallel workers.
 
         Args:
-          path: the file.
           ordinal: index of the file in the input.
           size: size of the file in bytes, as stored.
         """

@@ -93,7 +93,6 @@ def open_text(
     """Opens a file as a stream of UTF-8 text.
 
     Args:
-      path: the file.
       text_format: compression and encoding.
       request_bytes: number of bytes per request to a store.
       validate: whether invalid bytes of a UTF-8 file raise UnicodeDecodeError; other encodings are always validated.
@@ -129,7 +128,6 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
     Chunks have whole lines. The last line of the file gets a line feed if it has none.
 
     Args:
-      path: the file.
       text_format: compression and encoding.
       begin: the first byte of the range.
       end: the byte after the range; None: the end of the file.
@@ -167,7 +165,6 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
     """Returns an error message that says why a file cannot be read, and what to do.
 
     Args:
-      path: the file.
       text_format: compression and encoding.
       position: byte offset up to which the text was read without an error.
       error: an exception of a type in DAMAGE.

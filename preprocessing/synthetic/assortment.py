@@ -28,7 +28,7 @@ _MEAN_LIFE = 0.7  # mean of an exponential distribution, as a share of the perio
 
 @dataclass(frozen=True)
 class Assortment:
-    """The items with events, as columns [I], sorted by shelf."""
+    """The items that have events, as columns [I], sorted by shelf."""
 
     shelf: np.ndarray
     """Index of each item's shelf (a category with items), ascending."""

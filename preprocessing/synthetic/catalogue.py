@@ -64,11 +64,7 @@ def list_items(
     """Draws the ids of all items, and which items are in the property files.
 
     Args:
-      tree: the shelves.
-      items: the assortment.
       first_seen_ms: [I] each item's first event, in milliseconds since 1970.
-      scale: size of the shop.
-      random: source of all draws.
     """
     popularity = items.quota.sum(axis=0)
     seen = np.flatnonzero(popularity)

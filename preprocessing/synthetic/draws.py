@@ -21,7 +21,6 @@ def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) ->
 
     Args:
       probability: [N], in (0, 1).
-      median: median of the distribution.
       sigma: standard deviation of the logarithm.
     """
     inverse = NormalDist().inv_cdf
@@ -35,8 +34,6 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
 
     Args:
       probability: [N], in (0, 1).
-      exponent: exponent of the power law.
-      largest: the largest count.
     """
     return np.minimum((1 - probability) ** (-1 / exponent), largest).astype(np.int64)
 

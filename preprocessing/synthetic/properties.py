@@ -56,9 +56,6 @@ def property_tables(
     Each table has the rows of some items, in random order.
 
     Args:
-      tree: the category tree.
-      catalogue: the listed items.
-      scale: size of the shop.
       seed: seed of everything except titles: the values of all rows, and their order.
       title_random: random source of the titles, and of their positions among the rows.
     """

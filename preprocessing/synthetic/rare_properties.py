@@ -48,7 +48,7 @@ class RareProperties:
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the rare properties. Items get as many rows of them as in Retailrocket's data."""
+    """Draws the rare properties. The number of rows per item is that of Retailrocket's data."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
@@ -85,7 +85,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws 26 properties for each shelf, with repetitions: ascending indices in [0, size), [S, 26].
+    """Draws 26 properties for each shelf, some of them repeated: ascending indices in [0, size), [S, 26].
 
     Each property is drawn for at least one shelf, if there are enough draws.
     """

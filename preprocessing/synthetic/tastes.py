@@ -61,11 +61,8 @@ def draw_wishes(
     """Draws a shelf and a style for each visitor-item pair.
 
     Args:
-      tree: the shelves.
-      interests: the pairs.
       begin: [D] time and session of each pair's first event; a session is mostly on one shelf.
       is_robot: [V]; robots have random shelves and styles.
-      random: source of all draws.
     """
     visitor = interests.visitor
     taste = _draw_tastes(tree, interests, len(is_robot), random)

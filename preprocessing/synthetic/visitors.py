@@ -87,7 +87,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Returns each robot's number of views. A tiny shop has no robots: they would cause most events."""
+    """Returns each robot's number of views. A tiny shop has no robots: robots would cause most of its events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
