@@ -53,7 +53,7 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 
 
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
-    """Returns the ascending indices of the last row of each distinct key.
+    """Returns the index of the last row of each distinct key. The indices are ascending.
 
     A row's key is its values in all columns `keys`, each [N].
     """

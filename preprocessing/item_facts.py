@@ -34,8 +34,8 @@ def read_item_facts(
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
       shop: path of a shop.toml with a section `item_table`; None: the defaults of `ItemTableConfig`.
-      columns: names of columns by role, one of `COLUMNS`; they replace the names in the shop.toml. If each level of
-        the category path has a column, these columns are separated by commas, from the root down.
+      columns: names of columns by role (one of `COLUMNS`), instead of those in the shop.toml. If each level of the
+        category path has a column, these columns are separated by commas, from the root down.
 
     Returns:
       A table with the schema `ITEM_FACTS_SCHEMA`, one row per item.

@@ -34,7 +34,7 @@ class Job:
     """Options of Beam."""
 
     def run_locally(self) -> "Job":
-        """Returns a copy of the job that runs its pipelines in this process."""
+        """Returns this job, with Beam options that run the pipelines in this process."""
         return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
 
     @contextmanager

@@ -113,8 +113,8 @@ def looks_like_weight(column: Column) -> bool:
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
     """Returns the path of the column that fits a role, such as `item`; None if no column fits.
 
-    `pattern` lists the usual names for the role, separated by `|`, best first. For the role `time`, values that can be
-    parsed as times are preferred. `values` are the columns by path.
+    `pattern` lists the usual names for the role, separated by `|`, best first. For the role `time`, columns that can
+    be parsed as times are preferred. `values` are the columns by path.
     """
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
