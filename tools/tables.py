@@ -104,7 +104,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders a table per dataset: the settings of each peer system that are best in validation."""
+    """Renders a table per dataset: the best settings, in validation, of each tuned system of another library."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):

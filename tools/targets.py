@@ -44,7 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row for one stage of the preprocessing, with its targets `NAME_seconds` and `NAME_gib`."""
+    """Builds the table row of a preprocessing stage, from its targets `NAME_seconds` and `NAME_gib`; NAME is `name`."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]

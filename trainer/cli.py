@@ -252,7 +252,7 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Returns the settings of a command, with the changes of --set; None if it has no settings.
+    """Returns the settings of a command, changed by --set; None if the command has no settings.
 
     Exits with 2 if a setting is wrong. For `--preset auto`, returns the settings of the first model.
     """

@@ -63,7 +63,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run's best model, and writes `evaluation-SPLIT.json` into the run.
 
-    The workers of a cluster (see `cluster.read_cluster`) share the ranking.
+    In a cluster (see `cluster.read_cluster`), each worker ranks a part of the cases.
 
     Args:
       workdir: directory of the run.
@@ -79,7 +79,8 @@ def evaluate(
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: `workdir` contains no run; or the run was trained on another dataset, is a refit, or has diverged.
+      ValueError: `workdir` contains no run; or the run has diverged, or was trained on another dataset or on all
+        splits.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()
@@ -122,7 +123,7 @@ def evaluate_run(
     Args:
       split: validation or test.
       config: determines the cases and their relevant items.
-      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
     """
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
@@ -165,7 +166,7 @@ def measure_protocol(
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
       config: determines the cases and their relevant items; None: the default settings.
-      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       events: all events of the dataset, for the trends; None: they are read from the dataset.
 
     Returns:

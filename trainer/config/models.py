@@ -95,7 +95,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns settings without scale, bias and dropout: scores are plain dot products."""
+        """Returns these settings without scale, bias and dropout: the scores are then plain dot products."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
@@ -208,11 +208,9 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
-    Powers are exponents in the formula of the model. Each field NAME of `powers` has a setting `NAME_power` with one
-    value per epoch. The run keeps the model of the epoch with the best validation result; without validation, the last
-    one.
-
-    A subclass overrides `_values` if its settings have other names.
+    Powers are exponents in the formula of the model. For each field NAME of `powers`, the setting `NAME_power` lists
+    one value per epoch. The run keeps the model of the epoch with the best validation result; without validation, that
+    of the last epoch. A subclass overrides `_values` if its settings are not named `NAME_power`.
     """
 
     powers: ClassVar[type[Any]]
@@ -240,7 +238,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns settings with only the powers of epoch `number`."""
+        """Returns these settings, but with only the powers of epoch `number`."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
@@ -268,7 +266,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
 
 class WalkPowers(NamedTuple):
-    """The powers (exponents) of an item walk that one epoch tries; see `WalkConfig`."""
+    """The powers (exponents) that an item walk tries in one epoch; see `WalkConfig`."""
 
     item: float
     """Exponent of the number of visitors with events on the history item."""
@@ -320,7 +318,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
 
 
 class SessionKnnPowers(NamedTuple):
-    """The powers (exponents) of a session kNN that one epoch tries; see `SessionKnnConfig`."""
+    """The powers (exponents) that a session kNN tries in one epoch; see `SessionKnnConfig`."""
 
     item: float
     """Exponent of the number of timelines that contain the history item."""

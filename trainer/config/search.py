@@ -14,7 +14,7 @@ from trainer.config.run import RunConfig
 
 @dataclass(frozen=True)
 class Choices:
-    """A setting to search, with a list of values to try."""
+    """A setting to search, and the list of its values to try."""
 
     key: str
     """Name of the setting, such as `model.dim`."""

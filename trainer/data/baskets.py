@@ -17,7 +17,8 @@ def training_baskets(
 ) -> sp.csr_matrix:
     """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end later are first.
 
-    If `event_weights` are given, skips events if they or their kind have the weight 0; ValueError if none remain.
+    If `event_weights` are given, skips events with the weight 0, and kinds with the weight 0; ValueError if none
+    remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -35,7 +36,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Timelines that end later come first."""
+    """[T, I] float32: 1 for the latest `max_items` items of each timeline. The timelines that end last are first."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)

@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns a copy that trains on the events of all splits."""
+        """Returns a copy of the dataset where models train on the events of all splits."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -123,7 +123,7 @@ class Dataset:
 
     @property
     def num_trained_items(self) -> int:
-        """1 + the highest index of an item with a training event; 0 if no item has one.
+        """1 + the highest index of an item that has a training event; 0 if there is no such item.
 
         If `trains_on_all` is False, exactly the items below this index have training events.
         """
@@ -142,7 +142,7 @@ class Dataset:
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index occurs in `column` of the target rows."""
+        """[size] int64: how often each index occurs in `column` of the target rows of `splits`."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

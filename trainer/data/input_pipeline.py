@@ -95,7 +95,8 @@ def training_batches(
       seed: determines the order of the rows.
       epochs: number of epochs, including those before `first_epoch`.
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
-      is_sequential: whether histories have only the earlier rows of a timeline; False: all its other rows.
+      is_sequential: whether the history of a row has only the earlier rows of the timeline; False: all other rows of
+        the timeline.
       has_times: whether to read the times of rows.
       event_weights: a factor for each event kind; it multiplies the weights of rows. None: all rows have the weight 1.
       first_epoch: first epoch to return, from 0.
@@ -223,7 +224,8 @@ class _RowContent(NamedTuple):
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
     """Parses serialized timeline blocks; returns the columns [N] or [N, H] of the training rows.
 
-    If H is above 0, rows without a history are skipped. `key` [2] shuffles the rows; None: the order of the blocks.
+    If H, the length of histories, is above 0, rows without a history are skipped. `key` [2]: random key to shuffle the
+    rows; None: rows keep their order.
     """
     columns = parse_blocks(serialized, content.columns)
     is_kept = content.events.is_training_row(columns)
@@ -248,7 +250,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32: weight × `event_weights` of the kind, for the rows at `indices` [N]; 1 without `event_weights`."""
+    """[N] float32: the weight of each row at `indices` [N] × the `event_weights` of its kind; 1 if these are None."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)

@@ -56,7 +56,7 @@ class NegativeSampler:
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C] float32: log of how often each item is expected among the candidates of a row of the batch.
+        """[C] float32: log of how often each item is expected among the candidates of one batch row.
 
         Args:
           items: [C] candidates.

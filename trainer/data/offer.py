@@ -112,11 +112,11 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
     """Finds the items on offer.
 
-    Warns about items that the table `facts` lacks, which count as available, and about denied ids that are no items.
+    Warns about denied ids that are no items, and about items that `facts` lacks; these count as available.
 
     Args:
       items: ids [I].
-      facts: availability and categories of items, in `ITEM_FACTS_SCHEMA`.
+      facts: table of the items' availability and categories, with the schema `ITEM_FACTS_SCHEMA`.
 
     Raises:
       ValueError: `facts` has none of the items, a category of the rules has no items, or no item is on offer.
@@ -177,10 +177,10 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
 
 
 def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
-    """[F] bool: whether each of the F items in `facts` is in a category of `names`, or in a category below it.
+    """[F] bool: whether each of the F items in `facts` is in a category that `names` lists, or in one below it.
 
     Raises:
-      ValueError: a category has no items; `flag` (`only` or `without`) names its command-line flag in the message.
+      ValueError: a category has no items; the message has the command-line flag, which starts with `flag`.
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()
@@ -202,7 +202,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """[I] bool: the value in `values` [F] at each index of `row` [I]; `default` if the index or the value is null."""
+    """A setting to search, and the range of numbers to try."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

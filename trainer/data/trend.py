@@ -26,7 +26,7 @@ _MAX_ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The events of a dataset with items of the vocabulary, in order of time."""
+    """All events of a dataset that have an item of the vocabulary, in order of time."""
 
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
@@ -73,8 +73,8 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
     """Chooses the moments [M] int64, ascending, at which trends are computed for evaluation cases.
 
-    They begin at the first case, and are evenly spaced, at least a day apart. A case uses the latest moment that is not
-    after it. M is at most `_MAX_MOMENTS`, and less for a large catalogue.
+    The first moment is the time of the first case; the moments are evenly spaced, at least a day apart. A case uses the
+    latest moment up to its time. M is at most `_MAX_MOMENTS`, and less for a large catalogue.
 
     Args:
       timestamp_ms: time of each case, in any order.

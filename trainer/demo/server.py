@@ -70,7 +70,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
 
 
 def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
-    """Warns about each export with less than half of its items in the dataset."""
+    """Warns about each export if the dataset has less than half of the export's items."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.OK, answer)
 
     def _accepted_path(self) -> str | None:
-        """Returns the path of the request; None if it was answered with 400 or 403.
+        """Returns the path of the request; None if the request was rejected with 400 or 403.
 
         Requests to foreign host names are refused, as a protection against DNS rebinding.
         """

@@ -33,7 +33,7 @@ class Shop:
 
 
 class Timelines:
-    """Finds the items of a visitor, over all splits."""
+    """Finds the items that a visitor interacted with, in all splits."""
 
     def __init__(self, timelines: VisitorTimelines, items: Sequence[str]):
         """Indexes the visitors; `items` are the ids of the item vocabulary."""

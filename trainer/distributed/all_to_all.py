@@ -42,7 +42,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Gathers the `counts` of all replicas; computes the sizes of all messages from them.
+        """Computes the sizes of all messages from the `counts` of all replicas, which it gathers.
 
         Args:
           collectives: operations that gather the counts and send the messages.

@@ -75,7 +75,7 @@ class Collectives:
         Args:
           replica: index of this replica.
           pieces: [R, …] one piece for each replica.
-          variant: scalar int32 in [0, num_variants), the same on every replica; each shape of pieces needs its own.
+          variant: scalar int32 in [0, num_variants), the same on every replica; each shape needs a separate variant.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(

@@ -69,7 +69,7 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk` with the powers that have the best NDCG@20 on `cases`.
+    """Builds the model `walk`; uses the powers that give the best NDCG@20 on `cases`.
 
     Args:
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
@@ -83,7 +83,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn` with the powers that have the best NDCG@20 on `cases`.
+    """Builds the model `session_knn`; uses the powers that give the best NDCG@20 on `cases`.
 
     Args:
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
@@ -103,9 +103,9 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights that have the best NDCG@20 on `cases`; if `cases` is None, with the last weights.
+    """Fills a model with the weights that give the best NDCG@20 on `cases`; if `cases` is None, with the last weights.
 
-    Each function in `counts` computes the weights with the powers at the same index in `combinations`.
+    Function k of `counts` computes the weights for the powers `combinations[k]`.
     """
     if cases is None:
         model.fill(counts[-1]())
@@ -134,7 +134,7 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """Builds the baselines of a report, by name; validation cases tune them.
+    """Builds the baselines of a report, by name; they are tuned on validation cases.
 
     All except `popular` and `random` are blended with the popularity and the trend of the items.
 

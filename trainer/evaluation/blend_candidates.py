@@ -81,7 +81,7 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] indices of the cases with relevant candidates; those with the most are first."""
+        """[W] indices of the cases that have relevant candidates, in descending order of the number of these."""
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
@@ -92,7 +92,7 @@ class Candidates:
 
     @cached_property
     def spreads(self) -> list[float]:
-        """For each part: the mean over all cases of the standard deviation of the part's `TOP` highest scores."""
+        """For each part: the standard deviation of its `TOP` highest scores in a case, averaged over all cases."""
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
@@ -122,7 +122,7 @@ def find_candidates(
       parts: the models of the blend.
       events: events of all splits; the trends for a case use only events before the case.
       item_counts: [I] training events of each item.
-      replicas: all replicas; their workers share the cases. None: this process handles all cases.
+      replicas: all replicas; each worker handles a part of the cases. None: this process handles all cases.
       on_chunk: called before each chunk of cases.
       hides_seen: whether to exclude the items of a case's history.
       deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then. None:
@@ -176,7 +176,7 @@ def find_candidates(
 
 
 def join_candidates(found: Iterable[Candidates]) -> Candidates:
-    """Joins the candidates of several samples of cases; pads cases that have fewer candidates."""
+    """Joins the candidates of several samples of cases; pads all cases to the same number of candidates."""
     samples = list(found)
     width = max(sample.is_candidate.shape[1] for sample in samples)
 
@@ -194,7 +194,7 @@ def join_candidates(found: Iterable[Candidates]) -> Candidates:
 
 
 class _History(NamedTuple):
-    """The `RETURN_FEATURES` of the (query, item) pairs in the histories of a chunk, for known items."""
+    """The return features (see `RETURN_FEATURES`) of each known item in each history of a chunk."""
 
     key: tf.Tensor
     """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
@@ -215,7 +215,7 @@ class _Finder:
     ) -> None:
         """`moments`: [M] times of the trends. `trends`: [L, M, I], for L half-lives. `popularity`: [I].
 
-        `max_hidden`: largest number of seen items of a case, which are hidden; None: no items are hidden.
+        `max_hidden`: largest number of seen items to hide in a case; None: seen items are not hidden.
         """
         self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
         self._top = min(TOP, self._num_items)

@@ -54,9 +54,9 @@ class Choice:
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
-    """Chooses weights by coordinate ascent from the best single feature, combined with the trend.
+    """Chooses weights by coordinate ascent, which starts from the best single feature, combined with the trend.
 
-    With return features, a second ascent starts from the best return feature; the better of both results is kept.
+    If `has_returns`, a second ascent starts from the best return feature; the better result is kept.
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
@@ -108,9 +108,9 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Sets the first weights: the best feature of `columns`, combined with the trend.
+        """Sets the first weights: those of the best feature in `columns` and of the trend.
 
-        Returns the NDCG@20 of each feature in `columns` alone, by column.
+        Returns, by column, the NDCG@20 of each feature in `columns` without any other feature.
         """
         alone = {
             column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
@@ -210,20 +210,21 @@ def fit_blend(
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
-    Without validation cases, each part gets the weight 1; without parts, the popularity gets it.
+    Without validation cases, each part gets the weight 1 or, if there are no parts, the popularity gets it.
 
     Args:
-      parts: P models.
+      parts: the P models to blend.
       events: the events of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run with a second stage, a network that was trained on some of the validation visitors.
-        The cases of these visitors are used only for the ranking `new_items`. None: no part has a second stage.
-      has_trend_only: whether to use the trend but no return features.
-      max_cases: number of cases to sample per ranking; if they are from two protocols, half are from each.
-      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. The
+        cases of these visitors choose only the weights of the ranking `new_items`. None: no part has a second stage.
+      has_trend_only: whether to use the trend alone, without return features.
+      max_cases: maximum number of cases to sample per ranking; a ranking with cases of two protocols gets half from
+        each.
+      replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
-      deadline: time on the clock `time.monotonic`; a near deadline reduces the cases. None: no limit. Must be None
-        with several workers.
+      deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
+        be None with several workers.
 
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.

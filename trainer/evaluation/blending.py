@@ -33,14 +33,14 @@ def blend_runs(
 ) -> BlendRecord:
     """Blends the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Drops parts with the weight 0 in every ranking, but keeps at least one. If the run already has a blend of some of
-    these checkpoints, that blend is returned unchanged.
+    Drops the parts that get the weight 0 in every ranking, but keeps at least one part. If the run already has a blend
+    of some of these checkpoints, that blend is returned unchanged.
 
     Args:
       workdir: directory of the run that the blend belongs to.
       parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
       dataset: the dataset of all runs.
-      replicas: all replicas; their workers share the ranking, and the chief writes the blend.
+      replicas: all replicas; each worker ranks a part of the cases, and the chief writes the blend.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
       deadline: see `fit_blend`.

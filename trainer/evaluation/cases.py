@@ -112,12 +112,12 @@ Kinds = Mapping[str, int]
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each visitor with a history before the split and a new item in the split.
+    """Returns one case for each visitor who has rows before the split and a new item in the split.
 
     The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
     The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all items of the
-    visitor's target rows are relevant. Only target rows with a kind in `kinds` and an item of the vocabulary count.
+    visitor's target rows are relevant. Target rows of other kinds than `kinds`, or with unknown items, are ignored.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]

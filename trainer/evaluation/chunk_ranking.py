@@ -116,11 +116,11 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
     """[P] int64: rank of each relevant item; the best item has rank 0.
 
-    A relevant item ranks after all irrelevant items with the same score. Outside the K best items, its rank is at least
-    K.
+    A relevant item ranks after all irrelevant items with the same score. A relevant item outside the K best items gets
+    a rank of at least K.
 
     Args:
-      ranking: the ranking, as NumPy arrays.
+      ranking: the rankings of all cases, as NumPy arrays.
       lengths: the number of relevant items of each case, without padding.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)

@@ -59,7 +59,7 @@ class _Columns:
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M]: mean of each column in each resample of the visitors; NaN without cases."""
+        """[R, M]: mean of each column in each resample of the visitors; NaN for columns without cases."""
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
         with np.errstate(invalid="ignore"):
@@ -86,7 +86,7 @@ def compare_systems(
       groups: by name: [P] bool, whether each (case, relevant item) pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
-      replicas: all replicas; their workers share the ranking. None: this process ranks all cases.
+      replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       is_available: [I] bool: candidates of the ranking `available_only`; None: no such ranking.
 
     Returns:
@@ -94,10 +94,10 @@ def compare_systems(
       `rankings`: the results of `seen_hidden`, `seen_shown` and `available_only`: `value`, `low` and `high` of each
         system and metric, and `p` of the difference from the first system.
       - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
-      - The secondary ranking has only the cases without relevant items in the history; null if there are none.
+      - The secondary ranking skips cases with a relevant item in the history; null if no case remains.
       - `available_only` is the primary ranking of the available items. Unavailable relevant items count as misses.
-      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (the earlier one in `systems` −
-        the later one) with `low`, `high` and `p`.
+      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (the earlier one in `systems` − the
+        later one) with `low`, `high` and `p`.
       `groups`: for each group, the number of `cases`, the number of `relevant_items`, and the primary `ranking` of its
         cases. Only the group's relevant items count as hits.
     """

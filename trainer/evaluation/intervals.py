@@ -83,12 +83,12 @@ def percentile_interval(means: np.ndarray) -> Interval:
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-value of the difference between two systems in each column.
 
-    The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the smaller of two counts: of the
-    resamples with a difference of at most 0, and of those with at least 0. A difference of NaN counts as 0.
+    The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the number of resamples where the
+    difference is at most 0 or, if that is smaller, where it is at least 0. A difference of NaN is treated as 0.
 
     Args:
       means: [R, M] resampled means of one system.
-      other_means: [R, M] resampled means of the other system, with the same draws.
+      other_means: [R, M] resampled means of the other system, from the same draws.
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)

@@ -130,7 +130,7 @@ class BlendInference(tf.Module):
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
         """Returns, for each half-life, the trends [B, I] at the moments of the queries.
 
-        The moment of a query is the latest one that is not after it or, if all are later, the first one.
+        The moment of a query is the latest moment up to the query's time or, if there is none, the first moment.
         """
         moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
         rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
@@ -230,7 +230,7 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the `weights` of one ranking, one per feature of the blend; 0 for trends with other half-lives."""
+    """[F] float32: one ranking's weight of each feature of the blend; 0 for trends with half-lives that it lacks."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -20,7 +20,7 @@ from trainer.models.table_rows import RowCounter, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions in the Python module of every model; `model` is the config of the model."""
+    """The functions that every model's Python module defines; their argument `model` is the model's config."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """Specifies the rows of each of the model's tables, by name."""
@@ -44,10 +44,10 @@ class CountedModelFile(ModelFile, Protocol):
     """The Python module of a model that `solver=count` computes from the training timelines."""
 
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
-        """Returns a function that computes the rows of the model's tables that one replica stores.
+        """Returns a function that computes a replica's table rows for `solver=count`.
 
-        Its arguments are the index of a combination of powers in `CountedConfig.combinations`, the replica, and the
-        number of replicas. It yields the rows of the replica in order; if it yields too few, the last rows remain 0.
+        The function takes the index of an epoch's powers in `CountedConfig.combinations`, the index of the replica, and
+        the number of replicas. It yields the replica's rows in order; rows that it does not yield remain 0.
 
         Args:
           baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.

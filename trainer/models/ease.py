@@ -78,7 +78,7 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Yields, in blocks of items, each item's `num_neighbours` EASE weights with the largest absolute values.
+    """Yields blocks of items: for each item, the `num_neighbours` EASE weights with the largest absolute values.
 
     X is `baskets` [T, R], the items of T timelines. The computation takes 4 × R² bytes, and time in proportion to R³.
 

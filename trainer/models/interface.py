@@ -57,10 +57,10 @@ class PieceScorer(Scorer, Protocol):
 
 @runtime_checkable
 class PolicyScorer(Scorer, Protocol):
-    """A scorer with scores that depend on whether the ranking hides the items of the history."""
+    """A scorer; its scores depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32.
+        """Returns a function that computes the scores [B, I] float32 from one argument, `is_seen_hidden`.
 
         `is_seen_hidden`, a bool scalar or [B], is True if the ranking hides the items of the history.
         """
@@ -76,7 +76,7 @@ class ServedModel(Scorer, Protocol):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
-        The score of a known item equals its score in `catalogue_scores` for the same visitor with an empty history.
+        A known item gets the score that `catalogue_scores` gives it if the visitor's history is empty.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:

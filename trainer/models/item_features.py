@@ -87,7 +87,7 @@ class ItemRows:
         return rows
 
     def _least_bias_of_chunk(self, start: int) -> float:
-        """Returns the lowest bias of trained items among the `CHUNK_ROWS` items from `start` on."""
+        """Returns the lowest bias of the trained items among the `CHUNK_ROWS` items from index `start` on."""
         stop = min(start + CHUNK_ROWS, self._num_trained)
         return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
@@ -104,7 +104,7 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """Returns each item's category, and all categories above it."""
+    """Returns the category of each item, and all categories above it."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 

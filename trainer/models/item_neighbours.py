@@ -40,7 +40,7 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts `weights` [n, I], sorted by column, with at most `num_neighbours` entries per row.
+        """Converts `weights` [n, I]; a row has at most `num_neighbours` entries, sorted by column.
 
         `total_weight` [n]: see `NeighbourRows.total_weight`.
         """
@@ -142,9 +142,9 @@ class NeighbourInference(tf.Module):
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum of `factor` × W[`item`] (an item's weights to all items) over its entries.
+        """[B, I]: for each query, the sum over its entries of `factor` × the weights of the entry's item to all items.
 
-        `query`, `item`, `factor`: [E], one per entry.
+        `query`, `item`, `factor`: [E], one value per entry.
         """
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices

@@ -56,7 +56,7 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies an item table and, if `history_length` is 0, a visitor table; see `models.build.ModelFile`."""
+    """Specifies an item table and, if `history_length` is 0, also a visitor table; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -184,8 +184,8 @@ class MatrixFactorization:
         """Returns visitor vectors [B, D].
 
         Args:
-          rows: [B, D] rows of the visitor table, or the sums of item vectors from `sum_items`.
-          dense: the variables of `make_dense_variables`; empty if the scale is not learnt.
+          rows: [B, D] rows of the visitor table, or sums of item vectors (see `sum_items`).
+          dense: the variables of `make_dense_variables`; empty if the scale of the scores is not learnt.
         """
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
@@ -340,7 +340,7 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sum [B, D] of each history's item vectors, and [B] bool: whether it has a known item."""
+        """Returns the sum [B, D] of each history's item vectors, and [B] bool: whether the history has a known item."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
