@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the table of speed targets; its functions take the figures of the benchmark that measured it."""
+    """A row of the table of speed targets; the functions take the figures that `benchmark` measured."""
 
     what: str
     benchmark: str
@@ -63,7 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row for the CPU time that the report adds to `prepare`, with and without item properties."""
+    """Builds the table row for the CPU time that the report adds to `prepare`, for events alone and with properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

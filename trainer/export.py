@@ -75,7 +75,7 @@ def export_model(
     """Publishes a model as a SavedModel, either with all files or not at all.
 
     Args:
-      model: the model, a `tf.Module`.
+      model: the trained model, a `tf.Module`.
       dataset: the dataset that the model was trained on; its vocabularies become assets.
       output: directory or URI, which must not exist yet.
       name: name of the model on the demo page.

@@ -8,7 +8,7 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """Default properties of a model."""
+    """Base class of the models' configs: the default of each property."""
 
     @property
     def history_length(self) -> int:
@@ -244,7 +244,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         )
 
     def check_powers(self) -> None:
-        """Raises ValueError if powers are missing, negative, or have unequal numbers of values."""
+        """Raises ValueError if powers are missing or negative, or if not all powers have the same number of values."""
         first, *_ = named = self._values()
         for name, values in named.items():
             check(bool(values) and min(values) >= 0, name, _join(values), "numbers of at least 0")
@@ -285,9 +285,9 @@ class WalkPowers(NamedTuple):
 class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors they share with the items of the history; needs `solver=count`.
 
-    If all powers are 0, the weight between two items is the number of visitors with events on both. The powers reduce
-    the weights of popular items, and the influence of visitors with many items. A score is the sum of an item's weights
-    to the items of the history.
+    If all powers are 0, the weight between two items is the number of visitors who have events on both. The powers
+    reduce the weights of popular items, and the influence of visitors with many items. A score is the sum of an item's
+    weights to the items of the history.
 
     Each power has one value per epoch; see `CountedConfig`.
     """
@@ -333,7 +333,7 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores the items of the timelines most similar to the history; needs `solver=count`.
+    """Scores the items in the timelines that are most similar to the history; needs `solver=count`.
 
     Each power has one value per epoch; see `CountedConfig`.
     """

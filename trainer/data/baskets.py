@@ -15,10 +15,9 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end later are first.
+    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end last are first.
 
-    If `event_weights` are given, skips events with the weight 0, and kinds with the weight 0; ValueError if none
-    remain.
+    With `event_weights`, skips events that have the weight 0, or a kind of weight 0; ValueError if none remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -36,7 +35,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each timeline. The timelines that end last are first."""
+    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Timelines that end last are first."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)

@@ -131,7 +131,7 @@ class Dataset:
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[V] int64, read-only: number of events of each visitor in the training split, descending."""
+        """[V] int64, read-only: number of training events of each visitor; the most active visitor is first."""
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
         return counts

@@ -95,8 +95,7 @@ def training_batches(
       seed: determines the order of the rows.
       epochs: number of epochs, including those before `first_epoch`.
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
-      is_sequential: whether the history of a row has only the earlier rows of the timeline; False: all other rows of
-        the timeline.
+      is_sequential: whether a row's history has only the timeline's earlier rows; False: all its other rows.
       has_times: whether to read the times of rows.
       event_weights: a factor for each event kind; it multiplies the weights of rows. None: all rows have the weight 1.
       first_epoch: first epoch to return, from 0.
@@ -224,8 +223,7 @@ class _RowContent(NamedTuple):
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
     """Parses serialized timeline blocks; returns the columns [N] or [N, H] of the training rows.
 
-    If H, the length of histories, is above 0, rows without a history are skipped. `key` [2]: random key to shuffle the
-    rows; None: rows keep their order.
+    If the history length H is above 0, rows without a history are skipped. `key` [2]: random key to shuffle rows.
     """
     columns = parse_blocks(serialized, content.columns)
     is_kept = content.events.is_training_row(columns)

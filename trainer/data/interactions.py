@@ -38,7 +38,7 @@ def read_interactions(
       event_weights: a factor for each event kind; it multiplies the weights of events.
       half_life_days: half-life of event weights; an event's age is its time before the last training event. None: no
         decay.
-      power: exponent of the sums; 0: each pair with a sum above 0 has the value 1.
+      power: exponent of the sums; 0: each pair that has a sum above 0 gets the value 1.
 
     Raises:
       ValueError: no event has a weight above 0.

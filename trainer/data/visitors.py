@@ -34,7 +34,8 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
     """Reads the target rows of a shard.
 
-    An unknown visitor gets the index `num_known` + `others[id]`; an id that `others` lacks gets the next number there.
+    An unknown visitor gets the index `num_known` + `others[id]`; an id that `others` lacks is added with the next
+    number.
 
     Raises:
       ContractError: the shard lacks the ids of unknown visitors.

@@ -34,12 +34,12 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns the most frequent items in the category `text`, or with ids that start with `text`."""
+        """Returns the most frequent items that are in the category `text`, or have an id that starts with `text`."""
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Returns a visitor's latest items (oldest first) with titles, and whether a model knows the visitor."""
+        """Returns a visitor's latest items and their titles, oldest first, and whether a model knows the visitor."""
         timelines = self._shop.timelines
         history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []
         return {"is_known": visitor_id in self._visitors, "history": history, "titles": self._titles(history)}

@@ -158,7 +158,7 @@ def initialize(
       name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.
-      overlay: replaces the values of some rows; None: of no rows.
+      overlay: replaces the values of some rows; None: no replacement.
       on_progress: called after each chunk of rows.
     """
     for replica, shard in table.values.shards.items():

@@ -34,7 +34,7 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
 
     Args:
       count: number of GPUs; None: all.
-      is_required: whether the lack of any GPU is an error; False: the process trains on the CPU then.
+      is_required: whether it is an error if there is no GPU; False: the process then trains on the CPU.
 
     Returns:
       The names of the GPUs, such as `GPU:0`; empty if TensorFlow sees no GPUs.

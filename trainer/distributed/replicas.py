@@ -133,8 +133,7 @@ class Replicas:
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates this process's replicas and connects all workers; call it before TensorFlow's first operation.
 
-    `devices`: number of GPUs or, without GPUs, of logical CPUs; None: all GPUs, or one CPU. `gpus`: number of GPUs to
-    require; overrides `devices`.
+    `devices`: number of GPUs or, without GPUs, of logical CPUs; None: all GPUs or one CPU. `gpus`: GPUs required.
 
     Raises:
       ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.

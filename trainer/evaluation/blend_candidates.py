@@ -63,11 +63,11 @@ class Candidates:
     """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case for `scores` [V, C]; of equal scores, relevant candidates rank last."""
+        """[V]: NDCG@20 of each case for `scores` [V, C]; among equal scores, relevant candidates rank last."""
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case, 0 if not in `hits`; `scores` [W, C]: of the cases `hits`, -inf for padding."""
+        """[V]: NDCG@20 of each case; 0 if not in `hits`. `scores`: [W, C] for the cases in `hits`; -inf: padding."""
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Array k contains the column index of relevant candidate k of each case in `hits` that has so many."""
+        """Array k: for each case in `hits` with more than k relevant candidates, the column of the k-th (from 0)."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -233,7 +233,7 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns items [B, C], int64 [B, C] with 1 for candidates and 0 for padding, and features [B, C, F]."""
+        """Returns candidate items [B, C], a mask [B, C] (int64; 0 for padding), and candidate features [B, C, F]."""
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
@@ -281,7 +281,7 @@ class _Finder:
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
     def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Removes hidden items from each of the lists `item` [B, n]; returns the first TOP of the others, [B, TOP]."""
+        """Removes hidden items from each list in `item` [B, n]; returns the first TOP remaining items, [B, TOP]."""
         if not self._hides_seen:
             return item
         is_hidden = self._returns_of(item, history)[:, :, 0] > 0

@@ -90,7 +90,7 @@ def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
 class _Ascent:
     """A coordinate ascent over the features' weights; a score is the sum of `weight` × `unit` × feature.
 
-    The `unit` of a part's scores is 1 / their typical spread, see `Candidates.spreads`; all other units are 1.
+    The `unit` of a part is 1 / the typical spread of its scores, see `Candidates.spreads`; all other units are 1.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -126,7 +126,7 @@ class _Ascent:
         return {column: float(values.mean()) for column, values in alone.items()}
 
     def climb(self, passes: int = _PASSES) -> None:
-        """Improves the weight of each feature in `passes` passes; ends early after a pass that changes no weight."""
+        """Improves the weight of each feature in turn, up to `passes` times; ends early if a pass changes no weight."""
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
@@ -137,7 +137,7 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case if the trend had the half-life `HALF_LIVES[half_life]`; changes no weights."""
+        """[V]: NDCG@20 of each case if the trend had the half-life number `half_life` and its best weight."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
@@ -187,7 +187,7 @@ class OutOfTimeError(Exception):
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The weights of a blend, and their NDCG@20 in validation."""
+    """The weights of a blend, and the NDCG@20 that they reach in validation."""
 
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
@@ -263,7 +263,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline for each sample of a ranking's cases, if `num_rankings` rankings share the remaining time."""
+    """Returns a deadline for ranking each sample of cases; `num_rankings` rankings divide the remaining time."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -319,10 +319,10 @@ def longest_of_the_best(values: np.ndarray) -> int:
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Gives each ranking without cases the weights of the most similar ranking.
+    """Gives each ranking that has no weights those of the most similar ranking.
 
-    `returning` and `in_session` are the most similar rankings. In `new_items`, the return features get the weight 0.
-    If no weights are left, each part gets the weight 1; without parts, the popularity gets it.
+    `returning` and `in_session` are the most similar rankings. In `new_items`, the return features get the weight 0. If
+    that leaves no weights, each part gets the weight 1 or, if there are no parts, the popularity gets it.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {

@@ -23,7 +23,7 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are those of the history. One of two rankings hides them: the primary or the secondary one.
+    Seen items are those of the history. Either the primary or the secondary ranking hides them.
     """
 
     visitor: np.ndarray
@@ -155,7 +155,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each target row with earlier rows and an item of the vocabulary.
+    """Returns one case for each target row that has earlier rows of the visitor and an item of the vocabulary.
 
     The row's item is relevant, and the visitor's earlier rows are the history. The primary ranking shows seen items.
     Rows with a kind outside `kinds` have no case, but are part of histories.
@@ -211,7 +211,9 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """Returns the cases of `returning_visitors`; those of `next_items` if these have over ten times as many visitors.
+    """Returns the cases of `next_items` if they have over ten times as many visitors as those of `returning_visitors`.
+
+    Otherwise, returns the cases of `returning_visitors`.
 
     Raises:
       ContractError: the dataset has no such split.

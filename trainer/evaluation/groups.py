@@ -14,7 +14,7 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
     """Divides the (case, relevant item) pairs into groups, in four ways.
 
-    - `view events`, and a group for each other event kind: an event of this kind makes the item relevant. A pair can be
+    - `view events` and the like, one group per event kind: an event of this kind makes the item relevant. A pair can be
       in several of these groups.
     - `history 1`, `history 2-4`, `history 5-9`, `history 10+`: number of rows in the history.
     - `known visitors`, `cold visitors`: whether the visitor is in the training vocabulary.

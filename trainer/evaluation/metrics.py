@@ -27,7 +27,7 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """Keeps only the (case, relevant item) pairs with `is_kept` [P]; drops cases without pairs.
+        """Keeps only the (case, relevant item) pairs where `is_kept` [P] is True; drops cases that lose all pairs.
 
         Returns:
           The ranks of the kept pairs, unchanged, and the indices of the remaining cases.

@@ -49,9 +49,9 @@ def rating_errors(
     """Measures how well a model's scores of (visitor, item) pairs predict the weights of events.
 
     Args:
-      split: the split with the target rows to predict.
+      split: the split of the target rows to predict.
       event_weights: weight of each event kind; see `rating_mse`.
-      replicas: all replicas; their workers share the rows. None: this process handles all rows.
+      replicas: all replicas; each worker scores a part of the rows. None: this process handles all rows.
 
     Raises:
       ContractError: the dataset has no such split.
@@ -87,7 +87,7 @@ def rating_mse(
     Args:
       rows: N rows.
       event_weights: a factor for each event kind; it multiplies the weights of rows.
-      replicas: all replicas; their workers share the rows. None: this process handles all rows.
+      replicas: all replicas; each worker scores a part of the rows. None: this process handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:

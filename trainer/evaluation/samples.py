@@ -79,7 +79,7 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S] indices, ascending: one random case of each of S random visitors. `timeline` [V]: that of each case."""
+    """[S] indices, ascending: one random case of each of S random visitors. `timeline`: [V] timeline of each case."""
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])

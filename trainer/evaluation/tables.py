@@ -34,7 +34,7 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns the name of the secondary ranking in a protocol's results, and its entry; None if it has no cases."""
+    """Returns name and entry of the secondary ranking in a protocol's results; the entry is None if it lacks cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking

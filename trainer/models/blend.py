@@ -66,7 +66,7 @@ class BlendInference(tf.Module):
           weights: for each of the `RANKINGS`, the weights of the features.
           item_counts: [I] training events of each item.
           trends: for each half-life in `half_lives_of(weights)`, the trends of the items, all at the same M moments. A
-            query uses the latest moment that is not after it or, if all are later, the first moment.
+            query uses the latest moment up to its time or, if there is none, the first moment.
 
         Raises:
           ValueError: the trends do not have the half-lives that `weights` needs.
@@ -154,7 +154,7 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: similarity of each of the items `item` [B] to every item, by the first part of the blend."""
+        """[B, I] float32: similarity of each item in `item` [B] to every item, from the first part of the blend."""
         return self._parts[0].item_similarities(item)
 
 
@@ -222,7 +222,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1: unknown age."""
+    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1 if age unknown."""
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)

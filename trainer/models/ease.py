@@ -60,7 +60,7 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that computes the table rows of one replica; see `models.build.CountedModelFile`."""
+    """Returns a function that computes a replica's table rows for `solver=count`; see `build.CountedModelFile`."""
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
     @lru_cache(maxsize=1)

@@ -56,7 +56,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns items and weights [B, L] of histories, newest first; an item's first entry has its total weight."""
+        """Returns items and weights [B, L] of histories, newest first; an item's total weight is at its first entry."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

@@ -56,7 +56,8 @@ class ItemRows:
     """Item rows [I, W] of a trained model, computed when they are read. The last column is the bias.
 
     The row of an item is the weighted sum of its features' rows plus, if it has training events, a separate row of
-    weights. An item with neither features nor training events gets the lowest bias of all items with training events.
+    weights. An item that has neither features nor training events gets the lowest bias of all items with training
+    events.
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
@@ -64,9 +65,9 @@ class ItemRows:
 
         Args:
           content: the features of each item.
-          own: table with a separate row of weights for each item.
+          own: table that has a separate row of weights for each item.
           is_trained: [I] bool: whether each item has training events.
-          features: table with a row of weights for each feature; None: no item has features.
+          features: table that has a row of weights for each feature; None: no item has features.
         """
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
@@ -148,7 +149,7 @@ def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds `ItemFeatures` from pairs: item indices `owner`, ascending, and `feature`, rows of the feature table."""
+    """Builds `ItemFeatures` from pairs of an item, `owner` (ascending), and a row of the feature table, `feature`."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

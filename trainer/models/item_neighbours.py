@@ -72,7 +72,7 @@ def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> di
       name: name of the model in error messages.
 
     Raises:
-      ValueError: there are more items than the table can store indices of.
+      ValueError: there are too many items for the integer type of the table.
     """
     check_item_indices(dataset, name)
     count = num_rows(config, dataset.num_items)

@@ -244,9 +244,9 @@ class MatrixFactorizationInference(tf.Module):
         Args:
           config: settings of the model.
           num_visitors: number of visitors in the vocabulary.
-          visitor_rows: number of rows of the visitor table with buckets, V.
+          visitor_rows: number of rows of the visitor table including buckets, V.
           num_items: the number of items in the vocabulary, I.
-          item_rows: number of rows of the item table with buckets.
+          item_rows: number of rows of the item table including buckets.
           item_counts: [I] training events of each item. Unknown visitors are recommended the most frequent items. Items
             without events and unknown items get a zero vector and the lowest bias. None: unknown visitors and items use
             their buckets.
@@ -360,7 +360,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows from the concatenation of `first` and `second`; an index beyond its end gets the last row."""
+    """Gathers rows from `first` followed by `second`; an index beyond the last row gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))
