@@ -25,7 +25,7 @@ def read_results() -> dict[str, dict[str, Any]]:
 
 
 def render_document(path: Path) -> str:
-    """Returns a document with its tables rebuilt; does not write the file."""
+    """Rebuilds the tables of a document and returns its text; does not write the file."""
     try:
         return renew(path.read_text(), _PARTS[path], read_results())
     except ValueError as error:

@@ -79,8 +79,7 @@ def evaluate(
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: `workdir` contains no run; or the run has diverged, or was trained on another dataset or on all
-        splits.
+      ValueError: `workdir` contains no run; or the run was trained on other data or on all splits, or diverged.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()

@@ -135,7 +135,7 @@ class NeuralConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers: one embeds a visitor's latest items, the other one an item.
+    """Two towers: one embeds a visitor's latest items, the other embeds an item.
 
     The score is scale × cosine of the two vectors.
     """
@@ -362,7 +362,7 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
 
 
 class EaseValues(NamedTuple):
-    """The settings of EASE that change with the epoch; see `EaseConfig`."""
+    """The settings `l2` and `recency_power` that EASE uses in one epoch; see `EaseConfig`."""
 
     l2: float
     """Penalty on squared weights."""

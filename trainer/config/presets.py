@@ -147,7 +147,7 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
 
     Args:
       settings: changes to the settings of all models, as `key=value`.
-      is_dense: whether visitors have dozens of events each; adds EASE, and changes the weights of least squares.
+      is_dense: whether visitors have dozens of events each; adds EASE, and changes the settings of least squares.
 
     Raises:
       ValueError: a setting is invalid, or one of the models does not have it.

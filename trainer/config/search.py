@@ -24,7 +24,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """A setting to search, with a range of numbers to try."""
+    """A setting to search, and the range of numbers to try."""
 
     key: str
     """Name of the setting."""

@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Describes the vocabularies, splits and times between splits; equal datasets have equal descriptions."""
+        """Describes the vocabularies, the splits and the cuts between them; equal datasets have equal descriptions."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns a copy of the dataset where models train on the events of all splits."""
+        """Returns a copy of the dataset; models that use it train on the events of all splits."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -131,7 +131,7 @@ class Dataset:
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[V] int64, read-only: number of training events of each visitor; the most active visitor is first."""
+        """[V] int64, read-only: events of each visitor in the training split; the most active visitor is first."""
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
         return counts

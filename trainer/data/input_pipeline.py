@@ -248,7 +248,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32: the weight of each row at `indices` [N] × the `event_weights` of its kind; 1 if these are None."""
+    """[N] float32: weight of each row at `indices` [N] × `event_weights` of its kind; 1 if `event_weights` is None."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)

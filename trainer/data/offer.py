@@ -180,7 +180,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
     """[F] bool: whether each of the F items in `facts` is in a category that `names` lists, or in one below it.
 
     Raises:
-      ValueError: a category has no items; the message has the command-line flag, which starts with `flag`.
+      ValueError: a category has no items; the message names the command-line flag, `flag` + "-category".
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()
@@ -202,7 +202,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """A setting to search, and the range of numbers to try."""
+    """[I] bool: the value in `values` [F] at each index of `row` [I]; `default` if the index or the value is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

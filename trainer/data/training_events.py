@@ -47,7 +47,7 @@ class TrainingEvents(NamedTuple):
         return tf.where(visitor < len(self.visitor_events), is_whole, is_target)
 
     def read(self) -> Iterator[TimelineRows]:
-        """Yields the timelines of each shard; `is_target` is 1 for rows to train on, and 0 for mere history."""
+        """Yields each shard's timelines; `is_target` is 1 for rows to train on, 0 for rows that are only history."""
         for shard in self.shards:
             rows = read_timelines([shard])
             yield rows if self.visitor_events is None else self._select(rows, self.visitor_events)

@@ -103,7 +103,7 @@ def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
 
 
 def _distinct_endings(uris: Sequence[str]) -> list[str]:
-    """Returns the shortest endings of the paths that differ from each other, such as `new/export` and `old/export`."""
+    """Returns an ending of each path, as short as possible but distinct, such as `new/export` and `old/export`."""
     parts = [uri.rstrip("/").split("/") for uri in uris]
     for depth in range(1, max(map(len, parts)) + 1):
         endings = ["/".join(part[-depth:]) for part in parts]

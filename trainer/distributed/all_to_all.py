@@ -42,7 +42,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Computes the sizes of all messages from the `counts` of all replicas, which it gathers.
+        """Gathers the `counts` of all replicas, to compute the sizes of all messages.
 
         Args:
           collectives: operations that gather the counts and send the messages.
@@ -64,7 +64,7 @@ class Messages:
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends messages, `rows` [M, …], one to each replica; returns the received ones [M, …], by sender."""
+        """Sends `rows` [M, …], one message per replica; returns the received rows [M, …], in order of senders."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))

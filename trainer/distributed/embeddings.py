@@ -82,7 +82,7 @@ class Lookup:
 
 
 class ShardedTable:
-    """An embedding table with the slots of its optimizer.
+    """An embedding table and its optimizer's state, both divided among the replicas.
 
     A training step calls `lookup` once, with all ids, and then `update` for these rows, both within `Replicas.run`.
     """

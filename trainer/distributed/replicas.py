@@ -133,10 +133,9 @@ class Replicas:
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates this process's replicas and connects all workers; call it before TensorFlow's first operation.
 
-    `devices`: number of GPUs or, without GPUs, of logical CPUs; None: all GPUs or one CPU. `gpus`: GPUs required.
-
-    Raises:
-      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
+    `devices`: number of GPUs or, on a machine without GPUs, of logical CPUs; None: all GPUs, or one CPU. `gpus`: number
+    of GPUs that must exist; replaces `devices`. Raises ValueError if there are fewer devices than requested, or if
+    TensorFlow has already started with fewer.
     """
     names = choose_gpus(gpus or devices, is_required=gpus is not None) or _choose_cpus(devices or 1)
     if cluster is not None:

@@ -137,7 +137,7 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case if the trend had the half-life number `half_life` and its best weight."""
+        """[V]: NDCG@20 of each case with the half-life of index `half_life`, at the best weight of the trend."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
@@ -219,8 +219,7 @@ def fit_blend(
       held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. The
         cases of these visitors choose only the weights of the ranking `new_items`. None: no part has a second stage.
       has_trend_only: whether to use the trend alone, without return features.
-      max_cases: maximum number of cases to sample per ranking; a ranking with cases of two protocols gets half from
-        each.
+      max_cases: maximum number of sampled cases per ranking; if they are of two protocols, half are of each.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must

@@ -117,7 +117,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
     The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
     The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all items of the
-    visitor's target rows are relevant. Target rows of other kinds than `kinds`, or with unknown items, are ignored.
+    visitor's target rows are relevant. Target rows of other kinds than `kinds`, or of unknown items, make no item
+    relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -155,7 +156,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """Returns one case for each target row that has earlier rows of the visitor and an item of the vocabulary.
+    """Returns one case for each target row of a known item, if the visitor has earlier rows.
 
     The row's item is relevant, and the visitor's earlier rows are the history. The primary ranking shows seen items.
     Rows with a kind outside `kinds` have no case, but are part of histories.

@@ -93,7 +93,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Adds the items `seen` [B, S] to the candidates `hidden`, which lack them; `num_seen` [B]: number of real ones."""
+    """Adds the items `seen` [B, S] to the candidates `hidden`, which lack them. `num_seen`: [B] unpadded lengths."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -134,7 +134,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: number (1, 2, …) of each relevant item among the relevant ones of equal case (`owner`) and `score`."""
+    """[P] int64: number (1, 2, …) of each relevant item among those of its case (`owner`) that have its `score`."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -84,7 +84,8 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-value of the difference between two systems in each column.
 
     The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the number of resamples where the
-    difference is at most 0 or, if that is smaller, where it is at least 0. A difference of NaN is treated as 0.
+    difference is at most 0, or the number where it is at least 0, whichever is smaller. A difference of NaN is treated
+    as 0.
 
     Args:
       means: [R, M] resampled means of one system.

@@ -44,7 +44,7 @@ class _Names:
         return cls(visitors, items, titles, categories, dataset.manifest.event_kinds)
 
     def item(self, index: int) -> dict[str, str | None]:
-        """Returns the item's id, title and category; all None outside the vocabulary."""
+        """Returns the id, title and category of an item; all None if the index is outside the vocabulary."""
         if index >= len(self.items):
             return {"item_id": None, "title": None, "category_id": None}
         return {"item_id": self.items[index], "title": self.titles[index], "category_id": self.categories[index]}
@@ -63,7 +63,7 @@ def sample_recommendations(
 
     Returns:
       A JSON object for each visitor:
-      - `visitor_id`: the id of the visitor; None outside the vocabulary.
+      - `visitor_id`: the id of the visitor; None if unknown.
       - `moment`: the time of the case.
       - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
       - `relevant_items`: the number of relevant items. `relevant`: the first of these items.

@@ -34,7 +34,10 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """Returns name and entry of the secondary ranking in a protocol's results; the entry is None if it lacks cases."""
+    """Returns the name and the entry of the secondary ranking in a protocol's results.
+
+    The entry is None if the ranking has no cases.
+    """
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking

@@ -222,7 +222,10 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
-    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) of each `entry` [E, 2] (query, position); 1 if age unknown."""
+    """[E] float32: 0.5 ** (age / `_RETURN_HALF_LIFE_MS`) for the age of each `entry` [E, 2] (query, position).
+
+    An unknown age is treated as 0.
+    """
     age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
     is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
     age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)
@@ -230,7 +233,7 @@ def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: one ranking's weight of each feature of the blend; 0 for trends with half-lives that it lacks."""
+    """[F] float32: a ranking's weight of each blend feature; the trends of unused half-lives have the weight 0."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -60,7 +60,7 @@ def diagram(model: EaseConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
-    """Returns a function that computes a replica's table rows for `solver=count`; see `build.CountedModelFile`."""
+    """Returns a function that computes a replica's rows for `solver=count`; see `models.build.CountedModelFile`."""
     kept = baskets[:, : num_rows(model, baskets.shape[1])]
 
     @lru_cache(maxsize=1)

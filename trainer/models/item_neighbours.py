@@ -40,7 +40,7 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """Converts `weights` [n, I]; a row has at most `num_neighbours` entries, sorted by column.
+        """Builds neighbours from `weights` [n, I]; a row has at most `num_neighbours` entries, sorted by column.
 
         `total_weight` [n]: see `NeighbourRows.total_weight`.
         """
@@ -136,7 +136,7 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, entries: Entries) -> Entries:
-        """Merges entries with the same query and item; keeps the largest weight."""
+        """Merges entries that have the same query and item; keeps the largest weight."""
         pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
         weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
         return Entries(pair // self._num_items, pair % self._num_items, weight)
