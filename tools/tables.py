@@ -36,7 +36,6 @@ def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Res
     """Rebuilds the marked parts of a document.
 
     Args:
-      text: the document.
       parts: the function that renders each part, by the name in the part's markers.
       results: the latest record of each benchmark, by name.
 

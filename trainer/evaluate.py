@@ -161,7 +161,6 @@ def measure_protocol(
 
     Args:
       systems: scorers by name, the model first.
-      dataset: the prepared dataset.
       split: validation or test.
       protocol: a name of `PROTOCOLS`.
       config: determines the cases and their relevant items; None: the default settings.

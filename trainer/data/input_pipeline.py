@@ -91,7 +91,6 @@ def training_batches(
 
     Args:
       events: the timelines, and the rule that selects the training rows.
-      config: settings of the pipeline.
       seed: determines the order of the rows.
       epochs: number of epochs, including those before `first_epoch`.
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.

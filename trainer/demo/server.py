@@ -48,7 +48,6 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
     Args:
       models: directories or URIs of exports.
       data: a prepared dataset, for categories, availability and timelines; None: the page lacks these.
-      host: address to listen on.
       port: port to listen on; 0 for any free one.
 
     Returns:

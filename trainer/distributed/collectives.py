@@ -114,8 +114,6 @@ class LocalCollectives:
 
 
 def _all_local_values(value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns the value of each replica of this process."""
-
     def collect(strategy: tf.distribute.Strategy, per_replica: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return strategy.experimental_local_results(per_replica)
 

@@ -119,7 +119,6 @@ def find_candidates(
     """Finds the candidates of each case, and computes their features.
 
     Args:
-      parts: the models of the blend.
       events: events of all splits; the trends for a case use only events before the case.
       item_counts: [I] training events of each item.
       replicas: all replicas; each worker handles a part of the cases. None: this process handles all cases.
@@ -213,7 +212,7 @@ class _Finder:
         popularity: np.ndarray,
         max_hidden: int | None,
     ) -> None:
-        """`moments`: [M] times of the trends. `trends`: [L, M, I], for L half-lives. `popularity`: [I].
+        """`moments`: [M] times of the trends. `trends`: [L, M, I] for L half-lives. `popularity`: see `log_popularity`.
 
         `max_hidden`: largest number of seen items to hide in a case; None: seen items are not hidden.
         """

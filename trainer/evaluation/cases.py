@@ -116,9 +116,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
     The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
-    The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all items of the
-    visitor's target rows are relevant. Target rows of other kinds than `kinds`, or of unknown items, make no item
-    relevant.
+    The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all known items of
+    the visitor's target rows are relevant. Rows of other kinds than `kinds` make no item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -214,7 +213,7 @@ def build_cases(
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
     """Returns the cases of `next_items` if they have over ten times as many visitors as those of `returning_visitors`.
 
-    Otherwise, returns the cases of `returning_visitors`.
+    Otherwise, returns those of `returning_visitors`.
 
     Raises:
       ContractError: the dataset has no such split.

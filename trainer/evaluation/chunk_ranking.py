@@ -53,8 +53,7 @@ def rank_policies(
     """Ranks the catalogue for the queries of a chunk, once for each policy.
 
     Args:
-      queries: B queries.
-      seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
+      seen: [B, S] distinct items of the histories of B queries, see `chunks.Chunk`.
       num_seen: [B] number of items in each row of `seen`, without padding.
       policies: one for each ranking; determine its candidates and its relevant items.
       relevant: for each policy, the relevant items [B, R], see `chunks.Chunk`.
@@ -116,8 +115,8 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
     """[P] int64: rank of each relevant item; the best item has rank 0.
 
-    A relevant item ranks after all irrelevant items with the same score. A relevant item outside the K best items gets
-    a rank of at least K.
+    A relevant item ranks after all irrelevant items with the same score. Ranks outside the K best items are only known
+    to be at least K.
 
     Args:
       ranking: the rankings of all cases, as NumPy arrays.

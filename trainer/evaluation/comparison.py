@@ -82,10 +82,8 @@ def compare_systems(
 
     Args:
       systems: systems by name. Each system after the first is tested against the first.
-      cases: the cases and their relevant items.
       groups: by name: [P] bool, whether each (case, relevant item) pair is in the group.
       item_counts: [I] training events of each item, for novelty.
-      seed: seed of the resampling.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       is_available: [I] bool: candidates of the ranking `available_only`; None: no such ranking.
 

@@ -130,7 +130,6 @@ class Evaluator:
 
         Args:
           scorer: a trained model or a baseline.
-          cases: the cases and their relevant items.
           ks: the list lengths; a list longer than the catalogue contains all items.
           scores_bytes: maximum memory of the scores of a chunk; None: see `ranking.topk.chunk_size`.
           replicas: all replicas; each worker ranks a part of the cases; all get the same result. None: this process

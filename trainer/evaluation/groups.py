@@ -21,7 +21,6 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
     - `head items`, `middle items`, `tail items`, `cold items`: popularity of the item; see `item_groups`.
 
     Args:
-      cases: the cases of the pairs.
       item_counts: [I] training events of each item.
       num_visitors: number of visitors in the vocabulary.
 

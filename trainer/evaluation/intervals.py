@@ -36,7 +36,6 @@ def resampled_means(
 
     Args:
       values: [V, M] the value of each case in each column.
-      seed: seed of the draws.
       owner: [V] index of the visitor of each case, ascending; None: each case has a separate visitor.
       counts: [V, M] bool: whether each case is included in each column; None: all cases are. The mean of no cases is
         NaN.
@@ -60,7 +59,6 @@ def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES)
 
     Args:
       values: [G, M] the value of each visitor in each column.
-      seed: seed of the draws.
       resamples: number of resamples, R.
     """
     generator = np.random.default_rng(seed)

@@ -49,7 +49,6 @@ def rating_errors(
     """Measures how well a model's scores of (visitor, item) pairs predict the weights of events.
 
     Args:
-      split: the split of the target rows to predict.
       event_weights: weight of each event kind; see `rating_mse`.
       replicas: all replicas; each worker scores a part of the rows. None: this process handles all rows.
 
@@ -85,7 +84,6 @@ def rating_mse(
     """Returns the mean squared error between the weights of rows and a model's scores of their (visitor, item) pairs.
 
     Args:
-      rows: N rows.
       event_weights: a factor for each event kind; it multiplies the weights of rows.
       replicas: all replicas; each worker scores a part of the rows. None: this process handles all rows.
       on_chunk: called before each chunk; an exception from it ends the measurement.

@@ -56,10 +56,7 @@ def sample_recommendations(
     """Draws random visitors with one random case each; returns the recommendations of all systems.
 
     Args:
-      systems: systems by name.
-      cases: the cases to draw from.
       dataset: the dataset, for the names of visitors and items.
-      seed: seed of the draws.
 
     Returns:
       A JSON object for each visitor:

@@ -40,7 +40,6 @@ def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
     """Returns the box of a table in a diagram.
 
     Args:
-      name: name of the table.
       tables: the shapes of the tables; the box of a missing table shows `rows × D`.
       reads: names of the boxes that are inputs of the table.
     """

@@ -37,11 +37,10 @@ class FoldIn(tf.Module):
         self._basis.assign(basis)
 
     def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes the visitor vector of each query from the latest entries of its history.
+        """Computes the visitor vector of each of B queries from the latest entries of its history.
 
         Args:
           items: [I, D] item vectors.
-          queries: B queries.
 
         Returns:
           The vectors [B, D], and [B] bool: whether a known item of the history has a weight above 0. If not, the vector

@@ -64,7 +64,6 @@ class ItemRows:
         """Stores the tables.
 
         Args:
-          content: the features of each item.
           own: table that has a separate row of weights for each item.
           is_trained: [I] bool: whether each item has training events.
           features: table that has a row of weights for each feature; None: no item has features.

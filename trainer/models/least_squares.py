@@ -64,7 +64,7 @@ def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, u
 
     Args:
       entries: [M] number of entries of each row.
-      num_others: number of items if the rows are visitors; number of visitors if they are items.
+      num_others: number of items if the rows are visitors; of visitors if they are items.
       l2: λ if `l2_power` is 0.
       l2_power: how fast λ grows with the number of entries.
       unobserved_weight: u, the weight of every (visitor, item) pair.

@@ -242,7 +242,6 @@ class MatrixFactorizationInference(tf.Module):
         A table has one row per id of the vocabulary, then the rows of its out-of-vocabulary buckets.
 
         Args:
-          config: settings of the model.
           num_visitors: number of visitors in the vocabulary.
           visitor_rows: number of rows of the visitor table including buckets, V.
           num_items: the number of items in the vocabulary, I.

@@ -119,10 +119,8 @@ class NeuralInference(tf.Module):
         """Creates the model; `fill` sets its weights.
 
         Args:
-          config: settings of the model.
           visitor_rows: number of rows of the visitor table, including out-of-vocabulary buckets.
           item_rows: number of rows of the item table, including out-of-vocabulary buckets.
-          num_items: number of items in the vocabulary.
         """
         super().__init__(name="neural")
         self._dim = config.dim
