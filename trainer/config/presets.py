@@ -150,7 +150,7 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
       is_dense: whether visitors have dozens of events each; adds EASE, and changes the settings of least squares.
 
     Raises:
-      ValueError: a setting is invalid, or one of the models does not have it.
+      ValueError: a setting is invalid, or one of the models lacks it.
     """
     plain = replace(MF, companions=(), blend=False, patience=1)
     als = replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), epochs=7)

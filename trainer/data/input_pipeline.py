@@ -170,7 +170,7 @@ def _num_threads() -> int:
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields an array for each shuffling window: `column` of all its training rows."""
+    """Yields an array for each shuffling window: the values of `column` in all training rows of the window."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 

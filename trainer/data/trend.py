@@ -115,7 +115,7 @@ def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
 
     Args:
       trends: the trends at one moment; returned unchanged if no events are newer.
-      events: events of the same items; those before the moment of `trends` are skipped.
+      events: events of the same items; events before the moment of `trends` are skipped.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

@@ -29,7 +29,7 @@ class Collectives:
         """Creates an ordering token for each replica of this process.
 
         Args:
-          devices: device of each replica of this process.
+          devices: device name of each replica of this process, by the replica's index.
           count: number of replicas, over all workers.
         """
         self._count = count

@@ -105,7 +105,7 @@ class ShardedTable:
 
         Args:
           replica: index of this replica, k.
-          divided: [N] ids that are divided among the replicas: replica k reads those at k·N/R … (k+1)·N/R - 1.
+          divided: [N] ids that are divided among the replicas: replica k reads the ids at k·N/R … (k+1)·N/R - 1.
           shared: [A] ids that all replicas read; None: no such ids.
 
         Returns:

@@ -98,7 +98,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A Keras schedule with the learning rates of `_rate_of_step`; the Keras optimizer counts the steps."""
+    """A Keras schedule that returns the rates of `_rate_of_step`; the Keras optimizer counts the steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config

@@ -125,7 +125,7 @@ def find_candidates(
       on_chunk: called before each chunk of cases.
       hides_seen: whether to exclude the items of a case's history.
       deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then. None:
-        no limit. Must be None with several workers.
+        no limit. Must be None if there are several workers.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -202,7 +202,7 @@ class _History(NamedTuple):
 
 
 class _Finder:
-    """Finds the candidates of each query, and computes the features of the candidates."""
+    """Finds the candidates of each query, and computes their features."""
 
     def __init__(
         self,

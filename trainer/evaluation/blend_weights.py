@@ -223,7 +223,7 @@ def fit_blend(
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
-        be None with several workers.
+        be None if there are several workers.
 
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.

@@ -55,7 +55,7 @@ def rank_policies(
     Args:
       seen: [B, S] distinct items of the histories of B queries, see `chunks.Chunk`.
       num_seen: [B] number of items in each row of `seen`, without padding.
-      policies: one for each ranking; determine its candidates and its relevant items.
+      policies: each determines the candidates and the relevant items of one ranking.
       relevant: for each policy, the relevant items [B, R], see `chunks.Chunk`.
       longest: length of the longest list, K.
       num_items: number of items, I.

@@ -46,7 +46,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section (a ranking or a group of cases): a column per metric. `cases`: indices of its cases."""
+        """Adds a section (a ranking or a case group): a column per metric. `cases`: indices of the section's cases."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -92,7 +92,7 @@ def compare_systems(
       `rankings`: the results of `seen_hidden`, `seen_shown` and `available_only`: `value`, `low` and `high` of each
         system and metric, and `p` of the difference from the first system.
       - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
-      - The secondary ranking skips cases with a relevant item in the history; null if no case remains.
+      - The secondary ranking skips cases that have a relevant item in the history; null if no case remains.
       - `available_only` is the primary ranking of the available items. Unavailable relevant items count as misses.
       `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (the earlier one in `systems` − the
         later one) with `low`, `high` and `p`.

@@ -32,8 +32,8 @@ def gini(times_recommended: np.ndarray) -> float:
 def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
     """Mean self-information of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
-    The self-information of an item is −log2(p), where p is its share of all training events. An item without events
-    counts as having one.
+    The self-information of an item is −log2(p), where p is the item's share of all training events. An item without
+    events counts as having one.
 
     Args:
       times_recommended: [I] number of lists that contain each item.

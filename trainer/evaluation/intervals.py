@@ -31,7 +31,7 @@ def resampled_means(
 ) -> np.ndarray:
     """[R, M]: mean of each column over visitors drawn with replacement (Efron, 1979).
 
-    A visitor is drawn with all of their cases. All columns, and all calls with the same seed and number of visitors,
+    Drawing a visitor draws all of their cases. All columns, and all calls with the same seed and number of visitors,
     use the same draws.
 
     Args:

@@ -62,7 +62,7 @@ class BlendInference(tf.Module):
         """Builds a blend.
 
         Args:
-          parts: P models with their weights loaded; if empty, the blend ranks by popularity and trend alone.
+          parts: P loaded models; if empty, the blend ranks by popularity and trend alone.
           weights: for each of the `RANKINGS`, the weights of the features.
           item_counts: [I] training events of each item.
           trends: for each half-life in `half_lives_of(weights)`, the trends of the items, all at the same M moments. A
