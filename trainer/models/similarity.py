@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def cosines(vectors: tf.Tensor | tf.Variable, item: tf.Tensor) -> tf.Tensor:
-    """Returns the cosines [B, I] float32 between some items and all items; 0 for vectors of zeros.
+    """Returns the cosines [B, I] float32 between some items and all items; 0 for all-zero vectors.
 
     Args:
       vectors: [I, D] vectors of all items.

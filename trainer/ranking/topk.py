@@ -89,7 +89,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def translate_divergence_errors() -> Iterator[None]:
-    """Context manager that replaces the error of `check_finite` by a clear ValueError."""
+    """Context manager that replaces the error that `check_finite` raises by a clear ValueError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

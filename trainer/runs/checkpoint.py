@@ -152,7 +152,7 @@ class StoredTable:
 
 @dataclass(frozen=True)
 class TrainState:
-    """The variables of a training run that a checkpoint saves."""
+    """The variables that a checkpoint of a training run saves."""
 
     tables: Mapping[str, ShardedTable]
     """Embedding tables with their optimizer slots."""

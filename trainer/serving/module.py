@@ -152,7 +152,7 @@ class ServingModel(tf.Module):
 
         Args:
           item_id: [B] string; for unknown ids, the result is popular items with score 0.
-          k: as in `recommend`.
+          k: length of the lists, as in `recommend`.
 
         Returns:
           `item_id` and `score` [B, K], as in `recommend`; the score is the model's similarity.

@@ -51,7 +51,7 @@ class AlsTrainer:
 
     @property
     def remedy(self) -> str:
-        """Advice for a diverged run: settings to change, with their values."""
+        """Advice for a diverged run: settings to change, with their current values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 

@@ -90,7 +90,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Describes the largest norm and the number of non-finite rows of each table in this process."""
+    """Describes, for the rows of each table in this process, the largest norm and the number of non-finite rows."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0

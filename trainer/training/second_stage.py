@@ -192,7 +192,7 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
     """Computes statistics of each item from the training events; see `ItemFacts`.
 
     Args:
-      rows: the training events, by timeline.
+      rows: the training events, grouped by timeline.
       num_items: the number of items, I.
     """
     known = rows[rows.item < num_items]

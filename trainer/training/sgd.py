@@ -57,7 +57,7 @@ class SgdTrainer:
 
     @property
     def remedy(self) -> str:
-        """Advice for a diverged run: settings to lower, with their values."""
+        """Advice for a diverged run: settings to lower, with their current values."""
         settings = {
             "optimizer.learning_rate": self._config.optimizer.learning_rate,
             "model.dense_learning_rate": self._config.model.dense_learning_rate,

@@ -203,7 +203,7 @@ def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunCon
 
 
 def _case_seconds(workdir: str) -> float:
-    """Returns the seconds per case of a run's fastest validation; 0 if the run has no validation."""
+    """Returns the seconds per validation case in a run's fastest validation; 0 if the run has no validation."""
     rates = [line[VALIDATION_RATE] for line in read_lines(RunLayout(workdir).metrics) if VALIDATION_RATE in line]
     return 1 / max(rates) if any(rates) else 0.0
 
