@@ -118,7 +118,7 @@ def _tuned(results: Results) -> str:
 
 
 def _quality_source(record: Mapping[str, Any]) -> str:
-    """Formats the origin of a quality record: its command, machine and commits."""
+    """Formats the origin of a record of the quality benchmark: its command, machine and commits."""
     parts = defaultdict[str, list[str]](list)
     for name, figures in record["figures"].items():
         if name != "targets":
@@ -128,7 +128,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the name and the figures of each dataset in a quality record; skips datasets without tasks."""
+    """Returns the name and figures of each dataset in a record of the quality benchmark; skips those without tasks."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 

@@ -92,7 +92,7 @@ class Candidates:
 
     @cached_property
     def spreads(self) -> list[float]:
-        """For each part: the standard deviation of its `TOP` highest scores in a case, averaged over all cases."""
+        """For each blended model: the standard deviation of its `TOP` highest scores per case, averaged over cases."""
         num_parts = self.feature.shape[2] - NUM_COMMON_FEATURES
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
@@ -325,7 +325,7 @@ def _max_seen(cases: Cases) -> int:
 
 
 def _feature(scores: tf.Tensor, reference: tf.Tensor | None) -> tf.Tensor:
-    """Converts the scores of a part by `log_sums`, unless `reference` is None."""
+    """Converts the scores of a blended model by `log_sums`, unless `reference` is None."""
     return scores if reference is None else log_sums(scores, reference)
 
 

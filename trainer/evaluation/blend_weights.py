@@ -82,7 +82,7 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """Returns, for each ascent, the columns of the features that it may start from; see `choose_weights`."""
+    """Returns, for each coordinate ascent, the columns of the features that it may start from; see `choose_weights`."""
     returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
     return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 

@@ -89,7 +89,7 @@ def blend_runs(
 
 
 def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes a blend of the single part `part` to the run at `workdir`."""
+    """Writes a blend of only one model, `part`, to the run at `workdir`."""
     weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
     step = choose_step(part_directory(workdir, part))
     record = BlendRecord(

@@ -66,7 +66,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """Reads the target rows of a split, without the rows that are only history."""
+    """Reads the rows of a split, without those that are only history."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])

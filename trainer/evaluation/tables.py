@@ -114,7 +114,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes a refit by the evaluation of the original run, because a refit cannot be evaluated."""
+    """Describes a refit by the evaluation of the original run, because no events are left to evaluate the refit on."""
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."

@@ -359,7 +359,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows from `first` followed by `second`; an index beyond the last row gets the last row."""
+    """Gathers rows from `first` followed by `second`; indices beyond the last row get the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))
