@@ -95,7 +95,7 @@ class RankedBlock:
     """A block of cases of an evaluation protocol. `load` computes a peer's scores, `rank` measures them."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
-        """Prepares an evaluator for each task. The first task must include the visitors of all other tasks.
+        """Prepares an evaluator for each task. The first task must include all visitors of the other tasks.
 
         `moment_ms` [B] has, for each case of the first task, the time at which the trend is computed.
         """
@@ -161,7 +161,7 @@ class RankedBlock:
 
 
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
-    """Splits the cases, in order, into blocks that fit into memory. All cases of a day get the same trend."""
+    """Splits the cases, in order, into blocks that fit into memory. The trend is computed once per day."""
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()
     moment_ms = start + (cases.timestamp_ms - start) // DAY_MS * DAY_MS

@@ -15,7 +15,7 @@ AUTO_SECONDS = 600.0
 
 
 def dataset_targets(name: str, figures: Figures) -> list[dict[str, Any]]:
-    """Builds the targets of a dataset; skips presets that were not trained."""
+    """Builds the rows of a dataset in the table of targets; skips presets that were not trained."""
     rows = _TARGETS[name](figures) + _targets_of_auto(name, figures)
     return [row for row in rows if row is not None]
 
@@ -95,7 +95,7 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the target for a ratio: `metric` of the system `ours` / `metric` of the best peer of a `kind`.
+    """Builds the row of targets about `metric` of the system `ours` / `metric` of the best peer of a `kind`.
 
     `kind`: see `best_peers`; `bound`: lower bound of the ratio. Returns None if `ours` was not measured.
     """

@@ -69,7 +69,7 @@ def prepare(
       shop: path of a shop.toml, which sets files, columns and settings; the other arguments override it.
       columns: column names such as `{"item": "StockCode"}`, for `visitor`, `item`, `time`, `kind`, `transaction` and
         `weight`. Absent keys take the names in `shop` or `EventColumns`.
-      where: conditions such as `Quantity > 0`; events that fail one of them are skipped.
+      where: conditions such as `Quantity > 0`; events that fail a condition are skipped.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
@@ -77,7 +77,7 @@ def prepare(
       baseline: an earlier dataset of the same shop; the job fails if the new dataset differs too much.
 
     Returns:
-      A summary as JSON values, and `report`, the path of the report; None if it could not be drawn.
+      A summary as JSON values, and `report`, the path of the report; None if drawing failed.
 
     Raises:
       ValueError: a setting or the input is wrong, or the dataset differs too much from `baseline`.
@@ -118,11 +118,11 @@ def train(
       preset: `mf`, `nn`, `walk`, `session_knn`, `ease`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several
         models and blends them.
       settings: settings of the preset to change.
-      warm_start: directory of an earlier run; training starts from its vectors. Not allowed with `auto`.
+      warm_start: directory of an earlier run; training starts from that run's vectors. Not allowed with `auto`.
       budget_seconds: time that `auto` may take; other presets ignore it.
 
     Returns:
-      Results as JSON values, and `report`, the path of the report; None if it could not be drawn.
+      Results as JSON values, and `report`, the path of the report; None if drawing failed.
 
     Raises:
       ValueError: a setting is wrong, `workdir` contains another run, or the loss diverged.
@@ -153,11 +153,11 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
     Args:
       run: directory of the finished run. Its settings and its best number of epochs are used.
       workdir: directory of the refit. An unfinished refit of `run` is resumed.
-      data: the run's dataset, or one prepared with `split.method` none; None: the directory that `run` was trained
-        from.
+      data: the run's dataset, or a dataset prepared with `split.method` none; None: the directory that `run` was
+        trained from.
 
     Returns:
-      Results as JSON values, and `report`, the path of the report; None if it could not be drawn.
+      Results as JSON values, and `report`, the path of the report; None if drawing failed.
 
     Raises:
       ValueError: `run` cannot be refitted, `data` does not suit it, or `workdir` contains another run.
@@ -189,7 +189,7 @@ def tune(
       search: the values to try for each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
       preset: name of the preset.
       settings: settings of the preset to change in all trials.
-      trials: number of trials. Several processes that make the same call share the trials.
+      trials: number of trials. Several processes that make the same call divide the trials.
       seed: seed of the search.
       storage: database for the records of the trials, such as `postgresql://…`; None: a file in `workdir`.
 
@@ -231,7 +231,7 @@ def evaluate(
 
     Raises:
       ContractError: the dataset has no such split.
-      ValueError: `workdir` has no run, its run is a refit, or `data` is not the dataset of the run.
+      ValueError: `workdir` has no run, the run is a refit, or `data` is not the dataset of the run.
     """
     from common.settings import apply_settings
     from contract.schema import Split
@@ -261,17 +261,17 @@ def export(
       workdir: directory of the run.
       output: new directory for the export. If the call fails, there is no export.
       data: directory of the run's dataset; None: the directory that the run was trained from.
-      include_unavailable: whether to recommend items that are marked as unavailable, too.
+      include_unavailable: whether to also recommend items that are marked as unavailable.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or in their subcategories.
-      without_categories: recommend no items in these categories or in their subcategories.
+      only_categories: if given, recommend only items in these categories or their subcategories.
+      without_categories: recommend no items in these categories or their subcategories.
 
     Returns:
       Facts about the export as JSON values, such as its path and the number of items on offer.
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: `workdir` has no run, `data` is not its dataset, or no item would be on offer.
+      ValueError: `workdir` has no run, `data` is not the run's dataset, or no item would be on offer.
     """
     from trainer.data.offer import make_rules
     from trainer.export import export as publish
@@ -311,10 +311,10 @@ def refresh(
       columns: column names for the `id`, `availability` and `category` of an item. Several columns of a category path
         are separated by commas.
       data: directory of a newer dataset, prepared with `split.method` none; with a split, the catalogue would be older.
-      include_unavailable: whether to recommend items that are marked as unavailable, too.
+      include_unavailable: whether to also recommend items that are marked as unavailable.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or in their subcategories.
-      without_categories: recommend no items in these categories or in their subcategories.
+      only_categories: if given, recommend only items in these categories or their subcategories.
+      without_categories: recommend no items in these categories or their subcategories.
 
     Returns:
       JSON values, such as the path of the new export and how many items were `added` and `removed`.
@@ -362,15 +362,15 @@ def recommend(
 
     Args:
       workdir: directory of the run.
-      output: new directory for the files, published when all are complete. If the call fails, the same call resumes it.
+      output: new directory for the files, published when all are complete. After a failure, the same call continues.
       k: maximum number of items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
       data: directory of the run's dataset; None: the directory that the run was trained from.
-      include_unavailable: whether to recommend items that are marked as unavailable, too.
+      include_unavailable: whether to also recommend items that are marked as unavailable.
       deny: file with the ids of items that are never recommended, one per line.
-      only_categories: if given, recommend only items in these categories or in their subcategories.
-      without_categories: recommend no items in these categories or in their subcategories.
+      only_categories: if given, recommend only items in these categories or their subcategories.
+      without_categories: recommend no items in these categories or their subcategories.
 
     Returns:
       Counts, and the paths of the files by format, as JSON values.

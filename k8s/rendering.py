@@ -138,7 +138,7 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """Builds the kustomize component with the step's arguments, resources and number of pods."""
+    """Builds the kustomize component that sets the step's arguments, resources and number of pods."""
     gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)

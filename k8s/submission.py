@@ -55,7 +55,7 @@ class Found(Enum):
 
 @dataclass(frozen=True)
 class Submission:
-    """Result of a submission."""
+    """State before a submission, and what the submission changed."""
 
     found: Found
     """State of the step before the submission."""

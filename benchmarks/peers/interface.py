@@ -21,7 +21,7 @@ _NO_PREFERENCE = 1e-6  # weight of popularity, small enough to order only items 
 
 
 class Requests(NamedTuple):
-    """Requests for rankings of the catalogue, one per visitor."""
+    """B visitors for whom to rank the catalogue."""
 
     visitor: np.ndarray
     """[B] vocabulary indices; an index of V or more is an unknown visitor."""

@@ -18,7 +18,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Kind(StrEnum):
-    """Kinds of store errors."""
+    """Reasons why a store operation fails."""
 
     NOT_FOUND = auto()
     """No such object."""
