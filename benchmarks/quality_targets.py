@@ -95,7 +95,7 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds the row of targets about `metric` of the system `ours` / `metric` of the best peer of a `kind`.
+    """Builds a row of the table of targets: `metric` of `ours` / `metric` of the best peer of a `kind`.
 
     `kind`: see `best_peers`; `bound`: lower bound of the ratio. Returns None if `ours` was not measured.
     """

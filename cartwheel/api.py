@@ -189,7 +189,7 @@ def tune(
       search: the values to try for each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
       preset: name of the preset.
       settings: settings of the preset to change in all trials.
-      trials: number of trials. Several processes that make the same call divide the trials.
+      trials: number of trials. Several processes that make the same call divide the trials among them.
       seed: seed of the search.
       storage: database for the records of the trials, such as `postgresql://…`; None: a file in `workdir`.
 
@@ -362,7 +362,7 @@ def recommend(
 
     Args:
       workdir: directory of the run.
-      output: new directory for the files, published when all are complete. After a failure, the same call continues.
+      output: new directory for the files, published when all are complete. After a failure, the same call resumes.
       k: maximum number of items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
