@@ -72,7 +72,6 @@ def rewrite_links(text: str, source: str) -> str:
     """Replaces links to files of the repository by links to their pages.
 
     Args:
-      text: the document, in Markdown.
       source: path of the document in the repository.
 
     Raises:

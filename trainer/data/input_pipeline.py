@@ -95,7 +95,6 @@ def training_batches(
       epochs: number of epochs, including those before `first_epoch`.
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
       is_sequential: whether a row's history has only the timeline's earlier rows; False: all its other rows.
-      has_times: whether to read the times of rows.
       event_weights: a factor for each event kind; it multiplies the weights of rows. None: all rows have the weight 1.
       first_epoch: first epoch to return, from 0.
       first_step: number of batches to skip in `first_epoch`.

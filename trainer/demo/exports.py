@@ -50,7 +50,6 @@ class Export:
         Args:
           visitor_id: id of the visitor; '' or an unknown id: only the history is used.
           history: ids of the visitor's items, oldest first; may be empty.
-          hide_seen: whether to exclude the items of the history.
         """
         return self._call(
             "recommend",

@@ -156,8 +156,6 @@ def initialize(
 
     Args:
       name: name of the table; tables with different names get different values.
-      seed: seed of the run.
-      stddev: standard deviation of the values.
       overlay: replaces the values of some rows; None: no replacement.
       on_progress: called after each chunk of rows.
     """

@@ -18,7 +18,6 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
     Args:
       rows: [n] indices of the rows.
       dim: number of entries of a row, D.
-      stddev: standard deviation of the values.
     """
     pairs = -(-dim // 2)
     start = np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0]

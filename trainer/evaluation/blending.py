@@ -39,7 +39,6 @@ def blend_runs(
     Args:
       workdir: directory of the run that the blend belongs to.
       parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
-      dataset: the dataset of all runs.
       replicas: all replicas; each worker ranks a part of the cases, and the chief writes the blend.
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.

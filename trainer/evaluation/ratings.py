@@ -49,7 +49,7 @@ def rating_errors(
     """Measures how well a model's scores of (visitor, item) pairs predict the weights of events.
 
     Args:
-      event_weights: weight of each event kind; see `rating_mse`.
+      event_weights: see `rating_mse`.
       replicas: all replicas; each worker scores a part of the rows. None: this process handles all rows.
 
     Raises:
