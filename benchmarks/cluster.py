@@ -261,7 +261,7 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces a step of `preset`, and projects its time on each of the `LAYOUTS` that have `replicas` GPUs.
+    """Traces a step of `preset`, and projects how long it takes on each of the `LAYOUTS` with `replicas` GPUs.
 
     `input_cpu_ms` is the CPU time of reading a global batch, see `measure_input`.
     """

@@ -57,7 +57,7 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share of the cores, in [0, 1], that other programs have used since `__init__`; None if unknown.
+        """Returns the share of the cores, in [0, 1], that other programs have used since `Load()`; None if unknown.
 
         Child processes that still run count as other programs.
         """

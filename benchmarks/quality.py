@@ -175,7 +175,7 @@ def _measure_own(
 ) -> list[str]:
     """Measures trained models and baselines; returns the names of all measured systems.
 
-    Each model is also measured without the kinds and times of events, as in requests to its export. The keys of
+    Each model is also measured without the kinds and times of events, as in requests to the model's export. The keys of
     `models` are presets, those of `cases` are tasks.
     """
     events = read_item_events(dataset)

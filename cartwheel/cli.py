@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """Returns the module of a verb. `report` has one module for runs and one for datasets."""
+    """Returns the module that implements a verb. `report` has one module for runs and one for datasets."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

@@ -31,7 +31,7 @@ class Factors:
     """Whether the solver ignores repetitions of an item in a history."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """Returns float32 scores [B, I]. Without a `solver`, unknown visitors have zero factors."""
+        """Returns float32 scores [B, I]. Without `self.solver`, unknown visitors have zero factors."""
         return break_ties(self._embed(requests) @ self.items.T, self.data.counts)
 
     def _embed(self, requests: Requests) -> np.ndarray:

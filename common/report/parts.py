@@ -45,7 +45,7 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows a histogram in bins of doubling width; a note if it is empty.
+    """Shows a histogram in bins of doubling width or, without values, a note.
 
     The table lists the bins, the mean, the quantiles and the maximum.
 

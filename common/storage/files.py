@@ -63,7 +63,7 @@ def remove(uri: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below a directory as sorted relative paths; [] if it does not exist.
+    """Lists all files below a directory as sorted relative paths; [] if there is no directory.
 
     Omits ownership files.
     """
