@@ -93,13 +93,13 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
         default=[],
         type=_parse_column,
         metavar="NAME=COLUMN",
-        help="columns of the table: id=, availability=, category=; a category path has several, separated by commas",
+        help="columns of the table: id=, availability=, category= (for a path, several columns, separated by commas)",
     )
     add(
         "--data",
         metavar="DATASET",
-        help="newer prepared dataset, instead of a table of items; its catalogue has the items as of its first cut, "
-        "and its events update the trend of the items",
+        help="newer prepared dataset, instead of a table of items; it describes the items as known at the start of its "
+        "validation split, and its events update the trend of the items",
     )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)

@@ -317,9 +317,9 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="may be repeated; by default, the URI adds gke (gs://), eks (s3://) or local (a path)",
+        help="may be repeated; without gke, eks or local, the URI adds one: gs:// gke, s3:// eks, a path local",
     )
-    add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; local: 0)")
+    add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; with --overlay local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
     add(
         "--memory",
@@ -344,7 +344,7 @@ def _add_queue(command: argparse.ArgumentParser) -> None:
         "--queue",
         type=_matching(_QUEUE, "research"),
         metavar="NAME",
-        help="LocalQueue of Kueue; adds --overlay kueue (its default: cartwheel)",
+        help="LocalQueue of Kueue; adds --overlay kueue (default queue of this overlay: cartwheel)",
     )
 
 

@@ -305,10 +305,14 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--validation-from",
         type=_when,
         metavar="WHEN",
-        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile)",
+        help="start of validation: ISO 8601 (UTC) or ms (default: the 0.8 quantile of event time)",
     )
     add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
-    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if they differ too much")
+    add(
+        "--baseline",
+        metavar="DATASET",
+        help="earlier dataset of the shop; warn or fail if the new one differs too much",
+    )
     share, daily = defaults.max_reject_share, defaults.max_events_per_day
     add(
         "--max-reject-share",

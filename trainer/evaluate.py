@@ -40,16 +40,16 @@ PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "
 """Evaluation protocols, by their names in the evaluation file."""
 
 _DESCRIPTIONS = {
-    "returning_visitors": "the new items that a visitor with a history interacts with after the cut, seen items hidden "
-    "(with seen items shown: all items after the cut)",
-    "next_item": "the item of each row, given all earlier rows of the visitor, seen items shown "
-    "(with seen items hidden: only rows with an item that is new to the visitor)",
+    "returning_visitors": "the items that a visitor with earlier events interacts with for the first time in this "
+    "split; seen items are hidden (if they are shown, all items of the visitor in this split are relevant)",
+    "next_item": "the item of each event, predicted from all earlier events of the visitor; seen items are shown (if "
+    "they are hidden, only events with an item that is new to the visitor are cases)",
 }
 _NO_CASES = {
-    "returning_visitors": "returning visitors: there are no cases, because no visitor of this split has both a history "
-    "and an event with an item from training that is new to them; prepare the dataset with a longer window",
-    "next_item": "next item: there are no cases, because no row of this split has both earlier rows of its visitor and "
-    "an item from training; prepare the dataset with a longer window",
+    "returning_visitors": "returning visitors: there are no cases, because no visitor with earlier events interacts in "
+    "this split with an item of the catalogue that is new to them; prepare the dataset with a longer split",
+    "next_item": "next item: there are no cases, because no visitor with earlier events interacts in this split with "
+    "an item of the catalogue; prepare the dataset with a longer split",
 }
 MAX_SCORES = 200_000_000
 """Maximum of cases × items per protocol; if there are more, a sample of the cases is evaluated. The maximum takes about

@@ -73,7 +73,12 @@ def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
     beat = read_beat(record)
     if runs and beat is not None and abs(time.time() - beat) < owner_record.STALE_SECONDS:
         raise InUseError(_describe_use(uri, found, beat))
-    log.warning("%s was in use by %s; waiting for a heartbeat for up to %.0f s", uri, found, owner_record.STALE_SECONDS)
+    log.warning(
+        "%s was in use by %s; waiting up to %.0f s for a heartbeat, to find out whether this process still runs",
+        uri,
+        found,
+        owner_record.STALE_SECONDS,
+    )
     return _is_silent(found, beat, uri, record)
 
 

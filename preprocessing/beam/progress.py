@@ -36,7 +36,8 @@ class _Bars:
     def advance(self, amount: int) -> None:
         if self.is_stopped:
             raise InterruptedError(
-                "this part of the job was cancelled, because another part failed or was interrupted; see its message"
+                "this part of the job was cancelled, because another part failed or was interrupted; see the message "
+                "of that part"
             )
         with self._lock:
             self._bar.update(amount)

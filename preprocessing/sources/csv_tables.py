@@ -55,8 +55,8 @@ class CsvTableSource(CsvFiles):
         except DAMAGE as error:
             if "straddling object" in str(error):
                 raise ValueError(
-                    f"{part.path} has a row of more than {_BLOCK_BYTES >> 20} MiB after row {first}; add the quote or "
-                    "the line feed that it lacks"
+                    f"{part.path} has a row of more than {_BLOCK_BYTES >> 20} MiB after row {first}; add the "
+                    "missing quote or line feed"
                 ) from error
             if "Empty CSV file" not in str(error):
                 raise ValueError(

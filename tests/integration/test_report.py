@@ -272,4 +272,4 @@ def test_an_evaluation_of_an_earlier_version_only_removes_its_own_page(workdir, 
     path.write_text(original)
     write_report(workdir)
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["data", "training"]
-    assert "an evaluation by an earlier version lacks 'primary'; evaluate the run again" in caplog.text
+    assert "wrote the evaluation, without the field 'primary'; evaluate the run again" in caplog.text

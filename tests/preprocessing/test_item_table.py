@@ -133,7 +133,7 @@ def test_a_row_has_a_limit(tmp_path):
     """An unpaired quote makes the rest of the file one field."""
     (tmp_path / "items.csv").write_bytes(b'id,name\n1,Cup\n2,"' + b"x" * (17 << 20))
     parts, _ = open_files(str(tmp_path / "items.csv"), CONFIG.format, ["id"], has_line_breaks=True)
-    with pytest.raises(ValueError, match=r"items.csv has a row of more than 8 MiB after row \d; add the quote"):
+    with pytest.raises(ValueError, match=r"items.csv has a row of more than 8 MiB after row \d; add the missing quote"):
         list(read_batches(parts))
 
 

@@ -66,8 +66,8 @@ def _add_train(commands: cli.Commands) -> None:
     train.add_argument(
         "--data",
         metavar="DATASET",
-        help="prepared dataset; with --refit, optional (default: the dataset of the run); any other dataset must be "
-        "prepared with --split none",
+        help="prepared dataset; with --refit, by default the dataset of the run, and any other must be prepared with "
+        "--split none",
     )
     train.add_argument(
         "--workdir", required=True, metavar="RUN", help="directory of the run; an existing run is resumed"
@@ -204,7 +204,7 @@ def _add_demo(commands: cli.Commands) -> None:
     demo.add_argument(
         "--data",
         metavar="DATASET",
-        help="dataset with the titles, categories and availability of the items, and the visitors' histories, to show",
+        help="dataset; the page shows its item titles, categories and availability, and its visitors' histories",
     )
     demo.add_argument(
         "--host",
@@ -221,7 +221,7 @@ def add_offer_flags(command: argparse.ArgumentParser) -> None:
         "--include-unavailable", action="store_true", help="also recommend items that are marked as unavailable"
     )
     command.add_argument(
-        "--deny", metavar="FILE", help="file of ids, one per line, of items that are never recommended"
+        "--deny", metavar="FILE", help="file of item ids, one per line; these items are never recommended"
     )
     for name, meaning in (("only", "recommend only items"), ("without", "recommend no items")):
         command.add_argument(

@@ -83,7 +83,7 @@ def blend_runs(
     for name, figures in record.validation.items():
         if figures is not None:
             alone = ", ".join(f"{part} {value:.4f}" for part, value in figures["parts"].items())
-            log.info("blend, %s: validation ndcg@20 %.4f (%s)", name, figures["blend"], alone)
+            log.info("blend for %s: validation ndcg@20 %.4f (each model alone: %s)", name, figures["blend"], alone)
     return record
 
 

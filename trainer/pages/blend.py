@@ -39,7 +39,7 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     figures = blend.validation[ranking]
     if figures is None:
         return [
-            Note("The validation split has no cases for this list, so this list uses the weights of another one."),
+            Note("The validation split has no cases of this kind; the weights are those of the most similar kind."),
             weights,
         ]
     rows: list[Sequence[Cell]] = [

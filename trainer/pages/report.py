@@ -115,7 +115,8 @@ def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
         return evaluation_page(_name(layout.root), evaluations, record.refit_of) if evaluations else None
     except KeyError as error:
         log.warning(
-            "the report has no Evaluation page: an evaluation by an earlier version lacks %s; evaluate the run again",
+            "the report has no Evaluation page: an earlier version of Cartwheel wrote the evaluation, without the "
+            "field %s; evaluate the run again",
             error,
         )
     return None

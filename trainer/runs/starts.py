@@ -87,8 +87,8 @@ def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Repl
             storage.remove(path)
     except OSError as error:  # a full disk does not end a run
         log.warning(
-            "%s could not be written (%s); the run continues, but its limit of %d starts without a new checkpoint may "
-            "not take effect",
+            "%s could not be written (%s); the run continues, but it may be started more than %d times without a new "
+            "checkpoint",
             path,
             error,
             MAX_STARTS,

@@ -181,7 +181,8 @@ def train_stage(
     sample = cases.sample(config.second_stage_cases, seed=seed)
     examples = collect_examples(model, sample, config.context_dropout, seed, on_chunk)
     log.info(
-        "second stage (re-ranking): training on %d of %d next items; the others are not among the model's candidates",
+        "second stage (re-ranking): training on %d of %d cases; in the other cases, the next item is not among the "
+        "candidates",
         len(examples.score),
         len(sample),
     )

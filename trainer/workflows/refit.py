@@ -164,7 +164,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     if step not in validations.values:
         log.warning(
             "%s was not validated at its checkpoint of step %d, so it is not known which epoch was best; the refit "
-            "trains for %d epochs, as many as this checkpoint",
+            "trains for %d epochs, as many as the run had completed at this checkpoint",
             run,
             step,
             epochs,
@@ -226,8 +226,8 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     changed = [setting for setting in settings if setting.partition("=")[0] not in HARMLESS_SETTINGS]
     if changed:
         raise ValueError(
-            f"a refit has the settings of its run, but --set changes {', '.join(changed)}; only "
-            f"{', '.join(HARMLESS_SETTINGS)} may differ; remove the others"
+            f"a refit has the settings of the original run, but --set changes {', '.join(changed)}; remove these "
+            f"settings (a refit may change only {', '.join(HARMLESS_SETTINGS)})"
         )
     return apply_settings(config, settings)
 

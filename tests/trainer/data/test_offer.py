@@ -94,7 +94,8 @@ def test_an_item_without_facts_counts_as_available_with_a_warning(caplog):
 
 def test_a_table_of_other_ids_is_refused_with_examples_of_both():
     with pytest.raises(
-        ValueError, match=r"ids of the model: '0108', '0109'; ids of the table: '108'; use the same ids in both"
+        ValueError,
+        match=r"ids of the model: '0108', '0109'; ids of the table: '108'; use the ids of the model in the table",
     ):
         find_offer(["0108", "0109"], facts_of(("108", True, None)), OfferRules())
 

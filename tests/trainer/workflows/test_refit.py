@@ -129,7 +129,9 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
         ValueError, match=r"\(checksum [0-9a-f]{12}…\) is not the dataset that .*; give the original dataset"
     ):
         refit(str(finished), workdir=workdir, data=other.root)
-    with pytest.raises(ValueError, match=r"a refit has the settings of its run, but --set changes model.dim=4"):
+    with pytest.raises(
+        ValueError, match=r"a refit has the settings of the original run, but --set changes model.dim=4"
+    ):
         refit(str(finished), workdir=workdir, settings=["model.dim=4"])
     damaged = Path(RunLayout(str(finished)).evaluation(Split.VALIDATION))
     damaged.write_text("{}")
