@@ -45,8 +45,8 @@ the items of one list; they do not measure how much a visitor wants an item."""
 
 _LISTS = {
     "new_items": "without seen items",
-    "returning": "with seen items, the last event is older than half an hour",
-    "in_session": "with seen items, in a session",
+    "returning": "with seen items, after a break of at least half an hour",
+    "in_session": "with seen items, within a session",
 }
 """Descriptions of the rankings of a blend."""
 
@@ -155,7 +155,7 @@ def _blend(blend: BlendRecord, name: str) -> str:
 def _refit(record: RunRecord) -> str:
     if record.refit_of is None:
         return "no"
-    return "{run}: its settings, trained again on all events up to epoch {epochs}, where it was best".format_map(
+    return "{run}: the same settings, trained on all events for the {epochs} epochs of its best checkpoint".format_map(
         record.refit_of
     )
 
@@ -247,7 +247,7 @@ def _evaluation(figures: Figures) -> Iterable[str]:
         title = f"### {name.replace('_', ' ').capitalize()} ({figures['split']})"
         ranking = primary_ranking(protocol)
         if ranking is None:
-            yield f"{title}\n\nNo visitors to rank for. Relevant items would be {protocol['protocol']}."
+            yield f"{title}\n\nNo cases. Relevant items would be {protocol['protocol']}."
             continue
         counts = "{cases:,} cases of {visitors:,} visitors".format_map(protocol["cases"])
         yield f"{title}\n\nRelevant items: {protocol['protocol']}. {counts}."
