@@ -155,7 +155,7 @@ def _blend(blend: BlendRecord, name: str) -> str:
 def _refit(record: RunRecord) -> str:
     if record.refit_of is None:
         return "no"
-    return "{run}: the same settings, trained on all events for the {epochs} epochs of its best checkpoint".format_map(
+    return "{run}: the same settings, trained on all events up to epoch {epochs}, where {run} was best".format_map(
         record.refit_of
     )
 
