@@ -305,7 +305,7 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--validation-from",
         type=_when,
         metavar="WHEN",
-        help="start of validation: ISO 8601 (UTC) or ms (default: the 0.8 quantile of event time)",
+        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile of time)",
     )
     add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
     add(
