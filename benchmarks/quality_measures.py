@@ -131,7 +131,7 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the tuned peer alone and, if `result` has trials with trends, with the best trend added.
+    """Returns the ranking of the tuned peer and, if `result` has trials with trends, another one with the best trend.
 
     `result` is the result of `tune_family` for a task.
     """

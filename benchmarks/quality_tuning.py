@@ -23,7 +23,7 @@ TUNED_BY = "ndcg@20"
 
 
 class TrialFile:
-    """A JSON file that stores the tuning trials of one kind of peer on one dataset."""
+    """A JSON file that stores the tuning trials of one kind of peer (a method to compare with) on one dataset."""
 
     def __init__(self, file: Path, checksum: str) -> None:
         """Reads the file if it exists.

@@ -78,5 +78,8 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns where the chain of a URI starts: at `simplecache` for the `s3` in `--events=simplecache::s3://bucket`."""
+    """Returns the position where a chained URI begins; `start` is the position of one of its schemes.
+
+    In `--events=simplecache::s3://bucket`, with `start` at `s3`, it is the position of `simplecache`.
+    """
     return text.rfind("=", 0, start) + 1

@@ -114,7 +114,7 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
 
 
 def write_expectations(expectations: Expectations, root: str) -> None:
-    """Writes the figures of the dataset at `root` to `expectations.json`."""
+    """Writes `expectations` into the dataset at `root`, as `expectations.json`."""
     content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     storage.write_bytes(DatasetLayout(root).expectations, content.encode())
 

@@ -86,7 +86,7 @@ def train(
                 return result
             start_time = time.monotonic()
             for name, part in companions.items():
-                log.info("training %s, another model of the blend (setting companions)", name)
+                log.info("training %s, another model of the blend (see the setting `companions`)", name)
                 _train(companion_config(config, name), data, part, None, None, replicas, request, watchdog, None)
             blend = blend_runs(
                 workdir,

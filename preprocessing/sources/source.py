@@ -37,7 +37,7 @@ class Batch(Protocol):
 
     @property
     def part(self) -> Part:
-        """The part that contains the rows."""
+        """The part of the input from which the rows of this batch were read."""
 
     @property
     def position(self) -> int:

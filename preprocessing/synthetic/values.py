@@ -52,7 +52,7 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def style_word(salt: int | np.ndarray, shelf: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Returns a word for each style, as an integer in [0, NUM_WORDS), [N].
+    """Returns a word for each of the N styles: an integer from 0 to NUM_WORDS - 1.
 
     On each shelf, similar styles get the same word. Another `salt` gives other words. `style` is in [0, 1].
     """

@@ -234,7 +234,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of weights."""
+        """True: a score of this model is a sum of weights."""
         return True
 
     def with_combination(self, number: int) -> Self:

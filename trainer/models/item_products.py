@@ -60,7 +60,10 @@ def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Divides the rows of `left` into blocks: each has one row, or at most `_BLOCK_ENTRIES` entries in the product."""
+    """Divides the rows of `left` into blocks that have at most `_BLOCK_ENTRIES` entries in `left @ right`.
+
+    A row that has more entries is a block of its own.
+    """
     # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])

@@ -41,7 +41,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     Args:
       workdir: directory of the run.
       data: directory of the run's dataset. None: the path of the dataset at the time of training.
-      replicas: replicas of the workers that make this call together. None: this process works alone.
+      replicas: the replicas of the run, if all its workers make this call together. None: this process works alone.
 
     Raises:
       ContractError: there is no dataset, or the dataset is damaged.

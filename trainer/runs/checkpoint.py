@@ -235,7 +235,7 @@ def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[
 
     Args:
       workdir: directory of the run.
-      replicas: replicas of the workers that make this call together. None: this process works alone.
+      replicas: the replicas of the run, if all its workers make this call together. None: this process works alone.
       on_file: called after each verified file.
     """
     return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
@@ -351,7 +351,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
     Args:
       workdir: directory of the run.
       which: `best` (or the last one, if no checkpoint is validated) or `last`.
-      replicas: replicas of the workers that make this call together. None: this process works alone.
+      replicas: the replicas of the run, if all its workers make this call together. None: this process works alone.
 
     Raises:
       ValueError: there is no intact checkpoint.
@@ -365,7 +365,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """Opens the weights of an intact checkpoint; the rows of tables are read only in slices."""
+    """Opens the weights of an intact checkpoint. Rows of its tables are not loaded here, but slice by slice later."""
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
     tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}

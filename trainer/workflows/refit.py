@@ -208,9 +208,9 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
         )
     if not is_same and manifest.split_method != SplitMethod.NONE:
         raise ValueError(
-            f"{data} (checksum {checksum[:12]}…) is not the dataset that {run} was trained on, {record.data} "
-            f"(checksum {record.dataset_checksum[:12]}…); give the original dataset with --data, or one that was "
-            "prepared with `--split none`"
+            f"{run} was trained on the dataset {record.data} (checksum {record.dataset_checksum[:12]}…), but {data} "
+            f"has the checksum {checksum[:12]}…; give the original dataset with --data, or one that was prepared with "
+            "`--split none`"
         )
 
 

@@ -126,7 +126,7 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
         refit(str(refitted), workdir=workdir)
     other = build_dataset(str(tmp_path / "other"), **checkerboard(seed=1))
     with pytest.raises(
-        ValueError, match=r"\(checksum [0-9a-f]{12}…\) is not the dataset that .*; give the original dataset"
+        ValueError, match=r"was trained on the dataset .* \(checksum [0-9a-f]{12}…\), but .*; give the original dataset"
     ):
         refit(str(finished), workdir=workdir, data=other.root)
     with pytest.raises(
