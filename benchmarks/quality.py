@@ -41,7 +41,7 @@ from benchmarks.quality_measures import (
     rankings_of,
 )
 from benchmarks.quality_ranking import ranked_blocks, task_cases
-from benchmarks.quality_runs import train
+from benchmarks.quality_runs import time_evaluation, train
 from benchmarks.quality_shop import shop_figures
 from benchmarks.quality_targets import dataset_targets
 from benchmarks.quality_tuning import TUNED_BY, TrialFile, summarize, tune_family
@@ -119,6 +119,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
     Returns:
       `seconds`: training time of each preset.
+      `evaluation_seconds`: time of the command `evaluate` for a run of `auto`; None if it is not timed.
       `items`: number of items.
       `tasks`: by task, the result of `_compare_task`.
       `tuned`: by peer and task, the result of `summarize`.
@@ -147,8 +148,10 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
             tasks[task] = _compare_task(measures, of_task)
         for family, results in tuned.items():
             grids.setdefault(family, {}).update(results)
+    timed = quality_data.timed_evaluation
     figures = {
         "seconds": {preset: run["seconds"] for preset, run in runs.items()},
+        "evaluation_seconds": timed and time_evaluation(timed, path, folder),
         "items": dataset.num_items,
         "tasks": tasks,
         "tuned": {

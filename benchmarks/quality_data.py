@@ -36,6 +36,8 @@ class QualityData:
     """The evaluation protocols that have cases in this dataset."""
     runs: tuple[Run, ...]
     """The presets to train."""
+    timed_evaluation: str | None = None
+    """The preset whose evaluation by the command `evaluate` is timed; None: no evaluation is timed."""
 
 
 def _retailrocket(subset: str) -> Callable[[Path, Path], Path]:
@@ -85,7 +87,7 @@ def _auto(budget: str) -> Run:
 _BOTH = ("returning_visitors", "next_item")
 
 DATASETS: Mapping[str, QualityData] = {
-    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), _auto("10m"))),
+    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), _auto("10m")), timed_evaluation="auto"),
     # distinct pairs with made-up times, so there are no next items to predict
     "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"), _auto("6m"))),
     # hardly any visitor returns to a session

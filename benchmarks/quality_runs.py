@@ -44,6 +44,23 @@ def train(
     return {"scorer": _load(workdir, data, which), "seconds": json.loads(result.read_text())["seconds"]}
 
 
+def time_evaluation(preset: str, data: Path, folder: Path) -> float:
+    """Returns the seconds that the command `evaluate` takes for the run of a preset. They are measured only once.
+
+    Args:
+      preset: name of the preset.
+      data: prepared dataset.
+      folder: folder of the benchmark's dataset, with the run in `runs/NAME`.
+    """
+    workdir = folder / "runs" / preset
+    result = workdir / "evaluation_seconds.json"
+    if not result.exists():
+        command = [sys.executable, "-m", "trainer", "evaluate", "--data", str(data), "--workdir", str(workdir)]
+        result.write_text(json.dumps(run_command(command).seconds))
+    seconds: float = json.loads(result.read_text())
+    return seconds
+
+
 def _load(workdir: Path, data: Path, which: Literal["best", "last"]) -> ServedModel:
     if which == "best":
         return open_trained_run(str(workdir), str(data)).model

@@ -3,7 +3,8 @@
 import json
 
 from benchmarks import quality_runs
-from benchmarks.quality_runs import epochs_to_reach, target, train
+from benchmarks.harness import Timing
+from benchmarks.quality_runs import epochs_to_reach, target, time_evaluation, train
 
 
 def write_metrics(workdir, values):
@@ -47,3 +48,19 @@ def test_a_preset_is_trained_once_with_its_flags_and_settings(tmp_path, monkeypa
         assert run == {"scorer": ("quick", "dataset", "best"), "seconds": 2.5}
     (command,) = commands
     assert command[-4:] == ["--seed", "3", "--set", "epochs=1"]
+
+
+def test_an_evaluation_is_timed_once(tmp_path, monkeypatch):
+    commands = []
+
+    def run_command(command):
+        commands.append(command)
+        return Timing(12.5, 20.0, 100.0, "")
+
+    monkeypatch.setattr(quality_runs, "run_command", run_command)
+    workdir = tmp_path / "runs" / "auto"
+    workdir.mkdir(parents=True)
+    assert [time_evaluation("auto", tmp_path / "dataset", tmp_path) for _ in range(2)] == [12.5, 12.5]
+    (command,) = commands
+    assert command[1:4] == ["-m", "trainer", "evaluate"]
+    assert command[command.index("--workdir") + 1] == str(workdir)
