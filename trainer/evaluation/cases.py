@@ -87,9 +87,13 @@ class Cases:
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Splits the cases by visitor; each visitor is in the second part with the probability `share`."""
-        _, visitor = np.unique(self.timeline, return_inverse=True)
-        is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
+        """Splits the cases by visitor; each visitor is in the second part with the probability `share`.
+
+        Cases of another protocol are split in the same way: a visitor's part depends only on the number of the
+        timeline.
+        """
+        draws = np.random.default_rng(seed).random(self.timeline.max(initial=-1) + 1)
+        is_drawn = draws[self.timeline] < share
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":

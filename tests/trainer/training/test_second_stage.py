@@ -42,6 +42,10 @@ def test_the_second_stage_is_measured_on_other_visitors_than_those_it_is_trained
     assert len(training) + len(held_out) == 200
     assert not set(training.timeline) & set(held_out.timeline)
     assert 20 <= len(held_out) <= 60  # 40 expected; three standard deviations are 17
+    # cases of another protocol, which has no cases of most visitors, have the same held-out visitors
+    few = cases.take(np.arange(0, 200, 3))
+    expected = set(held_out.timeline) & set(few.timeline)
+    assert set(few.split_visitors(0.2, seed=0)[1].timeline) == expected
 
 
 class FakeModel:
