@@ -9,7 +9,9 @@ process runs.
 import fcntl
 import logging
 import os
+import random
 import shlex
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
 from common import storage
 from common.settings import apply_settings
@@ -42,6 +44,7 @@ from trainer.train import train
 
 log = logging.getLogger(__name__)
 
+_OPENINGS = 10  # of a database that another process creates
 _STARTUP_TRIALS = 10  # drawn at random, before the estimator has enough trials
 _TRIALS_BEFORE_PRUNING = 4
 _NUMBER, _PROBLEM = "number", "problem"  # attributes of a trial in Optuna's storage
@@ -149,7 +152,7 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         os.makedirs(storage.local_path(layout.root), exist_ok=True)
         return JournalStorage(JournalFileBackend(storage.local_path(layout.journal)))
     try:
-        return RDBStorage(url)
+        return _open_database(url)
     except ImportError as error:
         scheme = url.partition(":")[0]
         raise ValueError(
@@ -157,6 +160,18 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         ) from error
     except ArgumentError as error:
         raise ValueError(f"--storage is not the URL of a database, such as sqlite:///trials.db: {error}") from error
+
+
+def _open_database(url: str) -> RDBStorage:
+    """Opens a database, and creates its tables if it is new. Tries again if another process creates them meanwhile."""
+    for _ in range(_OPENINGS):
+        try:
+            return RDBStorage(url)
+        except DatabaseError as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    return RDBStorage(url)
 
 
 def _identify(workdir: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.trainer.kills import finish, start_command, start_to_be_killed
 from tests.trainer.tiny_runs import checkerboard_dataset
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -205,3 +208,41 @@ def test_a_search_trains_runs(dataset: Dataset, tmp_path: Path) -> None:
     assert best is not None
     assert result["best"]["value"] == checkpoint.read_validations(run).values[best]
     assert result["best"]["metric"] == "ndcg@20"
+
+
+def test_a_database_that_another_process_creates_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = ["unable to open database file", "table studies already exists", "table trials already exists"]
+
+    def connect(url: str) -> str:
+        if errors:
+            raise OperationalError("CREATE TABLE", {}, Exception(errors.pop()))
+        return url
+
+    monkeypatch.setattr(job, "RDBStorage", connect)
+    monkeypatch.setattr(job.time, "sleep", lambda _: None)
+    with pytest.raises(OperationalError, match="unable to open"):
+        job._open_database("sqlite:///a")
+    assert job._open_database("sqlite:///a") == "sqlite:///a"
+
+
+@pytest.mark.slow
+def test_processes_share_a_database_and_replace_one_that_was_killed(
+    fake: FakeTraining, dataset: Dataset, tmp_path: Path
+) -> None:
+    search, workdir = ["model.num_neighbours=3..9"], tmp_path / "search"
+    fake.curve = lambda _: [0.5]
+    tune("walk", search, data=dataset.root, workdir=str(tmp_path / "expected"), trials=4)
+    command = ["tune", "--preset", "walk", "--data", dataset.root, "--workdir", str(workdir), "--search", *search]
+    command += ["--trials", "4", "--storage", f"sqlite:///{tmp_path}/trials.db"]
+    killed = start_to_be_killed("trainer.train.add_second_stage", command)  # after the epochs of its first trial
+    other = start_command(command)
+    finish(killed, -signal.SIGKILL)
+    finish(other, 0)
+    finish(start_command(command), 0)
+    trials, expected = trials_of(workdir), trials_of(tmp_path / "expected")
+    assert [trial["state"] for trial in trials] == ["complete"] * 4
+    assert [(trial["number"], trial["settings"]) for trial in trials] == [
+        (trial["number"], trial["settings"]) for trial in expected
+    ]
+    best = json.loads((workdir / "best.json").read_text())
+    assert best["value"] == max(trial["value"] for trial in trials)
