@@ -12,10 +12,13 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from trainer import cli
 from trainer.config.presets import PRESETS
+from trainer.data.trend import latest_trends, read_item_events
 from trainer.evaluate import evaluate
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.tables import summary_text
+from trainer.models.blend import BlendInference
 from trainer.models.trained_run import TrainedRun
+from trainer.runs.blend_record import RANKINGS, BlendWeights, half_lives_of
 from trainer.runs.record import RunRecord
 
 NUM_VISITORS = 40
@@ -113,6 +116,29 @@ def test_a_perfect_model_is_compared_with_the_baselines(evaluated):
     assert result["ratings"] is None
     assert result["notes"] == []
     assert result["step"] == 10
+
+
+def test_the_trend_of_a_case_does_not_see_its_future(tmp_path, open_run, monkeypatch):
+    day = 24 * 60 * 60 * 1000
+    names = [f"v{number}" for number in range(5)]
+    train = [(name, "i0", "view", day) for name in names] + [(f"w{number}", "i1", "view", 8 * day) for number in "abcd"]
+    test = [(name, "i1", "view", 10 * day + 1) for name in names]
+    # visitors without a history, who are no cases
+    test += [(f"stranger{number}", "i2", "view", 10 * day + 2 + number * day // 10) for number in range(30)]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"), train=train, test=test, visitors=[*names, "wa", "wb", "wc", "wd"], items=ITEMS
+    )
+    weights = dict.fromkeys(RANKINGS, BlendWeights(parts=(), trend=1.0, half_life_days=7.0))
+    counts, events = dataset.item_counts, read_item_events(dataset)
+    latest = latest_trends(events, half_lives_of(weights))
+    assert latest[0].values[0].argmax() == 2
+    open_run(dataset, "mf", BlendInference([], weights=weights, item_counts=counts, trends=latest))
+    monkeypatch.setattr("trainer.evaluate.build_baselines", lambda *_, **__: {})
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    for protocol in result["protocols"].values():
+        # at the start of day 10, item 1 has the highest trend: 4 events of 2 days ago, but 5 of 9 days ago for item 0
+        assert protocol["cases"]["cases"] == 5
+        assert protocol["rankings"][protocol["primary"]]["mf"]["mrr@1"]["value"] == 1
 
 
 def test_next_items_are_evaluated_too(evaluated):

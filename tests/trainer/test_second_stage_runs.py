@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from contract.schema import DEFAULT_KINDS, Split, Vocabulary
-from tests.trainer.tiny_runs import FinishedRuns, assert_same, checkerboard_dataset, make_config, run
+from tests.trainer.kills import kill_in
+from tests.trainer.tiny_runs import SHORT, FinishedRuns, assert_same, checkerboard_dataset, make_config, run
 from trainer.config.models import TowersConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -26,6 +28,7 @@ from trainer.runs.layout import RunLayout
 from trainer.train import train
 from trainer.training import second_stage
 from trainer.training.second_stage import add_second_stage, training_cases
+from trainer.workflows.refit import refit
 
 SETTINGS = ("model.second_stage_min_cases=10", "optimizer.initial_accumulator=0.01")
 
@@ -86,6 +89,21 @@ def test_a_run_killed_in_its_second_stage_resumes_to_the_same_weights(
     assert_same(whole, workdir)
 
 
+@pytest.mark.slow
+def test_sigkill_in_the_second_stage_changes_nothing_either(
+    dataset: Dataset, finished: FinishedRuns, copied_run: Path
+) -> None:
+    for path in (RunLayout(str(copied_run)).second_stage, RunLayout(str(copied_run)).second_stage_arrays):
+        Path(path).unlink()
+    changes = [*SHORT, "model.dim=8", "model.visitor_min_events=6", "blend=false", *SETTINGS]
+    command = ["train", "--preset", "nn", "--data", dataset.root, "--workdir", str(copied_run), "--set", *changes]
+    kill_in("trainer.training.second_stage.fit_layers", command)
+    assert read_record_of_stage(str(copied_run)) is None
+    run(stage_config(), dataset, copied_run)
+    whole, _ = finished(stage_config())
+    assert record_of(copied_run) == record_of(whole)  # the checksum too
+
+
 def test_a_complete_run_does_not_train_its_second_stage_again(
     dataset: Dataset, finished: FinishedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,11 +114,12 @@ def test_a_complete_run_does_not_train_its_second_stage_again(
 
 @pytest.mark.slow
 @pytest.mark.same_numbers
+@pytest.mark.parametrize("devices", [2, 4])
 def test_any_number_of_replicas_gives_the_same_second_stage(
-    dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+    devices: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path
 ) -> None:
     expected, _ = finished(stage_config())
-    run(stage_config("devices=4"), dataset, tmp_path)
+    run(stage_config(f"devices={devices}"), dataset, tmp_path)
     one, other = record_of(expected), record_of(tmp_path)
     assert (other.step, other.cases) == (one.step, one.cases)
     assert other.towers == pytest.approx(one.towers, abs=1e-3)
@@ -124,6 +143,15 @@ def test_a_damaged_second_stage_is_an_error(copied_run: Path) -> None:
         file.write(b"x")
     with pytest.raises(ValueError, match=r"second_stage.npz is damaged; remove .*second_stage.json and run `train`"):
         open_trained_run(str(copied_run))
+
+
+@pytest.mark.slow
+def test_a_refit_keeps_the_second_stage(copied_run: Path, tmp_path: Path) -> None:
+    write_comparison(copied_run, towers=0.4, second_stage=0.5)
+    refit(str(copied_run), workdir=str(tmp_path / "refit"))
+    before, after = record_of(copied_run), record_of(tmp_path / "refit")
+    assert after == replace(before, step=after.step)
+    assert isinstance(open_trained_run(str(tmp_path / "refit")).model, RerankedTowers)
 
 
 def test_too_few_cases_or_none_give_no_second_stage(dataset: Dataset) -> None:

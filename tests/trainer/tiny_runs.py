@@ -27,12 +27,15 @@ STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
 The training split has 360 rows. The towers skip the first row of each of the 60 visitors, which has no history.
 """
 
+SHORT = ("input.batch_size=64", "input.window_blocks=4", "epochs=2", "patience=none")
+"""Settings of all runs of `make_config`."""
+
 STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
 """Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
 
 
 def make_config(preset: str, *settings: str) -> RunConfig:
-    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "patience=none"]
+    common = list(SHORT)
     if PRESETS[preset].solver != "count":
         common.append("model.dim=8")
     if preset == "nn":

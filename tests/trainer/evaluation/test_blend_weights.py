@@ -231,6 +231,19 @@ def test_the_trend_of_a_validation_case_does_not_see_its_future(
     np.testing.assert_array_equal(first.feature, second.feature)
 
 
+def test_a_rising_item_is_a_candidate_even_if_its_score_equals_those_of_many_others() -> None:
+    scores = np.zeros((1, 200))
+    scores[0, 0] = 1.0
+    one = cases_of([[]], [[199]], 200)
+    # item 199 has the only event, so it has the highest trend; all other trends are equal
+    events, counts = ItemEvents(np.array([1]), np.array([199]), 200), np.zeros(200)
+    counts[100:160] = 10**6
+    found = find_candidates([Part(TableScorer(scores), has_sums=False)], one, events, counts, hides_seen=True)
+    # the 60 best by score are items 0 to 59, and the most popular ones are 100 to 159
+    assert found.is_candidate.sum() == 60 + 60 + 1
+    assert found.is_relevant.sum() == 1
+
+
 def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **{**checkerboard(), "validation": [], "test": []})
     parts = [Part(Noise(0), has_sums=False), Part(Noise(1), has_sums=False)]

@@ -24,6 +24,7 @@ from trainer.models.interface import Queries
 from trainer.models.trained_run import load_part, open_trained_run
 from trainer.ranking.topk import visible_scores
 from trainer.runs.blend_record import RANKINGS, BlendWeights, half_lives_of, read_blend
+from trainer.runs.checkpoint import choose_step
 from trainer.runs.record import read_record
 from trainer.serving.refresh import refresh
 from trainer.workflows.refit import refit
@@ -73,8 +74,11 @@ def test_a_run_trains_its_companion_and_chooses_weights_for_both(finished: Path,
 
 
 @pytest.mark.slow
-def test_the_weights_do_not_depend_on_the_number_of_replicas(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
-    run(config_of("devices=4"), dataset, tmp_path)
+@pytest.mark.parametrize("devices", [2, 4])
+def test_the_weights_do_not_depend_on_the_number_of_replicas(
+    devices: int, finished: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    run(config_of(f"devices={devices}"), dataset, tmp_path)
     one, other = blend_of(finished), blend_of(tmp_path)
     assert one["parts"] == other["parts"]
     for ranking in RANKINGS:
@@ -98,18 +102,22 @@ def test_a_blend_is_evaluated_and_exported_with_the_weights_of_each_ranking(
 ) -> None:
     result = evaluate(workdir=str(finished), split=Split.VALIDATION)
     assert "mf" in result["protocols"]["next_item"]["rankings"]["seen_shown"]
-    # a blend of all features, with weights that differ from ranking to ranking
+    # a blend of all features and two models, with weights that differ from ranking to ranking
     weights = {
         ranking: BlendWeights(
-            parts=(1.0,), popularity=0.5, trend=1.0, half_life_days=days, returns=(2.0 * days, 0.5, days - 7, 0.5)
+            parts=(1.0, days / 10),
+            popularity=0.5,
+            trend=1.0,
+            half_life_days=days,
+            returns=(2.0 * days, 0.5, days - 7, 0.5),
         )
         for ranking, days in zip(RANKINGS, (30.0, 7.0, 1.0), strict=True)
     }
     weights["new_items"] = replace(weights["new_items"], returns=(0.0,) * 4)
-    run = open_trained_run(str(finished))
-    part = load_part(str(finished), run.checkpoints[str(finished)], dataset)
+    parts = [load_part(folder, choose_step(folder), dataset) for folder in (str(finished), f"{finished}/parts/walk")]
+    assert [part.has_sums for part in parts] == [False, True]
     trends = latest_trends(read_item_events(dataset), half_lives_of(weights))
-    model = BlendInference([part], weights=weights, item_counts=dataset.item_counts, trends=trends)
+    model = BlendInference(parts, weights=weights, item_counts=dataset.item_counts, trends=trends)
     export_model(model, dataset, str(tmp_path / "export"), name="blend")
     signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
 

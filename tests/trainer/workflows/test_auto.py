@@ -3,22 +3,29 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
+from tests.trainer.kills import kill_in
+from tests.trainer.ranking.fakes import queries_of
 from tests.trainer.tiny_runs import make_config, run
 from trainer.config.presets import auto_trials
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
+from trainer.export import export
 from trainer.models.trained_run import open_trained_run
+from trainer.ranking.topk import visible_scores
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.runs.metrics_log import VALIDATION_RATE
 from trainer.workflows.auto import Trial, _best_model, _blend_seconds, _case_seconds, train_auto
+from trainer.workflows.refit import refit
 
 DAY = 24 * 60 * 60 * 1000
 SMALL = ["input.batch_size=256", "input.window_blocks=4"]
@@ -31,8 +38,10 @@ def random_shop() -> dict:
 
 
 def repeating_shop() -> dict:
-    """Builds a shop in which each visitor alternates between two items."""
-    return shop_of(lambda visitor, position: (visitor * 7 + 11 * (position % 2)) % 40)
+    """Builds a shop in which each visitor alternates between two items; one in four has a new item for validation."""
+    return shop_of(
+        lambda visitor, position: (visitor * 7 + 11 * (position % 2) + 3 * (position == 6 and visitor % 4 == 0)) % 40
+    )
 
 
 def shop_of(choose) -> dict:
@@ -61,16 +70,27 @@ def test_it_is_never_below_the_best_baseline_in_validation(shop: Callable[[], di
 
 def assert_not_below_baselines(workdir: Path) -> None:
     result = evaluate(workdir=str(workdir), split=Split.VALIDATION)
+    assert list(result["protocols"]) == ["returning_visitors", "next_item"]
     for protocol in result["protocols"].values():
-        ranking = protocol["rankings"][protocol["primary"]] or {"auto": {"ndcg@20": {"value": 0.0}}}  # no cases
-        values = {name: figures["ndcg@20"]["value"] for name, figures in ranking.items()}
+        ranking = protocol["rankings"][protocol["primary"]]
+        assert ranking is not None, "the shop has cases in both protocols"
+        values = {name: figures["ndcg@20"]["value"] for name, figures in ranking.items() if name != "random"}
         own = values.pop("auto")
-        assert own >= max((value for name, value in values.items() if name != "random"), default=0.0) - 1e-9, values
+        assert len(values) == 4
+        assert own >= max(values.values()) - 1e-9, values
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build_dataset(str(tmp_path_factory.mktemp("dataset")), **checkerboard())
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run of `auto` on the checkerboard."""
+    workdir = tmp_path_factory.mktemp("finished")
+    train_auto(data=dataset.root, workdir=str(workdir), settings=SMALL)
+    return workdir
 
 
 class StopAfterTrials(StopRequest):
@@ -81,7 +101,11 @@ class StopAfterTrials(StopRequest):
 
     @property
     def is_requested(self) -> bool:  # type: ignore[override]
-        return self._file.exists() and len(json.loads(self._file.read_text())) >= self._count
+        return self._file.exists() and len(read_json(self._file)) >= self._count
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def test_a_small_budget_skips_trials_and_the_blend_and_says_so(
@@ -130,14 +154,60 @@ def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Datase
 
 
 @pytest.mark.slow
-def test_a_killed_search_resumes_and_is_not_below_the_best_baseline_either(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_third_shop_is_not_below_the_best_baseline_either(finished: Path) -> None:
+    assert_not_below_baselines(finished)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_once_and_killed_in_a_trial_and_in_its_blend_equals_an_undisturbed_one(
+    dataset: Dataset, finished: Path, tmp_path: Path
+) -> None:
+    command = ["train", "--preset", "auto", "--data", dataset.root, "--workdir", str(tmp_path), "--set", *SMALL]
+    kill_in("trainer.train.add_second_stage", command)  # after the epochs of the first trial
+    assert not (tmp_path / "auto.json").exists()
     with pytest.raises(Preempted):
         train_auto(data=dataset.root, workdir=str(tmp_path), settings=SMALL, stop=StopAfterTrials(tmp_path, 2))
-    before = json.loads((tmp_path / "auto.json").read_text())
+    before = read_json(tmp_path / "auto.json")
+    assert len(before) == 2
+    kill_in("trainer.evaluation.blending.write_blend", command)
+    assert not (tmp_path / "blend.json").exists()
     result = train_auto(data=dataset.root, workdir=str(tmp_path), settings=SMALL)
     assert result["trials"][:2] == before
-    assert len(result["trials"]) == len(auto_trials())
-    assert_not_below_baselines(tmp_path)
+    trials, expected = read_json(tmp_path / "auto.json"), read_json(finished / "auto.json")
+    assert [(trial["name"], trial["state"]) for trial in trials] == [(name, "trained") for name in auto_trials()]
+    assert [(trial["name"], trial["state"]) for trial in expected] == [(name, "trained") for name in auto_trials()]
+    assert read_json(tmp_path / "blend.json") == read_json(finished / "blend.json")
+
+
+@pytest.mark.slow
+def test_an_export_scores_as_measured(dataset: Dataset, finished: Path, tmp_path: Path) -> None:
+    export(workdir=str(finished), output=str(tmp_path / "export"))
+    histories, hides_seen = [[4, 2], [4, 2]], [True, False]
+    answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
+        visitor_id=tf.constant(["new", "new"]),
+        history=tf.constant([[f"i{item}" for item in row] for row in histories]),
+        k=tf.constant([dataset.num_items] * 2),
+        exclude_seen=tf.constant(hides_seen),
+    )
+    queries = queries_of([dataset.num_visitors] * 2, histories)
+    model = open_trained_run(str(finished)).model
+    for row, is_hidden in enumerate(hides_seen):
+        count = dataset.num_items - 2 * is_hidden
+        items = [int(name.decode().removeprefix("i")) for name in answer["item_id"].numpy()[row, :count]]
+        assert len(set(items)) == count
+        measured = visible_scores(model, queries, is_hidden).numpy()[row]
+        np.testing.assert_allclose(answer["score"].numpy()[row, :count], measured[items], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_refit_trains_the_models_of_the_blend_on_all_events(dataset: Dataset, finished: Path, tmp_path: Path) -> None:
+    result = refit(str(finished), workdir=str(tmp_path))
+    assert (result["name"], result["refit_of"]["run"]) == ("auto", str(finished))
+    before, after = read_json(finished / "blend.json"), read_json(tmp_path / "blend.json")
+    assert (after["parts"], after["weights"]) == (before["parts"], before["weights"])
+    opened = open_trained_run(str(tmp_path))
+    assert opened.dataset.item_counts.sum() == 60 * 8  # 6 events of each visitor for training, 2 held out
+    assert len(opened.checkpoints) == len(before["parts"])
 
 
 def test_ease_is_tried_only_if_visitors_have_dozens_of_events() -> None:
