@@ -45,5 +45,6 @@ def test_a_run_without_a_visible_gpu_refuses_to_train(shop: Shop) -> None:
 def test_more_gpus_than_the_node_has_are_named(shop: Shop) -> None:
     process = shop.start(*TRAIN, "--gpus", "4", *FAST)
     _, errors = process.communicate(timeout=SECONDS)
+    assert shop.namespace.submit("cancel", "train", "--poll", "0.5")[0] == 0
     assert process.returncode == 1
     assert "Unschedulable: no node with 4 free GPUs (0/1 nodes are available: 1 Insufficient nvidia.com/gpu)" in errors

@@ -24,8 +24,8 @@ ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key"
 _BUCKET = "shop"
 _START_SECONDS = 600
 _COMMANDS = {
-    "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"),
-    "gs": ("-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
+    "s3": ("-m", "moto.server", "-H", "{host}", "-p", "{port}"),
+    "gs": ("-m", "gcp_storage_emulator", "start", "--host", "{host}", "--port", "{port}", "--in-memory"),
 }
 # moto accepts any signature; Google's emulator accepts any request
 _SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request"
@@ -33,10 +33,11 @@ _SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_reques
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running server at a port of 127.0.0.1 with one empty bucket; `scheme` is s3 or gs."""
+    """A running server with one empty bucket; `scheme` is s3 or gs, `host` an address of this machine."""
 
     scheme: str
     port: int
+    host: str = "127.0.0.1"
 
     @property
     def bucket(self) -> str:
@@ -45,7 +46,7 @@ class ObjectStore:
 
     def environment(self, port: int | None = None) -> dict[str, str]:
         """Returns the variables that point a client to this store, or to a proxy at another port."""
-        endpoint = f"http://127.0.0.1:{port or self.port}"
+        endpoint = f"http://{self.host}:{port or self.port}"
         if self.scheme == "gs":
             return {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
         return {
@@ -88,7 +89,7 @@ class ObjectStore:
             self._ask("PUT", f"/{_BUCKET}")
 
     def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=600)) as connection:
             connection.request(method, path, body, {"Authorization": _SIGNATURE, "Content-Type": kind})
             answer = connection.getresponse()
             content = answer.read()
@@ -98,16 +99,16 @@ class ObjectStore:
 
 
 @contextmanager
-def start_store(scheme: str) -> Iterator[ObjectStore]:
+def start_store(scheme: str, host: str = "127.0.0.1") -> Iterator[ObjectStore]:
     """Starts a server with one empty bucket; it ends with the context."""
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, *(part.format(port=port) for part in _COMMANDS[scheme])],
+        [sys.executable, *(part.format(host=host, port=port) for part in _COMMANDS[scheme])],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        store = ObjectStore(scheme, port)
+        store = ObjectStore(scheme, port, host)
         _wait_for(store, server)
         yield store
     finally:
