@@ -38,7 +38,7 @@ def leave_together(cluster: Cluster | None) -> None:
         ) from error
     if is_chief(cluster):
         end = time.monotonic() + _LEAVE_SECONDS
-        while time.monotonic() < end and any(map(_answers, cluster.hosts[1:])):
+        while any(time.monotonic() < end and _answers(host) for host in cluster.hosts[1:]):
             time.sleep(0.1)
 
 
