@@ -270,7 +270,7 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks for the missing shards on all workers, and writes them on the chief."""
+    """All workers rank items for the visitors of the missing shards; the chief writes the shards."""
     names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None

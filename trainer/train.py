@@ -207,7 +207,7 @@ def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replic
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
     """Builds the validation that selects the best checkpoint; None without events to validate on.
 
-    Sequence models are validated on next items; for others, see `make_validator`.
+    Sequence models are validated on next items; for other models, see `make_validator`.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)
@@ -246,8 +246,8 @@ def _summarize(
       workdir: directory of the run.
       record: record of the run.
       schedule: schedule of the run.
-      steps: steps that this process trained.
-      seconds: seconds that this process took.
+      steps: range of the steps that this process trained.
+      seconds: time that this process took.
       stage: record of the second stage; None if the run has no second stage.
     """
     validations = checkpoint.read_validations(workdir)

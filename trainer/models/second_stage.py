@@ -159,7 +159,7 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 class RerankedTowers(tf.Module):
     """Towers with a second stage that reranks candidates; see `models.interface.InferenceModel`.
 
-    `pair_scores` and `item_similarities` return the results of the towers alone. Visitors without a known item in their
+    `pair_scores` and `item_similarities` do not use the second stage. Visitors without a known item in their
     history get popular items.
     """
 
@@ -263,7 +263,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features [B] that are equal for all candidates of a query: the last features in FEATURES."""
+        """Returns the features [B] that describe a query, not a candidate; they are the last ones in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -298,7 +298,7 @@ def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.T
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Returns [B, C]: the values `column` [B, L] for the history items, and 0 for the other candidates."""
+    """Returns a value per candidate, [B, C]: from `column` [B, L] for history items, 0 for other candidates."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 

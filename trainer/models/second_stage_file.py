@@ -43,7 +43,7 @@ class SecondStageRecord:
         return self.second_stage > self.towers
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the two metrics and `is_used` as JSON values."""
+        """Returns the metrics without and with the second stage, the number of cases and `is_used`, as JSON values."""
         values = {"is_used": self.is_used, "metric": self.metric, "cases": self.cases}
         return values | {"towers": self.towers, "second_stage": self.second_stage}
 

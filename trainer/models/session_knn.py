@@ -53,13 +53,13 @@ def _numbered_rows(count: int) -> TableRows:
 
 
 def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> "SessionKnnInference":
-    """Builds the model for inference, without weights."""
+    """Builds the model for inference; its weights must be set later."""
     rows = table_rows(model, dataset)
     return SessionKnnInference(model, dataset.item_counts, rows["length"].num_rows, rows["item"].num_rows)
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "the training timelines most similar to the history add their similarities to the scores of their items"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 

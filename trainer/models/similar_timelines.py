@@ -72,7 +72,7 @@ class TimelineLists(tf.Module):
         self._block_queries = max(_MAX_PAIRS // largest, 1)
 
     def fill(self, baskets: sp.csr_matrix, factors: np.ndarray) -> None:
-        """Sets the timelines.
+        """Stores the timelines in the variables.
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.

@@ -14,7 +14,7 @@ _MAX_ITEMS = 2**24
 
 
 class TableRows(NamedTuple):
-    """Specification of a table."""
+    """The shape and the row ids of a table of a model."""
 
     num_rows: int
     """Number of rows."""
@@ -71,7 +71,7 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id is made from the id of a visitor or item, or from the number of a bucket, but not from the index.
+    A row id contains the id of a visitor or item, or the number of a bucket, but not the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]

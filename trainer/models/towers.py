@@ -70,7 +70,7 @@ of zero give the same NDCG@20, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the tables; see `models.build.ModelFile`."""
+    """Specifies the tables of the towers; see `models.build.ModelFile`."""
     features, width = read_item_features(dataset), item_width(model)
     rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items, width)}
     if features.width:
@@ -105,7 +105,7 @@ def training_model(
 
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
-    """Builds the model for inference, without weights."""
+    """Builds the model for inference; its weights must be set later."""
     features, is_trained = read_item_features(dataset), dataset.item_counts > 0
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
@@ -122,7 +122,7 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     visitors = (
         f"The model knows a visitor only by the latest {config.history_length} items of the history in the request; a "
         "second stage, if the run has one, reads more items. If the history has no known item, the visitor gets "
@@ -224,7 +224,7 @@ def age_of(age_ms: tf.Tensor) -> tf.Tensor:
 
 
 class DenseWeights(NamedTuple):
-    """All weights except the tables, in the order of the checkpoint."""
+    """All weights of the towers except the tables. The order of the fields is that of the checkpoint."""
 
     position: tf.Tensor
     """[H] added to the attention of an entry; selected by its position in the history."""
@@ -312,7 +312,7 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes visitor vectors [B, D], and the visitors' part [B] of the bonuses for history items.
+        """Computes a vector [B, D] per visitor, and a term [B] that is added to all bonuses of the visitor.
 
         A score is the dot product of visitor and item vector, plus the item bias, plus any bonuses for history items.
 
@@ -367,7 +367,7 @@ class Towers:
         Args:
           dense: the dense weights.
           history: the histories.
-          returning: [B] the visitors' part of the bonuses, from `embed_visitors`.
+          returning: [B] term per visitor that is added to all bonuses, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -498,7 +498,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces untrained items by the trained item of the highest index; masks exclude them from the loss."""
+        """Returns `items`, with the highest trained index for untrained items; masks exclude these from the loss."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -566,7 +566,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """Scores of the catalogue and bonuses for history items, of B queries; `catalogue_scores` adds them up."""
+    """The scores of all items for B queries, in two parts; `catalogue_scores` adds the bonuses to the scores."""
 
     score: tf.Tensor
     """[B, I] scores without return bonuses."""

@@ -33,12 +33,12 @@ def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> NeighbourInference:
-    """Builds the model for inference, without weights."""
+    """Builds the model for inference; its weights must be set later."""
     return NeighbourInference(model, dataset.item_counts)
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    """Describes the model for its model card; see `models.build.DescribedModelFile`."""
     principle = "an item's score is the weighted number of visitors that it shares with the items of the history"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 

@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns the differences between systems (row − column) in the main metric; `pairs` has no pair twice."""
+    """Returns a table of the main metric's differences between systems (row − column), from `pairs`."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
@@ -247,7 +247,7 @@ def _estimate_cells(estimate: Figures) -> list[Cell]:
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
-    """Returns a value and the two limits of its confidence interval; without an interval, all three are equal."""
+    """Returns an estimate's value and its confidence limits; without limits, the value three times."""
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 

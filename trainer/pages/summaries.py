@@ -89,7 +89,7 @@ def summarize_search(result: Result) -> str:
 
 
 def summarize_evaluation(result: Result) -> str:
-    """Returns the table of the main metrics, and the paths of the files."""
+    """Returns a table of the main metrics of an evaluation, and the paths of its files."""
     run = result["workdir"]
     return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
@@ -101,7 +101,7 @@ def summarize_offer(offer: Result) -> list[str]:
 
 
 def summarize_export(result: Result) -> str:
-    """Returns the contents, size and path of the export."""
+    """Returns a text about an export: number of items, size, path and signatures."""
     size = f"{result['bytes'] / 1e6:,.1f} MB"
     lines = [
         f"Exported {result['model']} with {result['items']:,} items and {result['visitors']:,} visitors ({size}) to "
@@ -113,13 +113,13 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the number and length of the lists, their path, and the number of excluded items per reason."""
+    """Returns a text with number, length and path of the lists, and the number of excluded items per reason."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:
-    """Returns `Ready` or `Not ready`, and the number of findings of `doctor` per state."""
+    """Returns `Ready` or `Not ready`, and how many checks of the command `doctor` ended in each state."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

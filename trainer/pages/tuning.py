@@ -16,7 +16,7 @@ _MAX_PANELS = 8
 def write_tuning_report(
     layout: SearchLayout, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> None:
-    """Writes `tune.html` of a search; see `tuning_page`."""
+    """Writes the report of a search to `tune.html`; see `tuning_page`."""
     page = tuning_page(layout.root, dimensions, trials, best)
     html = render([page], title=f"Cartwheel: {layout.root}", shown=page.key)
     storage.write_bytes(layout.report, html.encode())

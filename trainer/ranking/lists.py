@@ -24,7 +24,7 @@ class Lists:
         Args:
           owner: [N] index of the list that each entry belongs to; must be non-decreasing.
           values: [N] the entries.
-          num_lists: V; lists without entries are empty.
+          num_lists: the number of lists, V; lists without entries are empty.
         """
         return cls(values, np.searchsorted(owner, np.arange(num_lists + 1)))
 

@@ -70,7 +70,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns the scores [B, I], with -inf where `is_offered` [I] is False. None: all items are on offer."""
+    """Returns the scores [B, I], with -inf where `is_offered` [I] is False; unchanged if `is_offered` is None."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -89,7 +89,7 @@ def check_finite(scores: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def translate_divergence_errors() -> Iterator[None]:
-    """Context manager that replaces the error that `check_finite` raises by a clear ValueError."""
+    """Context manager that turns an error from `check_finite` into a clear ValueError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -187,7 +187,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """Returns the number of queries to score at once: B, from 1 to _MAX_CHUNK.
+    """Returns how many queries, B, to score at once; from 1 to _MAX_CHUNK.
 
     The scores [B, I] float32 take at most `scores_bytes`; None: a size that is fast on the device.
     """
@@ -201,7 +201,7 @@ def query_chunks(
 ) -> Iterator[tuple[slice, Queries]]:
     """Divides V queries into chunks of `size` queries; the last chunk is padded.
 
-    Yields each chunk as its range among the V queries and its padded queries. Workers of `replicas` divide the chunks.
+    Yields pairs: a chunk's range among the V queries, and its padded queries. Each worker gets a part of the chunks.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):

@@ -61,7 +61,7 @@ class BlendWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class BlendRecord:
-    """The content of `blend.json`."""
+    """The content of `blend.json`: the models of a blend, their weights and validation results."""
 
     parts: tuple[str, ...]
     """Directories of the P blended runs, relative to this run; `.` is this run itself."""
@@ -79,7 +79,7 @@ class BlendRecord:
     """
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the title and weight of each part and each feature in the blend; zero weights are skipped.
+        """Returns the title and weight of each model and each feature in the blend; skips zero weights.
 
         Args:
           ranking: one of `RANKINGS`.
@@ -116,7 +116,7 @@ def part_title(part: str, name: str) -> str:
 
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
-    """Writes `blend.json`."""
+    """Writes the record of a blend to `blend.json`."""
     storage.check_ownership(workdir)
     storage.write_bytes(
         RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()

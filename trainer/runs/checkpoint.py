@@ -101,7 +101,7 @@ class Weights:
     """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """Returns the indices of the rows that the `visitors` need in a visitor table; None: all rows.
+        """Returns the indices of the visitor table's rows that `self.visitors` need; None: all rows.
 
         Visitors with an index after the last row share the last row.
 
@@ -242,7 +242,7 @@ def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[
 
 
 def saved_step(workdir: str) -> int:
-    """Returns the step of the last complete checkpoint, or 0; verifies no checksums."""
+    """Returns the step of the last complete checkpoint, or 0; does not verify checksums."""
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
@@ -350,7 +350,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
     Args:
       workdir: directory of the run.
-      which: `best` (or the last one, if no checkpoint is validated) or `last`.
+      which: `best` or `last`. If no checkpoint is validated, `best` is the last one, too.
       replicas: the replicas of the run, if all its workers make this call together. None: this process works alone.
 
     Raises:
@@ -378,7 +378,7 @@ def read_state(workdir: str, step: int) -> CheckpointMetadata:
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """Opens an array of a checkpoint by its name in `state.arrays`; rows are read only in slices."""
+    """Opens an array of a checkpoint by its name in `state.arrays`; its rows are read later, slice by slice."""
     return StoredTable(RunLayout(workdir).checkpoint(state.step), state, name)
 
 
@@ -422,7 +422,7 @@ def _read_state(folder: str) -> CheckpointMetadata:
 
 
 def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
-    """Raises ValueError if state.json has an invalid value: another program may have written the file."""
+    """Raises ValueError if state.json has an invalid value, for example from another program."""
     for key, least in (("step", 0), ("epoch", 0), ("step_in_epoch", 0), ("replicas", 1)):
         value = getattr(metadata, key)
         if type(value) is not int or value < least:

@@ -18,12 +18,12 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """Path of the run's record: everything needed to reproduce the run."""
+        """Path of the run's record, which contains everything needed to reproduce the run."""
         return join(self.root, "run.json")
 
     @property
     def result(self) -> str:
-        """Path of the file with the results of the last `train`."""
+        """Path of the file with the results of the last call of `train`."""
         return join(self.root, "result.json")
 
     @property
@@ -47,7 +47,7 @@ class RunLayout:
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """Directory of a model of a blend; `name` is the model's preset."""
+        """Directory of the blended model that was trained with preset `name`."""
         return join(self.root, part_name(name))
 
     @property
@@ -70,7 +70,7 @@ class RunLayout:
 
     @property
     def report(self) -> str:
-        """Path of the report, a web page."""
+        """Path of the run's report, a web page."""
         return join(self.root, "report.html")
 
     @property
@@ -89,7 +89,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """Returns the directory of a model of a blend, relative to the blend's directory; `name` is the model's preset."""
+    """Returns the directory of the blended model with preset `name`, relative to the blend's directory."""
     return join("parts", name)
 
 

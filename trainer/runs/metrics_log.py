@@ -27,7 +27,7 @@ class RunLog:
     """Writes the metrics and the history of a run. Only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log of a run after `first_step` steps and `first_row` of `total_rows` rows; drops later metrics."""
+        """Opens the log of a run that has trained `first_step` steps and `first_row` rows; drops later metrics."""
         layout = RunLayout(workdir)
         self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
         self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
@@ -158,7 +158,7 @@ class _Lines:
 
 @contextmanager
 def _warn_on_error(path: str) -> Iterator[None]:
-    """Logs errors as warnings, because a full disk must not end a run."""
+    """Logs a failed write to `path` as a warning, because a full disk must not end a run."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:

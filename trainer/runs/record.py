@@ -33,7 +33,7 @@ HARMLESS_SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The record of a run."""
+    """The content of run.json: settings, dataset and program versions of a run."""
 
     config: RunConfig
     """All settings."""
@@ -80,7 +80,7 @@ def read_record(workdir: str) -> RunRecord:
 
 
 def write_record(record: RunRecord, workdir: str) -> None:
-    """Writes `run.json`."""
+    """Writes a run's record to `run.json`."""
     values = {**asdict(record), "config": to_json(record.config)}
     storage.check_ownership(workdir)
     storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
@@ -190,6 +190,6 @@ def current_commit() -> str | None:
 
 
 def current_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the important packages, by name."""
+    """Returns the versions of Python and of the packages that the results depend on, by name."""
     packages: dict[str, Any] = {name: metadata.version(name) for name in ("cartwheel", "tensorflow", "keras", "numpy")}
     return {"python": platform.python_version(), **packages}

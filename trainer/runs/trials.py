@@ -41,7 +41,7 @@ class SearchLayout:
 
     @property
     def report(self) -> str:
-        """Path of the report, a web page."""
+        """Path of the search's report, a web page."""
         return join(self.root, "tune.html")
 
     def run(self, number: int) -> str:
@@ -91,10 +91,10 @@ def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> Non
 
 
 def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
-    """Writes `trials.json`."""
+    """Writes the trials of a search to `trials.json`."""
     write_json(layout.trials, [asdict(trial) for trial in trials])
 
 
 def write_json(path: str, value: Any) -> None:
-    """Writes indented JSON."""
+    """Writes a value to a file as indented JSON."""
     storage.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

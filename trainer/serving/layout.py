@@ -29,14 +29,14 @@ ITEMS = "assets/items.txt"
 
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
-    """Writes `INFO`, the description of an export: `info`, and the checksums of the export's files."""
+    """Writes the file `INFO` of an export: the values of `info` and the checksums of the export's files."""
     names = [name for name in storage.list_files(uri) if name not in (CARD, INFO)]
     checksums = {name: storage.sha256(join(uri, name)) for name in names}
     storage.write_bytes(join(uri, INFO), encode_sealed({**info, "files": checksums}))
 
 
 def read_info(uri: str) -> dict[str, Any]:
-    """Reads `INFO`, the description of an export.
+    """Reads the file `INFO`, which describes an export.
 
     Raises:
       ValueError: the description is missing, damaged, or of another version.

@@ -167,7 +167,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields a row of the card: the exponents that `solver=count` used for the checkpoint of `step`."""
+    """Yields a row for the model card: the exponents of checkpoint `step`, if the model has exponents."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -318,7 +318,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Yields, for each evaluated split and protocol, the popularity bias and the share of rows with unknown items."""
+    """Yields a text per evaluated split and protocol: popularity bias and share of rows with unknown items."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)

@@ -229,7 +229,7 @@ def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operati
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Returns a table that maps ids to indices; unknown ids get the index of a bucket by hash, as in preprocessing."""
+    """Returns a table that maps ids to indices; an unknown id is hashed to a bucket's index, as in preprocessing."""
     indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,

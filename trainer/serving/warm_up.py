@@ -24,7 +24,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def warm_up_requests(items: Sequence[str], event_kinds: Sequence[str], num_items: int) -> dict[str, Inputs]:
-    """Returns one request per signature, for one visitor or item. The visitor's history contains all `items`."""
+    """Returns a request per signature, each for a single visitor or item. Histories contain all `items`."""
     visitor, k = np.array([""], object), np.array([min(_K, num_items)], np.int32)
     history = np.array([list(items)], object)
     query = {"visitor_id": visitor, "history": history, "k": k, "exclude_seen": np.array([True])}

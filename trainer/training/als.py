@@ -46,7 +46,7 @@ class AlsTrainer:
         return np.array([self._solver.sweep() for _ in range(count)], np.float32)
 
     def describe_input(self, step: int) -> str:  # noqa: ARG002
-        """Returns an empty text: every sweep reads all events."""
+        """Returns an empty text, because every sweep reads all events."""
         return ""
 
     @property
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the loss in (0, 1]: the objective, divided by its value for all-zero vectors."""
+        """Runs one sweep, and returns the loss, at most 1: the objective divided by its value for all-zero vectors."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()

@@ -31,7 +31,7 @@ class Trainer(Protocol):
         """
 
     def describe_input(self, step: int) -> str:
-        """Describes the input of `step` for an error message; may be empty."""
+        """Describes the input of training step `step` for an error message; the text may be empty."""
 
 
 def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:

@@ -164,7 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the chief finds the checkpoint of `step` validated; other workers may read an old file."""
+        """Returns whether the chief's validations.json includes `step`; other workers may read an old file."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

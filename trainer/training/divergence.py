@@ -40,7 +40,7 @@ class DivergenceMonitor:
         times the initial loss.
 
         Args:
-          max_growth: the factor; None: only losses that are not finite are problems.
+          max_growth: the factor; None: only a loss that is not finite means divergence.
           is_new_run: True: the initial loss is the first loss. False: it is the maximum of the first `RESUMED_STEPS`
             losses after the run was resumed.
         """
@@ -70,7 +70,7 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Describes the event kinds, weights and ranges of indices of a batch.
+    """Describes a batch: its event kinds, weights and ranges of indices.
 
     Args:
       batch: a global batch.
@@ -108,7 +108,7 @@ def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
 
 
 def describe_dense(weights: Sequence[keras.Variable]) -> str:
-    """Describes the largest absolute entry of dense weights, and which weights are not finite."""
+    """Describes dense weights: their largest absolute entry, and the names of those that are not finite."""
     largest, largest_name, bad = 0.0, "", []
     for weight in weights:
         values = np.abs(np.asarray(weight, np.float64))

@@ -30,7 +30,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Number of steps of all epochs."""
+        """Number of training steps of the whole run."""
         return self.steps_per_epoch * self.epochs
 
     def rows_before(self, step: int) -> int:
@@ -47,9 +47,9 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end (last step + 1) of the compiled call that starts at `step`.
+        """Returns the step after the last step of the compiled call that starts at `step`.
 
-        A call ends early at a checkpoint or at the end of an epoch.
+        A compiled call trains several steps. It ends early at a checkpoint or at the end of an epoch.
         """
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
@@ -65,7 +65,7 @@ class Schedule:
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns whether a validation is due after `step` steps; only for steps at the end of an epoch."""
+        """Returns whether a validation is due after `step` steps; `step` must be the end of an epoch."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

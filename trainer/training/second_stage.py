@@ -166,7 +166,7 @@ def train_stage(
     """Trains a second stage for trained towers.
 
     Args:
-      model: the towers; their item walk and item statistics are set, the trained network is only returned.
+      model: the towers. This call sets their item walk and item statistics, but not their second-stage network.
       cases: next-item cases that are later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.

@@ -48,7 +48,7 @@ class Validator:
 
 
 def _ignore() -> None:
-    """Does nothing. This is the default for `on_chunk`."""
+    """Does nothing; default of the parameter `on_chunk`."""
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:

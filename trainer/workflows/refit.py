@@ -94,7 +94,7 @@ def _refit_blend(
 def _refit_run(
     run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits the model of one run; a second stage is copied, not trained."""
+    """Refits the model of one run; copies its second stage, if any, without training it again."""
     if has_run(workdir):
         record = _read_refit(workdir, run)
         config, origin = record.config, dict(record.refit_of or {})

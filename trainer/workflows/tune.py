@@ -120,7 +120,7 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Raises ValueError for a bad number of trials, or if `storage_url` or `only` is missing for an object store."""
+    """Raises ValueError for a wrong number. Object stores require both `storage_url` and `only`."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
@@ -175,7 +175,7 @@ def _open_database(url: str) -> RDBStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name under which a shared database stores the search: the directory of the search."""
+    """Returns the search's path, which is the name of the search in a shared database."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
@@ -190,7 +190,7 @@ class SeededSampler(BaseSampler):
         self._seed = seed
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """Returns an empty space: each setting is sampled on its own."""
+        """Returns an empty space, because `sample_independent` samples all settings."""
         return {}
 
     def sample_relative(
@@ -199,13 +199,13 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Returns no settings: each setting is sampled on its own."""
+        """Returns no settings, because `sample_independent` samples all of them."""
         return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Returns a value for a setting of a trial."""
+        """Samples a value for the setting `param_name` of a trial."""
         key = [self._seed, trial.number, zlib.crc32(param_name.encode())]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         with warnings.catch_warnings():
@@ -359,7 +359,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file; yields True on success, and always for an object store."""
+    """Tries to lock a file and yields whether that succeeded; yields True in object stores, which have no locks."""
     if not storage.is_local(path):
         yield True
         return
