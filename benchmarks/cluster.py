@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: those of all lookups (a gather and two all-to-alls each), then of all updates (one all-to-all each).
+      messages: first for all lookups (a gather and two all-to-alls each), then for all updates (an all-to-all each).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
@@ -298,7 +298,7 @@ def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
 
 
 def print_table(figures: Mapping[str, Any]) -> None:
-    """Prints the main figures for each number of replicas."""
+    """Prints the main measurements and projected times for each number of replicas."""
     names = ("nodes", "nodes_per_replica", "trace_cpu_seconds", "routing_cpu_ms", "input_cpu_ms", "sent_to_least")
     for preset, by_replicas in figures.items():
         print("preset", "R", *names, sep="\t")

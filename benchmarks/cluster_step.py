@@ -1,7 +1,7 @@
 """Builds the training step of `mf` and `nn` for any number of replicas, and traces or measures its parts.
 
 The step is that of a real run, except that item counts and features are generated. Tracing needs only the
-replicas of one worker, and not their memory. For measuring the routing, `Loopback` simulates all replicas but one.
+replicas of one worker, with small tables. For measuring the routing, `Loopback` simulates all replicas but one.
 
 Shapes: R replicas, B rows of a global batch, b rows of a replica, H history, F features of an item, n ids of a lookup,
 M rows that a replica receives for a lookup, I items.
@@ -123,7 +123,7 @@ def capacity_of(requests: np.ndarray) -> int:
 
 
 class Loopback(Collectives):
-    """Simulates the other replicas: each sends back the messages that it receives."""
+    """Simulates the other replicas. Each simulated replica sends back the messages that it receives."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -141,7 +141,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """Returns the first worker's part of `count` replicas: enough to trace a graph, but not to run it."""
+    """Returns those of `count` replicas that are on the first worker; they can trace a graph, but not run it."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)

@@ -119,7 +119,7 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that the mean metrics of both implementations agree within 0.001: rounding can swap items.
+    """Checks that the mean metrics of both implementations agree within 0.001, because rounding can swap items.
 
     Raises:
       ValueError: a metric differs by more.

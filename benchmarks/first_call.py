@@ -28,7 +28,7 @@ print(json.dumps([1000 * (after - before) for before, after in zip(moments, mome
 
 
 def main() -> int:
-    """Measures an export; returns 1 if its first call after the warm-up is too slow."""
+    """Measures the first calls of an export; returns 1 if the first one after the warm-up is too slow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call", description=__doc__)
     parser.add_argument("export")
     parser.add_argument("history", nargs="*", help="ids of the items in the history of the calls")
@@ -45,7 +45,7 @@ def measure(export: str, start: str, history: list[str]) -> dict[str, float]:
     Args:
       export: directory of the export.
       start: `warm` loads the export with `cartwheel.load`; `cold` loads it without a warm-up.
-      history: item ids of the calls.
+      history: the item ids that the calls pass.
 
     Returns:
       The milliseconds `load_ms`, `first_ms` and `second_ms`.

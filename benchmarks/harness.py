@@ -107,7 +107,7 @@ def timed(function: Callable[[], Any]) -> float:
 def report(
     name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
 ) -> None:
-    """Writes `figures`, `load` and the command of `module` to `results/NAME.json`; prints `figures` unless `quiet`."""
+    """Writes `figures`, `load`, the machine and the command to `results/NAME.json`; prints all of it unless `quiet`."""
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
@@ -123,7 +123,7 @@ def report(
 
 
 def _portable(word: str) -> str:
-    """Shortens an absolute path to its last part: a record must not contain paths of this machine."""
+    """Shortens an absolute path to its last part, because a record must not contain paths of this machine."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 

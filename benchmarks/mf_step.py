@@ -121,7 +121,7 @@ _WAYS: dict[str, Callable[[], tuple[float, int]]] = {
 
 
 def measure(name: str) -> None:
-    """Measures one implementation and prints the result as JSON."""
+    """Measures the implementation `name`; prints the result as JSON."""
     seconds, rows = _WAYS[name]()
     figures = {
         "ms_per_step": round(seconds * 1000, 1),

@@ -26,7 +26,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 
 
 def main() -> None:
-    """Measures each implementation in a separate process; records figures and targets."""
+    """Measures each implementation in a separate process; records the speeds and their targets."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
@@ -69,7 +69,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """Seconds of a job without imports, and of the whole command."""
+    """Seconds of a job (without Python's imports) and of the command that runs the job."""
 
     job_seconds: float
     command_seconds: float

@@ -62,7 +62,7 @@ _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures the requested `PARTS` that have no figures yet; records all figures."""
+    """Measures the requested parts of the benchmark, unless measured earlier; records the figures of all parts."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)
@@ -163,7 +163,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes each kind of peer in `FAMILIES` for an evaluation protocol; returns `tune_family`'s results by name."""
+    """Tunes each kind of peer in `FAMILIES` for an evaluation protocol; returns the trials by kind and task."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {
@@ -224,7 +224,7 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
 
 
 def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
-    """Formats the trials and the training times as Markdown."""
+    """Formats the tuning trials and training times in `figures` as Markdown."""
     parts = [f"## {name}"]
     for family, by_task in figures.get("grids", {}).items():
         for task, result in by_task.items():

@@ -26,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True)
 class QualityData:
-    """A dataset of the benchmark `quality`."""
+    """A dataset of the benchmark `quality`: how to prepare it, and the presets to train on it."""
 
     prepare: Callable[[Path, Path], Path]
     """Prepares the dataset unless it exists, and returns its path. Takes the folder of the Retailrocket data and the

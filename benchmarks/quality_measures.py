@@ -81,7 +81,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of a flag (True: hide the history's items) that computes float32 scores [B, I]."""
+        """Returns a function that computes float32 scores [B, I]; the argument: whether to hide the history's items."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -93,13 +93,13 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures each tuned peer on each task, alone and with its best trend; skips stored measures.
+    """Measures each tuned peer on each task, without and with its best trend, unless the metrics are already stored.
 
     Args:
       tuned: by peer, the result of `tune_family`.
       data: the training events.
-      make_blocks: returns the test cases; called only if a measure is missing.
-      files: stored measures.
+      make_blocks: returns the test cases; called only if metrics are missing.
+      files: the stored metrics.
     """
     blocks: Sequence[RankedBlock] = ()
     for name, by_task in tuned.items():
@@ -120,7 +120,7 @@ def measure_peers(
 
 
 class PeerRanking(NamedTuple):
-    """A tuned peer, alone or with a trend added to its scores."""
+    """How to rank items: by the scores of a tuned peer, or by these scores plus a trend."""
 
     system: str
     """Name of the peer, with the suffix `WITH_TREND` if it has a trend."""
@@ -179,9 +179,9 @@ def measure_scorers(
     files: MeasureFiles,
     events: ItemEvents,
 ) -> None:
-    """Measures scorers on the cases of each task; skips stored measures.
+    """Measures scorers on the cases of each task, unless the metrics are already stored.
 
-    `scorers` is called only if a measure is missing. `events` has the events of all splits.
+    `scorers` is called only if metrics are missing. `events` has the events of all splits.
     """
     missing = [(task, name) for task in tasks for name in names if files.find(task, name) is None]
     made = scorers() if missing else {}

@@ -75,7 +75,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """A scorer that looks up the rows `queries.visitor` of `scores` [B, I], and adds the trend."""
+    """A scorer that adds the trend to stored scores: for each query, row `queries.visitor` of `scores` [B, I]."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -92,7 +92,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """A block of cases of an evaluation protocol. `load` computes a peer's scores, `rank` measures them."""
+    """Some cases of an evaluation protocol. `load` computes a peer's scores, `rank` the metrics of these scores."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task. The first task must include all visitors of the other tasks.
@@ -114,11 +114,11 @@ class RankedBlock:
 
     @property
     def tasks(self) -> Sequence[str]:
-        """Names of the tasks."""
+        """Names of the tasks in this block, such as `repeats`."""
         return list(self._evaluators)
 
     def load(self, peer: Peer) -> None:
-        """Computes the scores of a peer for all cases, and keeps them for `rank`."""
+        """Computes the scores of a peer for all cases of the block, and keeps them for `rank`."""
         self._linked = {}
         if self._scores is None:  # otherwise, the memory is reused
             self._scores = np.zeros((len(self._cases), self._cases.num_items), np.float32)
@@ -130,7 +130,7 @@ class RankedBlock:
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Ranks the items by the loaded scores plus the trend; returns each metric [cases] by name.
+        """Ranks the items by the loaded scores plus the trend; returns the values of each metric by case.
 
         Raises:
           ValueError: no scores are loaded.
@@ -161,7 +161,7 @@ class RankedBlock:
 
 
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
-    """Splits the cases, in order, into blocks that fit into memory. The trend is computed once per day."""
+    """Splits the cases, in order, into blocks with scores that fit into memory. Cases of a day use the same trend."""
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()
     moment_ms = start + (cases.timestamp_ms - start) // DAY_MS * DAY_MS

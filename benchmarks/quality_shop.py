@@ -47,7 +47,8 @@ class PopularWithinCategory:
 def shop_figures(folder: Path) -> dict[str, Any]:
     """Measures the preset `nn` on new items and new visitors (without training events).
 
-    Compares `nn` and `PopularWithinCategory` by recall on new items, and new and known visitors by recall of `nn`.
+    Compares `nn` with `PopularWithinCategory` by their recall on new items. For `nn`, also compares the recall for new
+    visitors with that for known visitors.
     """
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))

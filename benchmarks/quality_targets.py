@@ -29,7 +29,7 @@ in the commit d2bfca1.
 
 
 def dataset_targets(name: str, figures: Figures) -> list[dict[str, Any]]:
-    """Builds the rows of a dataset in the table of targets; skips presets that were not trained."""
+    """Builds a dataset's rows for the table of targets; skips presets that were not trained."""
     rows = _TARGETS[name](figures) + _targets_of_auto(name, figures) + _targets_of_time(name, figures)
     return [row for row in rows if row is not None]
 
@@ -122,7 +122,7 @@ def _best_of(figures: Figures, task: str, names: tuple[str, ...]) -> str:
 def _ratio(
     figures: Figures, what: str, task: str, ours: str, kind: str, bound: float, metric: str = TUNED_BY
 ) -> dict[str, Any] | None:
-    """Builds a row of the table of targets: `metric` of `ours` / `metric` of the best peer of a `kind`.
+    """Builds a row of the table of targets: the ratio of `ours` to the best peer of a `kind`, by `metric`.
 
     `kind`: see `best_peers`; `bound`: lower bound of the ratio. Returns None if `ours` was not measured.
     """

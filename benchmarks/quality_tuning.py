@@ -41,7 +41,7 @@ class TrialFile:
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
         """Returns the stored trial of these settings; None if there is none.
 
-        `kind` is `trials` for the peer's scores alone, `trend` for these scores plus a trend.
+        `kind` is `trials` if the trial ranked by the peer's scores, `trend` if it added a trend to them.
         """
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
@@ -74,14 +74,14 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of one kind of peer. Keeps the last fitted peer for the next trial with the same settings."""
+    """Measures settings of one kind of recommender. Keeps the last fitted one for trials with the same settings."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
         self._loaded: Settings | None = None
 
     def measure(self, task: str, settings: Settings) -> tuple[float, float]:
-        """Returns a peer's NDCG@20 on a task, and the seconds of fitting and scoring."""
+        """Ranks by a peer's scores; returns the NDCG@20 on a task and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
             for each in self._block.tasks:  # all tasks have the same scores
@@ -94,7 +94,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the NDCG@20 of the peer's scores plus a trend, and the seconds of the ranking."""
+        """Ranks by the sum of a peer's scores and a trend; returns the NDCG@20 and the seconds of the ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)

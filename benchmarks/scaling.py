@@ -252,7 +252,7 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures the implementation `way` in this process. `placement`: a number of replicas, or `workers`."""
+    """Measures the implementation `way` in this process. `placement`: number of replicas; `workers`: two workers."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -323,7 +323,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Yields a list, and appends to it the CPU seconds of each checkpoint that is written in the context."""
+    """Yields a list that collects the CPU seconds of writing each checkpoint inside the context."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -372,7 +372,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures `way` on two workers. Returns the first worker's figures, but the maximum of both for memory."""
+    """Measures the implementation `way` on two workers; returns the first worker's times and the larger memory."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

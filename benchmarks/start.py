@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Measures all commands; returns 1 if a help text is slow or longer than a screen."""
+    """Measures `--help` of all commands; returns 1 if a help text is slow or longer than a screen."""
     commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
     figures = {" ".join(command): measure(command) for command in commands}
     slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]

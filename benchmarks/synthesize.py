@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def measure_shop(directory: Path) -> dict[str, float]:
-    """Computes the figures in `TABLE` from a shop's files."""
+    """Computes statistics of a shop from its files; the keys are those of `TABLE`."""
     log = _read_events(directory / "events.csv")
     tree = pd.read_csv(directory / "category_tree.csv", dtype={"parentid": "Int64"})
     properties, last_category = _measure_properties(directory)
@@ -347,9 +347,9 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with a target, which is a value or a range.
+    """Compares a measured value with a target, which is a value or a range.
 
-    `ratio` is `reached` divided by the target or by the nearest end of the range.
+    In the result, `ratio` is `reached` divided by the target or by the nearest end of the range; inside the range, 1.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

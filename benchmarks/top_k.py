@@ -124,7 +124,7 @@ def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
 
 
 def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Checks that both implementations return the same items, except one in 1,000: rounding can swap items.
+    """Checks that both implementations return the same items, except one in 1,000, because rounding can swap items.
 
     Raises:
       ValueError: more items differ.

@@ -160,7 +160,7 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
       Results as JSON values, and `report`, the path of the report; None if drawing failed.
 
     Raises:
-      ValueError: `run` cannot be refitted, `data` does not suit it, or `workdir` contains another run.
+      ValueError: `run` cannot be refitted, `data` does not suit `run`, or `workdir` contains another run.
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
@@ -267,7 +267,7 @@ def export(
       without_categories: recommend no items in these categories or their subcategories.
 
     Returns:
-      Facts about the export as JSON values, such as its path and the number of items on offer.
+      JSON values that describe the export, such as its path and the number of items on offer.
 
     Raises:
       FileExistsError: `output` exists.
@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    If both are given, `data` is the present directory of the run's dataset.
+    If both are given, redraws the report of the run; `data` is the present directory of the run's dataset.
 
     Raises:
       ValueError: neither is given.

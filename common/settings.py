@@ -102,7 +102,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 def differences(old: Any, new: Any) -> list[str]:
     """Describes each setting that differs between two configs, as `KEY: OLD, now NEW`.
 
-    A missing setting has the value `absent`.
+    For a setting that a config does not have, the value is `absent`.
     """
     flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]

@@ -21,7 +21,7 @@ def open_missing_streams() -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Redirects a broken stream to the null device: a failed flush would change the exit status."""
+    """Redirects a broken stream to the null device, because a failed flush would change the exit status."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a file, or a closed one
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())

@@ -60,7 +60,7 @@ def _refuse_password(database: str) -> None:
 
 
 def _split(uri: str) -> SplitResult:
-    """Splits a URI. Unlike those of `urlsplit`, errors do not repeat the URI."""
+    """Splits a URI. Error messages do not contain the URI, unlike those of `urlsplit`."""
     try:
         return urlsplit(uri)
     except ValueError:

@@ -44,7 +44,7 @@ def encode_catalogue(rows: pa.Table) -> bytes:
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table, sorted by `in_order`.
+    """Reads all shards as one table: items of the vocabulary by index, then all others by id.
 
     Raises:
       ContractError: the columns of a shard, their types or their order are wrong.

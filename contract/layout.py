@@ -22,7 +22,7 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Path of the reference figures for comparisons with later datasets of the same shop."""
+        """Path of the file with statistics that later datasets of the same shop are compared with."""
         return join(self.root, "expectations.json")
 
     @property

@@ -163,7 +163,7 @@ def _check_size(path: str, expected: int) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """Returns a SHA-256 that identifies a dataset: equal input and settings give equal hashes.
+    """Returns a SHA-256 that identifies a dataset. Equal input and settings give equal hashes.
 
     The hash excludes the transform graph, because TensorFlow serialises it differently each time.
     """

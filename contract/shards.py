@@ -28,7 +28,7 @@ class Shard(NamedTuple):
 
 
 def compression_of(path: str) -> str:
-    """Returns the TFRecord compression type by file name: `GZIP`, or '' for none."""
+    """Returns the TFRecord compression type that the file name shows: `GZIP`, or '' for none."""
     return "GZIP" if path.endswith(".gz") else ""
 
 

@@ -62,7 +62,7 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the first row of each timeline, [V] int64, from the column `position` [N]."""
+    """Returns the row numbers at which timelines start, [V] int64, from the column `position` [N]."""
     return np.flatnonzero(position == 0)
 
 

@@ -176,7 +176,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps in order, and the number of epochs of the step `train`; None without that step."""
+    """Returns the steps to submit, in order, and the number of training epochs; None if no step is `train`."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -218,7 +218,7 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Builds the placement. If no overlay is for a cloud, the scheme of the results' URI chooses one from `_CLOUDS`."""
+    """Builds the placement. If no overlay is for a cloud, adds the one that fits the URI scheme of the output."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -254,7 +254,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
-    """Whether files at `path` outlive the pod: those at a URI, or on the volume of the overlay `local`."""
+    """Returns True if `path` outlives the pod, that is, if it is a URI or on the volume of the overlay `local`."""
     parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True

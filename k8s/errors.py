@@ -94,7 +94,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Turns the standard error of kubectl into one error, with a sentence per kind of refusal."""
+    """Turns the standard error of kubectl into one error, with one sentence for each kind of refusal in it."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)
@@ -128,6 +128,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on the flags to change after the server refused with the message `words`."""
+    """Returns advice on what to change after the server has refused an object with the message `words`."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

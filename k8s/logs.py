@@ -46,7 +46,7 @@ class ChiefLog:
         return False
 
     def lines(self) -> Iterator[str]:
-        """Yields the lines read since the last call."""
+        """Yields the log lines that were read since the last call."""
         while not self._lines.empty():
             line = self._lines.get()
             self._kept.append(line)
@@ -92,7 +92,7 @@ class ChiefLog:
         return None
 
     def close(self) -> None:
-        """Stops reading."""
+        """Stops reading the log."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

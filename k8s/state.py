@@ -35,7 +35,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class State:
-    """A workload's phase and its reason."""
+    """A workload's phase, and the reason for the phase."""
 
     phase: Phase
     """Phase of the workload."""
@@ -74,7 +74,7 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
 
 
 def is_suspended(workload: Object) -> bool:
-    """Returns True if a queue or a user has suspended a workload. It then has no pods."""
+    """Returns True if a queue or a user has suspended a workload. A suspended workload has no pods."""
     return bool(workload["spec"].get("suspend"))
 
 
@@ -104,7 +104,7 @@ def failure_reasons(pods: Sequence[Object]) -> dict[str, str]:
 
 
 def failure_reason(pod: Object) -> str | None:
-    """Returns why a pod failed; None if it did not."""
+    """Returns why a pod failed; None if it did not fail."""
     if pod.get("status", {}).get("phase") != "Failed":
         return None
     status = pod["status"]

@@ -55,7 +55,7 @@ class Found(Enum):
 
 @dataclass(frozen=True)
 class Submission:
-    """State before a submission, and what the submission changed."""
+    """State of a step before its submission, and what the submission changed."""
 
     found: Found
     """State of the step before the submission."""
@@ -168,7 +168,7 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
 def remove(workload: Object, kubectl: Kubectl, await_deletion: Await) -> None:
     """Deletes a workload with its pods, ConfigMaps and Service.
 
-    `await_deletion` waits for the pods: a training run first saves a checkpoint.
+    `await_deletion` waits until the pods have ended, because a training run first saves a checkpoint.
     """
     name = workload["metadata"]["name"]
     settings = _settings(workload, kubectl)
@@ -208,7 +208,7 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """Renders a workload and its ConfigMaps for a diff, without the digests in names."""
+    """Renders a workload and its ConfigMaps for a diff, without the digests in the ConfigMaps' names."""
     arguments = [
         f"{command}: {argument}"
         for value in settings

@@ -24,7 +24,7 @@ _RECENCY = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of peer: how to fit it, and how to tune its settings."""
+    """A kind of recommender to compare with: how to fit it, and how to tune its settings."""
 
     fit: Callable[[PeerData, Settings], Peer]
     """Fits a peer with settings."""

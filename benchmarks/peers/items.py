@@ -94,9 +94,9 @@ class Ease:
 
 
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
-    """Returns float32 weights [n, n] of the n = min(I, `max_items`) most frequent items.
+    """Returns float32 weights [n, n] between the n most frequent items; n is the smaller of I and `max_items`.
 
-    `baskets` is [T, I], 1 if the timeline contains the item; the most frequent items come first.
+    `baskets` [T, I] is 1 if the timeline contains the item. The columns are the items, most frequent first.
 
     Raises ValueError if `l2` is too small for float32.
     """

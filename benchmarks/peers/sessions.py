@@ -52,7 +52,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """Returns float32 weights [T] of the timelines, by length and by age at the time of the last training event."""
+        """Returns float32 weights [T] of the timelines; a timeline that is longer or ended earlier weighs less."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:
@@ -62,7 +62,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """Returns scores [B, I] from the nearest timelines; `near` [B, T] has their weights."""
+        """Returns scores [B, I] from the nearest timelines; `near` [B, T] has the weights of these timelines."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)

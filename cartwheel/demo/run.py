@@ -28,7 +28,7 @@ cases; the grocer has 2,066 returning visitors, but 146,036 next items."""
 
 
 class Inputs(NamedTuple):
-    """The data of a demo; a synthetic shop if all fields are empty."""
+    """The input of a demo. If all fields are empty, the demo synthesizes a shop."""
 
     data: str = ""
     """`grocer`: the data of a real grocer, see `preprocessing.grocer`; '': use the other fields."""
@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Results of a demo."""
+    """Seconds of the stages of a demo, and metrics of its models."""
 
     seconds: dict[str, float]
     """Seconds by stage, without skipped stages."""

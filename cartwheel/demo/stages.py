@@ -21,7 +21,7 @@ class Stages:
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, verb: str, *flags: object, creates: Path, label: str = "") -> None:
-        """Runs `cartwheel VERB FLAGS` unless `creates` exists; if the command fails, exits and shows its last lines."""
+        """Runs `cartwheel VERB FLAGS` unless `creates` exists; after a failure, shows the end of the log and exits."""
         name = f"{verb} {label}".strip()
         if creates.exists():
             print_text(f"  {name:22} already done")

@@ -148,7 +148,7 @@ def days(
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
-    """Writes the name of each mark at the top of its line, shifted to fit between the x limits `begin` and `end`."""
+    """Writes each mark's name next to the mark's vertical line, at the top, within the x limits `begin` and `end`."""
     for index, (name, moment) in enumerate(marks):
         is_last = index == len(marks) - 1
         x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
@@ -271,9 +271,9 @@ _TREEMAP_HEIGHT = 420
 
 
 def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
-    """Draws the cell of one part of a group, with the part's name if there is room for it.
+    """Draws one cell of a treemap, with `name` in it if there is room.
 
-    `index` is the number of the group, for the colour; `taken` is the box of the group's heading.
+    `index` is the number of the cell's group, for the colour; `taken` is the box of the group's heading.
     """
     style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))

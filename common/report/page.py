@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of named values, such as counts."""
+    """A part of a report: a list of names and their values, such as counts."""
 
     values: Sequence[tuple[str, Cell]]
     """Pairs of name and value."""
@@ -58,7 +58,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Block:
-    """A table without a picture."""
+    """A part of a report: a table without a picture."""
 
     title: str
     """Heading above the table."""
@@ -70,7 +70,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Columns:
-    """Blocks, side by side if the page is wide enough."""
+    """Tables of a report, side by side if the page is wide enough."""
 
     blocks: Sequence[Block]
     """The blocks, from left to right."""

@@ -17,7 +17,7 @@ _SHOWN = 10
 def ranking(
     key: str, title: str, name: str, entries: Sequence[tuple[str, int]], unit: str, *, shown: int = _SHOWN
 ) -> Part:
-    """Shows the first `shown` entries as bars, and all entries in a table. `entries`: ids and counts, descending."""
+    """Shows the first `shown` entries as bars, and all entries in a table. `entries`: ids and counts, highest first."""
     if not entries:
         return Note(f"{title}: no data.")
     (first, most), drawn = entries[0], entries[:shown]

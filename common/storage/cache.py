@@ -48,7 +48,7 @@ class Cache:
     def acquire(self, uri: str, sha256: str) -> str:
         """Returns the local path of a file, fetched if necessary. The file stays until `release`.
 
-        Raises ContractError if the fetched file has another checksum, OSError if fetching fails.
+        Raises ContractError if the fetched file's checksum is not `sha256`, OSError if fetching fails.
         """
         with self._lock:
             self._users[sha256] = self._users.get(sha256, 0) + 1

@@ -14,7 +14,7 @@ _TEXTS = tuple(os.strerror(code) for code in _CODES)
 
 
 class DiskFullError(OSError):
-    """A disk is full; the message names it."""
+    """A disk is full; the message names the disk."""
 
 
 @contextmanager

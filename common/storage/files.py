@@ -110,7 +110,7 @@ def upload_all(
 ) -> dict[str, str]:
     """Uploads files of a local folder concurrently and returns their SHA-256 by name.
 
-    After an error, no further upload starts; complete ones remain.
+    After an error, no further upload starts; files that were already uploaded remain.
 
     Args:
       folder: local folder.

@@ -122,7 +122,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def http_status(error: BaseException) -> int | None:
-    """Returns the HTTP status of an error; None if it has none."""
+    """Returns the HTTP status that an error contains, or None."""
     return _status(error)[0]
 
 

@@ -22,13 +22,13 @@ _own_folders: list[tuple[str, int]] = []
 
 
 def make_scratch(name: str) -> str:
-    """Creates a private folder NAME-…, removed when the process ends."""
+    """Creates a private folder NAME-…, which is removed when the process ends."""
     return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
 
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[str]:
-    """Yields a private folder NAME-…, removed at the end of the context."""
+    """Yields a private folder NAME-…, which is removed at the end of the context."""
     folder = make_scratch(name)
     try:
         yield folder

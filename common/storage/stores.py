@@ -93,7 +93,7 @@ def local_path(uri: str) -> str:
 
 
 def is_served_by_tensorflow(uri: str) -> bool:
-    """Returns True if TensorFlow can open the URI: local, gs://, or, with tensorflow-io, s3://."""
+    """Returns True if TensorFlow can open the URI. It opens local and gs:// URIs; with tensorflow-io, also s3://."""
     if is_local(uri):
         return True
     scheme = uri.partition("://")[0]
@@ -168,7 +168,7 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        """Lists complete files only."""
+        """Lists all files below a directory, except unfinished ones."""
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
@@ -342,7 +342,7 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises an error if S3 does not answer: tensorflow-io would report every file as missing."""
+        """Raises an error if S3 does not answer, because tensorflow-io would report every file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
@@ -388,7 +388,7 @@ def _tensorflow_schemes() -> frozenset[str]:
 
 @cache
 def _quiet_plugins() -> None:
-    """Hides log messages of fsspec plugins below level ERROR: at DEBUG, they contain requests with credentials."""
+    """Hides log messages of fsspec plugins below level ERROR, because some contain credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises

@@ -1,6 +1,6 @@
 """Becoming the owner of a directory, and taking it over from an owner that has ended.
 
-A process that wants a directory looks at its owner:
+A process that wants a directory looks at the directory's current owner:
 
     the owner runs on this machine, and its last heartbeat is recent    the process is refused at once
     the owner ran on this machine in this PID namespace, and has ended  the process takes over at once
@@ -66,7 +66,7 @@ def acquire(uri: str, record: str, ended: Set[str]) -> Owner:
 
 
 def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
-    """Whether the owner `found` has ended. False if `record` is removed; raises InUseError if the owner is alive."""
+    """Returns True if the owner `found` has ended, False if `record` was removed. Otherwise, raises InUseError."""
     runs = None if found.process is None else is_running(found.process)
     if runs is False or found.token in ended or (found.process is not None and found.process.instance in ended):
         return True
