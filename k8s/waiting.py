@@ -115,7 +115,7 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the latest event message of the objects `uids`; None if there is none from `since` (ISO 8601) on.
+    """Returns the message of the latest event of the objects `uids`; None without an event from `since` (ISO 8601) on.
 
     `only`: prefixes of event reasons; events with other reasons are ignored.
     """

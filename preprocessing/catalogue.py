@@ -296,7 +296,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """Returns a list for each item, [I]: its training events of each kind."""
+    """Returns, for each item, the list of its training event counts by kind, [I]."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -318,7 +318,7 @@ def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
 
 
 def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    """Returns the indices of the rows with one of the properties `names`."""
+    """Returns the indices of the rows whose property is one of `names`."""
     property_code, found = encode_strings(properties["property"])
     is_named = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_named[property_code]) if len(found) else np.empty(0, np.int64)

@@ -33,7 +33,7 @@ def hash_ids(ids: pa.Array) -> np.ndarray:
 
 
 def assign_partitions(ids: pa.Array, num_partitions: int) -> np.ndarray:
-    """Returns the partition of each id, [N] int64, by its hash."""
+    """Assigns each id to a partition by its hash. Returns the indices of the partitions, int64 [N]."""
     encoded = ids.dictionary_encode()
     partitions = (hash_ids(encoded.dictionary) % np.uint64(num_partitions)).astype(np.int64)
     return partitions[encoded.indices.to_numpy()]

@@ -57,7 +57,7 @@ class ParsedEvents(NamedTuple):
 class EventMapping:
     """How to read events from the columns of a log.
 
-    Values that the settings lack are detected from the log, by `inputs.resolve_mapping`.
+    Values that the settings lack are detected from the log.
     """
 
     columns: EventColumns
@@ -191,7 +191,7 @@ def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray
 def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share: float) -> None:
     """Checks that the words for event kinds in a sample [N] are known.
 
-    A word is known if it names a kind, maps to a kind, or is dropped. `path` is the column, for the message.
+    A word is known if it names a kind, maps to a kind, or is dropped. `path` names the column in the error message.
 
     Raises:
       ValueError: more than `max_reject_share` of the words are unknown.
@@ -208,14 +208,14 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of an event kind by its name, and by each word that the settings map to it."""
+    """Maps each name of an event kind, and each word that the settings map to a kind, to the index of the kind."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
 
 
 def count_words(texts: pa.Array) -> Counter[str]:
-    """Returns how often each word occurs."""
+    """Returns how often each distinct text occurs."""
     return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(texts).to_pylist()})
 
 

@@ -92,7 +92,7 @@ class Check:
 
 
 def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectations:
-    """Computes the figures of the dataset at `root` from its statistics and prices."""
+    """Computes the values of `expectations.json` from `statistics` and the prices of the dataset at `root`."""
     events, counts = statistics["events"], statistics["catalogue"]
     prices = pc.min_max(_read_catalogue(root, "price")["price"].drop_null()).as_py()
     items, rows = max(counts["items"], 1), events["rows"]
@@ -123,7 +123,7 @@ def read_expectations(root: str) -> Expectations:
     """Reads `expectations.json` of the dataset at `root`.
 
     Raises:
-      ContractError: there is no dataset, or the file is missing or lacks current fields.
+      ContractError: there is no dataset, or the file is missing or outdated.
     """
     read_manifest(root)
     try:

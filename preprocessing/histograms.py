@@ -80,7 +80,7 @@ def _coarsen(histogram: Histogram, max_bins: int) -> Histogram:
 def _add_up(values: np.ndarray, counts: np.ndarray, resolution: int) -> Histogram:
     """Merges bins with equal starts.
 
-    `values` [N] are ascending starts; `resolution` is the binary logarithm of the bin width.
+    `values` [N] are the starts of the bins, ascending; `resolution` is the binary logarithm of the bin width.
     """
     if len(values) == 0:
         return Histogram(values, counts, resolution)

@@ -106,7 +106,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
 
 
 def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
-    """Finds the item properties or the item table; the mapping is None without an item table."""
+    """Finds the files of the item properties or of the item table. Without an item table, the mapping is None."""
     if config.item_table.files is None:
         columns = catalogue.PROPERTY_COLUMNS
         return _find(config, config.item_properties, FormatConfig(), columns, advice=FIXED_ADVICE), None

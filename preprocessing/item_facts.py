@@ -107,7 +107,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about unknown words for the availability. Raises ValueError if no row has a known word."""
+    """Warns about unknown words in the availability column. Raises ValueError if no row has a known word."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

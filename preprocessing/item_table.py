@@ -67,7 +67,7 @@ class ParsedFacts(NamedTuple):
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
-    """Detects from a sample which attributes are numbers and which are texts.
+    """Detects from a sample which attributes (columns without a role) are numbers and which are texts.
 
     An attribute is a number if all its known values are numbers. It is a text if a value has more than `max_words`
     words.
@@ -110,7 +110,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses the availability and the category of each row. A fact is null if the table has no column for it."""
+    """Parses the availability and the category of each row. Either is null if the table has no column for it."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))
@@ -149,7 +149,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the values of each property by name: [N] texts, '' if unknown. `values` are columns by path."""
+    """Returns the texts [N] of each property, by property name; '' if unknown. `values` maps paths to columns."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:
@@ -214,7 +214,7 @@ def _read_availability(values: pa.Array) -> pa.Array:
 
 
 def _clean(values: pa.Array) -> pa.Array:
-    """Converts values to texts on one line; '' if missing."""
+    """Converts each value to a text of one line; '' for a missing value."""
     text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
 

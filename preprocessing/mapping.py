@@ -61,7 +61,7 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition. A null only meets `is null` and `not in`.
+        """Returns a mask [N] of the values that meet the condition. A null meets only `is null` and `not in`.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -240,7 +240,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_missing(values: pa.Array) -> np.ndarray:
-    """Returns a mask [N] of null, NaN and empty texts."""
+    """Returns a mask [N] of the values that are null, NaN or an empty text."""
     missing = values.is_null(nan_is_null=True)
     if pa.types.is_string(values.type):
         missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))

@@ -41,7 +41,7 @@ def prepare(
       baseline: path or URI of an earlier dataset to compare with. If the difference is too large, nothing is published.
 
     Raises:
-      ContractError: the baseline is not a dataset, or lacks current figures.
+      ContractError: the baseline is not a dataset, or an earlier version prepared it.
       ValueError: a setting or an input is invalid, or the dataset differs too much from the baseline.
       FileNotFoundError: an input glob matches no file.
       FileExistsError: `output` is not empty.

@@ -18,7 +18,7 @@ _COLLECTIONS = (tuple, list, frozenset)
 
 
 def encode_record(value: Any, kind: Any) -> bytes:
-    """Encodes a value of type `kind`. NumPy integers become Python integers."""
+    """Encodes a value of type `kind` as JSON. NumPy integers become Python integers."""
     return json.dumps(_to_json(value, kind), allow_nan=False).encode()
 
 

@@ -124,7 +124,7 @@ def _quantile(summary: Histogram, share: float) -> int:
 
 
 def _suggest_cuts(summary: Histogram) -> Cuts | None:
-    """Returns cuts that leave no split empty, near the 0.8 and 0.9 quantiles; None if too few times are distinct."""
+    """Returns cuts that leave no split empty, near the 0.8 and 0.9 quantiles; None for too few distinct times."""
     num_times = len(summary.values)
     if num_times < len(SPLITS):
         return None

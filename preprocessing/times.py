@@ -185,7 +185,7 @@ def _without_decimals(values: pa.Array) -> pa.Array:
 
 
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
-    """Returns the finite numbers, as float64; None if the values are not numbers.
+    """Returns the finite numbers among the values, as float64; None if the values are not numbers.
 
     Texts count as numbers if at least 90% of them have 9 to 19 digits before an optional decimal point.
     """

@@ -153,7 +153,7 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 
 
 def load_transform(directory: str) -> tf.Module:
-    """Loads the saved graph from the transform directory.
+    """Loads the TF-Transform graph that is saved in `directory`.
 
     The graph's method `transform_fn` takes and returns sparse tensors by name.
     """

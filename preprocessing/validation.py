@@ -35,7 +35,7 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """The invalid rows, and the reason of each. Of several reasons, a row keeps the first."""
+    """The invalid rows, and the reason of each. A row with several reasons keeps the first."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + the index of the reason in REASONS."""
@@ -46,12 +46,12 @@ class Flaws:
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
-        """Marks rows as invalid: those for which the mask `rows` [N] is true. `reason` is one of REASONS."""
+        """Marks as invalid the rows in the mask `rows` [N]. `reason` is one of REASONS."""
         self.codes[rows & self.is_valid] = 1 + REASONS.index(reason)
 
     @property
     def is_valid(self) -> np.ndarray:
-        """[N] bool: whether the row is valid."""
+        """Mask [N] of the valid rows."""
         return self.codes == 0
 
     @property

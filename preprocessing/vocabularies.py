@@ -104,7 +104,7 @@ def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """Returns the rows that become vocabulary entries, by descending count, then id.
+    """Returns the rows that become vocabulary entries, sorted by descending count, then by id.
 
     `counts` has the columns id and count.
     """
@@ -199,9 +199,9 @@ def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.
 
 
 def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Returns the out-of-vocabulary bucket of each id, [N] int64 in [0, oov_buckets).
+    """Returns the out-of-vocabulary bucket of each id, from 0 to `oov_buckets` - 1, as int64 [N].
 
-    The buckets are those of `tf.lookup.StaticVocabularyTable`.
+    `tf.lookup.StaticVocabularyTable` assigns the same buckets.
     """
     if oov_buckets == 1:
         return np.zeros(len(ids), np.int64)

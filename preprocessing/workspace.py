@@ -70,7 +70,7 @@ def read_table(path: str) -> pa.Table:
 
 
 def write_result(path: str, result: Any, kind: Any) -> None:
-    """Writes a value of type `kind`: bytes, or a type of `preprocessing.records`."""
+    """Writes a value of type `kind`, which is bytes or a type that can be encoded as JSON."""
     storage.write_bytes(path, result if kind is bytes else encode_record(result, kind))
 
 

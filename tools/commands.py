@@ -22,7 +22,7 @@ _WIDTH = 80
 
 
 def render() -> str:
-    """Renders the page of commands."""
+    """Renders the content of `docs/commands.md`."""
     return "\n".join([_HEADER, *_sections()])
 
 

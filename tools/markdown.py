@@ -13,7 +13,7 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
 def format_source(record: Mapping[str, Any], more: str) -> str:
     """Returns a sentence that says how a figure was measured, followed by `more`.
 
-    `record` has the command, commit and machine.
+    `record` contains the command, commit and machine of the measurement.
     """
     return f"`{record['command']}` at {record['commit']}, {describe_machine(record)}{more}."
 
@@ -25,5 +25,5 @@ def describe_machine(record: Mapping[str, Any]) -> str:
 
 
 def format_met(is_met: bool) -> str:
-    """Returns `yes`, or a bold `no`."""
+    """Formats whether a target is met, as `yes` or a bold `no`."""
     return "yes" if is_met else "**no**"

@@ -26,7 +26,7 @@ _Texts = Mapping[str, str]
 
 
 def render() -> str:
-    """Renders the page of messages, with a section per file."""
+    """Renders the content of `tests/messages/messages.md`, with a section per file."""
     trees = {
         path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
         for package in PRODUCT
@@ -86,7 +86,7 @@ def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, li
 
 
 def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
-    """Returns the texts of a function's local variables, by variable name. Omits variables assigned twice."""
+    """Returns, by variable name, the texts that a function assigns to variables. Omits variables assigned twice."""
     assigned = [
         (target.id, node.value)
         for node in _nodes(function)

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def draw(report: Path, picture: Path) -> None:
-    """Writes the figures `SHOWN` of a report to a PNG file."""
+    """Makes a PNG file of the report's charts that `SHOWN` lists."""
     with open_page(report.as_uri(), width=WIDTH) as opened:
         opened.page.evaluate(_LEAVE_ONLY, SHOWN)
         opened.page.locator("main").screenshot(path=picture)

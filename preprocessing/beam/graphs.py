@@ -40,7 +40,7 @@ _PLACEHOLDER = b"-\n"
 
 
 class IdCounts(NamedTuple):
-    """Statistics of all events, and counts by item."""
+    """Statistics of all events, and event counts by item."""
 
     events: summaries.EventStatistics
     """Statistics of all events."""
@@ -172,7 +172,7 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph to samples of time gaps and prices, with placeholders for the vocabularies."""
+    """Fits the TF-Transform graph to samples of gaps and prices. Visitor and item vocabularies are placeholders."""
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
         local = DatasetLayout(scratch)

@@ -19,7 +19,7 @@ _CONCURRENT_READS = 8  # reads from an object store mostly wait
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """A range of bytes in a file: the rows of one partition from one chunk of the input."""
+    """A byte range that contains the rows of one partition from one chunk of the input."""
 
     position: tuple[int, int]
     """Position of the chunk in the input: (index of the input file, position in this file). Pieces are sorted by it."""

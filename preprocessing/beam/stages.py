@@ -99,7 +99,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Gathers the events of a visitor partition from its pieces, and writes cleaned timelines. Outputs a summary."""
+    """Gathers the events of a visitor partition, and writes cleaned timelines. Outputs a summary of the cleaning."""
 
     work: Workspace
     max_events_per_day: int
@@ -137,7 +137,7 @@ class CountIds(beam.DoFn):
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """Description of a timeline shard: one partition in one split."""
+    """Description of a timeline shard, which contains the timelines of one visitor partition in one split."""
 
     split: Split
     """Split of the shard. Its events are the target rows; earlier events of the same visitors are context rows."""
@@ -235,7 +235,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of an item partition, with properties as text.
 
-    Outputs the result of `catalogue.describe_partition`. Tagged outputs: the number of items per category and per
+    Outputs counts of the items and of invalid property values. Tagged outputs: the number of items per category and per
     property value, the training events per category, and a histogram of prices.
     """
 
@@ -284,7 +284,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines. An element is (name from `name_reject_file`, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines. An element is (name of the output file, rejects)."""
 
     directory: str
 
@@ -307,7 +307,7 @@ class WriteRejects:
 
 
 def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
-    """Adds up the figures of the shards of each split."""
+    """Adds up the numbers of rows, visitors and blocks of each split's shards."""
     by_name = sorted(shards, key=lambda shard: shard.name)
     by_split = {split: [shard for shard in by_name if shard.split == split] for split in SPLITS}
     return {
@@ -351,7 +351,7 @@ def _output_reading(
 
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:
-    """Returns the content of a TFRecord file. `compression` is an option of TFRecordWriter."""
+    """Returns the content of a TFRecord file. `compression`: as for `tf.io.TFRecordWriter`."""
     # TensorFlow frames records only in files; this file is local, because TensorFlow cannot open all stores
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")

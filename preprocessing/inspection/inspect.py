@@ -119,7 +119,7 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if a field of the first line has no letter or starts with a date."""
+    """Returns True if a column name looks like a value, because it has no letter or starts with a date."""
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 
 

@@ -25,7 +25,7 @@ def read_data_page(root: str) -> Page:
     Raises:
       ContractError: there is no dataset.
       FileNotFoundError: the dataset has no statistics.
-      KeyError: the statistics lack a figure, because an earlier version wrote them.
+      KeyError: an earlier version wrote the statistics, and a value is missing.
     """
     layout, manifest = DatasetLayout(root), read_manifest(root)
     statistics = json.loads(storage.read_bytes(layout.statistics))

@@ -28,7 +28,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts the event kinds without the most frequent one: its bar would make the other bars too short."""
+    """Charts the event kinds except the most frequent one, because its bar would make the other bars too short."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

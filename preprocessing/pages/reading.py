@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Shows figures of the inputs and the catalogue, and the excluded and rejected rows."""
+    """Shows statistics of the inputs and the catalogue, and the numbers of excluded and rejected rows."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -40,7 +40,7 @@ def reading_section(statistics: Statistics) -> Section:
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """Shows `comparison.json` in a table, and marks figures above their limits."""
+    """Shows `comparison.json` in a table, and marks the distances from the baseline that exceed a limit."""
     checks = comparison["checks"]
     outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]

@@ -16,7 +16,7 @@ def write_report(root: str) -> str:
     Raises:
       ContractError: there is no dataset.
       FileNotFoundError: the dataset has no statistics.
-      KeyError: the statistics lack a figure, because an earlier version wrote them.
+      KeyError: an earlier version wrote the statistics, and a value is missing.
     """
     layout, name = DatasetLayout(root), root.rstrip("/").rpartition("/")[2]
     page = draw_page(read_data_page(root))
@@ -26,7 +26,7 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """Calls `write_report`. If it fails, logs a warning and returns None."""
+    """Writes the report of the dataset at `root` and returns its path. On errors, logs a warning and returns None."""
     try:
         return write_report(root)
     except Exception as error:

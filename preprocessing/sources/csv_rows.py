@@ -25,7 +25,7 @@ _QUOTE, _CARRIAGE_RETURN = b'"\r'
 
 @dataclass(frozen=True)
 class CsvFiles:
-    """CSV files with the same columns."""
+    """The format of CSV files, which all have the same columns."""
 
     text_format: TextFormat
     """Compression and encoding."""
@@ -48,7 +48,7 @@ class CsvSource(CsvFiles):
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads a byte range in batches of a few MiB."""
+        """Yields the rows of a byte range in batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self, part, lines)
 

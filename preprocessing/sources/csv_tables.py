@@ -106,7 +106,7 @@ class CsvTableBatch:
 
     @property
     def num_blank(self) -> int:
-        """Always 0: blank lines are skipped without a count."""
+        """Always 0, because blank lines are skipped without a count."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:

@@ -260,7 +260,7 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Guesses the byte order of UTF-16 from the zero bytes: in most texts, the high bytes are 0."""
+    """Guesses the byte order of UTF-16 from the zero bytes, which are the high bytes in most texts."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 

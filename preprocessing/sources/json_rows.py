@@ -38,7 +38,7 @@ class JsonSource:
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator[LineBatch]:
-        """Reads a part in batches of a few MiB."""
+        """Yields the rows of a part of a file in batches of a few MiB."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self.columns, part, lines)
 
@@ -168,7 +168,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Replaces time types by text, also in nested types, because Arrow reads some texts as times."""
+    """Replaces time types in `kind` by text, also in nested types, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):

@@ -25,7 +25,7 @@ class ParquetSource:
     """The top-level columns to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
-        """Divides a file into parts of one row group.
+        """Divides a file into one part per row group.
 
         Raises:
           ValueError: the file is not a valid Parquet file.
@@ -79,7 +79,7 @@ class ParquetBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """Always empty: a Parquet file is valid or damaged as a whole."""
+        """Always empty, because a Parquet file is valid or damaged as a whole."""
         return Rejects(self.part.path, [], [], [])
 
     @property

@@ -32,7 +32,7 @@ class Rejects:
         )
 
     def limit(self) -> "Rejects":
-        """Returns the first 1,000 rows of each reason, to bound the memory."""
+        """Keeps only the first 1,000 rows rejected for each reason, to bound the memory."""
         numbered: Counter[str] = Counter()
         kept = []
         for row, reason in enumerate(self.reasons):

@@ -33,7 +33,7 @@ class Part:
 
 
 class Batch(Protocol):
-    """Consecutive rows of a part."""
+    """Consecutive rows of a part of an input file."""
 
     @property
     def part(self) -> Part:

@@ -43,7 +43,7 @@ class TextFormat:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether reading can start at any byte: only in uncompressed UTF-8."""
+        """Whether reading can start at any byte, which only uncompressed UTF-8 allows."""
         return self.compression is None and self.encoding == "utf-8"
 
 
@@ -114,7 +114,7 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
       text_format: compression and encoding.
 
     Returns:
-      Ranges (begin, end, stored size). The end None means the end of the file.
+      Ranges (begin, end, size in bytes as stored). The end None means the end of the file.
     """
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]

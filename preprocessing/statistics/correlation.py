@@ -38,7 +38,10 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Sums up COLUMNS, and the product of each two columns, over the target rows. Ids without an index rank last."""
+    """Sums up, over the target rows, each column in COLUMNS and the product of each two columns.
+
+    Visitors and items outside the vocabulary get the last popularity rank.
+    """
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

@@ -65,7 +65,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts hours of average activity to real time. Such an hour takes less real time when the shop is busy."""
+    """Converts hours of average activity to real time. In busy periods, such an hour takes less real time."""
 
     edges_ms: np.ndarray
     """Ascending times, in milliseconds since 1970."""
@@ -140,9 +140,9 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds since the previous event, [E]: 0 at a session's start, else at least 1.
+    """Draws the milliseconds from the previous event of a visitor to each event, [E].
 
-    All masks are [E].
+    The result is 0 for the first event of a session, and at least 1 for other events. All arguments are [E].
     """
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))

@@ -28,7 +28,7 @@ class Department:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of a product: a type or, for higher numbers, a variant of one, such as `kids' sneakers`."""
+        """Returns the name of product `number`. Types come first, then their variants, such as `kids' sneakers`."""
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

@@ -20,7 +20,7 @@ def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) ->
     """Returns quantiles of a log-normal distribution, [N].
 
     Args:
-      probability: [N], in (0, 1).
+      probability: [N] numbers between 0 and 1, exclusive.
       sigma: standard deviation of the logarithm.
     """
     inverse = NormalDist().inv_cdf
@@ -33,7 +33,7 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
     The counts are limited to 1 … `largest`.
 
     Args:
-      probability: [N], in (0, 1).
+      probability: [N] numbers between 0 and 1, exclusive.
     """
     return np.minimum((1 - probability) ** (-1 / exponent), largest).astype(np.int64)
 
@@ -42,7 +42,7 @@ def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float,
     """Returns quantiles [N] interpolated between known quantiles, linearly on a logarithmic scale of values.
 
     Args:
-      probability: [N], in [0, 1).
+      probability: [N] numbers from 0 to below 1.
       knots: the known quantiles (probability, value), ascending.
     """
     probabilities, values = np.array(knots).T
@@ -53,7 +53,7 @@ def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]
     """Returns quantiles [N] of a distribution that is a power law between each two consecutive knots.
 
     Args:
-      probability: [N], in (0, 1).
+      probability: [N] numbers between 0 and 1, exclusive.
       knots: (value, probability of a larger value), ascending by value; the first value is the minimum, the last the
         maximum.
     """
@@ -73,7 +73,7 @@ def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def group_starts(sizes: np.ndarray) -> np.ndarray:
-    """Returns the index of each group's first member, [G], for concatenated groups."""
+    """Returns the index of each group's first member, [G], if groups of these `sizes` are concatenated."""
     return np.cumsum(sizes) - sizes
 
 
@@ -90,7 +90,7 @@ def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.
 
     Args:
       weights: [N] weight of each member, 0 or greater.
-      group: [N] group of each member, in [0, G), ascending.
+      group: [N] index of each member's group, from 0 to G - 1, ascending.
       totals: [G] total of each group.
 
     Returns:

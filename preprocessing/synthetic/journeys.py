@@ -150,7 +150,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Returns each purchase's position among the visitor's events, [N]: the same for all purchases of an order.
+    """Returns each purchase's position among the visitor's events, [N]. Purchases of an order get the same position.
 
     `order` [N] is the index of each purchase's order; `start` [N] is the position of the first event with the bought
     item.

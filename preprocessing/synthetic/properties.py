@@ -51,7 +51,7 @@ class _Changes:
 def property_tables(
     tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...], title_random: np.random.Generator
 ) -> Iterator[pa.Table]:
-    """Yields all property rows in tables of timestamp, itemid, property and value.
+    """Yields all property rows in tables with the columns timestamp, itemid, property and value.
 
     Each table has the rows of some items, in random order.
 
@@ -134,7 +134,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
     """Draws a property's values, [R], of one or more words. An item's consecutive values differ in the last word.
 
-    The other words stand for the shelf and the style, in property 888 also for the item. Property 6 has no other words.
+    The words before it stand for the shelf, the style and (in property 888) the item; property 6 has no such words.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

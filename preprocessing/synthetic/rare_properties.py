@@ -31,7 +31,7 @@ _TAKEN_NAMES = (6, 283, 790, 888)
 
 @dataclass(frozen=True)
 class RareProperties:
-    """The rare properties, and their probabilities by shelf."""
+    """The rare item properties, and how likely they are on each shelf (a category with items)."""
 
     name: pa.Array
     """[P] names, which are numbers."""
@@ -48,7 +48,7 @@ class RareProperties:
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Draws the rare properties. The number of rows per item is that of Retailrocket's data."""
+    """Draws the rare properties, so that items have as many rows on average as in Retailrocket's data."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
@@ -85,9 +85,9 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws 26 properties for each shelf, some of them repeated: ascending indices in [0, size), [S, 26].
+    """Draws 26 of `size` properties for each shelf, possibly repeated. Returns indices [S, 26]; each row is ascending.
 
-    Each property is drawn for at least one shelf, if there are enough draws.
+    If there are enough draws, each property is drawn for at least one shelf.
     """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
@@ -99,7 +99,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Draws property values as integers, [R]. A value depends on shelf and style, or on the shelf only, or is random.
 
-    All arrays are [R]: `which` is the index of the property, and `style` is in [0, 1].
+    All arrays are [R]. `which` is the index of the property; `style` is a number from 0 to 1.
     """
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))

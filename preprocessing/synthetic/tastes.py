@@ -104,7 +104,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws, for each shelf [N], a shelf with the same parent category: shelves with more views are more likely.
+    """Draws, for each shelf [N], a shelf with the same parent category, in proportion to the shelves' views.
 
     `uniform` [N] are random numbers in [0, 1). The drawn shelf may be the given one.
     """
@@ -118,7 +118,10 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which of the visitor's F favourite shelves each interest is for, [D]; mostly one shelf per session."""
+    """Draws, for each visitor-item pair, which of the visitor's F favourite shelves it is for, [D].
+
+    Pairs of the same session mostly get the same shelf.
+    """
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
@@ -126,5 +129,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """Mirrors styles [N] at the ends of [0, 1]: -0.1 becomes 0.1."""
+    """Mirrors styles [N] below 0 or above 1 back into the range; -0.1 becomes 0.1."""
     return 1 - np.abs(1 - np.abs(style))

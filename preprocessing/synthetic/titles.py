@@ -32,7 +32,7 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Draws a title for each listed item, [L]. Up to 3,200 items of one product and look have distinct titles."""
+    """Draws a title per listed item, [L]. Titles repeat only if over 3,200 items have the same product and look."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)

@@ -76,7 +76,7 @@ def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
 
 
 def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """Draws the parent of each node, [C], level by level; -1 for a root."""
+    """Draws the parent of each node of the category tree, [C], level by level; -1 for a root."""
     sizes = [scale.variety(count) for count in _NODES_BY_DEPTH]
     levels = [np.full(sizes[0], -1)]
     begin = 0
@@ -91,7 +91,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws which nodes of the category tree have items, mostly leaves; returns their indices, [S].
+    """Draws the nodes of the category tree that have items; most are leaves. Returns their indices, [S].
 
     `parent` [C] is the parent of each node, or -1 for a root.
     """

@@ -41,7 +41,7 @@ def format_numbers(numbers: np.ndarray) -> pa.Array:
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """Returns a pseudo-random integer in [0, NUM_WORDS) for each row, [N].
+    """Returns a pseudo-random integer from 0 to NUM_WORDS - 1 for each of N rows.
 
     The result depends only on `salt` and on `parts`, which are integers [N].
     """

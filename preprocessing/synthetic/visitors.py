@@ -44,7 +44,7 @@ _ACTIVITY_NOISE = 1.0  # noise between the rank by carts and orders and the rank
 
 @dataclass(frozen=True)
 class Visitors:
-    """The numbers of views, carts and orders of each visitor, by visitor id."""
+    """The numbers of views, carts and orders of each visitor. Arrays [V] are indexed by visitor id."""
 
     views: np.ndarray
     """[V] number of views."""
@@ -87,7 +87,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Returns each robot's number of views. A tiny shop has no robots: robots would cause most of its events."""
+    """Returns each robot's number of views. A tiny shop has no robots, because they would cause most of its events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -96,7 +96,7 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the number of cart items and the number of views, [count] each, of visitors without orders."""
+    """Draws, for `count` visitors without orders, the number of cart items and the number of views, [count] each."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
@@ -119,7 +119,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ranks visitors by activity [N] plus noise; returns the ranks, scaled to (0, 1), [N]."""
+    """Ranks visitors by activity [N] plus noise. Returns the ranks [N], scaled to between 0 and 1."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -127,7 +127,7 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """Returns quantiles of the number of views per visitor, [N].
+    """Returns the quantiles `probability` [N] of the number of views per visitor, [N].
 
     `without` is the share of visitors without views. The views of the others follow a log-normal distribution with
     `shape` (median, sigma).
