@@ -42,7 +42,7 @@ NOT_MET, DROPPED_KIND = "not met: ", "kind "
 
 
 class ParsedEvents(NamedTuple):
-    """The events of a batch."""
+    """The valid events of a batch of rows, the invalid rows, and counts of the rows that the settings drop."""
 
     table: pa.Table
     """The valid events. The columns are visitor, timestamp_ms, event (index of the kind), item, transaction and weight

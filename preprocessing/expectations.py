@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Expectations:
-    """Figures of a dataset, for comparison with later datasets of the shop."""
+    """Statistics of a dataset, to compare with later datasets of the shop."""
 
     rows: int
     """Number of event rows."""
@@ -73,7 +73,7 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison of one figure with the baseline."""
+    """The comparison of one statistic of a dataset with that of its baseline."""
 
     name: str
     """Name of the figure, as in `ExpectationConfig`."""

@@ -50,7 +50,7 @@ class ItemTableMapping:
         return list(dict.fromkeys(path for path in named if path is not None))
 
     def describe(self, attribute: str) -> str:
-        """Returns the name and the type of an attribute, for the log."""
+        """Returns the name and the type of an attribute, for a log message."""
         kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
         return f"{attribute} ({kind})"
 

@@ -42,7 +42,7 @@ class Flaws:
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns an object that marks none of `num_rows` rows."""
+        """Returns an object in which all `num_rows` rows are valid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:

@@ -6,7 +6,7 @@ from tools import commands, messages, settings, tables
 
 
 def main() -> int:
-    """Writes all generated pages, and the result tables in documents."""
+    """Writes all generated pages, and updates the result tables in other documents."""
     pages = {settings.SETTINGS: settings.render(), commands.COMMANDS: commands.render()}
     pages[messages.MESSAGES] = messages.render()
     pages |= {path: tables.render_document(path) for path in tables.DOCUMENTS}

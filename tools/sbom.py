@@ -28,7 +28,7 @@ _NO_LICENCE = ("", "UNKNOWN")
 
 
 class Package(NamedTuple):
-    """A pinned version of a package."""
+    """A package and its pinned version."""
 
     name: str
     """Name in the form of the package index: lowercase, with hyphens."""

@@ -51,7 +51,7 @@ class IdCounts(NamedTuple):
 
 
 class PropertyCounts(NamedTuple):
-    """Counts of rows and properties, and the items that have properties."""
+    """Counts of input rows and of items per property, and the items that have properties."""
 
     reading: summaries.ReadingSummary
     """Counts of rows and rejects."""
@@ -62,7 +62,7 @@ class PropertyCounts(NamedTuple):
 
 
 class CatalogueCounts(NamedTuple):
-    """Counts of items, categories, property values and prices."""
+    """Numbers of items by category and property value, training events by category, and a histogram of prices."""
 
     description: dict[str, int]
     """Counts of items, such as those with a price; the sum of `catalogue.describe_partition` over all partitions."""

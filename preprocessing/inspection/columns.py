@@ -15,7 +15,7 @@ _TIMES = 1000  # values that decide whether a column has times
 
 @dataclass(frozen=True)
 class Column:
-    """A column, or a field of a nested column."""
+    """Description of a column, or of a field of a nested column."""
 
     path: str
     """Path of the column, such as `user.id`."""

@@ -87,7 +87,7 @@ class CsvTableSource(CsvFiles):
 
 @dataclass(frozen=True)
 class CsvTableBatch:
-    """Consecutive rows of a file."""
+    """Consecutive rows of a CSV file."""
 
     part: Part
     """The file."""

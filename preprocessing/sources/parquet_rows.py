@@ -68,7 +68,7 @@ class ParquetSource:
 
 @dataclass(frozen=True)
 class ParquetBatch:
-    """Consecutive rows of a file."""
+    """Consecutive rows of a Parquet file."""
 
     part: Part
     """The part of the file, a row group, that contains the rows."""

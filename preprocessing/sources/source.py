@@ -16,7 +16,7 @@ from preprocessing.validation import Flaws
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an input file, for one worker."""
+    """A part of an input file, which one worker reads."""
 
     source: "Source"
     """The source that reads the part."""

@@ -76,7 +76,7 @@ def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
 
 
 def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
-    """Adds up the counts of several partitions."""
+    """Adds up the behaviour counts of several partitions."""
     listed = list(parts)
     no_times = np.zeros(_BUCKETS, np.int64)
     return Behaviour(

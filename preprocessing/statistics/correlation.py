@@ -38,10 +38,7 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Sums up, over the target rows, each column in COLUMNS and the product of each two columns.
-
-    Visitors and items outside the vocabulary get the last popularity rank.
-    """
+    """Sums up COLUMNS and their pairwise products over the target rows. Ids outside the vocabulary rank last."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

@@ -184,7 +184,7 @@ def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
 
 
 def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
-    """Merges the statistics of several partitions."""
+    """Merges the event statistics of several partitions."""
     listed = list(parts)
     by_day: dict[int, np.ndarray] = {}
     for part in listed:

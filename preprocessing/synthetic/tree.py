@@ -26,7 +26,7 @@ _CONVERSION_SIGMA = 0.4
 
 @dataclass(frozen=True)
 class Tree:
-    """The category tree and its shelves."""
+    """The category tree and its shelves, the categories with items."""
 
     category_id: np.ndarray
     """[C] category ids, which are not consecutive."""
