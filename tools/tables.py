@@ -20,7 +20,7 @@ METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
 
 def read_results() -> dict[str, dict[str, Any]]:
-    """Reads the latest record of every benchmark."""
+    """Reads the latest record of every benchmark, by the benchmark's name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
 
 
@@ -103,7 +103,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders a table per dataset: the best settings, in validation, of each tuned system of another library."""
+    """Renders, for each dataset, a table of the best settings that tuning found for the systems of other libraries."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -128,7 +128,7 @@ def _quality_source(record: Mapping[str, Any]) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the name and figures of each dataset in a record of the quality benchmark; skips those without tasks."""
+    """Returns name and results of each dataset in a record of the quality benchmark; skips datasets without tasks."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 

@@ -10,7 +10,7 @@ Results = Mapping[str, dict[str, Any]]
 
 
 class Target(NamedTuple):
-    """A target of the project and the measured value."""
+    """A target for the quality or the speed of the project, and the value measured for it."""
 
     what: str
     bound: str
@@ -21,7 +21,7 @@ class Target(NamedTuple):
 
 
 def read_targets(results: Results) -> list[Target]:
-    """Returns all targets; those of quality come before those of speed."""
+    """Returns the targets for quality, followed by the targets for speed."""
     quality = results["quality"]["figures"]["targets"]
     rows = [
         Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"], row["compared_with"])
@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the table of speed targets; the functions take the figures that `benchmark` measured."""
+    """A row of the table of speed targets; each function takes the results of the benchmark named `benchmark`."""
 
     what: str
     benchmark: str
@@ -44,7 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the table row of a preprocessing stage, from its targets `NAME_seconds` and `NAME_gib`; NAME is `name`."""
+    """Builds the table row of a preprocessing stage; `name`: prefix of the keys of its targets for time and memory."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -63,7 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the table row for the CPU time that the report adds to `prepare`, for events alone and with properties."""
+    """Builds the table row for the share of CPU time that the statistics report adds to `prepare`."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

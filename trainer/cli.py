@@ -93,7 +93,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns what to do about an error; compares error types by name, to avoid importing TensorFlow."""
+    """Returns advice for the user after an error; compares error types by name, to avoid importing TensorFlow."""
     default = (
         "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
     )

@@ -28,7 +28,7 @@ _HUGE_PAGES, _TUNABLE = Path("/sys/kernel/mm/transparent_hugepage/enabled"), "gl
 
 
 class State(StrEnum):
-    """The outcome of a check."""
+    """Severity of the result of a check, from OK to FAILED."""
 
     OK = "ok"
     """Nothing has to change."""
@@ -42,7 +42,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check."""
+    """The result of one check of `doctor`."""
 
     check: str
     """Name of the check."""
@@ -91,7 +91,7 @@ def _log_finding(finding: Finding) -> Finding:
 
 
 def check_versions() -> Finding:
-    """Checks Python and the packages that the trainer requires."""
+    """Checks the versions of Python and of the packages that the trainer requires."""
     wrong, found = [], [f"Python {platform.python_version()}", f"cartwheel {metadata.version('cartwheel')}"]
     for requirement in map(Requirement, metadata.requires("cartwheel") or []):
         if requirement.marker and not requirement.marker.evaluate({"extra": "trainer"}):
@@ -196,7 +196,7 @@ def check_scheme(scheme: str, plugin: str) -> Finding:
 
 
 def check_uri(uri: str) -> Finding:
-    """Checks that a directory is readable and writable, or can be created locally."""
+    """Checks that a directory is readable and writable; a missing local directory must be creatable."""
     try:
         count = len(storage.list_files(uri)) if storage.exists(uri) or not storage.is_local(uri) else None
         found = "does not exist yet" if count is None else f"readable, {count} file{'' if count == 1 else 's'}"

@@ -162,7 +162,7 @@ def measure_protocol(
     Args:
       systems: scorers by name, the model first.
       split: validation or test.
-      protocol: a name of `PROTOCOLS`.
+      protocol: name of the protocol, a key of `PROTOCOLS`.
       config: determines the cases and their relevant items; None: the default settings.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       events: all events of the dataset, for the trends; None: they are read from the dataset.

@@ -235,7 +235,7 @@ def add_offer_flags(command: argparse.ArgumentParser) -> None:
 
 
 def offer_flags(given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the flags of `add_offer_flags` as arguments for `trainer.data.offer.make_rules`."""
+    """Returns the values of the flags of `add_offer_flags`, as arguments for `trainer.data.offer.make_rules`."""
     return {
         "include_unavailable": given.include_unavailable,
         "deny": given.deny,

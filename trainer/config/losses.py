@@ -28,17 +28,17 @@ class SquaredErrorConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """Returns False: a score predicts the weight of an event."""
+        """Returns False, because a score predicts the weight of an event."""
         return False
 
     @property
     def half_life_days(self) -> float | None:
-        """Returns None: the weight of an example does not depend on its age."""
+        """Returns None, because the weight of an example does not depend on its age."""
         return None
 
     @property
     def l2(self) -> float:
-        """Returns 0: there is no L2 penalty."""
+        """Returns 0, because this loss has no L2 penalty."""
         return 0.0
 
 
@@ -86,7 +86,7 @@ class SampledSoftmaxConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """Returns True: a higher score means a better item."""
+        """Returns True, because scores rank items and do not predict weights."""
         return True
 
 

@@ -8,7 +8,7 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """Base class of the models' configs: the default of each property."""
+    """Base class of the models' configs; defines default values of their properties."""
 
     @property
     def history_length(self) -> int:
@@ -90,12 +90,12 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns Adam's learning rate for the scale of the scores, if it is learnt."""
+        """Returns Adam's learning rate for a learnt scale of the scores."""
         return 0.001
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns these settings without scale, bias and dropout: the scores are then plain dot products."""
+        """Returns these settings without scale, bias and dropout, so that the scores are plain dot products."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
@@ -189,7 +189,7 @@ class TowersConfig(BaseModelConfig):
 
     @property
     def is_sequential(self) -> bool:
-        """Returns True: the history of a training example has only earlier events."""
+        """Returns True, because the history of a training example has only earlier events."""
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -224,21 +224,21 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns the powers (exponents in the model's formula) that each epoch tries."""
+        """Returns, for each epoch, the powers (exponents in the model's formula) that it tries."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
     def num_combinations(self) -> int | None:
-        """Returns the number of epochs: one per combination of powers."""
+        """Returns the number of epochs; each epoch tries one combination of powers (exponents)."""
         return len(self.combinations)
 
     @property
     def has_sums(self) -> bool:
-        """True: a score of this model is a sum of weights."""
+        """Returns True, because a score of this model is a sum of weights."""
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns these settings, but with only the powers of epoch `number`."""
+        """Returns a copy of these settings in which the only powers are those that epoch `number` tries."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
@@ -333,7 +333,7 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores the items in the timelines that are most similar to the history; needs `solver=count`.
+    """Finds the timelines that are most similar to the history, and scores their items; needs `solver=count`.
 
     Each power has one value per epoch; see `CountedConfig`.
     """

@@ -17,7 +17,7 @@ def training_baskets(
 ) -> sp.csr_matrix:
     """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end last are first.
 
-    With `event_weights`, skips events that have the weight 0, or a kind of weight 0; ValueError if none remain.
+    With `event_weights`, skips events if their own weight or their kind's weight is 0; ValueError if no events remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1

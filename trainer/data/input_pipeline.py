@@ -68,7 +68,7 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
-    """Returns the number of batches per epoch; the last one may have padding."""
+    """Returns the number of batches per epoch; a partly filled last batch counts too."""
     return -(-target_rows // batch_size)
 
 
@@ -155,7 +155,7 @@ def count_rows(
     """[num_labels] int64: how often each label occurs in an epoch of `training_batches`.
 
     Args:
-      label: returns the int64 labels, in [0, num_labels), of all or some rows of a batch; batches can have any size.
+      label: returns int64 labels from 0 to num_labels - 1, for all or some rows of a batch of any size.
     """
     counts = np.zeros(num_labels, np.int64)
     for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
@@ -169,7 +169,7 @@ def _num_threads() -> int:
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields an array for each shuffling window: the values of `column` in all training rows of the window."""
+    """Yields, for each shuffling window, the values of `column` for all training rows in the window."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -207,7 +207,7 @@ class _RowContent(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns to parse; times and weights only if needed, to save memory."""
+        """Names of the columns to parse; to save memory, those of times and weights are included only if needed."""
         columns = {*_COLUMNS, *self.events.columns}
         if self.event_weights is not None:
             columns.add(ROW_WEIGHT)
@@ -291,7 +291,7 @@ def _shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 def _pad(rows: _Rows, batch_size: int) -> Batch:
-    """Pads up to B rows to a batch of exactly B rows."""
+    """Builds a batch of `batch_size` rows from at most as many rows, followed by padding."""
     count = tf.size(rows.visitor)
     is_row = tf.range(batch_size) < count
     missing = batch_size - count

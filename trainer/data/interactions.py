@@ -17,7 +17,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """The rows that all replicas solve in one step of least squares."""
+    """The rows of an interaction matrix that all replicas solve in one step of least squares."""
 
     row: np.ndarray
     """[R, M] int64 row indices in the matrix: visitors or items; padded with -1."""

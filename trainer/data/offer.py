@@ -177,7 +177,7 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
 
 
 def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
-    """[F] bool: whether each of the F items in `facts` is in a category that `names` lists, or in one below it.
+    """[F] bool: whether each of the F items in `facts` is in a category in `names`, or in a subcategory of one.
 
     Raises:
       ValueError: a category has no items; the message names the command-line flag, `flag` + "-category".

@@ -56,7 +56,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits, without items outside the vocabulary."""
+    """Reads the events of all splits, except those with an item outside the vocabulary."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):

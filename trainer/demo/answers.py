@@ -17,13 +17,13 @@ class Answers:
     """Answers queries with the exported models and the data of one shop."""
 
     def __init__(self, exports: list[Export], shop: Shop):
-        """Stores at least one export, and the data of the shop."""
+        """Stores the `exports`, at least one, and the data of the shop."""
         self._exports, self._shop = exports, shop
         self._known = dict.fromkeys(item for export in exports for item in export.items)
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns the models, the numbers of items and visitors, and a few frequent visitors."""
+        """Returns the names of the models, how many items and visitors they know, and some frequent visitors."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),

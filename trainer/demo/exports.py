@@ -19,7 +19,7 @@ from trainer.serving.layout import check_export, read_info
 
 
 class Ranked(NamedTuple):
-    """The ranked items of one model."""
+    """The answer of one model to a query: items, best first, and their scores."""
 
     item_ids: list[str]
     """Ids of the items, best first."""

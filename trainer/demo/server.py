@@ -96,12 +96,12 @@ class DemoServer(ThreadingHTTPServer):
         self.num_answers = 0
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Waits for a free thread to answer the request."""
+        """Waits until fewer than `MAX_THREADS` requests are running, then answers this one in a new thread."""
         self._free_threads.acquire()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answers a request and frees the thread."""
+        """Answers a request, then lets a waiting request start."""
         try:
             super().process_request_thread(request, client_address)
         finally:

@@ -75,7 +75,7 @@ class Collectives:
         Args:
           replica: index of this replica.
           pieces: [R, …] one piece for each replica.
-          variant: scalar int32 in [0, num_variants), the same on every replica; each shape needs a separate variant.
+          variant: scalar int32 from 0 to num_variants - 1, equal on all replicas; each shape needs its own variant.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(
@@ -95,7 +95,7 @@ class Collectives:
 
 
 class LocalCollectives:
-    """The operations of `Collectives` for the logical CPUs of one process, as copies in memory."""
+    """The operations of `Collectives` between the logical CPUs of one process; they only copy arrays in memory."""
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)

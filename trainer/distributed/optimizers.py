@@ -90,7 +90,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of training step `step`: in a warmup of w steps, 1/w, 2/w, … of the final rate."""
+    """Returns the learning rate of step k = `step`; in a warmup of w steps, it is (k + 1)/w of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps

@@ -37,7 +37,7 @@ class Watchdog:
         self._last_progress = time.monotonic()
 
     def close(self) -> None:
-        """Ends `watch`."""
+        """Makes `watch` return."""
         self._is_closed.set()
 
     def watch(self) -> None:

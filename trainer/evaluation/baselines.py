@@ -52,7 +52,7 @@ class RandomOrder:
         self._num_items, self._seed = num_items, seed
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32: random scores in [0, 1); those of a visitor are always the same."""
+        """[B, I] float32: random scores from 0 to 1; a visitor always gets the same scores."""
         num_items = self._num_items
 
         def score(visitor: tf.Tensor) -> tf.Tensor:

@@ -51,7 +51,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidate items of evaluation cases, and the features of the candidates, to choose the weights of a blend."""
+    """The candidate items of evaluation cases and their features, from which the weights of a blend are chosen."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -67,7 +67,7 @@ class Candidates:
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case; 0 if not in `hits`. `scores`: [W, C] for the cases in `hits`; -inf: padding."""
+        """[V]: NDCG@20 of each case, 0 outside `hits`. `scores`: [W, C] for the cases in `hits`, -inf for padding."""
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -81,7 +81,7 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] indices of the cases that have relevant candidates, in descending order of the number of these."""
+        """[W] indices of the cases with relevant candidates; the case with the most relevant candidates is first."""
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
@@ -98,7 +98,7 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Array k: for each case in `hits` with more than k relevant candidates, the column of the k-th (from 0)."""
+        """Element k: the column of relevant candidate k (from 0) in each case of `hits` with more than k of them."""
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -301,7 +301,7 @@ class _Finder:
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """For each return feature but `is_seen`: the history items [B, TOP] with the highest values; -1: padding."""
+        """For each return feature except `is_seen`: the history items [B, TOP] with the highest values; -1: padding."""
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
         rows = place.to_tensor(size)  # the last key is padding

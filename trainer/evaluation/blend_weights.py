@@ -42,7 +42,7 @@ _SIGNED = tuple(sorted({-x for x in _GRID} | set(_GRID)))
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen weights of one ranking."""
+    """The weights of a blend that were chosen for one of the `RANKINGS`."""
 
     weights: BlendWeights
     value: float
@@ -60,7 +60,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
-      has_returns: whether the ranking has return features.
+      has_returns: whether the ranking uses return features; see `RETURN_FEATURES`.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
@@ -74,7 +74,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`."""
+    """Chooses the longest half-life of the trend that is not clearly worse than the best; returns its index."""
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
     ascent.climb(passes=1)
@@ -108,9 +108,9 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Sets the first weights: those of the best feature in `columns` and of the trend.
+        """Sets the weights of two features: the trend, and the feature in `columns` that is best together with it.
 
-        Returns, by column, the NDCG@20 of each feature in `columns` without any other feature.
+        Returns, by column, the NDCG@20 that each feature in `columns` reaches without any other feature.
         """
         alone = {
             column: self._measure(self._nothing, self._feature[column], [self.unit[column]])[0] for column in columns
@@ -137,7 +137,7 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case with the half-life of index `half_life`, at the best weight of the trend."""
+        """[V]: NDCG@20 of each case with the trend of `HALF_LIVES[half_life]` and the best weight of this trend."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
@@ -147,7 +147,7 @@ class _Ascent:
         return self._total - self.weight[column] * self.unit[column] * self._feature[column]
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
-        """Returns the NDCG@20 [V] of the scores `rest` + factor × `feature`, both [W, C], for each of the `factors`."""
+        """Returns, for each factor, the NDCG@20 [V] of the scores `rest` [W, C] + factor × `feature` [W, C]."""
 
         def measure(factor: float) -> np.ndarray:
             scores = np.float32(factor) * feature
@@ -159,7 +159,7 @@ class _Ascent:
 
     @property
     def best(self) -> float:
-        """Mean NDCG@20 of the current weights."""
+        """Mean NDCG@20 over all cases, with the current weights."""
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
@@ -218,7 +218,7 @@ def fit_blend(
       kinds: event kinds that make an item relevant; empty: all.
       held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. The
         cases of these visitors choose only the weights of the ranking `new_items`. None: no part has a second stage.
-      has_trend_only: whether to use the trend alone, without return features.
+      has_trend_only: whether to use no return features in any ranking; parts, popularity and trend are always used.
       max_cases: maximum number of sampled cases per ranking; if they are of two protocols, half are of each.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
@@ -262,7 +262,7 @@ def fit_blend(
 
 
 def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline for ranking each sample of cases; `num_rankings` rankings divide the remaining time."""
+    """Returns a deadline for each sample of cases. `num_rankings`: number of rankings that share the remaining time."""
     if deadline is None:
         return [None] * num_samples
     now = time.monotonic()
@@ -306,7 +306,7 @@ def _in_session(cases: Cases) -> np.ndarray:
 def longest_of_the_best(values: np.ndarray) -> int:
     """Returns the index of the longest half-life that is not clearly worse than the best one.
 
-    Clearly worse: the mean NDCG@20 is lower by more than the standard error of the difference.
+    A half-life is clearly worse if its mean NDCG@20 is lower by more than the standard error of the difference.
 
     Args:
       values: [len(HALF_LIVES), V] NDCG@20 of each case with each half-life.
@@ -318,10 +318,10 @@ def longest_of_the_best(values: np.ndarray) -> int:
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Gives each ranking that has no weights those of the most similar ranking.
+    """Returns weights for all `RANKINGS`. A ranking missing in `weights` gets the weights of the most similar ranking.
 
-    `returning` and `in_session` are the most similar rankings. In `new_items`, the return features get the weight 0. If
-    that leaves no weights, each part gets the weight 1 or, if there are no parts, the popularity gets it.
+    In `new_items`, the return features get the weight 0. If a ranking has no weights then, each part gets the weight 1
+    or, if there are no parts, the popularity gets it.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {

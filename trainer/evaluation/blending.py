@@ -88,7 +88,7 @@ def blend_runs(
 
 
 def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes a blend of only one model, `part`, to the run at `workdir`."""
+    """Writes a blend with a single model, that of the run at `part`, to the run at `workdir`."""
     weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
     step = choose_step(part_directory(workdir, part))
     record = BlendRecord(
@@ -99,7 +99,7 @@ def use_alone(workdir: str, part: str) -> BlendRecord:
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the first run that trained a second stage (see `fit_blend`); None if no run did."""
+    """Returns the seed of the first run in `parts` that trained a second stage (see `fit_blend`); None if none did."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

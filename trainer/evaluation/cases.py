@@ -23,7 +23,7 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are those of the history. Either the primary or the secondary ranking hides them.
+    Seen items are those of the history. The primary ranking hides them if `hides_seen`, else the secondary one.
     """
 
     visitor: np.ndarray
@@ -121,7 +121,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
     The history is the visitor's rows before the split. All cases have the time of the earliest target row of the split.
 
     The primary ranking hides seen items, so only new items are relevant. In the secondary ranking, all known items of
-    the visitor's target rows are relevant. Rows of other kinds than `kinds` make no item relevant.
+    the visitor's target rows are relevant. Rows with a kind outside `kinds` make no item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]

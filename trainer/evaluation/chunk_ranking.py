@@ -92,7 +92,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Adds the items `seen` [B, S] to the candidates `hidden`, which lack them. `num_seen`: [B] unpadded lengths."""
+    """Adds items `seen` [B, S] to the candidates `hidden`, which lack them; `num_seen` [B]: lengths without padding."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -133,7 +133,10 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: number (1, 2, …) of each relevant item among those of its case (`owner`) that have its `score`."""
+    """[P] int64: position (1, 2, …) of each relevant item among the relevant items with the same case and score.
+
+    `owner`: [P] index of the case of each relevant item.
+    """
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -123,7 +123,10 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns `pairs` of the result of `compare_systems`; `means_of`: resampled means [R, metrics] of each system."""
+    """Returns the entry `pairs` of the result of `compare_systems`.
+
+    `means_of`: by system, the resampled means [R, number of metrics].
+    """
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])

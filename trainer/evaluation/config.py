@@ -8,7 +8,7 @@ from trainer.config.run import TargetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of an evaluation: its cases and their relevant items."""
+    """Settings of an evaluation, which determine its cases and their relevant items."""
 
     max_cases: int | None = None
     """Maximum number of cases per protocol; if there are more, a random sample is evaluated. None: as many as give

@@ -135,7 +135,7 @@ class Evaluator:
           replicas: all replicas; each worker ranks a part of the cases; all get the same result. None: this process
             ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: candidates of one more ranking like the primary one; None: no such ranking.
+          is_available: [I] bool: candidates of an extra ranking, otherwise like the primary one; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.

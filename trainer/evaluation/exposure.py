@@ -7,7 +7,7 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """Share of the items that are in at least one list, in [0, 1].
+    """Share of the items that are in at least one list, from 0 to 1.
 
     Args:
       times_recommended: [I] number of lists that contain each item.

@@ -41,7 +41,7 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
 
 
 def kind_group(kind: str) -> str:
-    """Returns the name of the group of an event kind, such as `view events`."""
+    """Returns the name of the group of pairs for an event kind, such as `view events`."""
     return f"{kind} events"
 
 

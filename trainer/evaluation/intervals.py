@@ -13,7 +13,7 @@ _MAX_DRAWS = 4_000_000  # per block: 32 MB
 
 
 class Interval(NamedTuple):
-    """Bounds of M confidence intervals, one for each column."""
+    """Bounds of M confidence intervals, one per column of the values."""
 
     low: np.ndarray
     """[M] float64 lower bounds."""
@@ -79,7 +79,7 @@ def percentile_interval(means: np.ndarray) -> Interval:
 
 
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
-    """[M], in (0, 1]: two-sided p-value of the difference between two systems in each column.
+    """[M]: two-sided p-value of the difference between two systems in each column.
 
     The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the number of resamples where the
     difference is at most 0, or the number where it is at least 0, whichever is smaller. A difference of NaN is treated

@@ -22,7 +22,7 @@ class RelevantRanks:
     """[V] int64: number of relevant items of each case, at least 1."""
 
     def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """[V] float64: sum of `gain(rank)` over each case's relevant items with ranks below k."""
+        """[V] float64: for each case, the sum of `gain(rank)` over its relevant items with ranks below k."""
         is_hit = self.rank < k
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
@@ -39,25 +39,25 @@ class RelevantRanks:
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: hits among the first k items / min(k, number of relevant items); Liang et al. (WWW 2018)."""
+    """[V], from 0 to 1: hits among the first k items / min(k, number of relevant items); Liang et al. (WWW 2018)."""
     return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits in the first k, divided by the largest possible sum."""
+    """[V], from 0 to 1: sum of 1 / log2(rank + 2) over the hits in the first k, divided by the largest possible sum."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 
 
 def mrr(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: 1 / (rank + 1) of the best-ranked relevant item; 0 if no relevant item is among the first k."""
+    """[V], from 0 to 1: 1 / (rank + 1) of the best-ranked relevant item; 0 if none is among the first k items."""
     first = np.full(len(ranks.num_relevant), np.iinfo(np.int64).max)
     np.minimum.at(first, ranks.owner, ranks.rank)
     return np.where(first < k, 1 / (first + 1.0), 0.0)
 
 
 def hit_rate(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], 0 or 1: whether a relevant item is among the first k items."""
+    """[V]: 1 if a relevant item is among the first k items, otherwise 0."""
     return (ranks.sum_within(k, np.ones_like) > 0).astype(np.float64)
 
 

@@ -64,7 +64,7 @@ def sample_recommendations(
       - `moment`: the time of the case.
       - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
       - `relevant_items`: the number of relevant items. `relevant`: the first of these items.
-      - `systems`: the list of each system, best item first. `is_hit`: whether the item is relevant.
+      - `systems`: for each system, its recommended items, best first; `is_hit`: whether the item is relevant.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)
     samples = [_describe(drawn, case, names) for case in range(len(drawn))]
@@ -76,7 +76,10 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S] indices, ascending: one random case of each of S random visitors. `timeline`: [V] timeline of each case."""
+    """Draws S random visitors with a random case each; returns the case indices [S], ascending.
+
+    `timeline`: [V] index of the timeline of each case; a timeline belongs to one visitor.
+    """
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])

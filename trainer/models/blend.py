@@ -94,7 +94,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the moments of the trends by `moment_ms` [M], and the trends by `values` [L half-lives, M, I]."""
+        """Replaces the moments by `moment_ms` [M], and the trends by `values` [L, M, I], for L half-lives."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -142,7 +142,7 @@ class BlendInference(tf.Module):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
-        Uses the weights of the ranking `new_items` and the trends of the last moment.
+        Uses the blend weights for the ranking `new_items`, and the trends at the last of the moments.
         """
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
@@ -154,7 +154,7 @@ class BlendInference(tf.Module):
         return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: similarity of each item in `item` [B] to every item, from the first part of the blend."""
+        """[B, I] float32: similarity of each item in `item` [B] to every item, by the first model of the blend."""
         return self._parts[0].item_similarities(item)
 
 

@@ -36,7 +36,7 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train from embedding `tables`, dense weights and an objective."""
+        """Builds the trainable model, which consists of the embedding `tables`, dense weights and an objective."""
 
 
 @runtime_checkable

@@ -78,12 +78,12 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Yields blocks of items: for each item, the `num_neighbours` EASE weights with the largest absolute values.
+    """Yields the neighbours of all items, in blocks; an item's neighbours have the largest absolute EASE weights.
 
     X is `baskets` [T, R], the items of T timelines. The computation takes 4 × R² bytes, and time in proportion to R³.
 
     Raises:
-      ValueError: XᵀX + l2 is not positive definite in float32.
+      ValueError: XᵀX + l2 × identity is not positive definite in float32.
     """
     inverse, size = _inverse(baskets, l2), baskets.shape[1]
     diagonal = np.diag(inverse)
@@ -97,7 +97,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: the inverse of XᵀX + l2, where X is `baskets`; computed in place to save memory."""
+    """[R, R] float32: the inverse of XᵀX + l2 × identity, with X = `baskets`; computed in place to save memory."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()

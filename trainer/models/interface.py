@@ -76,7 +76,7 @@ class ServedModel(Scorer, Protocol):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
-        A known item gets the score that `catalogue_scores` gives it if the visitor's history is empty.
+        The score of a known item equals its score by `catalogue_scores` for the visitor with an empty history.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:

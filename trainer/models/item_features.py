@@ -24,7 +24,7 @@ _CHUNK_ITEMS = 4096
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """The features of each item."""
+    """The features of each item, such as its category. Each feature is a row of the feature table."""
 
     feature: np.ndarray
     """[I, F] int64 rows of the feature table; arbitrary where the weight is 0."""
@@ -36,7 +36,7 @@ class ItemFeatures:
 
     @property
     def num_features(self) -> int:
-        """Number of rows of the feature table."""
+        """Number of distinct features; each is a row of the feature table."""
         return len(self.names)
 
     @property

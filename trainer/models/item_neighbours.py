@@ -61,7 +61,7 @@ class NeighbourRows(NamedTuple):
 
 
 def num_rows(config: NeighbourConfig, num_items: int) -> int:
-    """Returns R, the number of items with neighbours; these are the most frequent items."""
+    """Returns R; only the R most frequent items have neighbours."""
     return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
 
 
@@ -142,9 +142,10 @@ class NeighbourInference(tf.Module):
         return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum over its entries of `factor` × the weights of the entry's item to all items.
+        """Returns the score [B, I] of each item for each query, a sum over the query's entries.
 
-        `query`, `item`, `factor`: [E], one value per entry.
+        An entry adds its factor × the weight of the item as a neighbour of the entry's item. `query`, `item`, `factor`:
+        [E], one value per entry.
         """
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices

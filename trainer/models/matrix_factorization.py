@@ -297,7 +297,7 @@ class MatrixFactorizationInference(tf.Module):
         fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """Returns the vectors [n, D] of the n visitors in a slice: sums of the vectors of each visitor's items."""
+        """Returns the vectors [n, D] of the n visitors in a slice; each is the sum of the visitor's item vectors."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
@@ -359,7 +359,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows from `first` followed by `second`; indices beyond the last row get the last row."""
+    """Gathers rows from the concatenation of `first` and `second`; an index beyond the last row gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))
