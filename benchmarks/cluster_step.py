@@ -26,7 +26,7 @@ from trainer.config.losses import SampledSoftmaxConfig
 from trainer.config.models import MatrixFactorizationConfig, TowersConfig
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
-from trainer.data.input_pipeline import Batch, training_batches
+from trainer.data.input_pipeline import Batch, Share, count_streams, training_batches
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.data.training_events import TrainingEvents
 from trainer.distributed.all_to_all import CAPACITIES, Route
@@ -195,7 +195,7 @@ class Traced(NamedTuple):
     messages: list[Message]
     """The collective operations of the first replica, in order."""
     batch_bytes: int
-    """Bytes of a global batch, which every GPU receives."""
+    """Bytes of the rows of a machine's replicas, which each of them receives."""
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
@@ -207,7 +207,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
         if optimizer is not None:
             optimizer.build(model.dense)
     steps: Any = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
-    spec = _batch_spec(config)
+    spec = _batch_spec(config, replicas.workers)
     scalars = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
     traced = steps.get_concrete_function(tf.data.IteratorSpec(spec), *scalars)
     (loop,) = [node for node in traced.graph.get_operations() if node.type in ("While", "StatelessWhile")]
@@ -318,7 +318,7 @@ def _factorization(config: RunConfig, tables: Tables, replicas: Replicas) -> tup
     assert isinstance(model, MatrixFactorizationConfig)
     assert isinstance(loss, SampledSoftmaxConfig)
     factors = matrix_factorization.MatrixFactorization(model, compute_dtype(config))
-    objective = SampledSoftmaxObjective(loss, tables, replicas.count, factors, _sampler(loss), config.seed)
+    objective = SampledSoftmaxObjective(loss, tables, replicas, factors, _sampler(loss), config.seed)
     return matrix_factorization.make_dense_variables(model), objective
 
 
@@ -327,7 +327,7 @@ def _towers(config: RunConfig, tables: Tables, replicas: Replicas) -> tuple[list
     assert isinstance(model, TowersConfig)
     assert isinstance(loss, SampledSoftmaxConfig)
     both = towers.Towers(model, compute_dtype(config))
-    objective = towers.NextItemObjective(loss, tables, replicas.count, both, _sampler(loss), _features(), config.seed)
+    objective = towers.NextItemObjective(loss, tables, replicas, both, _sampler(loss), _features(), config.seed)
     return towers.make_dense_variables(model, len(DEFAULT_KINDS), config.seed), objective
 
 
@@ -342,10 +342,11 @@ def _features() -> ItemFeatures:
     return ItemFeatures(feature, weight, [str(number) for number in range(_TRACED_FEATURES)])
 
 
-def _batch_spec(config: RunConfig) -> Batch:
-    size = config.input.batch_size
-    columns = dict.fromkeys(Batch._fields, ([size], tf.int64))
-    columns |= dict.fromkeys(("history", "history_event", "history_age_ms"), ([size, config.history_length], tf.int64))
+def _batch_spec(config: RunConfig, workers: int) -> Batch:
+    size = config.input.batch_size // workers
+    columns = dict.fromkeys(Batch._fields, ([size], tf.int32))
+    columns |= dict.fromkeys(("history", "history_event"), ([size, config.history_length], tf.int32))
+    columns |= {"history_age_ms": ([size, config.history_length], tf.int64), "timestamp_ms": ([size], tf.int64)}
     columns |= {"is_history": ([size, config.history_length], tf.bool)}
     columns |= {"weight": ([size], tf.float32), "is_row": ([size], tf.bool)}
     return Batch(**{name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in columns.items()})
@@ -397,35 +398,38 @@ def routing_replicas(count: int) -> Mapping[str, Replicas]:
 
 
 def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
-    """Returns, for each number of replicas, the CPU milliseconds for reading a global batch."""
-    config = PRESETS[preset]
+    """Returns, for each number of replicas, the CPU milliseconds of a machine for reading its rows of a batch."""
     columns = _timelines()
-    lengths = np.bincount(columns.visitor)[columns.visitor]
-    num_rows = int(np.count_nonzero(columns.position > 0 if config.is_sequential else lengths > 1))
     with tempfile.TemporaryDirectory() as folder:
         events = TrainingEvents([Shard(path, "") for path in _write_blocks(columns, folder)])
-        _read_epoch(config, events)  # fills the file cache and starts TensorFlow's threads
-        found = {}
-        for count in replicas:
-            scaled = make_config(preset, count)
-            begin = time.process_time()
-            _read_epoch(scaled, events)
-            found[count] = (time.process_time() - begin) * 1000 * scaled.input.batch_size / num_rows
-    return found
+        return {count: _input_ms(make_config(preset, count), events, count) for count in replicas}
 
 
-def _read_epoch(config: RunConfig, events: TrainingEvents) -> None:
-    batches = training_batches(
-        events,
-        config.input,
-        seed=0,
-        epochs=1,
-        history_length=config.history_length,
-        is_sequential=config.is_sequential,
-        event_weights=[1.0, 1.0, 1.0],
-    )
-    for _ in batches:
-        pass
+def _input_ms(config: RunConfig, events: TrainingEvents, replicas: int) -> float:
+    """Returns the CPU milliseconds per step of the first machine, without those to start the pipeline."""
+    streams = count_streams(events, config.input, config.history_length, config.is_sequential)
+    workers = -(-replicas // GPUS_PER_HOST)
+
+    def cpu_seconds(epochs: int) -> float:
+        begin = time.process_time()
+        batches = training_batches(
+            events,
+            config.input,
+            seed=0,
+            epochs=epochs,
+            history_length=config.history_length,
+            is_sequential=config.is_sequential,
+            event_weights=[1.0, 1.0, 1.0],
+            share=Share(0, workers),
+            streams=streams,
+        )
+        for _ in batches:
+            pass
+        return time.process_time() - begin
+
+    cpu_seconds(1)  # files are in the cache, and TensorFlow's threads have started
+    seconds = (cpu_seconds(1 + 2 * workers) - cpu_seconds(1)) / (2 * workers)
+    return seconds * 1000 * config.input.batch_size / streams.num_rows
 
 
 def _timelines() -> TimelineRows:

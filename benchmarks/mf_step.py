@@ -90,7 +90,9 @@ def _row_sparse(optimizer: AdamConfig | AdagradConfig) -> tuple[float, int]:
 
     replicas = start_replicas(1, None)
     tables = _tables(replicas, optimizer, config)
-    return _seconds_per_step(replicas, tables, SquaredErrorObjective(SquaredErrorConfig(), tables, 1, predict), BATCH)
+    return _seconds_per_step(
+        replicas, tables, SquaredErrorObjective(SquaredErrorConfig(), tables, replicas, predict), BATCH
+    )
 
 
 def _sampled_softmax() -> tuple[float, int]:
@@ -106,7 +108,7 @@ def _sampled_softmax() -> tuple[float, int]:
         negative_power=preset.loss.negative_power,
         seed=0,
     )
-    objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, seed=0)
+    objective = SampledSoftmaxObjective(preset.loss, tables, replicas, MatrixFactorization(config), sampler, seed=0)
     return _seconds_per_step(replicas, tables, objective, preset.input.batch_size)
 
 

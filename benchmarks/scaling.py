@@ -176,7 +176,9 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
     def on_replica(replica: int, number: tf.Tensor) -> tf.Tensor:
         given = tf.ensure_shape(shared[number], ids.shared.shape[1:]) if ids.shared.shape[1] else None
-        lookup = table.lookup(replica, tf.ensure_shape(divided[number], ids.divided.shape[1:]), given)
+        size = ids.divided.shape[1] // replicas.count
+        own = tf.ensure_shape(divided[number, replica * size : (replica + 1) * size], [size])
+        lookup = table.lookup(replica, own, given)
         vectors = lookup.vectors()
         if not has_compute:
             table.update(replica, lookup, vectors, tf.constant(0, tf.int64))

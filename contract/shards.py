@@ -6,16 +6,19 @@ and verified by checksum. A local copy is kept until its last block is read.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.lib.io.tf_record import tf_record_random_reader  # no public name
 
 from common import storage
 from contract.timelines import TimelineRows, parse_block, parse_unknown_ids
 
 _FETCHED_AHEAD = 2
+_FRAME_BYTES = 16
+"""A TFRecord has a length of 8 bytes and two checksums of 4 bytes."""
 
 
 class Shard(NamedTuple):
@@ -25,6 +28,19 @@ class Shard(NamedTuple):
     """Local path or URI."""
     sha256: str
     """Expected SHA-256, checked if the file is fetched from a store."""
+
+
+class Piece(NamedTuple):
+    """Consecutive blocks of a shard."""
+
+    shard: int
+    """Index of the shard."""
+    first: int
+    """Number of blocks before the piece."""
+    offset: int
+    """Position of the first block, in bytes before compression."""
+    num_blocks: int
+    """Number of blocks."""
 
 
 def compression_of(path: str) -> str:
@@ -69,6 +85,27 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
         deterministic=True,
     )
     return _interleave(fetched.prefetch(_FETCHED_AHEAD), read, open_files)
+
+
+def block_offsets(sizes: np.ndarray) -> np.ndarray:
+    """[blocks] int64: the position of each block in its shard, from the sizes of the serialized blocks in bytes."""
+    return np.cumsum(sizes + _FRAME_BYTES) - sizes - _FRAME_BYTES
+
+
+def read_piece(piece: Piece, shards: Sequence[Shard]) -> list[bytes]:
+    """Reads consecutive blocks of a shard. If the shard is compressed, all blocks before them are decompressed."""
+    shard = shards[piece.shard]
+    is_served = storage.is_served_by_tensorflow(shard.path)
+    with nullcontext(shard.path) if is_served else storage.local_copy(*shard) as path:
+        if compression := compression_of(shard.path):
+            blocks = tf.data.TFRecordDataset(path, compression).skip(piece.first).take(piece.num_blocks)
+            return list(blocks.as_numpy_iterator())
+        reader, offset, found = tf_record_random_reader(path), piece.offset, []
+        for _ in range(piece.num_blocks):
+            block, offset = reader.read(offset)
+            found.append(block)
+        reader.close()
+        return found
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:

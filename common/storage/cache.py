@@ -43,6 +43,7 @@ class Cache:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by SHA-256, the least recently used first
         self._users: dict[str, int] = {}
+        self._fetching: dict[str, threading.Lock] = {}
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def acquire(self, uri: str, sha256: str) -> str:
@@ -52,10 +53,11 @@ class Cache:
         """
         with self._lock:
             self._users[sha256] = self._users.get(sha256, 0) + 1
-            is_here = sha256 in self._sizes
+            fetching = self._fetching.setdefault(sha256, threading.Lock())
         try:
-            if not is_here:
-                self._fetch(uri, sha256)
+            with fetching:  # several threads may need the same file at the same time
+                if sha256 not in self._sizes:
+                    self._fetch(uri, sha256)
         except BaseException:
             self.release(sha256)
             raise
@@ -68,7 +70,7 @@ class Cache:
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:
-                del self._users[sha256]
+                del self._users[sha256], self._fetching[sha256]
             self._make_room(0)
 
     def adopt(self, path: str, sha256: str) -> None:

@@ -13,7 +13,7 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import training_batches
+from trainer.data.input_pipeline import WHOLE, Share, training_batches
 from trainer.distributed.preemption import StopRequest
 from trainer.models.interface import Queries
 from trainer.models.trained_run import open_trained_run
@@ -82,8 +82,8 @@ class FinishedRuns:
         return self._results[config]
 
 
-def first_epoch(config: RunConfig, dataset: Dataset) -> tf.data.Dataset:
-    """Returns the batches of the first epoch of a run."""
+def first_epoch(config: RunConfig, dataset: Dataset, share: Share = WHOLE) -> tf.data.Dataset:
+    """Returns a worker's batches of the first epoch of a run."""
     return training_batches(
         dataset.training_events,
         config.input,
@@ -91,6 +91,7 @@ def first_epoch(config: RunConfig, dataset: Dataset) -> tf.data.Dataset:
         epochs=1,
         history_length=config.history_length,
         is_sequential=config.is_sequential,
+        share=share,
     )
 
 

@@ -20,17 +20,20 @@ class InputConfig:
     """Number of rows of a global batch per replica, instead of `batch_size` rows in total. The optimizer's settings are
     meant for `batch_size`, so they are adapted. The run records the adapted settings, so only the same number of
     replicas can resume it. None: a global batch has `batch_size` rows."""
+    streams: int = 8
+    """Maximum number of streams: parts of the training rows that are read at the same time. A batch has the same number
+    of rows of each stream, so the largest divisor of the batch size up to this number is used, and a smaller one if
+    there are few blocks. A worker reads only the streams that contain its rows. With more workers than streams, several
+    workers read the same stream."""
     window_blocks: int = 256
-    """Number of timeline blocks that are shuffled together."""
-    open_files: int = 4
-    """Number of shards that are read at the same time."""
+    """Mean number of timeline blocks that are shuffled together, over all streams."""
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         rows = self.batch_size_per_replica
         check(rows is None or rows >= 1, "batch_size_per_replica", rows, "at least 1, or none")
+        check(self.streams >= 1, "streams", self.streams, "at least 1")
         check(self.window_blocks >= 1, "window_blocks", self.window_blocks, "at least 1")
-        check(self.open_files >= 1, "open_files", self.open_files, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Replica r % R owns row r of a table, at index r // R of a variable on its device
 variables, so a replica stores only 1/R of a table, and no table is ever copied or summed as a whole. A single replica
 runs the same code.
 
-Shapes: N ids of a step, n ids of one replica, M rows that it receives for them, D columns, R replicas.
+Shapes: n ids of one replica, M rows that it receives for them, D columns, R replicas.
 """
 
 from collections.abc import Callable, Iterator
@@ -100,21 +100,18 @@ class ShardedTable:
         self._replicas = replicas
         self._optimizer = optimizer
 
-    def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows by id. Every replica passes the ids of the whole global batch.
+    def lookup(self, replica: int, own: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
+        """Reads rows by id. Every replica passes the same number of ids.
 
         Args:
-          replica: index of this replica, k.
-          divided: [N] ids that are divided among the replicas: replica k reads the ids at k·N/R … (k+1)·N/R - 1.
+          replica: index of this replica.
+          own: [m] ids that this replica reads.
           shared: [A] ids that all replicas read; None: no such ids.
 
         Returns:
-          The rows of n = N/R + A ids: this replica's share of `divided`, then all of `shared`.
+          The rows of n = m + A ids: `own`, then `shared`.
         """
-        size = divided.shape[0] // self._replicas.count
-        ids = divided[replica * size : (replica + 1) * size]
-        if shared is not None:
-            ids = tf.concat([ids, shared], axis=0)
+        ids = own if shared is None else tf.concat([own, shared], axis=0)
         route = Route.by_row(self._replicas, replica, ids)
         values = route.send_to_requesters(self.values.shards[replica].sparse_read(route.served))
         return Lookup(values, ids, route, is_summed_first=shared is not None or self._replicas.count == 1)

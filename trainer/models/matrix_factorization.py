@@ -72,14 +72,14 @@ def training_model(
         dense = make_dense_variables(model)
     if isinstance(config.loss, SampledSoftmaxConfig):
         sampler = negative_sampler(config.loss, dataset, config, history_without_target)
-        softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
+        softmax = SampledSoftmaxObjective(config.loss, tables, replicas, factorization, sampler, config.seed)
         return TrainingModel(tables, dense, softmax)
 
     def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         vectors, biases = factorization.embed_items(items)
         return factorization.pair_scores(factorization.embed_visitors(visitors, weights), vectors, biases)
 
-    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict))
+    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas, predict))
 
 
 def inference_model(

@@ -48,7 +48,7 @@ def training_model(
     def predict_pairs(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         return predict(weights, visitors, items, compute_dtype(config))
 
-    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict_pairs))
+    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas, predict_pairs))
 
 
 def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "NeuralInference":

@@ -19,6 +19,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import Batch, count_rows
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import Lookup, ShardedTable
+from trainer.distributed.replicas import Replicas
 from trainer.models.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
 
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -53,7 +54,7 @@ class Objective(Protocol[Inputs]):
 
         Args:
           replica: index of this replica.
-          batch: the global batch, the same on every replica.
+          batch: this replica's rows of the global batch.
           step: scalar int64: number of the training step, which seeds the random numbers.
         """
 
@@ -101,7 +102,7 @@ class SquaredErrorObjective:
     """Settings of the loss, with the weights of the events."""
     tables: Tables
     """`visitor` and `item`."""
-    replicas: int
+    replicas: Replicas
     """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
     """Computes scores [b] from dense weights, visitor rows [b, …] and item rows [b, …]."""
@@ -112,15 +113,13 @@ class SquaredErrorObjective:
         batch: Batch,
         step: tf.Tensor,  # noqa: ARG002 (nothing is random)
     ) -> Prepared[SquaredErrorInputs]:
-        own = own_slice(batch, replica, self.replicas)
         lookups = {
             "visitor": self.tables["visitor"].lookup(replica, batch.visitor),
             "item": self.tables["item"].lookup(replica, batch.item),
         }
-        num_rows = tf.reduce_sum(tf.cast(batch.is_row, tf.float32))
-        return Prepared(
-            lookups, SquaredErrorInputs(batch.weight[own], tf.cast(batch.is_row[own], tf.float32) / num_rows)
-        )
+        is_row = tf.cast(batch.is_row, tf.float32)
+        num_rows = tf.reduce_sum(self.replicas.all_gather(tf.reduce_sum(is_row)[None]))
+        return Prepared(lookups, SquaredErrorInputs(batch.weight, is_row / num_rows))
 
     def loss(
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: SquaredErrorInputs
@@ -153,40 +152,43 @@ class Candidates(NamedTuple):
         config: SampledSoftmaxConfig,
         sampler: NegativeSampler,
         step: tf.Tensor,
-        own: slice,
+        replicas: Replicas,
+        replica: int,
     ) -> "Candidates":
         """Builds the positives of a replica's rows, and the candidates.
 
         The candidates are the same on all replicas.
 
         Args:
-          batch: the global batch.
-          is_valid: [B] bool: whether each row contributes to the loss; see `valid_rows`.
+          batch: the rows of this replica.
+          is_valid: [b] bool: whether each row contributes to the loss; see `valid_rows`.
           config: settings of the loss.
           sampler: draws the negatives.
           step: scalar int64: number of the training step, which seeds the negatives.
-          own: this replica's rows of the global batch.
+          replicas: all replicas.
+          replica: index of this replica.
         """
+        size = batch.item.shape[0]
         weights = tf.cast(is_valid, tf.float32) * example_weights(batch, config)
         negatives = sampler.draw(step)
-        rows = in_batch_rows(batch.item.shape[0], config)
-        has_all = len(rows) == batch.item.shape[0]
-        item, is_in_batch = (x if has_all else tf.gather(x, rows) for x in (batch.item, is_valid))
-        items = tf.concat([item, negatives], axis=0)
-        count = tf.reduce_sum(tf.cast(is_in_batch, tf.float32))
+        rows = in_batch_rows(size * replicas.count, config)
+        gathered = GlobalBatch.gather(batch, is_valid, weights, config, rows, replicas, replica)
+        items = tf.concat([gathered.item, negatives], axis=0)
+        count = tf.reduce_sum(tf.cast(gathered.is_valid, tf.float32))
         # a row is one of the in-batch candidates with probability count / valid rows, and never its own negative
-        num_others = count - tf.math.divide_no_nan(count, tf.reduce_sum(tf.cast(is_valid, tf.float32)))
+        num_others = count - tf.math.divide_no_nan(count, gathered.num_valid)
+        has_all = len(rows) == size * replicas.count
         return cls(
-            positive=batch.item[own],
-            positive_index=tf.range(own.start, own.stop) if has_all else None,
-            weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
+            positive=batch.item,
+            positive_index=tf.range(replica * size, (replica + 1) * size) if has_all else None,
+            weight=tf.math.divide_no_nan(weights * gathered.own_scale, gathered.weight),
             items=items,
             log_expected_count=sampler.log_expected_count(tf.minimum(items, sampler.num_items - 1), num_others),
-            is_candidate=tf.concat([is_in_batch, tf.ones_like(negatives, tf.bool)], axis=0),
+            is_candidate=tf.concat([gathered.is_valid, tf.ones_like(negatives, tf.bool)], axis=0),
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [B, J] to look up for each row.
+        """Returns the items [b, J] to look up for each row.
 
         The columns are the row's history and, if `positive_index` is None, the row's positive.
         """
@@ -209,6 +211,60 @@ class Candidates(NamedTuple):
         if self.positive_index is not None:
             return rows, None
         return rows[:, :history_length], rows[:, history_length]
+
+
+class GlobalBatch(NamedTuple):
+    """What a replica needs to know of the global batch, in addition to its own rows."""
+
+    item: tf.Tensor
+    """[K] items of the in-batch candidates."""
+    is_valid: tf.Tensor
+    """[K] bool: whether these rows contribute to the loss."""
+    num_valid: tf.Tensor
+    """Number of all rows that contribute to the loss, scalar float32."""
+    weight: tf.Tensor
+    """Sum of the weights of all rows, scalar."""
+    own_scale: tf.Tensor
+    """Factor for the weights of this replica's rows, which are relative to the newest of them; scalar."""
+
+    @classmethod
+    def gather(
+        cls,
+        batch: Batch,
+        is_valid: tf.Tensor,
+        weights: tf.Tensor,
+        config: SampledSoftmaxConfig,
+        rows: np.ndarray,
+        replicas: Replicas,
+        replica: int,
+    ) -> "GlobalBatch":
+        """Gathers the in-batch candidates and sums of all replicas, in one operation.
+
+        Args:
+          batch: the rows of this replica, [b].
+          is_valid: [b] bool.
+          weights: [b] `example_weights` of the valid rows, 0 for others.
+          rows: [K] the rows of the global batch that are candidates, ascending.
+        """
+        owner, index = np.divmod(rows, batch.item.shape[0])
+        most = int(np.bincount(owner, minlength=1).max())
+        own = np.resize(index[owner == replica], most) if most else index
+        # an item and its validity as one number; the sum of weights by its bits
+        codes = tf.gather(2 * batch.item + tf.cast(is_valid, tf.int64), own)
+        bits = tf.cast(tf.bitcast(tf.reduce_sum(weights), tf.int32), tf.int64)
+        sums = [bits, tf.math.count_nonzero(is_valid), tf.reduce_max(batch.timestamp_ms)]
+        found = tf.reshape(replicas.all_gather(tf.concat([codes, sums], axis=0)), [replicas.count, most + len(sums)])
+        position = np.arange(len(rows)) - np.searchsorted(owner, owner)  # among the candidates of its owner
+        codes = tf.gather(tf.reshape(found, [-1]), owner * (most + len(sums)) + position)
+        newest = found[:, -1]
+        scale = decay(tf.reduce_max(newest) - newest, config)
+        return cls(
+            item=codes // 2,
+            is_valid=tf.equal(codes % 2, 1),
+            num_valid=tf.cast(tf.reduce_sum(found[:, -2]), tf.float32),
+            weight=tf.reduce_sum(scale * tf.bitcast(tf.cast(found[:, -3], tf.int32), tf.float32)),
+            own_scale=scale[replica],
+        )
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
@@ -291,7 +347,7 @@ class SampledSoftmaxObjective:
     """Settings of the loss, with the weights of examples."""
     tables: Tables
     """`item` and, unless visitor vectors are sums of item vectors, `visitor`."""
-    replicas: int
+    replicas: Replicas
     """All replicas, R."""
     model: Factors
     """Computes scores from table rows."""
@@ -303,15 +359,14 @@ class SampledSoftmaxObjective:
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[SampledSoftmaxInputs]:
         is_history = history_without_target(batch, self.sampler.num_items)
         is_valid = valid_rows(batch, self.sampler.num_items, is_history)
-        own = own_slice(batch, replica, self.replicas)
-        candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
+        candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, self.replicas, replica)
         shape = [batch.visitor.shape[0], self.model.config.dim]
-        keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step, own)
+        keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step, replica)
         entries = tf.reshape(candidates.entries(batch), [-1])
         lookups = {"item": self.tables["item"].lookup(replica, entries, candidates.items)}
         if not self.model.config.history_length:
             lookups["visitor"] = self.tables["visitor"].lookup(replica, batch.visitor)
-        return Prepared(lookups, SampledSoftmaxInputs(candidates, keep, is_history[own]))
+        return Prepared(lookups, SampledSoftmaxInputs(candidates, keep, is_history))
 
     def loss(
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: SampledSoftmaxInputs
@@ -354,29 +409,29 @@ class SampledSoftmaxObjective:
         read = tf.concat([visitor_rows, positive_rows], axis=1)
         negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
-        batch_size = visitor_rows.shape[0] * self.replicas
+        batch_size = visitor_rows.shape[0] * self.replicas.count
         return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(negative_rows)) / batch_size
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry is a known item, with an index below `num_items`."""
+    """Returns [b, H] bool: whether each history entry is a known item, with an index below `num_items`."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """Returns [B, H] bool: whether each history entry has an index below `num_items` and is not the row's positive."""
+    """Returns [b, H] bool: whether each history entry has an index below `num_items` and is not the row's positive."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
-    """Returns [B] bool: whether each row contributes to the loss; False for padding.
+    """Returns [b] bool: whether each row contributes to the loss; False for padding.
 
     A valid row has an item index below `num_items` and, if H > 0, at least one history entry.
 
     Args:
-      batch: the global batch.
+      batch: the rows of this replica.
       num_items: number of items that can be positives.
-      is_entry: [B, H] bool: whether the model reads the history entry.
+      is_entry: [b, H] bool: whether the model reads the history entry.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid
@@ -426,49 +481,47 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns the weight [B] float32 of each row, halved for every `half_life_days` of the row's age.
+    """Returns the weight [b] float32 of each row, halved for every `half_life_days` of the row's age.
 
-    The age of a row is the time from it to the batch's newest row. If `half_life_days` is None, the age has no effect.
+    The age of a row is the time from it to the newest of these rows. If `half_life_days` is None, the age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight
-    age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
-    return batch.weight * tf.pow(0.5, age_days / config.half_life_days)
+    return batch.weight * decay(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, config)
 
 
-def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """Returns the slice of the global batch that belongs to a replica."""
-    size = batch.visitor.shape[0] // replicas
-    return slice(replica * size, (replica + 1) * size)
+def decay(age_ms: tf.Tensor, config: SampledSoftmaxConfig) -> tf.Tensor:
+    """Returns float32 factors for ages of any shape: 0.5 after a half-life; 1 if `half_life_days` is None."""
+    if config.half_life_days is None:
+        return tf.ones(tf.shape(age_ms))
+    return tf.pow(0.5, tf.cast(age_ms, tf.float32) / _DAY_MS / config.half_life_days)
 
 
-def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
+def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, replica: int) -> tf.Tensor:
     """Returns a mask for inverted dropout: 0 for a share `rate` of the entries, else 1 / (1 - rate).
 
     See `keep_mask` for the arguments.
     """
-    return keep_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
+    return keep_mask(shape, rate, seed, step, stream=1, replica=replica) / (1 - rate)
 
 
 def keep_mask(
-    shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
+    shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, replica: int = 0
 ) -> tf.Tensor:
-    """Returns a random float32 mask: 0 for a share `rate` of the entries, else 1.
+    """Returns a replica's part of a random float32 mask: 0 for a share `rate` of the entries, else 1.
 
     The mask does not depend on the number of replicas.
 
     Args:
-      shape: shape of the whole mask; the first axis is the rows of the global batch.
+      shape: shape of the replica's part; the first axis is the rows of the replica.
       rate: share of zeros.
       seed: seed of the run.
       step: scalar int64: number of the training step.
       stream: a number that differs between the masks of the same step.
-      rows: the rows of the mask to return.
+      replica: index of the replica.
     """
-    begin, end, _ = rows.indices(shape[0])
-    own_shape = [end - begin, *shape[1:]]
     if rate == 0:
-        return tf.ones(own_shape)
+        return tf.ones(shape)
     # without folding in the stream, masks would be correlated with each other and with the step's negatives
     key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), stream)
     generator, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
@@ -476,9 +529,9 @@ def keep_mask(
     num_entries = math.prod(shape[1:])
     num_counts = -(-num_entries // _NUMBERS_PER_COUNT)
     uniform = tf.raw_ops.StatelessRandomUniformV2(
-        shape=[end - begin, num_counts * _NUMBERS_PER_COUNT],
+        shape=[shape[0], num_counts * _NUMBERS_PER_COUNT],
         key=generator,
-        counter=counter + tf.constant([begin * num_counts, 0], tf.uint64),
+        counter=counter + tf.constant([replica * shape[0] * num_counts, 0], tf.uint64),
         alg=tf.random.Algorithm.PHILOX.value,
     )
-    return tf.cast(tf.reshape(uniform[:, :num_entries], own_shape) >= rate, tf.float32)
+    return tf.cast(tf.reshape(uniform[:, :num_entries], shape) >= rate, tf.float32)

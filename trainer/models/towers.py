@@ -11,6 +11,7 @@ vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
 kinds, A classes of event age, S classes of the number of visits since an event; index 0 means an unknown kind or time.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,7 +44,6 @@ from trainer.models.objectives import (
     keep_mask,
     known_entries,
     negative_sampler,
-    own_slice,
     valid_rows,
 )
 from trainer.models.similarity import cosines
@@ -95,7 +95,7 @@ def training_model(
     objective = NextItemObjective(
         config.loss,
         tables,
-        replicas.count,
+        replicas,
         Towers(model, compute_dtype(config)),
         negative_sampler(config.loss, dataset, config, known_entries),
         read_item_features(dataset),
@@ -406,7 +406,7 @@ class NextItemObjective:
     tables: Tables
     """`item`: a row for each item with training events, and one for all others; `feature`, if the catalogue describes
     the items; `visitor`, if visitors have vectors: a row for each frequent visitor, and one for all others."""
-    replicas: int
+    replicas: Replicas
     """All replicas, R."""
     model: Towers
     """Computes scores from table rows."""
@@ -420,26 +420,25 @@ class NextItemObjective:
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[NextItemInputs]:
         is_entry = known_entries(batch, self.sampler.num_items)
         is_valid = valid_rows(batch, self.sampler.num_items, is_entry)
-        own = own_slice(batch, replica, self.replicas)
-        candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
-        history = History.of(batch.history, self._drop_context(batch, step), batch.history_age_ms, is_entry)
+        candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, self.replicas, replica)
+        context = self._drop_context(batch, replica, step)
+        history = History.of(batch.history, context, batch.history_age_ms, is_entry)
         entries = candidates.entries(batch)
         items = tf.concat([tf.reshape(entries, [-1]), candidates.items], axis=0)
-        used = _used_indices(entries.shape, candidates.items.shape[0], own)
-        feature_weight = tf.gather(self.features.weight, self._clip_to_trained(tf.gather(items, used)))
+        feature_weight = tf.gather(self.features.weight, self._clip_to_trained(items))
         shape = [*batch.history.shape, self.model.config.dim]
         inputs = NextItemInputs(
             candidates=candidates,
-            history=History(*(column[own] for column in history)),
-            keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, own),
-            keep_own=self._own_row_mask(feature_weight, items.shape[0], used, step),
+            history=history,
+            keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, replica),
+            keep_own=self._own_row_mask(feature_weight, entries.shape, replica, step),
             feature_weight=feature_weight,
-            keep_visitor=self._visitor_mask(batch.visitor, own, step),
+            keep_visitor=self._visitor_mask(batch.visitor, replica, step),
         )
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up table rows: of items [BJ + C], of their features, and of visitors [B]; `num_entries` is B × J."""
+        """Looks up table rows: of items [bJ + C], of their features, and of visitors [b]; `num_entries` is b × J."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -501,44 +500,38 @@ class NextItemObjective:
         """Returns `items`, with the highest trained index for untrained items; masks exclude these from the loss."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
-    def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def _own_row_mask(
+        self, feature_weight: tf.Tensor, entries: Sequence[int], replica: int, step: tf.Tensor
+    ) -> tf.Tensor:
         """Returns the id dropout mask [bJ + C]: 0 if the item's own row is dropped, else 1.
 
         Items without features are never dropped.
 
         Args:
           feature_weight: [bJ + C, F] weights of the features of this replica's items.
-          num_items: BJ + C, the number of items of all replicas.
-          used: [bJ + C] positions of this replica's items among the BJ + C items of all replicas.
+          entries: (b, J).
+          replica: index of this replica.
           step: scalar int64: number of the training step.
         """
-        keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
-        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
+        rate, num_candidates = self.model.config.id_dropout, feature_weight.shape[0] - math.prod(entries)
+        of_entries = keep_mask(entries, rate, self.seed, step, stream=2, replica=replica)
+        of_candidates = keep_mask([1, num_candidates], rate, self.seed, step, stream=5)
+        keep = tf.concat([tf.reshape(of_entries, [-1]), of_candidates[0]], axis=0)
+        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), keep, 1.0)
 
-    def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Returns the event kinds [B, H] of the histories; in rows that dropout selects, all are UNKNOWN_EVENT."""
-        keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
+    def _drop_context(self, batch: Batch, replica: int, step: tf.Tensor) -> tf.Tensor:
+        """Returns the event kinds [b, H] of the histories; in rows that dropout selects, all are UNKNOWN_EVENT."""
+        rate, shape = self.model.config.context_dropout, [batch.item.shape[0], 1]
+        keep = keep_mask(shape, rate, self.seed, step, stream=4, replica=replica)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
-    def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
+    def _visitor_mask(self, visitor: tf.Tensor, replica: int, step: tf.Tensor) -> tf.Tensor:
         """Returns [b]: 1 if the visitor has a row in the visitor table and dropout keeps it, else 0."""
         if "visitor" not in self.tables:
-            return tf.zeros(visitor[own].shape)
-        keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
-        return tf.where(visitor[own] < self.tables["visitor"].rows - 1, keep, 0.0)
-
-
-def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """Returns the positions [bJ + C] of one replica's items among the BJ + C items of all replicas.
-
-    Args:
-      shape: (B, J).
-      num_candidates: C.
-      own: the replica's b rows of the global batch.
-    """
-    rows, length = shape
-    candidates = tf.range(rows * length, rows * length + num_candidates)
-    return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
+            return tf.zeros(visitor.shape)
+        rate = self.model.config.visitor_dropout
+        keep = keep_mask(visitor.shape, rate, self.seed, step, stream=3, replica=replica)
+        return tf.where(visitor < self.tables["visitor"].rows - 1, keep, 0.0)
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:

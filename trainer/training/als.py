@@ -114,7 +114,7 @@ class _Side:
         totals = np.zeros(2)
         for batch in self._batches:
             solve = self._solve[batch.length > self._own.dim]
-            totals += solve(batch.row, batch.column.reshape(-1), batch.weight, batch.length, gramian).numpy()
+            totals += solve(batch.row, batch.column, batch.weight, batch.length, gramian).numpy()
         return totals
 
     def _compile(self, is_long: bool) -> tf.types.experimental.PolymorphicFunction:
@@ -128,7 +128,7 @@ class _Side:
             autograph=False,
             input_signature=[
                 tf.TensorSpec([count, None], tf.int64),
-                tf.TensorSpec([count * size], tf.int64),
+                tf.TensorSpec([count, size], tf.int64),
                 tf.TensorSpec([count, size], tf.float32),
                 tf.TensorSpec([], tf.int32),
                 tf.TensorSpec([self._own.dim], tf.float32),
@@ -177,7 +177,7 @@ class _Side:
           [2]: the two terms that `solve` returns, for this batch only, summed over all replicas.
         """
         config, dim = self._config, self._own.dim
-        read = self._other.lookup(replica, column).vectors()
+        read = self._other.lookup(replica, column[replica]).vectors()
         rows = row[replica]
         num_entries = tf.size(rows) * length
         vectors = tf.reshape(read[:num_entries], [-1, length, dim])

@@ -10,7 +10,7 @@ from trainer.config.losses import SampledSoftmaxConfig
 from trainer.config.optimizers import OptimizerConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import Batch, training_batches
+from trainer.data.input_pipeline import WHOLE, Batch, Share, count_streams, training_batches
 from trainer.distributed.optimizers import dense_optimizer
 from trainer.distributed.replicas import Replicas, check_batch_divides
 from trainer.models.build import build_training_model
@@ -35,6 +35,8 @@ class SgdTrainer:
         self._events, self._kinds = dataset.training_events, dataset.manifest.event_kinds
         self._event_weights = config.loss.weights_by_kind(dataset.manifest)
         self._steps_per_epoch = steps_per_epoch
+        self._share = Share(replicas.worker, replicas.workers)
+        self._streams = count_streams(self._events, config.input, config.history_length, config.is_sequential)
         model = build_training_model(config, dataset, replicas)
         optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
         step = TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile)
@@ -45,14 +47,14 @@ class SgdTrainer:
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains `count` steps, from step `first` on; returns their losses [count]."""
         if self._batches is None:
-            self._batches = iter(self._batches_from(first))
+            self._batches = iter(self._batches_from(first, self._share))
         losses: np.ndarray = self._run_steps(self._batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
         return losses
 
     def describe_input(self, step: int) -> str:
         """Reads the batch of `step` again and describes it for an error message."""
         return describe_batch(
-            next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
+            next(iter(self._batches_from(step, WHOLE))), dict(zip(self._kinds, self._event_weights, strict=True))
         )
 
     @property
@@ -67,7 +69,7 @@ class SgdTrainer:
             f"{name} (now {value:g})" for name, value in settings.items() if value is not None
         )
 
-    def _batches_from(self, step: int) -> tf.data.Dataset:
+    def _batches_from(self, step: int, share: Share) -> tf.data.Dataset:
         config = self._config
         return training_batches(
             self._events,
@@ -80,6 +82,8 @@ class SgdTrainer:
             event_weights=self._event_weights,
             first_epoch=step // self._steps_per_epoch,
             first_step=step % self._steps_per_epoch,
+            share=share,
+            streams=self._streams,
         )
 
 

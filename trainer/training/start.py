@@ -8,7 +8,7 @@ from typing import Any
 from common import storage
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import count_events, sum_weights
+from trainer.data.input_pipeline import total_events
 from trainer.distributed.embeddings import initialize
 from trainer.distributed.replicas import Replicas
 from trainer.runs import checkpoint
@@ -133,8 +133,8 @@ def _new_record(
     if config.solver == "count" and warm_start is not None:
         raise ValueError("solver=count computes the model from the training events alone; drop --warm-start")
     config.evaluate.check_kinds(kinds)
-    events = count_events(
-        dataset.training_events, config.input, len(kinds), config.history_length, config.is_sequential
+    events, total_weight = total_events(
+        dataset.training_events, config.input, weights, config.history_length, config.is_sequential
     )
     if not events.sum():
         raise ValueError(
@@ -142,9 +142,6 @@ def _new_record(
             f"training split of {dataset.root} has more than one event; train mf with model.history_length=0, or "
             "prepare a longer log"
         )
-    total_weight = sum_weights(
-        dataset.training_events, config.input, weights, config.history_length, config.is_sequential
-    )
     return RunRecord(
         config=config,
         data=dataset.root,

@@ -1,6 +1,6 @@
 """One training step on one replica: look up rows, compute the loss and its gradients, update the rows.
 
-Shapes: B rows of the global batch.
+Shapes: B rows of the global batch, b = B / R rows of a replica.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +40,12 @@ class TrainingStep:
 
         Args:
           replica: index of this replica.
-          batch: the global batch, the same on every replica.
+          batch: the rows of all replicas of this process.
           step: number of this step from 0, a scalar int64.
         """
-        lookups, inputs = self._model.objective.prepare(replica, batch, step)
+        size, index = batch.item.shape[0] // len(self._replicas.local), replica - self._replicas.first
+        own = batch.rows(slice(index * size, (index + 1) * size)).with_int64()
+        lookups, inputs = self._model.objective.prepare(replica, own, step)
         vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
         weights = [tf.convert_to_tensor(variable.value) for variable in self._model.dense]
         loss, by_table, by_weight = self._gradients(vectors, weights, inputs)
@@ -67,7 +69,10 @@ class TrainingStep:
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """Returns a compiled `run(batches, first, count)` that trains `count` steps and returns their losses."""
+    """Returns a compiled `run(batches, first, count)` that trains `count` steps and returns their losses.
+
+    `batches` is an iterator of this process's shares of global batches.
+    """
 
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)

@@ -4,6 +4,8 @@ import hashlib
 import os
 import resource
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -232,6 +234,22 @@ def test_the_cache_is_bounded_and_keeps_files_in_use(bucket):
         cache.release(sha256(name.encode() * 4))
     assert Path(first).read_bytes() == b"aaaa", "in use, though used longest ago"
     assert sorted(os.listdir(os.path.dirname(first))) == sorted([sha256(b"aaaa"), sha256(b"cccc")])
+
+
+def test_threads_that_need_the_same_file_fetch_it_once(bucket, monkeypatch):
+    storage.write_bytes(f"{bucket}/a", b"aaaa")
+    cache, fetched = Cache(max_bytes=8), []
+    fetch = cache._fetch
+
+    def fetch_slowly(uri, checksum):
+        fetched.append(uri)
+        time.sleep(0.1)
+        fetch(uri, checksum)
+
+    monkeypatch.setattr(cache, "_fetch", fetch_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        paths = list(threads.map(lambda _: cache.acquire(f"{bucket}/a", sha256(b"aaaa")), range(4)))
+    assert len(set(paths)) == len(fetched) == 1
 
 
 def test_a_fetched_file_with_another_checksum_is_refused(bucket):

@@ -1,5 +1,7 @@
 import os
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +10,27 @@ import pytest
 from common import storage
 from common.storage.cache import Cache
 from contract.schema import DEFAULT_KINDS, Split
-from contract.shards import Shard, read_timelines
+from contract.shards import Piece, Shard, read_piece, read_timelines
 from contract.timelines import timeline_starts
 from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config.run import InputConfig
 from trainer.data import input_pipeline
+from trainer.data import streams as data_streams
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.data.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
+from trainer.data.input_pipeline import (
+    WHOLE,
+    Batch,
+    Share,
+    count_streams,
+    steps_per_epoch,
+    total_events,
+    training_batches,
+)
+from trainer.data.streams import EpochBlocks, Streams, Window
 from trainer.data.training_events import TrainingEvents
 
 ROWS = 230
-INPUT = InputConfig(batch_size=32, window_blocks=3, open_files=2)
+INPUT = InputConfig(batch_size=32, window_blocks=16)  # two streams, and two windows of 4 steps
 
 
 def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -> Dataset:
@@ -49,6 +61,8 @@ def read(
     config: InputConfig = INPUT,
     history_length: int = 0,
     is_sequential: bool = True,
+    share: Share = WHOLE,
+    streams: Streams | None = None,
 ) -> list[Batch]:
     batches = training_batches(
         events,
@@ -60,6 +74,8 @@ def read(
         has_times=True,
         first_epoch=epoch,
         first_step=first_step,
+        share=share,
+        streams=streams,
     )
     return [Batch(*(column.numpy() for column in batch)) for batch in batches]
 
@@ -73,14 +89,14 @@ def pairs(batches: list[Batch]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("num_shards", "compressed", "open_files", "window_blocks", "batch_size"),
-    [(1, False, 4, 1, 7), (3, True, 2, 3, 32), (8, False, 3, 100, 230), (60, False, 5, 4, 1000)],
+    ("num_shards", "compressed", "window_blocks", "batch_size"),
+    [(1, False, 1, 7), (3, True, 16, 32), (8, False, 100, 230), (60, False, 4, 1000)],
 )
 def test_an_epoch_contains_every_row_exactly_once(
-    tmp_path: Path, num_shards: int, compressed: bool, open_files: int, window_blocks: int, batch_size: int
+    tmp_path: Path, num_shards: int, compressed: bool, window_blocks: int, batch_size: int
 ) -> None:
     dataset = make_dataset(tmp_path, num_shards=num_shards, compressed=compressed)
-    config = InputConfig(batch_size=batch_size, window_blocks=window_blocks, open_files=open_files)
+    config = InputConfig(batch_size=batch_size, window_blocks=window_blocks)
     batches = read(dataset.training_events, config=config)
     assert len(batches) == steps_per_epoch(ROWS, batch_size)
     assert {batch.visitor.shape for batch in batches} == {(batch_size,)}
@@ -91,14 +107,17 @@ def test_only_the_last_batch_is_padded(events: TrainingEvents) -> None:
     batches = read(events)
     # 230 = 7 × 32 + 6
     assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
-    assert batches[-1].is_row[:6].all()
+    # two streams of 115 rows, of 16 rows per batch: each has 3 left
+    np.testing.assert_array_equal(np.flatnonzero(batches[-1].is_row), [0, 1, 2, 16, 17, 18])
 
 
 def test_context_rows_are_skipped(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     assert dataset.manifest.splits[Split.VALIDATION].rows > 2
     assert sorted(pairs(read(TrainingEvents(dataset.shards(Split.VALIDATION))))) == [(1, 4), (2, 4)]
-    np.testing.assert_array_equal(count_events(TrainingEvents(dataset.shards(Split.VALIDATION)), INPUT, 3), [2, 0, 0])
+    np.testing.assert_array_equal(
+        total_events(TrainingEvents(dataset.shards(Split.VALIDATION)), INPUT, [1.0] * 3).counts, [2, 0, 0]
+    )
 
 
 def test_the_columns_of_a_row_stay_together(events: TrainingEvents) -> None:
@@ -129,9 +148,61 @@ def test_reading_from_a_step_returns_the_rest_of_the_epoch(events: TrainingEvent
     assert pairs(rest) == pairs(expected)
 
 
+@pytest.mark.parametrize(("batch_size", "workers"), [(32, 2), (32, 8), (30, 3)])
+@pytest.mark.parametrize("is_sequential", [True, False])
+def test_the_shares_of_workers_are_the_parts_of_the_global_batches(
+    events: TrainingEvents, batch_size: int, workers: int, is_sequential: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_streams, "_MIN_BLOCKS", 4)  # 4 streams for 32 rows, 3 for 30
+
+    def read_share(share: Share) -> list[Batch]:
+        config = replace(INPUT, batch_size=batch_size)
+        return read(events, epoch=2, config=config, history_length=2, is_sequential=is_sequential, share=share)
+
+    shares = [read_share(Share(worker, workers)) for worker in range(workers)]
+    for batch, parts in zip(read_share(WHOLE), zip(*shares, strict=True), strict=True):
+        for column, of_workers in zip(batch, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(of_workers), column)
+
+
+def test_a_worker_reads_the_blocks_of_its_streams_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four workers with a stream each; blocks that two windows need are read twice."""
+    monkeypatch.setattr(data_streams, "_MIN_BLOCKS", 4)
+    events = make_dataset(tmp_path, num_shards=4).training_events
+    streams = count_streams(events, INPUT, 0, is_sequential=True)
+    assert (streams.count, streams.num_windows) == (4, 2)
+    num_read: list[int] = []
+
+    def read_and_count(piece: Piece, shards: Sequence[Shard]) -> list[bytes]:
+        num_read.append(piece.num_blocks)
+        return read_piece(piece, shards)
+
+    monkeypatch.setattr(input_pipeline, "read_piece", read_and_count)
+    for worker in range(4):
+        num_read.clear()
+        read(events, share=Share(worker, 4), streams=streams)
+        assert sum(num_read) <= sum(len(shard.rows) for shard in streams.shards) / 4 + 3
+
+
+def test_a_resumed_run_reads_one_window_too_much_at_most(
+    events: TrainingEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = count_streams(events, INPUT, 0, is_sequential=True)
+    windows: list[int] = []
+    plan = Streams.plan
+
+    def plan_and_record(self: Streams, blocks: EpochBlocks, window: int, own: range) -> Window:
+        windows.append(window)
+        return plan(self, blocks, window, own)
+
+    monkeypatch.setattr(Streams, "plan", plan_and_record)
+    read(events, first_step=5, streams=streams)
+    assert windows == [1]
+
+
 def test_events_are_counted_by_kind(events: TrainingEvents) -> None:
     expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
-    np.testing.assert_array_equal(count_events(events, INPUT, 3), expected)
+    np.testing.assert_array_equal(total_events(events, INPUT, [1.0] * 3).counts, expected)
 
 
 def test_several_epochs_are_the_single_epochs_in_sequence(events: TrainingEvents) -> None:
@@ -181,12 +252,14 @@ def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, t
         num_shards=int(generator.integers(1, 4)),
         block_rows=int(generator.integers(1, 50)),
     )
-    config = InputConfig(batch_size=17, window_blocks=int(generator.integers(1, 9)), open_files=2)
+    config = InputConfig(batch_size=17, window_blocks=int(generator.integers(1, 9)))
     for split in (Split.TRAIN, Split.VALIDATION):
         expected = _histories_row_by_row(dataset.shards(split), length)
         batches = read(TrainingEvents(dataset.shards(split)), config=config, history_length=length)
         assert Counter(_histories_of(batches)) == Counter(expected)
-        assert count_events(TrainingEvents(dataset.shards(split)), config, 3, length).sum() == len(expected)
+        assert total_events(TrainingEvents(dataset.shards(split)), config, [1.0] * 3, length).counts.sum() == len(
+            expected
+        )
 
 
 def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
@@ -241,7 +314,9 @@ def test_the_rows_around_a_row_are_those_after_it_then_those_from_the_beginning(
     (batch,) = read(events, history_length=history_length, is_sequential=False)
     # the only row of b has no rows around it
     assert int(batch.is_row.sum()) == 4
-    np.testing.assert_array_equal(count_events(events, INPUT, 3, history_length, is_sequential=False), [4, 0, 0])
+    np.testing.assert_array_equal(
+        total_events(events, INPUT, [1.0] * 3, history_length, is_sequential=False).counts, [4, 0, 0]
+    )
     around = {
         int(item): history[is_history].tolist()
         for item, history, is_history in zip(batch.item[:4], batch.history, batch.is_history, strict=False)
@@ -257,10 +332,10 @@ def test_verification_and_passes_over_all_events_report_progress(tmp_path: Path)
     pings: list[int] = []
     dataset = open_dataset(make_dataset(tmp_path).root, lambda: pings.append(1))
     assert len(pings) == len(dataset.manifest.files)
-    count_events(dataset.training_events, INPUT, 3)
-    assert len(pings) == len(dataset.manifest.files) + 8  # 23 blocks in windows of 3
+    total_events(dataset.training_events, INPUT, [1.0] * 3)
+    assert len(pings) == len(dataset.manifest.files) + 2  # 23 blocks in windows of 16
     list(dataset.training_events.read())
-    assert len(pings) == len(dataset.manifest.files) + 8 + 3  # shards
+    assert len(pings) == len(dataset.manifest.files) + 2 + 3  # shards
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (5, 5), (64, 8)])

@@ -12,7 +12,7 @@ from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config.run import InputConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import Batch, count_events, training_batches
+from trainer.data.input_pipeline import Batch, total_events, training_batches
 from trainer.data.interactions import read_interactions
 
 # ann has events in all splits, bob in training and test, cid only in validation; dee is not in the vocabulary
@@ -32,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def read(dataset: Dataset, *, history_length: int = 0, is_sequential: bool = True) -> list[Batch]:
     batches = training_batches(
         dataset.training_events,
-        InputConfig(batch_size=4, window_blocks=2, open_files=2),
+        InputConfig(batch_size=4, window_blocks=2),
         seed=0,
         epochs=1,
         history_length=history_length,
@@ -49,7 +49,7 @@ def times(batches: list[Batch]) -> list[int]:
 
 def test_every_event_of_all_splits_is_trained_on_once(dataset: Dataset) -> None:
     assert times(read(dataset)) == [1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23]
-    assert count_events(dataset.training_events, InputConfig(), 3).tolist() == [11, 0, 0]
+    assert total_events(dataset.training_events, InputConfig(), [1.0] * 3).counts.tolist() == [11, 0, 0]
 
 
 def test_a_row_is_surrounded_by_the_whole_timeline_of_its_visitor(dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.trainer.tiny_runs import checkerboard_dataset, first_epoch, make_config
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import Share
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.replicas import Replicas
 from trainer.models.build import build_training_model
@@ -46,7 +47,7 @@ def trace_loop_body(config: RunConfig, dataset: Dataset, replicas: Replicas | No
     model = build_training_model(config, dataset, replicas)
     optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
     steps = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
-    batches = first_epoch(config, dataset)
+    batches = first_epoch(config, dataset, Share(replicas.worker, replicas.workers))
     traced = steps.get_concrete_function(iter(batches), tf.constant(0, tf.int64), tf.constant(1))
     graph = traced.graph.as_graph_def()
     (loop,) = [node for node in graph.node if node.op in ("While", "StatelessWhile")]
@@ -88,11 +89,11 @@ def in_order(nodes: Nodes, names: list[str]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("preset", "settings", "expected"),
     [
-        # a lookup and an update of each table, then the loss with the dense gradients
-        ("notebook-nn", [], [*LOOKUP * 2, *UPDATE_BY_ID * 2, "all_reduce"]),
-        ("mf", [], [*LOOKUP, *UPDATE, "all_reduce"]),
-        ("mf", ["model.history_length=0"], [*LOOKUP * 2, *UPDATE, *UPDATE_BY_ID, "all_reduce"]),
-        ("nn", [], [*LOOKUP * 3, *UPDATE * 2, *UPDATE_BY_ID, "all_reduce"]),
+        # candidates and sums of the global batch, a lookup and an update of each table, the loss with dense gradients
+        ("notebook-nn", [], [*LOOKUP * 2, "all_gather", *UPDATE_BY_ID * 2, "all_reduce"]),
+        ("mf", [], ["all_gather", *LOOKUP, *UPDATE, "all_reduce"]),
+        ("mf", ["model.history_length=0"], ["all_gather", *LOOKUP * 2, *UPDATE, *UPDATE_BY_ID, "all_reduce"]),
+        ("nn", [], ["all_gather", *LOOKUP * 3, *UPDATE * 2, *UPDATE_BY_ID, "all_reduce"]),
     ],
 )
 def test_all_collective_operations_of_a_step_run_in_one_order_on_all_devices(

@@ -70,7 +70,7 @@ def make_softmax(
         in_batch_negatives=config.in_batch_negatives,
     )
     factorization = MatrixFactorization(replace(model, visitor_dropout=dropout))
-    return SampledSoftmaxObjective(config, make_tables(), 1, factorization, sampler, seed=3)
+    return SampledSoftmaxObjective(config, make_tables(), start_replicas(1, None), factorization, sampler, seed=3)
 
 
 def loss_of(
@@ -87,7 +87,7 @@ def test_the_squared_error_is_the_mean_over_the_rows_of_the_batch() -> None:
     def predict(dense: object, visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(visitors * items, axis=1)
 
-    objective = SquaredErrorObjective(SquaredErrorConfig(), make_tables(), 1, predict)
+    objective = SquaredErrorObjective(SquaredErrorConfig(), make_tables(), start_replicas(1, None), predict)
     batch = make_batch([0, 1, 2, 0], [0, 2, 1, 0], weight=[1.0, 2.0, 3.0, 1.0], rows=3)
     # scores 1, 2, 1 for weights 1, 2, 3; the fourth row is padding
     assert loss_of(objective, batch) == pytest.approx((0 + 0 + 4) / 3)
@@ -153,8 +153,8 @@ def test_the_mask_of_a_replica_is_its_part_of_the_whole_mask(shape: tuple[int, .
     whole = keep_mask(shape, 0.4, 3, step, stream=2).numpy()
     assert whole.shape == shape
     for replicas in (2, 3, 4):
-        rows = [slice(begin, begin + 12 // replicas) for begin in range(0, 12, 12 // replicas)]
-        parts = [keep_mask(shape, 0.4, 3, step, stream=2, rows=own).numpy() for own in rows]
+        own = (12 // replicas, *shape[1:])
+        parts = [keep_mask(own, 0.4, 3, step, stream=2, replica=replica).numpy() for replica in range(replicas)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert len(np.unique(whole.reshape(12, -1), axis=0)) > 1, "rows differ"
     assert not np.array_equal(keep_mask(shape, 0.4, 3, step, stream=3), whole)

@@ -66,7 +66,7 @@ def make_objective(
     return NextItemObjective(
         SampledSoftmaxConfig(num_negatives=num_negatives, max_in_batch_negatives=max_in_batch_negatives),
         {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
-        1,
+        start_replicas(1, None),
         Towers(config or make_config()),
         NegativeSampler(COUNTS, num_negatives=num_negatives, negative_power=0.5, seed=0),
         features or NO_FEATURES,
