@@ -54,7 +54,7 @@ class Objective(Protocol[Inputs]):
 
         Args:
           replica: index of this replica.
-          batch: this replica's rows of the global batch.
+          batch: this replica's rows of the global batch, see `Batch.with_int64`.
           step: scalar int64: number of the training step, which seeds the random numbers.
         """
 

@@ -130,7 +130,7 @@ def test_expected_counts_cover_the_rows_of_batches_not_all_rows(
     objective = build_training_model(config, dataset, start_replicas(1, None)).objective
     counted = np.zeros(3, int)
     for batch in first_epoch(config, dataset):
-        candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs.candidates
+        candidates = objective.prepare(0, batch.with_int64(), tf.constant(0, tf.int64)).inputs.candidates
         counted += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
     assert counted.tolist() == expected
     shares = np.exp(objective.sampler.log_expected_count(tf.range(3), tf.constant(1.0)))
