@@ -483,7 +483,7 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
     """Returns the weight [b] float32 of each row, halved for every `half_life_days` of the row's age.
 
-    The age of a row is the time from it to the newest of these rows. If `half_life_days` is None, the age has no effect.
+    The age of a row is the time from it to the newest of the rows. If `half_life_days` is None, the age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight
