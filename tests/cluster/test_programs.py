@@ -48,9 +48,13 @@ def test_given_programs_are_preferred_and_others_need_go(monkeypatch: pytest.Mon
             (folder / name).chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
     monkeypatch.setenv("PATH", str(path))
+    monkeypatch.delenv("CLUSTER_PROGRAMS", raising=False)
     found = [binaries.find_program(name) for name in ("etcd", "kube-scheduler", "kueue")]
     assert found == [str(assets / "etcd"), str(path / "kube-scheduler"), None]
     with pytest.raises(pytest.skip.Exception, match="Go, which builds the programs of a cluster, is not on PATH"):
+        binaries.build_program("kueue", cache)
+    monkeypatch.setenv("CLUSTER_PROGRAMS", "cached")
+    with pytest.raises(pytest.skip.Exception, match="not in the cache; make test-cluster builds them"):
         binaries.build_program("kueue", cache)
     cache.mkdir()
     (cache / "kueue").touch()
