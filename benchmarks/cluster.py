@@ -136,7 +136,7 @@ def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
     """Returns, for each table, the bytes that a step sends per requested row.
 
     Args:
-      messages: first for all lookups (a gather and two all-to-alls each), then for all updates (an all-to-all each).
+      messages: those of all lookups (a gather and two all-to-alls each), then those of all updates (one all-to-all).
       tables: number of tables. A step looks up and updates each table once.
 
     Raises:
@@ -164,8 +164,8 @@ class Traffic(NamedTuple):
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
     """Counts the bytes that a GPU sends in a step.
 
-    Gathers and reductions use rings: only one GPU of a machine sends to another machine. `capacities` has, for each
-    table, the number of rows in a message, see `capacity_of`.
+    All-gathers and reductions use rings, in which only one GPU of a machine sends to another machine. `capacities` has,
+    for each table, the number of rows in a message, see `capacity_of`.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
     sharing = layout.gpus / layout.cards

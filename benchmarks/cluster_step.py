@@ -118,12 +118,12 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Returns the number of rows in each message about a table, including padding; `requests`: see `count_requests`."""
+    """Returns the number of rows, with padding, in each message for one table. `requests`: see `count_requests`."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
 class Loopback(Collectives):
-    """Simulates the other replicas. Each simulated replica sends back the messages that it receives."""
+    """Simulates all replicas but one. Each simulated replica sends back the messages that it receives."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -132,7 +132,7 @@ class Loopback(Collectives):
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Simulates a matrix, returned flat [R · R]: row `replica` and column `replica` both equal `value` [R]."""
+        """Returns a flattened simulated matrix: [R · R]. Its row and its column `replica` are both `value` [R]."""
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
@@ -353,7 +353,7 @@ def _batch_spec(config: RunConfig, workers: int) -> Batch:
 
 
 def _routing(replicas: Replicas) -> Any:
-    """Returns a function that routes the ids of each table, given one array [local replicas, ids] per table.
+    """Returns a function that routes ids. Its arguments are the ids of each table: [local replicas, ids].
 
     The function returns a sum of all results, because TensorFlow skips unused computations.
     """
@@ -398,7 +398,7 @@ def routing_replicas(count: int) -> Mapping[str, Replicas]:
 
 
 def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
-    """Returns, for each number of replicas, the CPU milliseconds of a machine for reading its rows of a batch."""
+    """Returns, for each number of replicas, the CPU milliseconds that a machine needs to read its rows of a batch."""
     columns = _timelines()
     with tempfile.TemporaryDirectory() as folder:
         events = TrainingEvents([Shard(path, "") for path in _write_blocks(columns, folder)])
@@ -406,7 +406,7 @@ def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
 
 
 def _input_ms(config: RunConfig, events: TrainingEvents, replicas: int) -> float:
-    """Returns the CPU milliseconds per step of the first machine, without those to start the pipeline."""
+    """Returns the CPU milliseconds that the first machine needs to read its rows of a step, once the pipeline runs."""
     streams = count_streams(events, config.input, config.history_length, config.is_sequential)
     workers = -(-replicas // GPUS_PER_HOST)
 

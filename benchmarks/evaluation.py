@@ -102,7 +102,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns the metrics by case of each system, in two dicts: first with seen items hidden, then with all items."""
+    """Returns, by system, two dicts of metrics by case: the first hides seen items, the second ranks all items."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)
@@ -119,7 +119,7 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that the mean metrics of both implementations agree within 0.001, because rounding can swap items.
+    """Checks that the mean metrics of both implementations differ by at most 0.001. Rounding can swap items.
 
     Raises:
       ValueError: a metric differs by more.

@@ -20,7 +20,7 @@ from trainer.models.item_products import largest, largest_products
 
 @dataclass(frozen=True, kw_only=True)
 class NeighboursConfig:
-    """Settings of a nearest-neighbour peer."""
+    """Settings of the nearest-neighbour models of this module."""
 
     num_neighbours: int = 200
     """Number of nearest neighbours: similar items per item, or training timelines per history."""
@@ -118,12 +118,12 @@ def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, con
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [I] by popularity, in [-1, 0): below all similarities."""
+    """Returns float32 scores [I], higher for more popular items. All are negative, so below all similarities."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I]: the entries of `near` [B, I], elsewhere `fallback` [I]."""
+    """Converts sparse scores `near` [B, I] to dense ones. Items that `near` omits get their score from `fallback`."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data

@@ -81,9 +81,9 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 
 
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Times `mf`, with its default solver and with ALS, until it reaches the NDCG@20 of `implicit`'s ALS.
+    """Times how long `mf` trains, with its default solver and with ALS, to reach the NDCG@20 of `implicit`'s ALS.
 
-    Measures the training loop, with checkpoints and one validation.
+    The time includes checkpoints and one validation.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; building them also reads the data before the first timing

@@ -81,7 +81,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that computes float32 scores [B, I]; the argument: whether to hide the history's items."""
+        """Returns a function that computes float32 scores [B, I]. Its argument: whether to hide the history's items."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -131,7 +131,7 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the ranking of the tuned peer and, if `result` has trials with trends, another one with the best trend.
+    """Returns the ranking by the tuned peer's scores and, if trends were tried, a ranking with the best trend added.
 
     `result` is the result of `tune_family` for a task.
     """

@@ -56,7 +56,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Returns the cases for recommending repeats: only items of the history are relevant, and no item is hidden."""
+    """Restricts cases to repeats: only items of the history are relevant, and no item is hidden."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):
@@ -75,7 +75,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """A scorer that adds the trend to stored scores: for each query, row `queries.visitor` of `scores` [B, I]."""
+    """Adds a trend to stored scores. The stored scores of a query are row `queries.visitor` of `scores` [B, I]."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -92,7 +92,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some cases of an evaluation protocol. `load` computes a peer's scores, `rank` the metrics of these scores."""
+    """Some cases of an evaluation protocol. `load` computes a peer's scores, and `rank` computes their metrics."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task. The first task must include all visitors of the other tasks.
@@ -161,7 +161,7 @@ class RankedBlock:
 
 
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
-    """Splits the cases, in order, into blocks with scores that fit into memory. Cases of a day use the same trend."""
+    """Splits the cases, in order, into blocks whose scores fit into memory. All cases of a day use the same trend."""
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()
     moment_ms = start + (cases.timestamp_ms - start) // DAY_MS * DAY_MS

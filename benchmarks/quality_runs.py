@@ -50,7 +50,7 @@ def time_evaluation(preset: str, data: Path, folder: Path) -> float:
     Args:
       preset: name of the preset.
       data: prepared dataset.
-      folder: folder of the benchmark's dataset, with the run in `runs/NAME`.
+      folder: folder that contains the run as `runs/PRESET`.
     """
     workdir = folder / "runs" / preset
     result = workdir / "evaluation_seconds.json"

@@ -75,7 +75,7 @@ def popular_ids() -> Ids:
 
 
 def nn_ids() -> Ids:
-    """Draws item ids as two towers look them up.
+    """Draws the item ids that a two-tower model looks up.
 
     Per step: 8,192 histories of 20 items, and 1,024 candidates that the replicas share.
     """
@@ -148,7 +148,7 @@ def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
 
 
 def _sent_rows(counts: np.ndarray) -> int:
-    """Counts the rows, with padding, that replicas send to each other. `counts` [R, R]: the rows without padding."""
+    """Counts the rows, including padding, that replicas send to each other. `counts`: see `_rows_by_owner`."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
@@ -254,7 +254,7 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures the implementation `way` in this process. `placement`: number of replicas; `workers`: two workers."""
+    """Measures the implementation `way` in this process. `placement`: number of replicas, or `workers` for two."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -325,7 +325,7 @@ def measure_checkpoint() -> dict[str, Any]:
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """Yields a list that collects the CPU seconds of writing each checkpoint inside the context."""
+    """Yields a list. Each checkpoint that is written inside the context appends its CPU seconds to the list."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -374,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures the implementation `way` on two workers; returns the first worker's times and the larger memory."""
+    """Measures the implementation `way` on two workers; returns the first one's time, and the maximum memory."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Returns the lowest seconds and CPU seconds of a command's `--help`, and its number of lines."""
+    """Runs a command's `--help` several times. Returns the lowest seconds and CPU seconds, and the number of lines."""
     arguments = ["env", f"COLUMNS={SCREEN_COLUMNS}", sys.executable, "-m", *command, "--help"]
     timings = [run_command(arguments) for _ in range(LEAST_STARTS)]
     while min(timing.seconds for timing in timings) >= MOST_SECONDS and len(timings) < MOST_STARTS:

@@ -302,7 +302,7 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Returns how many categories have events of each kind, and the share of views of the top categories.
+    """Returns how many categories have events of each kind, and the top categories' share of the views.
 
     An event belongs to the last category of its item; items without a category are skipped.
     """
@@ -349,7 +349,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
     """Compares a measured value with a target, which is a value or a range.
 
-    In the result, `ratio` is `reached` divided by the target or by the nearest end of the range; inside the range, 1.
+    In the result, `ratio` is 1 if the target is met, otherwise `reached` divided by the nearest value of the target.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

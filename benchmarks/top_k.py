@@ -41,7 +41,7 @@ class _Products(tf.Module):
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (begin, n) that scores the n items from `begin`: float32 [B, n]."""
+        """Returns a function that computes float32 scores [B, n] of n items. Its arguments are the first item and n."""
         visitors = tf.gather(self._visitors, queries.visitor)
         return lambda begin, size: tf.matmul(visitors, self._items[begin : begin + size], transpose_b=True)
 

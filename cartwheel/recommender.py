@@ -56,7 +56,7 @@ class Recommender:
 
 
 def load(export: str) -> Recommender:
-    """Opens the export in a directory. Calls each method once, because first calls are slow.
+    """Opens the export in a directory. Calls each method of the result once, because first calls are slow.
 
     Raises OSError if there is no SavedModel, and ValueError if it is damaged.
     """

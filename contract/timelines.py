@@ -62,7 +62,7 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Returns the row numbers at which timelines start, [V] int64, from the column `position` [N]."""
+    """Returns the row at which each of V timelines starts: [V] int64. `position` is the column [N]."""
     return np.flatnonzero(position == 0)
 
 
@@ -109,7 +109,7 @@ def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES
 def count_rows_by_block(
     serialized: tf.Tensor, names: Sequence[str], is_counted: Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
 ) -> tf.Tensor:
-    """[blocks] int64: in how many rows of each serialized block `is_counted` [N] of the named columns is True."""
+    """Counts the rows of each block that `is_counted` selects: [blocks] int64. `names`: the columns to pass to it."""
     features = {name: tf.io.RaggedFeature(_TYPES[name]) for name in names}
     columns = tf.io.parse_example(serialized, features)
     counted = is_counted({name: column.flat_values for name, column in columns.items()})

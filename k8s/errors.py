@@ -94,7 +94,7 @@ _REFUSALS = (
 
 
 def explain(stderr: str) -> KubectlError:
-    """Turns the standard error of kubectl into one error, with one sentence for each kind of refusal in it."""
+    """Turns the standard error of kubectl into one error. Its message has one sentence per kind of refusal."""
     words: dict[_Refusal | None, list[str]] = {}
     for error in _errors(stderr):
         refusal = next((refusal for refusal in _REFUSALS if re.search(refusal.pattern, error)), None)

@@ -71,7 +71,7 @@ class PeerData:
 
 @dataclass(frozen=True)
 class TrainingTimelines:
-    """T timelines as sparse matrices; an entry is a distinct item of a timeline."""
+    """T timelines as sparse matrices. An item that repeats in a timeline is stored once."""
 
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
@@ -108,7 +108,7 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
     """Returns float32 weights [B, I] of the items in each history.
 
-    A history row weighs (1 + number of later rows) ** -`recency`. A repeated item gets the weight of its latest row
+    A history's row weighs (1 + number of later rows) ** -`recency`. A repeated item gets the weight of its latest row
     if `is_distinct`, otherwise the sum of its weights. Item indices of `num_items` or more are skipped.
     """
     age = requests.lengths[:, None] - 1 - np.arange(requests.history.shape[1])
@@ -125,7 +125,7 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
 
 def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I]: positive scores first, then all other items by popularity.
+    """Replaces scores [B, I] of at most 0 by negative ones, higher for more popular items; returns float32.
 
     `counts` [I] has the number of training events of each item.
     """

@@ -96,7 +96,7 @@ class Ease:
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
     """Returns float32 weights [n, n] between the n most frequent items; n is the smaller of I and `max_items`.
 
-    `baskets` [T, I] is 1 if the timeline contains the item. The columns are the items, most frequent first.
+    `baskets` [T, I] has a 1 where a timeline contains an item. The columns are the items, most frequent first.
 
     Raises ValueError if `l2` is too small for float32.
     """

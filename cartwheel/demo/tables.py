@@ -12,7 +12,7 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats one line per preset and baseline, by descending NDCG@20, at most 100 characters wide.
 
-    The column `next item` is the NDCG@20 of the item of the next event, new or seen; the other ranking metrics exclude
+    The column `next item` is the NDCG@20 for the item of the next event, new or seen. The other ranking metrics exclude
     seen items. The column `MSE (skill)`, the error of predicted ratings, exists only if a preset predicts ratings.
 
     Args:

@@ -28,7 +28,7 @@ def hash_file(path: str) -> str:
 
 
 class Cache:
-    """A thread-safe cache of remote files on the local disk, by SHA-256.
+    """A thread-safe cache on the local disk for remote files. The key of a file is its SHA-256.
 
     Evicts the least recently used files, but no file in use.
     """

@@ -388,7 +388,7 @@ def _tensorflow_schemes() -> frozenset[str]:
 
 @cache
 def _quiet_plugins() -> None:
-    """Hides log messages of fsspec plugins below level ERROR, because some contain credentials."""
+    """Hides log messages below level ERROR that fsspec plugins write, because some contain credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises
