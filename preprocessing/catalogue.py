@@ -245,7 +245,7 @@ def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
 
 
 def select_trained_prices(catalogue: pa.Table) -> np.ndarray:
-    """Returns the known prices, float32, of the items with training events."""
+    """Returns the known prices of the items that have training events, as float32."""
     return catalogue.filter(is_trained(catalogue))["price"].drop_null().to_numpy()
 
 
@@ -312,7 +312,7 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Returns, for each id of `column` [N], its index in `ids` [I]."""
+    """Returns the index in `ids` of each id in `column`, [N]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
@@ -337,7 +337,7 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """Returns category paths [I] as lists of category ids, root first; empty for null.
+    """Returns category paths, [I]. A path is a list of category ids, root first; it is empty for a null.
 
     An id that is not in the tree is read as a path: `Clothing > Shoes` gives `Clothing` and `Clothing > Shoes`.
     """
@@ -353,14 +353,14 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses prices [I], such as `n15360.000`, to float32; null for other texts and negative prices."""
+    """Converts texts such as `5.99` or `n5.99` to prices, [I] float32. Other texts, such as `-5.99`, become null."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Splits each item's values of the properties `names` into words. Returns [I] lists of distinct `property=word`."""
+    """Splits values of the properties `names` into words. Returns the distinct texts `property=word` per item, [I]."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

@@ -55,7 +55,7 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
     """Returns the index of the last row of each distinct key. The indices are ascending.
 
-    A row's key is its values in all columns `keys`, each [N].
+    The key of a row consists of its values in all columns `keys`, each [N].
     """
     order = np.lexsort(keys[::-1])  # stable: equal keys stay in row order
     is_last = np.ones(len(order), bool)
@@ -66,7 +66,7 @@ def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Encodes strings [N] as indices [N]; returns the indices and the distinct strings."""
+    """Encodes strings as indices in the distinct strings. Returns the indices, [N], and the distinct strings."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary

@@ -168,7 +168,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses weights [N] to float32; 1 if missing. Marks invalid weights in `flaws`."""
+    """Parses weights to float32, [N]. A missing weight becomes 1. Marks invalid weights in `flaws`."""
     missing = is_missing(values)
     parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
     is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
@@ -177,7 +177,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts a log's words for event kinds, [N], to indices in `config.names`, [N] int8.
+    """Converts a log's words for event kinds to indices in `config.names`, [N] int8.
 
     An unknown word becomes -1, and its row is marked in `flaws`.
     """
@@ -208,7 +208,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Maps each name of an event kind, and each word that the settings map to a kind, to the index of the kind."""
+    """Returns the index of each event kind, by its name and by all words that the settings map to the kind."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}

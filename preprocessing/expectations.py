@@ -92,7 +92,7 @@ class Check:
 
 
 def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectations:
-    """Computes the values of `expectations.json` from `statistics` and the prices of the dataset at `root`."""
+    """Computes the content of `expectations.json` from the statistics and the prices of the dataset at `root`."""
     events, counts = statistics["events"], statistics["catalogue"]
     prices = pc.min_max(_read_catalogue(root, "price")["price"].drop_null()).as_py()
     items, rows = max(counts["items"], 1), events["rows"]
@@ -232,7 +232,8 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
     """Checks the items' popularity and prices against the baseline.
 
-    `expected` are the baseline's figures; `before` and `after` are catalogues with item_id, price and event_counts.
+    `expected`: figures of the baseline. `before` and `after`: catalogues of the baseline and of the new dataset. The
+    catalogues have the columns item_id, price and event_counts.
     """
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"

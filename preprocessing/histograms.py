@@ -59,9 +59,9 @@ def merge_floats(parts: Iterable[Histogram]) -> Histogram:
 
 
 def sample_floats(histogram: Histogram) -> np.ndarray:
-    """Returns an ascending sample, float32, from a histogram that `count_floats` made.
+    """Returns a sample from a histogram that `count_floats` made, as float32 values in ascending order.
 
-    The sample has all values, or `MAX_FLOATS` evenly spaced quantiles if there are more values.
+    The sample has all values if there are up to `MAX_FLOATS`; otherwise, it has `MAX_FLOATS` evenly spaced quantiles.
     """
     total = int(histogram.counts.sum())
     size = min(total, MAX_FLOATS)

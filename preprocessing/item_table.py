@@ -149,7 +149,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the texts [N] of each property, by property name; '' if unknown. `values` maps paths to columns."""
+    """Returns the values of each property as texts, by property name; '' if unknown. `values`: the columns by path."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:

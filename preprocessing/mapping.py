@@ -107,7 +107,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def constant_of(path: str) -> str | None:
-    """Returns the text of a quoted constant, or None if `path` is not one."""
+    """Returns the text of a quoted constant; None if `path` is not a constant."""
     match = _CONSTANT.match(path)
     return match[2] if match else None
 
@@ -115,7 +115,7 @@ def constant_of(path: str) -> str | None:
 def root_of(path: str, columns: Collection[str] = ()) -> str:
     """Returns the top-level column of a path, such as `user` for `user.id`.
 
-    This is the longest prefix of `path` that is one of `columns`; if none is, the part before the first dot or `[]`.
+    The column is the longest prefix of `path` in `columns` or, if there is none, the part before the first dot or `[]`.
     """
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
@@ -198,7 +198,7 @@ def to_plain(values: pa.Array) -> pa.Array:
 
 
 def to_ids(values: pa.Array) -> pa.Array:
-    """Converts ids to texts: 12003.0 to `12003`, null and NaN to ''."""
+    """Converts ids to texts. 12003.0 becomes `12003`; null and NaN become ''."""
     if pa.types.is_floating(values.type):
         is_whole = pc.fill_null(pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53)), False)
         whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())

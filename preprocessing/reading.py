@@ -101,7 +101,7 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
     """Checks that each property named in `config` exists.
 
-    If the name is the default, a missing property only causes a warning.
+    If a name is the default, a missing property only causes a warning.
 
     Args:
       counts: number of items per property, in the columns id and count.
@@ -131,7 +131,7 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
 
     Args:
       events: training events per item, in the columns id and count.
-      items: the items with properties, in the column id.
+      items: the ids of all items that have properties, in the column id.
       warn_share: a warning is logged if items with properties have less than this share of the events.
 
     Raises:

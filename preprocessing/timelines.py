@@ -168,7 +168,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the target rows of a split, and the context rows of the same visitors.
 
-    Target rows are in `split`, context rows in earlier splits. In random splits, context rows may have later times.
+    Target rows are in `split`. Context rows are in earlier splits, but may have later times if the splits are random.
 
     Args:
       timelines: rows of a partition, without robots.

@@ -100,7 +100,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times [N] to milliseconds since 1970 (UTC), int64; 0 if unreadable.
+    """Parses times to milliseconds since 1970 (UTC), [N] int64. An unreadable time becomes 0.
 
     Marks unreadable and implausible times in `flaws`. Times without a zone are in `config.zone`. A local time that
     occurs twice, when clocks are set back, is read as the earlier one. With `unit=auto`, texts are ISO 8601, and

@@ -115,9 +115,9 @@ def _list_of_all(values: np.ndarray) -> pa.Array:
 
 
 def _make_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
-    """Makes a batch with all features of the graph.
+    """Makes a batch of `num_rows` rows with all features of the graph.
 
-    `columns` has the lists, [num_rows], of some features. All other features get empty lists.
+    `columns` are the lists of some features, by name. All other features get empty lists.
     """
     arrays = []
     for field in _batch_schema():

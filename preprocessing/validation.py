@@ -102,7 +102,7 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
 def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: str) -> None:
     """Raises an error if an input has no usable event.
 
-    `num_events` counts the usable events, `num_rows` all rows.
+    `num_events` is the number of usable events; `num_rows` is the number of all rows.
 
     Raises:
       ValueError: all events are invalid or belong to robots.

@@ -90,7 +90,8 @@ def count_values(lists: pa.Array) -> pa.Table:
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
     """Adds up count tables with the same columns; returns one row per distinct id.
 
-    `first_seen_ms` is the earliest time, `last_seen_ms` the latest. Empty bytes stand for a table without rows.
+    The result has the earliest first_seen_ms and the latest last_seen_ms of each id. Empty bytes stand for a table
+    without rows.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:

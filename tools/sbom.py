@@ -109,10 +109,10 @@ def find_licence(package: Package) -> dict[str, Any] | None:
 def build_sbom(
     pins: Mapping[Package, Sequence[str]], dates: Mapping[Package, str], *, version: str, commit: str | None
 ) -> dict[str, Any]:
-    """Builds the software bill of materials (CycloneDX), with one component per package version.
+    """Builds the software bill of materials (CycloneDX). It has one component per package version.
 
-    `pins` maps each version to the requirements files that pin it, `dates` to the day of the pin. `commit` is None
-    outside git.
+    `pins` maps each package version to the requirements files that pin it. `dates` maps package versions to the days
+    on which they were pinned. `commit` is None outside git.
     """
     product: dict[str, Any] = {"type": "application", "bom-ref": "cartwheel", "name": "cartwheel", "version": version}
     if commit:

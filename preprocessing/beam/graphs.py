@@ -4,7 +4,8 @@ The graphs run in sequence; only `write_timelines` may run concurrently with the
 sequence, a graph can use the results of earlier graphs, such as cuts and vocabularies, and `prepare` can refuse an
 invalid input between two graphs.
 
-A partition contains all rows of some visitors or items, which a hash of the ids selects. A reject is an invalid row.
+A partition contains all rows of some visitors or items. A hash of the id selects the partition. A reject is an invalid
+row.
 """
 
 import tempfile

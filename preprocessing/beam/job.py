@@ -53,8 +53,8 @@ class Job:
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
         """Calls `function`, which runs a pipeline, in a thread. Yields a Future of the function's result.
 
-        With remote workers, calls it in the main thread, before the context starts, because Beam can start a job
-        server only there.
+        With remote workers, calls it in the main thread, before the `with` block runs, because Beam can start a job
+        server only in this thread.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

@@ -284,7 +284,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines. An element is (name of the output file, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines. The argument is (name of the output file, rejects)."""
 
     directory: str
 

@@ -57,7 +57,7 @@ _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|bas
 def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:
     """Proposes settings to read an event log.
 
-    `table` has the first rows, and `columns` describes them.
+    `table` contains the first rows; `columns` are descriptions of its columns.
     """
     values = dict(walk_columns(table))
     found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
@@ -82,7 +82,7 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
 def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
     """Proposes settings to read an item table.
 
-    `table` has the first rows, and `columns` describes them.
+    `table` contains the first rows; `columns` are descriptions of its columns.
     """
     values = dict(walk_columns(table))
     named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}

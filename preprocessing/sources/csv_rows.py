@@ -86,7 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Returns a mask [L] of the lines with quotes. Marks malformed lines, but counts no fields in lines with quotes."""
+    """Marks malformed lines. Returns a mask [L] of the lines that contain quotes; their fields are not counted."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses the lines `rows`, which have quotes. Marks the malformed lines; returns the others and their indices."""
+    """Parses the quoted lines at the indices `rows`. Marks malformed lines; returns the others and their indices."""
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
     separator = re.escape(source.separator)

@@ -95,7 +95,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 def _are_braced(data: bytes, begins: np.ndarray, ends: np.ndarray) -> bool:
     """Returns True if each line starts with `{` and ends with `}`, apart from spaces.
 
-    Each such line has one or more objects. If there are as many objects as lines, each line has exactly one.
+    If so, each line has at least one object. Thus, if there are as many objects as lines, each line has exactly one.
     """
     buffer = np.frombuffer(data, np.uint8)
     others = np.flatnonzero((buffer[begins] != _OPEN) | (buffer[ends - 1] != _CLOSE))

@@ -49,7 +49,8 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
     """Finds the lines of a text, without blank lines.
 
     Returns:
-      The start of each line in `data`, [L]; the end, without the line break, [L]; and the number of blank lines.
+      The index in `data` at which each line starts, [L]; the index at which it ends, without the line break, [L]; and
+      the number of blank lines.
     """
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)

@@ -45,7 +45,7 @@ class Batch(Protocol):
 
     @property
     def columns(self) -> pa.Table:
-        """The well-formed rows, [N], in the columns that the source reads."""
+        """The N well-formed rows, with the columns that the source reads."""
 
     @property
     def malformed(self) -> Rejects:

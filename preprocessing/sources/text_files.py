@@ -70,7 +70,7 @@ def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
 
 
 def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
-    """Returns the start of a file's text in UTF-8, with at least the first line.
+    """Returns the start of a file's text, at least the first line, in UTF-8.
 
     `head` are the first bytes of the file as stored: still compressed and encoded.
 

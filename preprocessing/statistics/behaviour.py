@@ -124,7 +124,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Returns the first row (index) of each visitor-item pair and event kind, [P, K]; NEVER if there is no such row."""
+    """Returns the index of the first row of each visitor-item pair and event kind, [P, K]; NEVER if there is no row."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -143,6 +143,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns the counts [B], each keyed by the start of its bucket in seconds. Omits empty buckets at the end."""
+    """Returns the count of each bucket, keyed by the bucket's start in seconds. Omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

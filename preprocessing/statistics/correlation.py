@@ -56,9 +56,9 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
 
 def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
-    """Returns JSON values: column names and the matrix [C, C] of correlations.
+    """Returns the names of the columns and their correlation matrix, [C, C], as JSON values.
 
-    A correlation with a constant column is null.
+    The correlations of a constant column are null.
     """
     listed = list(parts)
     rows = sum(part.rows for part in listed)

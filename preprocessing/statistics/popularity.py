@@ -82,8 +82,8 @@ def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
       counts: [I] events per item, above 0; at least one item.
 
     Returns:
-      The Lorenz curve, which is the share of events of the least popular 0%, 1% … 100% of the items, and the Gini
-      coefficient.
+      The Lorenz curve and the Gini coefficient. The curve lists which share of the events belongs to the least popular
+      0%, 1% … 100% of the items.
     """
     ascending = np.sort(counts).astype(np.int64)
     below = np.append(0, np.cumsum(ascending))

@@ -49,9 +49,9 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws the items of all shelves, and each item's quota of the visitor-item pairs in `wanted`.
+    """Draws the items of all shelves, and how many visitors view, cart or buy each item.
 
-    `wanted` [3, S] is the number of pairs on each shelf, by how they end: with a view, a cart or a purchase.
+    `wanted` [3, S] are the sums of these numbers on each shelf.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))

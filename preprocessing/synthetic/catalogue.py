@@ -64,7 +64,7 @@ def list_items(
     """Draws the ids of all items, and which items are in the property files.
 
     Args:
-      first_seen_ms: [I] each item's first event, in milliseconds since 1970.
+      first_seen_ms: [I] time of each item's first event, in milliseconds since 1970.
     """
     popularity = items.quota.sum(axis=0)
     seen = np.flatnonzero(popularity)
@@ -106,7 +106,7 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Draws the weekly snapshot that first lists each item; returns its index, [N].
 
-    Items older than the log (`born` [N] is 0) get the first snapshot, the others one shortly before their first event.
+    Items older than the log (`born` is 0) get the first snapshot. Others get one shortly before their first event.
     """
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))

@@ -82,7 +82,7 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Draws the times and sessions of all events. A visitor's events keep their order. `is_robot` is [V]."""
+    """Draws the times and sessions of all events. A visitor's events keep their order. `is_robot` [V] marks robots."""
     visitor = interests.visitor[events.interest]
     is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
     is_same_order = _continues_order(interests.order[events.interest], events.kind)
@@ -111,7 +111,7 @@ def first_times(times: Times, events: Events, num_interests: int) -> Times:
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws a mask [E] of the events that start a session. Events are sorted by visitor; `is_robot` is [V]."""
+    """Draws which events start a session, a mask [E]. Events are sorted by visitor. `is_robot` [V] marks robots."""
     num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
     tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
@@ -140,9 +140,9 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds from the previous event of a visitor to each event, [E].
+    """Draws the milliseconds between each event and the visitor's previous event, [E].
 
-    The result is 0 for the first event of a session, and at least 1 for other events. All arguments are [E].
+    They are 0 for the first event of a session, and at least 1 for other events. All arrays are [E].
     """
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))

@@ -39,7 +39,7 @@ def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> 
 
 
 def interpolated_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Returns quantiles [N] interpolated between known quantiles, linearly on a logarithmic scale of values.
+    """Interpolates between known quantiles, linearly on a logarithmic scale of values. Returns quantiles, [N].
 
     Args:
       probability: [N] numbers from 0 to below 1.
@@ -54,8 +54,8 @@ def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]
 
     Args:
       probability: [N] numbers between 0 and 1, exclusive.
-      knots: (value, probability of a larger value), ascending by value; the first value is the minimum, the last the
-        maximum.
+      knots: (value, probability of a larger value), ascending by value. The first value is the minimum of the
+        distribution, and the last value is its maximum.
     """
     values, above = np.array(knots).T
     return np.exp(np.interp(-np.log1p(-probability), -np.log(above), np.log(values)))

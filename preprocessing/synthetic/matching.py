@@ -43,9 +43,9 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts the wishes that end with `reach` (LOOK, CART or BUY); returns their indices [N] and group numbers [N].
+    """Groups the wishes that end with `reach` (LOOK, CART or BUY) by shelf and time, and sorts each group by style.
 
-    The wishes of a group have the same shelf and similar times.
+    Returns the indices of the wishes in this order, [N], and the group number of each wish, [N].
     """
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
@@ -54,9 +54,9 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Lists each item as often as its quota for `reach` (LOOK, CART or BUY). Returns item indices, [N].
+    """Repeats each item as often as its quota for `reach` (LOOK, CART or BUY) requires. Returns item indices, [N].
 
-    Entry i is for wish i of the list that `_queue_interests` returns.
+    The items are in the order of the wishes that `_queue_interests` returns.
     """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
@@ -68,9 +68,9 @@ def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> 
 def _group_by_style(
     shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts rows by shelf and time, and by style within groups of `together` rows.
+    """Sorts rows by shelf and time, divides them into groups of `together` rows, and sorts each group by style.
 
-    Returns the indices of the sorted rows [N] and their group numbers [N].
+    Returns the indices of the rows in this order, [N], and the group number of each row, [N].
     """
     by_time = np.argsort(shelf + time * _BELOW_ONE, kind="stable")
     group = np.cumsum(position_in_group(np.bincount(shelf)) % together == 0)

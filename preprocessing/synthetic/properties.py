@@ -53,7 +53,7 @@ def property_tables(
 ) -> Iterator[pa.Table]:
     """Yields all property rows in tables with the columns timestamp, itemid, property and value.
 
-    Each table has the rows of some items, in random order.
+    Each table contains all rows of some items, in random order.
 
     Args:
       seed: seed of everything except titles: the values of all rows, and their order.
@@ -132,9 +132,10 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws a property's values, [R], of one or more words. An item's consecutive values differ in the last word.
+    """Draws the values of a property, [R]. A value has one or more words.
 
-    The words before it stand for the shelf, the style and (in property 888) the item; property 6 has no such words.
+    The last word changes from each value of an item to its next value. The other words stand for the shelf, the style
+    and, in property 888, the item. Property 6 has no other words.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

@@ -68,7 +68,7 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
 
 
 def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """Draws the property rows of a chunk of items, for the rare properties."""
+    """Draws the rows of the rare properties for a chunk of items."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)
@@ -85,7 +85,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws 26 of `size` properties for each shelf, possibly repeated. Returns indices [S, 26]; each row is ascending.
+    """Draws 26 of `size` properties for each shelf, with replacement. Returns indices, [S, 26], ascending per shelf.
 
     If there are enough draws, each property is drawn for at least one shelf.
     """

@@ -65,7 +65,7 @@ class Shop:
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
     def row_generator(self) -> np.random.Generator:
-        """Returns a new random generator, which orders rows and chooses rows to duplicate."""
+        """Returns a new random generator, to shuffle rows and to choose the rows to duplicate."""
         return _stream(self.config, _ROWS)
 
 

@@ -61,8 +61,8 @@ def draw_wishes(
     """Draws a shelf and a style for each visitor-item pair.
 
     Args:
-      begin: [D] time and session of each pair's first event; a session is mostly on one shelf.
-      is_robot: [V]; robots have random shelves and styles.
+      begin: [D] time and session of each pair's first event. Most pairs of a session get the same shelf.
+      is_robot: [V] which visitors are robots. They get random shelves and styles.
     """
     visitor = interests.visitor
     taste = _draw_tastes(tree, interests, len(is_robot), random)
@@ -104,9 +104,9 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Draws, for each shelf [N], a shelf with the same parent category, in proportion to the shelves' views.
+    """Draws, for each shelf, a shelf that has the same parent category, [N]. It may be the given shelf.
 
-    `uniform` [N] are random numbers in [0, 1). The drawn shelf may be the given one.
+    The probabilities are in proportion to the shelves' views. `uniform` [N] are random numbers in [0, 1).
     """
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
@@ -118,7 +118,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws, for each visitor-item pair, which of the visitor's F favourite shelves it is for, [D].
+    """Draws one of the visitor's F favourite shelves for each visitor-item pair. Returns numbers from 0 to F - 1, [D].
 
     Pairs of the same session mostly get the same shelf.
     """

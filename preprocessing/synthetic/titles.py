@@ -74,9 +74,9 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a material [N] and a series (an invented word) [N] for each item.
+    """Draws the material and the series (an invented word) of each item. Returns two arrays of indices, [N] each.
 
-    Items of the same `group` [N] have the same product and look; `number` [N] is an item's position in its group. Eight
+    Items of the same `group` have the same product and look. `number` is an item's position in its group. Eight
     consecutive items of a group have the same series and different materials.
     """
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))

@@ -91,7 +91,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws the nodes of the category tree that have items; most are leaves. Returns their indices, [S].
+    """Draws which nodes of the category tree have items, mostly leaves. Returns the indices of these nodes, [S].
 
     `parent` [C] is the parent of each node, or -1 for a root.
     """

@@ -63,7 +63,7 @@ class Visitors:
 
 
 def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
-    """Draws the activity of all visitors, with random ids.
+    """Draws the activity of all visitors, and assigns visitor ids at random.
 
     Visitors are buyers, cart users without orders, browsers with only views, or robots.
     """
@@ -96,7 +96,7 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws, for `count` visitors without orders, the number of cart items and the number of views, [count] each."""
+    """Draws, for each of `count` visitors without orders, the number of cart items and the number of views."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
@@ -119,7 +119,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ranks visitors by activity [N] plus noise. Returns the ranks [N], scaled to between 0 and 1."""
+    """Ranks visitors by `activity` plus noise. Returns the ranks, [N], scaled to numbers between 0 and 1."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -127,10 +127,10 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """Returns the quantiles `probability` [N] of the number of views per visitor, [N].
+    """Returns quantiles of the number of views per visitor, [N].
 
-    `without` is the share of visitors without views. The views of the others follow a log-normal distribution with
-    `shape` (median, sigma).
+    `probability` [N] selects the quantiles. `without` is the share of visitors without views. The numbers of views of
+    other visitors follow a log-normal distribution; `shape` is its (median, sigma).
     """
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
