@@ -34,7 +34,7 @@ def read_targets(results: Results) -> list[Target]:
 
 
 class _Claim(NamedTuple):
-    """A row of the table of speed targets; each function takes the results of the benchmark named `benchmark`."""
+    """A row of the table of speed targets. Its functions take the results of the benchmark named `benchmark`."""
 
     what: str
     benchmark: str
@@ -44,7 +44,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the table row of a preprocessing stage; `name`: prefix of the keys of its targets for time and memory."""
+    """Builds the table row of a preprocessing stage; the keys of the targets for time and memory start with `name`."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]

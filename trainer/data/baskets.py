@@ -15,9 +15,9 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Timelines that end last are first.
+    """[T, I] float32: 1 for the latest `max_items` items of each training timeline; the one that ends last is row 0.
 
-    With `event_weights`, skips events if their own weight or their kind's weight is 0; ValueError if no events remain.
+    If `event_weights` is given, skips events that have the weight 0 or a kind of weight 0; ValueError if none remain.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -35,7 +35,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Timelines that end last are first."""
+    """[T, I] float32: 1 for the latest `max_items` items of each timeline; the one that ends last is row 0."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)

@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns a copy of the dataset; models that use it train on the events of all splits."""
+        """Returns a copy of the dataset; models that are built on the copy train on the events of all splits."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -101,7 +101,7 @@ class Dataset:
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """The catalogue row of each item [I], in vocabulary order; see `contract.catalogue`.
+        """The catalogue, one row per item in vocabulary order; see `contract.catalogue`.
 
         Raises:
           ContractError: an item is missing or occurs twice.

@@ -1,18 +1,19 @@
 """Reads timeline blocks into shuffled global batches.
 
-For given settings, the order of the rows depends only on the events, the seed and the epoch. So (epoch, step) is a
-position in this order, and a resumed run starts to read at its position. `streams` divides the rows of an epoch into
-streams. A worker reads only the streams that contain its rows, and the global batches are the same for any number of
-workers.
+For given settings, the order of the rows depends only on the events, the seed and the epoch. So a resumed run finds
+the next row by its epoch and step. `streams` divides the rows of an epoch into streams. A worker reads only the streams
+that contain its rows. The global batches are the same for any number of workers.
 
-Blocks are parsed window by window. The rows of each step are gathered from the parsed blocks, so a row is copied once.
+Blocks are parsed window by window; only rows of the same window are shuffled together. The rows of each step are
+gathered from the parsed blocks, so a row is copied once.
 
 The rows of a timeline are contiguous in a block, so histories are found by index arithmetic: if a row is at position p
 of its timeline, its history is the p rows before it. For models that ignore the order of a history, the history is all
 other rows of the timeline: first the rows after this one, then those from the start of the timeline. At most H rows are
 used.
 
-Shapes: B rows of a batch, N rows of the parsed blocks, H entries of a history.
+Shapes: B rows of a batch, N rows of the parsed blocks, H entries of a history, T steps of a window, n rows that this
+worker needs of each global batch.
 """
 
 import os
@@ -45,7 +46,7 @@ _PADDING_BLOCK = next(encode_blocks(TimelineRows(*[np.zeros(1, np.int64)] * 6), 
 
 
 class Batch(NamedTuple):
-    """A global batch, or consecutive rows of one."""
+    """All rows of a global batch, or some consecutive rows."""
 
     visitor: tf.Tensor
     """[B] int32."""
@@ -77,7 +78,7 @@ class Batch(NamedTuple):
         return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, weight=weight, is_row=is_row)
 
     def rows(self, rows: slice) -> "Batch":
-        """Returns a part of the rows."""
+        """Returns a batch that has only the rows in the slice `rows`."""
         return Batch(*(column[rows] for column in self))
 
     def with_int64(self) -> "Batch":
@@ -166,7 +167,7 @@ def training_batches(
 
 
 def count_streams(events: TrainingEvents, config: InputConfig, history_length: int, is_sequential: bool) -> Streams:
-    """Counts the training rows of each block, to divide them into streams; reads all events."""
+    """Divides the rows of an epoch into streams; reads all events, to count the training rows of each block."""
     content = _RowContent(events, history_length, is_sequential)
 
     @_unconverted
@@ -191,7 +192,7 @@ def count_streams(events: TrainingEvents, config: InputConfig, history_length: i
 
 
 class EventTotals(NamedTuple):
-    """Totals over all rows in an epoch of `training_batches`."""
+    """The number of rows by event kind, and the total weight of all rows, in an epoch of `training_batches`."""
 
     counts: np.ndarray
     """[event kinds] int64: number of rows of each kind."""
@@ -206,7 +207,7 @@ def total_events(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> EventTotals:
-    """Computes the totals of an epoch of `training_batches`; reads all events."""
+    """Counts the rows in an epoch of `training_batches`, and adds up their weights; reads all events."""
 
     def totals(batch: Batch) -> tf.Tensor:
         counts = tf.math.bincount(batch.event, minlength=len(event_weights), dtype=tf.int64)
@@ -280,7 +281,7 @@ class _RowContent(NamedTuple):
 
     @property
     def columns_of_rows(self) -> tuple[str, ...]:
-        """Columns that `is_training_row` needs."""
+        """Names of the columns that `is_training_row` needs."""
         return tuple(sorted({*self.events.columns, *(["position"] if self.history_length else [])}))
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -295,7 +296,7 @@ class _RowContent(NamedTuple):
 
 
 def _parse_columns(serialized: tf.Tensor, content: _RowContent) -> dict[str, tf.Tensor]:
-    """Parses blocks into columns [N]."""
+    """Parses blocks; returns their columns by name, each [N]."""
     columns = parse_blocks(serialized, content.columns)
     # half the bytes to copy and to send to the device
     columns |= {name: tf.cast(columns[name], tf.int32) for name in _COLUMNS}
@@ -313,7 +314,7 @@ def _parse(
       content: what to read.
 
     Returns:
-      The columns [N]; indices of rows [T, n]; whether each is a row [T, n], not padding.
+      Three results: the columns by name, each [N]; [T, n] indices of rows; [T, n] bool, False for padding.
     """
     columns = _parse_columns(serialized, content)
     is_row = rows >= 0
@@ -322,13 +323,13 @@ def _parse(
 
 
 def _one_by_one(columns: Mapping[str, tf.Tensor], indices: tf.Tensor, is_row: tf.Tensor) -> tf.data.Dataset:
-    """Yields the results of `_parse` for one step after the other; the columns are not copied."""
+    """Splits the results of `_parse` into steps; each step has all columns, which are not copied."""
     steps = tf.data.Dataset.from_tensor_slices((indices, is_row))
     return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(columns).repeat(), steps)
 
 
 def _gather(columns: Mapping[str, tf.Tensor], indices: tf.Tensor, is_row: tf.Tensor, content: _RowContent) -> Batch:
-    """Gathers the rows at `indices` [B], with their histories."""
+    """Builds a batch from the rows at `indices` [B] and their histories."""
     event = tf.gather(columns["event"], indices)
     return Batch(
         visitor=tf.gather(columns["visitor"], indices),
@@ -344,7 +345,7 @@ def _gather(columns: Mapping[str, tf.Tensor], indices: tf.Tensor, is_row: tf.Ten
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[B] float32: weight of each row at `indices` [B] × `event_weights` of its kind; 1 if `event_weights` is None."""
+    """[B] float32: weight of each row at `indices` × weight of its event kind; 1 if `event_weights` is None."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)

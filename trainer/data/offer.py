@@ -1,6 +1,6 @@
 """Chooses the items that may be recommended, by availability, denied ids and categories.
 
-Shapes: I items of a vocabulary, F items in a table of facts.
+Shapes: I items of a vocabulary, F rows of a table of availability and categories.
 """
 
 import difflib
@@ -81,7 +81,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds the items on offer in the dataset's catalogue, as known at the end of training (the first cut).
+    """Finds the items that were on offer at the end of training (the first cut), from the dataset's catalogue.
 
     Raises:
       ValueError: see `find_offer`.
@@ -112,10 +112,10 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
 def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
     """Finds the items on offer.
 
-    Warns about denied ids that are no items, and about items that `facts` lacks; these count as available.
+    Warns about denied ids that are not in `items`. Warns about items that `facts` lacks, and treats them as available.
 
     Args:
-      items: ids [I].
+      items: [I] ids.
       facts: table of the items' availability and categories, with the schema `ITEM_FACTS_SCHEMA`.
 
     Raises:

@@ -1,11 +1,11 @@
 """Divides the training rows of an epoch into streams of equal length, and plans the reading of windows.
 
-A stream is a range of the training rows of an epoch, in an order of all blocks that depends on (seed, epoch). It is
-shuffled window by window, and a global batch has the same number of rows of each stream. The number of streams depends
-only on the settings and the dataset. So workers can read different streams, and the global batches are the same for any
-number of workers.
+The blocks of all shards get an order that depends on (seed, epoch). A stream is a range of the training rows in this
+order. The rows of a stream are shuffled window by window, and each global batch has the same number of rows from every
+stream. The number of streams depends only on the settings and the dataset. So workers can read different streams, and
+the global batches are the same for any number of workers.
 
-Shapes: F shards, S streams, T steps of a window, n rows of a reader in a global batch, P pieces.
+Shapes: F shards, S streams, T steps of a window, n rows that a reader needs of each global batch, P pieces.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class ShardBlocks(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a reader reads of a window."""
+    """The part of a shuffling window that one reader needs."""
 
     pieces: list[Piece]
     """[P] the blocks to read."""
@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams of a dataset."""
+    """Divides the training rows of an epoch into streams; the docstring of this module explains them."""
 
     shards: Sequence[ShardBlocks]
     """The blocks of all shards [F]."""
@@ -54,44 +54,44 @@ class Streams:
 
     @cached_property
     def num_rows(self) -> int:
-        """Training rows of an epoch."""
+        """Number of training rows of an epoch."""
         return sum(int(shard.rows.sum()) for shard in self.shards)
 
     @property
     def num_steps(self) -> int:
-        """Global batches of an epoch."""
+        """Number of global batches of an epoch."""
         return -(-self.num_rows // self.batch_size)
 
     @cached_property
     def count(self) -> int:
-        """S: the largest divisor of the batch size that leaves enough blocks for each stream of a window."""
+        """Number of streams, S: a divisor of the batch size, as large as the settings and the dataset allow."""
         blocks = min(self.window_blocks, self._num_blocks)
         most = min(self.max_streams, max(1, blocks // _MIN_BLOCKS))
         return max(count for count in range(1, most + 1) if self.batch_size % count == 0)
 
     @property
     def batch_rows(self) -> int:
-        """Rows of each stream in a global batch."""
+        """Number of rows that a global batch has from each stream."""
         return self.batch_size // self.count
 
     @cached_property
     def window_steps(self) -> int:
-        """T: global batches of a window."""
+        """Number of global batches of a window, T."""
         rows = self.window_blocks * self.num_rows // max(self._num_blocks, 1)
         return max(1, min(-(-rows // self.batch_size), self.num_steps))
 
     @property
     def num_windows(self) -> int:
-        """Windows of an epoch."""
+        """Number of shuffling windows of an epoch."""
         return -(-self.num_steps // self.window_steps)
 
     def plan(self, blocks: "EpochBlocks", window: int, own: range) -> Window:
-        """Plans the reading of a window.
+        """Plans which blocks a reader reads for a shuffling window, and which rows it uses in each step.
 
         Args:
           blocks: all blocks in the order of an epoch; see `order`.
           window: number of the window in the epoch.
-          own: the rows of each global batch that the reader needs, [n] consecutive numbers.
+          own: numbers of the n rows that the reader needs of each global batch.
         """
         edges = self.num_rows * np.arange(self.count + 1) // self.count
         size = self.window_steps * self.batch_rows
@@ -114,8 +114,8 @@ class Streams:
     def order(self, seed: int, epoch: int) -> "EpochBlocks":
         """Returns all blocks in the order of an epoch.
 
-        The shards are permuted. The order starts at a random block, so the streams of two epochs differ even if there
-        is only one shard.
+        The shards are permuted. The order starts at a random block and wraps around, so the streams of two epochs
+        differ even if there is only one shard.
         """
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(self.shards))
@@ -150,12 +150,12 @@ class EpochBlocks(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Number of training rows of the epoch before these blocks."""
+        """Number of training rows that the epoch has before the first of these blocks."""
         return int(self.edges[0])
 
     @property
     def end(self) -> int:
-        """Number of training rows of the epoch up to the last of these blocks."""
+        """Number of training rows that the epoch has up to the end of the last of these blocks."""
         return int(self.edges[-1])
 
     def with_rows(self, first: int, last: int) -> "EpochBlocks":
@@ -167,7 +167,7 @@ class EpochBlocks(NamedTuple):
         return self._replace(columns=self.columns[begin:end], edges=self.edges[begin : end + 1])
 
     def pieces(self) -> list[Piece]:
-        """Returns runs of blocks that follow each other in a shard."""
+        """Groups the blocks into pieces; a piece is a run of blocks that follow each other in a shard."""
         is_next = (np.diff(self.columns[:, :2], axis=0) == [0, 1]).all(axis=1)
         starts = np.concatenate([[0], np.flatnonzero(~is_next) + 1])[: len(self.columns)]
         counts = np.diff(np.append(starts, len(self.columns)))

@@ -35,7 +35,7 @@ class TrainingEvents(NamedTuple):
         return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] bool: whether models are trained on each row. The columns [N] must contain whole timelines."""
+        """[N] bool: whether models are trained on each row. `columns`: arrays [N] of whole timelines."""
         is_target = tf.equal(columns["is_target"], 1)
         if self.visitor_events is None:
             return is_target

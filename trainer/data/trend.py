@@ -71,7 +71,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Chooses the moments [M] int64, ascending, at which trends are computed for evaluation cases.
+    """[M] int64: the moments, ascending, at which trends are computed for evaluation cases.
 
     The first moment is the time of the first case; the moments are evenly spaced, at least a day apart. A case uses the
     latest moment up to its time. M is at most `_MAX_MOMENTS`, and less for a large catalogue.
@@ -87,7 +87,7 @@ def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: float) -> Trends:
-    """Computes the trend of each item at each of the ascending moments `moment_ms` [M] int64."""
+    """Computes the trend of each item at each moment. `moment_ms`: [M] int64, ascending."""
     recent = np.zeros((len(moment_ms), events.num_items), np.float32)
     total = np.zeros_like(recent)
     bounds = np.searchsorted(events.timestamp_ms, moment_ms)  # before the moment, not at it

@@ -1,6 +1,6 @@
 """Loads exported models and calls their signatures for one query at a time.
 
-Shapes: H history, K list.
+Shapes: H entries of a history, K items of a list.
 """
 
 import os

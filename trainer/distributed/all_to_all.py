@@ -120,13 +120,13 @@ class Route:
         )
 
     def send_to_requesters(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends the S requested rows [S, D] to the replicas that requested them; returns the M received rows [M, D]."""
+        """Sends rows to the replicas that requested them. `rows`: [S, D]. Returns the received rows, [M, D]."""
         if self.messages is None:
             return rows
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, D], such as gradients, to the owners of the table rows; returns the S received rows [S, D]."""
+        """Sends rows, such as gradients, to the rows' owners. `rows`: [M, D]. Returns the received rows, [S, D]."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

@@ -1,4 +1,4 @@
-"""Baselines that a model must beat: popular and random rankings, and the counted models with their default settings.
+"""Baselines that a model must beat: popular and random rankings, and models of `solver=count` with default settings.
 
 Shapes: B visitors, I items.
 """

@@ -1,9 +1,11 @@
 """Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
 
-The candidates are the items with the highest score of each part, and with the highest popularity, both with and without
-the trend. If seen items are shown, the most frequent and the latest items of the history are candidates too.
+For each part and for the popularity, the candidates are the items that have the highest values: once without the trend
+and once with the trend added. If seen items are shown, the most frequent and the latest items of the history are
+candidates too.
 
-Shapes: V cases, B cases of a chunk, C candidates, I items, F features. The features are the scores of P parts, the
+Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments, L
+half-lives, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
 popularity, a trend per half-life, and the return features.
 """
 
@@ -51,7 +53,7 @@ _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidate items of evaluation cases and their features, from which the weights of a blend are chosen."""
+    """The candidate items of evaluation cases, and the items' features. Blend weights are chosen on this data."""
 
     feature: np.ndarray
     """[V, C, F] float32: features of the candidates."""
@@ -67,7 +69,10 @@ class Candidates:
         return self.ndcg_of_hits(np.where(self.is_candidate, scores, -np.inf)[self.hits])
 
     def ndcg_of_hits(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of each case, 0 outside `hits`. `scores`: [W, C] for the cases in `hits`, -inf for padding."""
+        """[V]: NDCG@20 of each case; 0 for cases that have no relevant candidate.
+
+        `scores`: [W, C] in the order of `hits`; -inf for padding.
+        """
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
         for position in self._relevant:
@@ -81,13 +86,13 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] indices of the cases with relevant candidates; the case with the most relevant candidates is first."""
+        """[W] indices of the cases that have a relevant candidate; cases that have more of them come first."""
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """[F, W, C] float32: features of the candidates in the cases `hits`."""
+        """[F, W, C] float32: features of the candidates, only for cases that have a relevant candidate; see `hits`."""
         return np.ascontiguousarray(np.moveaxis(self.feature[self.hits], 2, 0))
 
     @cached_property
@@ -98,7 +103,10 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> list[np.ndarray]:
-        """Element k: the column of relevant candidate k (from 0) in each case of `hits` with more than k of them."""
+        """Element k is an array over the first cases of `hits`: those that have more than k relevant candidates.
+
+        For each of these cases, it contains the column of relevant candidate number k, from 0.
+        """
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
         position = np.argsort(~is_relevant, axis=1, kind="stable")
@@ -232,7 +240,7 @@ class _Finder:
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns candidate items [B, C], a mask [B, C] (int64; 0 for padding), and candidate features [B, C, F]."""
+        """Returns three tensors: [B, C] candidate items; [B, C] int64 mask, 0 for padding; [B, C, F] features."""
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
@@ -295,13 +303,16 @@ class _Finder:
         return _History(key, tf.pad(tf.gather(value, order), [[0, 1], [0, 0]]))
 
     def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """[B, n, 4]: the `RETURN_FEATURES` of items [B, n]; 0 for items outside the history."""
+        """[B, n, 4]: the `RETURN_FEATURES` of each item; 0 for items outside the history. `item`: [B, n]."""
         key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
         place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
         return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
-        """For each return feature except `is_seen`: the history items [B, TOP] with the highest values; -1: padding."""
+        """Finds the history items that have the highest values of each return feature except `is_seen`.
+
+        Returns an array [B, TOP] per feature; -1 is padding.
+        """
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
         place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
         rows = place.to_tensor(size)  # the last key is padding
@@ -314,7 +325,7 @@ class _Finder:
         ]
 
     def _trends_of(self, item: tf.Tensor, moment: tf.Tensor) -> list[tf.Tensor]:
-        """For each half-life: the trends [B, n] of items [B, n]; `moment` [B]: index of each query's moment."""
+        """Returns a tensor [B, n] per half-life: the items' trends. `item`: [B, n]. `moment`: [B] moment indices."""
         cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + item
         return [tf.gather(self._trends, number * self._trend_size + cell) for number in range(len(HALF_LIVES))]
 

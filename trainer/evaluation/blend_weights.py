@@ -4,7 +4,7 @@ Coordinate ascent over a grid of weights maximises the NDCG@20 of a sample of ca
 candidates of each case, see `blend_candidates`. It starts from the best single feature. A weight is changed only for a
 clear gain, so that noise does not add features. Each kind of ranking has separate cases, weights and half-lives.
 
-Shapes: V cases, C candidates, F features, P parts, I items.
+Shapes: V cases, W cases that have a relevant candidate, C candidates, F features, P parts.
 """
 
 import os
@@ -42,7 +42,7 @@ _SIGNED = tuple(sorted({-x for x in _GRID} | set(_GRID)))
 
 @dataclass(frozen=True)
 class Choice:
-    """The weights of a blend that were chosen for one of the `RANKINGS`."""
+    """The blend weights that were chosen for one of the `RANKINGS`."""
 
     weights: BlendWeights
     value: float
@@ -137,17 +137,17 @@ class _Ascent:
                 break
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case with the trend of `HALF_LIVES[half_life]` and the best weight of this trend."""
+        """[V]: NDCG@20 of each case, if the trend has half-life number `half_life` and the best weight for it."""
         column = self._num_parts + 1
         trend = self._candidates.columns[column + half_life]
         return max(self._measure(self._without(column), trend, _GRID), key=lambda values: float(values.mean()))
 
     def _without(self, column: int) -> np.ndarray:
-        """[W, C]: the candidates' scores without the feature `column`."""
+        """[W, C]: the scores of the candidates if the feature `column` had the weight 0."""
         return self._total - self.weight[column] * self.unit[column] * self._feature[column]
 
     def _measure(self, rest: np.ndarray, feature: np.ndarray, factors: Sequence[float]) -> list[np.ndarray]:
-        """Returns, for each factor, the NDCG@20 [V] of the scores `rest` [W, C] + factor × `feature` [W, C]."""
+        """Returns, for each factor, [V]: the NDCG@20 of the scores `rest` + factor × `feature`; both are [W, C]."""
 
         def measure(factor: float) -> np.ndarray:
             scores = np.float32(factor) * feature
@@ -309,7 +309,7 @@ def longest_of_the_best(values: np.ndarray) -> int:
     A half-life is clearly worse if its mean NDCG@20 is lower by more than the standard error of the difference.
 
     Args:
-      values: [len(HALF_LIVES), V] NDCG@20 of each case with each half-life.
+      values: [len(HALF_LIVES), V] NDCG@20 for each half-life and case.
     """
     # All cases of returning_visitors share a moment, so a short half-life can be the best by chance.
     difference = values - values[values.mean(axis=1).argmax()]
@@ -320,8 +320,8 @@ def longest_of_the_best(values: np.ndarray) -> int:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Returns weights for all `RANKINGS`. A ranking missing in `weights` gets the weights of the most similar ranking.
 
-    In `new_items`, the return features get the weight 0. If a ranking has no weights then, each part gets the weight 1
-    or, if there are no parts, the popularity gets it.
+    In `new_items`, the return features get the weight 0. If all weights of a ranking are then 0 or missing, each part
+    gets the weight 1 or, if there are no parts, the popularity gets it.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -363,7 +363,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends of each `BlendInference` in `systems`, at the moments of the cases; see `moments_of`."""
+    """Computes the trends at the moments of the cases (see `moments_of`), and sets them in all blends of `systems`."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

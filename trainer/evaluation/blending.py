@@ -88,7 +88,7 @@ def blend_runs(
 
 
 def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes a blend with a single model, that of the run at `part`, to the run at `workdir`."""
+    """Writes, to the run at `workdir`, a blend that consists only of the model of the run at `part`."""
     weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
     step = choose_step(part_directory(workdir, part))
     record = BlendRecord(

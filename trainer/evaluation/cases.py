@@ -23,7 +23,8 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are those of the history. The primary ranking hides them if `hides_seen`, else the secondary one.
+    Seen items are those of the history. One ranking hides them: the primary ranking if `hides_seen` is
+    True, otherwise the secondary ranking.
     """
 
     visitor: np.ndarray
@@ -89,8 +90,7 @@ class Cases:
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
         """Splits the cases by visitor; each visitor is in the second part with the probability `share`.
 
-        Cases of another protocol are split in the same way: a visitor's part depends only on the number of the
-        timeline.
+        A visitor's part depends only on the seed and the number of the timeline, so it is the same in every protocol.
         """
         draws = np.random.default_rng(seed).random(self.timeline.max(initial=-1) + 1)
         is_drawn = draws[self.timeline] < share

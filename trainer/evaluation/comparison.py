@@ -185,9 +185,10 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns `value`, `low`, `high` and `p` of each column; `value`: [M] means; `means`: [R, M] resampled means.
+    """Returns a dict for each column: `value`, `low`, `high` and `p`.
 
-    `first_means`: resampled means of the first system; None: this is the first system, which has no `p`.
+    `value`: [M] means. `means`: [R, M] resampled means. `first_means`: [R, M] resampled means of the first
+    system; None: this is the first system, and the dicts have no `p`.
     """
     low, high = percentile_interval(means)
     estimates = [

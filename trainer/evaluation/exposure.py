@@ -33,7 +33,7 @@ def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
     """Mean self-information of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
     The self-information of an item is −log2(p), where p is the item's share of all training events. An item without
-    events counts as having one.
+    events is treated as if it had one.
 
     Args:
       times_recommended: [I] number of lists that contain each item.

@@ -13,7 +13,7 @@ _MAX_DRAWS = 4_000_000  # per block: 32 MB
 
 
 class Interval(NamedTuple):
-    """Bounds of M confidence intervals, one per column of the values."""
+    """The lower and upper bounds of M confidence intervals."""
 
     low: np.ndarray
     """[M] float64 lower bounds."""

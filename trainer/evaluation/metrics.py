@@ -71,7 +71,7 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Returns the values [V] of all `METRICS` at each list length, by names such as `ndcg@10`."""
+    """Returns an array [V] for each of the `METRICS` and each list length, by names such as `ndcg@10`."""
     return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Sample visitors for a report: their history, their relevant items, and the recommendations of every system.
+"""The sample visitors in a report: their history, their relevant items, and the recommendations of every system.
 
 Shapes: S sample visitors, I items.
 """
@@ -53,7 +53,7 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws random visitors with one random case each; returns the recommendations of all systems.
+    """Draws random visitors and one random case of each; returns the recommendations of all systems.
 
     Args:
       dataset: the dataset, for the names of visitors and items.
@@ -76,7 +76,7 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """Draws S random visitors with a random case each; returns the case indices [S], ascending.
+    """Draws S random visitors and one random case of each; returns the case indices [S], ascending.
 
     `timeline`: [V] index of the timeline of each case; a timeline belongs to one visitor.
     """

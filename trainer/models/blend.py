@@ -6,8 +6,8 @@ Each of the `RANKINGS` has separate weights and a separate half-life of the tren
 different way than they return to old ones, and they look for different items within a session than after a break.
 Validation chooses the weights, see `evaluation.blend_weights`.
 
-Shapes: B queries, H history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L + 4 features, E
-history entries of known items, U distinct (query, item) pairs among these entries.
+Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L +
+4 features, E history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +94,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the moments by `moment_ms` [M], and the trends by `values` [L, M, I], for L half-lives."""
+        """Replaces the trends and their moments. `moment_ms`: [M] moments. `values`: [L, M, I] trends, by half-life."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -128,7 +128,7 @@ class BlendInference(tf.Module):
         return score
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
-        """Returns, for each half-life, the trends [B, I] at the moments of the queries.
+        """Returns a tensor [B, I] for each half-life: the trends at the moments of the queries.
 
         The moment of a query is the latest moment up to the query's time or, if there is none, the first moment.
         """
@@ -142,7 +142,7 @@ class BlendInference(tf.Module):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32: scores of the pairs (visitor[k], item[k]); both arguments are indices [B].
 
-        Uses the blend weights for the ranking `new_items`, and the trends at the last of the moments.
+        Uses the blend weights for the ranking `new_items`, and the trends at the last moment.
         """
         weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
@@ -174,12 +174,15 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:
-    """[B, 1]: divisor r in `comparable_scores`; `best` [B, min(SUM_RANK, I)]: each row's highest scores, descending."""
+    """[B, 1]: the divisor r of `comparable_scores`.
+
+    `best`: [B, min(SUM_RANK, I)] the highest scores of each row, descending.
+    """
     return tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
 
 
 def log_sums(scores: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-    """Converts scores [B, ...] to the scale of `comparable_scores`; `reference` is from `sum_reference`."""
+    """Converts scores to the scale of `comparable_scores`. `scores`: [B, …]. `reference`: from `sum_reference`."""
     return tf.math.log(_SUM_OFFSET + tf.maximum(scores, 0.0) / reference)
 
 

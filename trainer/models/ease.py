@@ -116,7 +116,7 @@ def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
 
 
 def _blocks(size: int) -> Iterator[slice]:
-    """Divides `size` items into blocks; a block of n items has n × `size` entries, about `_BLOCK_ENTRIES`."""
+    """Divides `size` items into blocks of n items; a matrix [n, size] has about `_BLOCK_ENTRIES` entries."""
     step = max(_BLOCK_ENTRIES // max(size, 1), 1)
     for first in range(0, size, step):
         yield slice(first, min(first + step, size))

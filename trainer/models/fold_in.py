@@ -1,6 +1,7 @@
 """Fold-in: computes visitor vectors from histories by least squares, so that events after training are used.
 
-Shapes: B queries, H history, L latest entries of a history, I items of the vocabulary, D embedding.
+Shapes: B queries, H entries of a history, L latest entries of a history, I items of the vocabulary, D
+columns of a vector.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns items and weights [B, L] of histories, newest first; an item's total weight is at its first entry."""
+        """Returns [B, L] items, newest first; [B, L] weights: the total of the item at its first entry, otherwise 0."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

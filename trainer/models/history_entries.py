@@ -1,6 +1,6 @@
 """The latest entries of histories, with weights by age.
 
-Shapes: B queries, H history, L latest entries of a history, E entries of all queries.
+Shapes: B queries, H entries of a history, L latest entries of a history, E entries of all queries.
 """
 
 from typing import NamedTuple

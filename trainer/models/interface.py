@@ -1,6 +1,6 @@
 """The interface of trained models and baselines for evaluation, export and recommendation.
 
-Shapes: B queries, H history, I items of the vocabulary.
+Shapes: B queries, H entries of a history, I items of the vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class PieceScorer(Scorer, Protocol):
     """A scorer that can score a slice of the catalogue without scoring the rest."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of (first, n) that scores the n items from index `first` on: [B, n] float32."""
+        """Returns a function of (first, n); it returns [B, n] float32: scores of the n items from index `first` on."""
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class PolicyScorer(Scorer, Protocol):
     """A scorer; its scores depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function that computes the scores [B, I] float32 from one argument, `is_seen_hidden`.
+        """Returns a function of one argument, `is_seen_hidden`; the function returns the scores, [B, I] float32.
 
         `is_seen_hidden`, a bool scalar or [B], is True if the ranking hides the items of the history.
         """

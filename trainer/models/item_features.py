@@ -148,7 +148,10 @@ def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds `ItemFeatures` from pairs of an item, `owner` (ascending), and a row of the feature table, `feature`."""
+    """Builds `ItemFeatures` from N (item, feature) pairs.
+
+    `owner`: [N] the items, ascending. `feature`: [N] their rows of the feature table.
+    """
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

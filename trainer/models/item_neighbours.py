@@ -61,7 +61,7 @@ class NeighbourRows(NamedTuple):
 
 
 def num_rows(config: NeighbourConfig, num_items: int) -> int:
-    """Returns R; only the R most frequent items have neighbours."""
+    """Returns the number of items that have neighbours, R; they are the most frequent items."""
     return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
 
 

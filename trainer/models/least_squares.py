@@ -10,7 +10,7 @@ that G is diagonal, which does not change the scores. Then u G + λ is inverted 
 entries gives a linear system of size L × L (Woodbury identity) or D × D, whichever is smaller. It is solved exactly, by
 Cholesky decomposition.
 
-Shapes: M rows, L entries per row, D embedding.
+Shapes: M rows, L entries per row, D columns of a vector.
 """
 
 import tensorflow as tf
@@ -36,7 +36,7 @@ def solve_rows(
       is_long: whether to solve linear systems of size D × D instead of L × L; faster if L > D.
 
     Returns:
-      The vectors x [M, D], and [M]: each row's term of the minimum of the objective.
+      Two tensors: [M, D] the vectors x; [M] the part of the minimum of the objective that each row adds.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)

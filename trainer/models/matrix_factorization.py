@@ -4,8 +4,8 @@ A visitor's vector is a row of the visitor table or, in models without this tabl
 
 Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
-Shapes: B rows or queries, C candidates, H history, I items of the vocabulary, V rows of the visitor table, D embedding,
-W columns of the item table: D, or D + 1 with biases, where the last column is ten times the bias.
+Shapes: B rows or queries, C candidates, H entries of a history, I items of the vocabulary, V rows of the visitor table,
+D columns of a vector, W columns of the item table: D, or D + 1 with biases. A bias is ten times the last column.
 """
 
 from collections.abc import Callable, Sequence
@@ -165,7 +165,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """Creates the variable log(scale of the scores); an empty list if the scale is not learnt."""
+    """Creates one variable, the logarithm of the scores' scale; an empty list if the scale is not learnt."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -190,7 +190,7 @@ class MatrixFactorization:
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [C, D] and biases [C] from rows [C, W] of the item table."""
+        """Splits rows [C, W] of the item table; returns two tensors: [C, D] item vectors; [C] biases."""
         if not self.config.has_item_bias:
             return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
         # the gradient of a split is one concatenation; that of two slices would add two tables of mostly zeros
@@ -198,7 +198,7 @@ class MatrixFactorization:
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """Returns the sum [B, D] of each history's normalised item vectors.
+        """[B, D]: the sum of the normalised item vectors of each history.
 
         Args:
           rows: [B, H, W] rows of the item table, one per history entry.
@@ -210,11 +210,11 @@ class MatrixFactorization:
         return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B] scores, for visitor vectors [B, D], item vectors [B, D] and their biases [B]."""
+        """[B]: score of each pair (visitors[k], items[k]). `visitors`, `items`: [B, D] vectors. `biases`: [B]."""
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] scores, for visitor vectors [B, D], item vectors [C, D] and their biases [C]."""
+        """[B, C]: score of each item for each visitor. `visitors`: [B, D]. `items`: [C, D]. `biases`: [C]."""
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
@@ -297,7 +297,7 @@ class MatrixFactorizationInference(tf.Module):
         fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """Returns the vectors [n, D] of the n visitors in a slice; each is the sum of the visitor's item vectors."""
+        """[n, D] float32: for each visitor in a slice, the sum of the vectors of the items in the visitor's events."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
@@ -339,7 +339,7 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sum [B, D] of each history's item vectors, and [B] bool: whether the history has a known item."""
+        """Returns two tensors: [B, D] the sum of each history's item vectors; [B] bool, False if no item is known."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding

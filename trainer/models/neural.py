@@ -1,6 +1,6 @@
 """The original notebook's neural network: concatenated visitor and item vectors, dense relu layers, a relu output.
 
-Shapes: B rows, I items of the vocabulary, D embedding, U units of the first dense layer.
+Shapes: B rows, I items of the vocabulary, D columns of a vector, U units of the first dense layer.
 """
 
 import itertools
