@@ -18,7 +18,7 @@ import numpy as np
 from contract.shards import Piece
 
 _MIN_BLOCKS = 8
-"""A window has at least this number of blocks of each stream on average. Two windows read a block that both need."""
+"""Minimum of the mean number of blocks that a stream has in a window. A block that is in two windows is read twice."""
 
 
 class ShardBlocks(NamedTuple):
@@ -36,7 +36,7 @@ class Window(NamedTuple):
     pieces: list[Piece]
     """[P] the blocks to read."""
     rows: np.ndarray
-    """[T, n] int64: for each step, indices of rows among all training rows of the blocks; -1 for padding."""
+    """[T, n] int64: for each step, indices of rows among all training rows of `pieces`; -1 for padding."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Streams:
     shards: Sequence[ShardBlocks]
     """The blocks of all shards [F]."""
     batch_size: int
-    """Rows of a global batch."""
+    """Number of rows of a global batch."""
     max_streams: int
     """Upper limit of S."""
     window_blocks: int
-    """Blocks whose rows are shuffled together, over all streams: their mean number, rounded up to whole steps."""
+    """Mean number of blocks in a shuffling window, over all streams; a window is rounded up to whole steps."""
 
     @cached_property
     def num_rows(self) -> int:
@@ -144,9 +144,9 @@ class EpochBlocks(NamedTuple):
     key: tuple[int, int]
     """Seed of the run and number of the epoch."""
     columns: np.ndarray
-    """[blocks, 3] shard, number in the shard, position in the file."""
+    """[blocks, 3] int64: index of the shard, index of the block in the shard, byte offset of the block in the file."""
     edges: np.ndarray
-    """[blocks + 1] number of training rows of the epoch before each block, and after the last one."""
+    """[blocks + 1] int64: number of training rows that the epoch has before each block, and up to their end."""
 
     @property
     def start(self) -> int:
