@@ -188,9 +188,9 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """Returns the items [b, J] to look up for each row.
+        """Returns [b, J]: the items to look up for each row.
 
-        The columns are the row's history and, if `positive_index` is None, the row's positive.
+        They are the items of the row's history and, if `positive_index` is None, the row's positive.
         """
         if self.positive_index is not None:
             return batch.history
@@ -238,13 +238,13 @@ class GlobalBatch(NamedTuple):
         replicas: Replicas,
         replica: int,
     ) -> "GlobalBatch":
-        """Gathers the in-batch candidates and sums of all replicas, in one operation.
+        """Gathers the in-batch candidates of all replicas, and sums over all rows, in one operation.
 
         Args:
-          batch: the rows of this replica, [b].
-          is_valid: [b] bool.
+          batch: the b rows of this replica.
+          is_valid: [b] bool: whether each row contributes to the loss.
           weights: [b] `example_weights` of the valid rows, 0 for others.
-          rows: [K] the rows of the global batch that are candidates, ascending.
+          rows: [K] indices of the rows of the global batch whose positives are candidates, ascending.
         """
         owner, index = np.divmod(rows, batch.item.shape[0])
         most = int(np.bincount(owner, minlength=1).max())
@@ -268,7 +268,7 @@ class GlobalBatch(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """Returns the indices [K], ascending, of the batch's rows that supply in-batch candidates.
+    """Returns [K]: the indices of the batch's rows that supply in-batch candidates, ascending.
 
     The rows are evenly spaced, so each replica has an equal share. Empty if `in_batch_negatives` is off.
     """
@@ -307,10 +307,10 @@ class Factors(Protocol):
         """
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [C, D] and biases [C] for rows [C, W] of the item table."""
+        """Computes item vectors, [C, D], and item biases, [C], from rows of the item table, [C, W]."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """Returns the sum [b, D] of the item vectors of each history.
+        """Returns [b, D]: the sum of the item vectors of each history.
 
         Args:
           rows: [b, H, W] rows of the item table.
@@ -318,10 +318,16 @@ class Factors(Protocol):
         """
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [b] of pairs: row i of `visitors` [b, D] with row i of `items` [b, D] and `biases` [b]."""
+        """Returns [b]: the scores of b (visitor, item) pairs.
+
+        Shapes: `visitors` [b, D], `items` [b, D], `biases` [b].
+        """
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [b, C] of `visitors` [b, D] for `items` [C, D] with `biases` [C]."""
+        """Returns [b, C]: the score of each item for each visitor.
+
+        Shapes: `visitors` [b, D], `items` [C, D], `biases` [C].
+        """
 
 
 class SampledSoftmaxInputs(NamedTuple):
@@ -397,9 +403,10 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Returns the L2 penalty [b] of each row, without the factor `config.l2`.
+        """Returns [b]: the L2 penalty of each row, without the factor `config.l2`.
 
-        It is |visitor vector|² + |positive|² + (sum of |negative|² over all sampled negatives) / B.
+        It is |visitor vector|² + |positive|² + (sum of |negative|² over all sampled negatives) / B, where B is the
+        number of rows of the global batch.
 
         Args:
           visitor_rows: [b, D].
@@ -481,9 +488,9 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns the weight [b] float32 of each row, halved for every `half_life_days` of the row's age.
+    """Returns [b] float32: the weight of each row, halved for every `half_life_days` of the row's age.
 
-    The age of a row is the time from it to the newest of the rows. If `half_life_days` is None, the age has no effect.
+    The age of a row is the time from it to the newest row in `batch`. If `half_life_days` is None, age has no effect.
     """
     if config.half_life_days is None:
         return batch.weight
@@ -491,7 +498,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def decay(age_ms: tf.Tensor, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns float32 factors for ages of any shape: 0.5 after a half-life; 1 if `half_life_days` is None."""
+    """Returns the factor of each age, float32: 0.5 after one half-life. All are 1 if `half_life_days` is None."""
     if config.half_life_days is None:
         return tf.ones(tf.shape(age_ms))
     return tf.pow(0.5, tf.cast(age_ms, tf.float32) / _DAY_MS / config.half_life_days)

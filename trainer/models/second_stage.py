@@ -125,7 +125,7 @@ class Entries(NamedTuple):
 
 
 def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """Returns the final scores [...]: the network's output plus the scaled score of the towers.
+    """Returns [...]: the final score of each candidate. It is the network's output plus the scaled score of the towers.
 
     Args:
       layers: weights of the network.
@@ -140,7 +140,7 @@ def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf
 def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
     """Computes for each history entry how often and how recently its item occurs in the history.
 
-    `bonuses` [B, H] are the towers' return bonuses of the latest H ≤ L entries.
+    `history` has the latest L entries. `bonuses` is [B, H]: the towers' return bonuses of the latest H entries; H ≤ L.
     """
     item = tf.where(history.is_entry, history.item, -1)
     is_same = tf.equal(item[:, :, None], item[:, None, :]) & history.is_entry[:, :, None]
@@ -218,10 +218,10 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns candidates [B, C], and [B, C] bool: whether each column contains a candidate.
+        """Returns [B, C] item indices, and [B, C] bool: whether each of them is a candidate.
 
-        The first L columns are history items. NUM_BEST columns follow with the best other items by the scores `tower`
-        [B, I], and NUM_BEST columns with the best remaining items by the scores `walk` [B, I].
+        The first L columns are the history items, the next NUM_BEST columns are the best other items by `tower`, and
+        the last NUM_BEST columns are the best remaining items by `walk`. Both scores are [B, I].
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
@@ -236,7 +236,7 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """Returns the features [B, C] that differ between the candidates of a query, in the order of FEATURES.
+        """Returns the features that differ between the candidates of a query, each [B, C], in the order of FEATURES.
 
         Args:
           item: [B, C] item indices.
@@ -263,7 +263,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features [B] that describe a query, not a candidate; they are the last ones in FEATURES."""
+        """Returns the features that describe a query, not a candidate, each [B]. They are the last ones in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -276,7 +276,7 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """Returns scores [B, I] that rank the candidates before all other items.
+    """Returns [B, I]: scores that rank the candidates before all other items.
 
     Args:
       tower: [B, I] the towers' scores; they rank the other items.
@@ -291,24 +291,27 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """Returns `scores` [B, I], with the low score _NEVER for the `items` [B, n] where `is_item` [B, n] is True."""
+    """Returns `scores`, but with the low score _NEVER for each of the `items` that `is_item` selects.
+
+    Shapes: `scores` [B, I], `items` and `is_item` [B, n].
+    """
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """Returns a value per candidate, [B, C]: from `column` [B, L] for history items, 0 for other candidates."""
+    """Returns [B, C]: for history items, their value in `column`, [B, L]; for the other candidates, 0."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns log(1 + rank) [B, C] of each candidate. The highest score has rank 0; ties rank in column order."""
+    """Returns [B, C]: log(1 + rank) of each candidate. The highest score has rank 0; ties rank in column order."""
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 
 
 def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """Returns each score [B, C] minus the highest score of the query's candidates."""
+    """Returns [B, C]: each score minus the highest score among the candidates of its query."""
     return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)

@@ -76,7 +76,7 @@ class TimelineLists(tf.Module):
 
         Args:
           baskets: [T, I] items of the timelines, latest timeline first.
-          factors: [T] a factor per timeline, applied to every similarity of the timeline to a history.
+          factors: [T] factor of each timeline; all similarities of a timeline are multiplied by its factor.
         """
         missing = self._items.shape[0] - baskets.nnz
         self._items.assign(np.pad(baskets.indices, (0, missing)))
@@ -91,9 +91,9 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """Returns the item scores [B, I] float32 of B queries, given the weighted entries of all histories.
+        """Returns [B, I] float32: the score of each item for each query.
 
-        Each of the K timelines most similar to a query adds its similarity to the scores of its items.
+        For each query, the K timelines most similar to its history add their similarity to the scores of their items.
         """
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def cosines(vectors: tf.Tensor | tf.Variable, item: tf.Tensor) -> tf.Tensor:
-    """Returns the cosines [B, I] float32 between some items and all items; 0 for all-zero vectors.
+    """Returns [B, I] float32: the cosine of each item in `item` with every item; 0 if a vector is all zeros.
 
     Args:
       vectors: [I, D] vectors of all items.

@@ -312,7 +312,7 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes a vector [B, D] per visitor, and a term [B] that is added to all bonuses of the visitor.
+        """Returns two tensors: [B, D] the visitor vectors, and [B] a term to add to all return bonuses of each visitor.
 
         A score is the dot product of visitor and item vector, plus the item bias, plus any bonuses for history items.
 
@@ -337,11 +337,11 @@ class Towers:
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns item vectors [..., D] and biases [...] for rows [..., W] of the item table."""
+        """Computes item vectors, [..., D], and item biases, [...], from rows of the item table, [..., W]."""
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B, C] of each candidate for each visitor, without the bonuses for history items.
+        """Returns [B, C]: the score of each candidate for each visitor, without the bonuses for history items.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -352,7 +352,7 @@ class Towers:
         return tf.cast(product, tf.float32) + biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """Returns the scores [B] of (visitor, item) pairs, without the bonuses for history items.
+        """Returns [B]: the scores of (visitor, item) pairs, without the bonuses for history items.
 
         Args:
           visitors: [B, D] visitor vectors.
@@ -362,7 +362,7 @@ class Towers:
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """Returns the bonuses [B, H] that are added to the scores of history items; 0 for padding.
+        """Returns [B, H]: the bonuses to add to the scores of the history items; 0 for padding.
 
         Args:
           dense: the dense weights.
@@ -438,7 +438,10 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up table rows: of items [bJ + C], of their features, and of visitors [b]; `num_entries` is b × J."""
+        """Looks up the table rows of items, of the items' features, and of visitors.
+
+        Shapes: `items` [bJ + C], `visitor` [b]; `num_entries` is b × J.
+        """
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -503,7 +506,7 @@ class NextItemObjective:
     def _own_row_mask(
         self, feature_weight: tf.Tensor, entries: Sequence[int], replica: int, step: tf.Tensor
     ) -> tf.Tensor:
-        """Returns the id dropout mask [bJ + C]: 0 if the item's own row is dropped, else 1.
+        """Returns [bJ + C]: the mask of id dropout; 0 if it drops the item's own row, else 1.
 
         Items without features are never dropped.
 
@@ -520,7 +523,7 @@ class NextItemObjective:
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), keep, 1.0)
 
     def _drop_context(self, batch: Batch, replica: int, step: tf.Tensor) -> tf.Tensor:
-        """Returns the event kinds [b, H] of the histories; in rows that dropout selects, all are UNKNOWN_EVENT."""
+        """Returns [b, H]: the event kinds of the histories; all are UNKNOWN_EVENT in the rows that dropout selects."""
         rate, shape = self.model.config.context_dropout, [batch.item.shape[0], 1]
         keep = keep_mask(shape, rate, self.seed, step, stream=4, replica=replica)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
@@ -535,7 +538,7 @@ class NextItemObjective:
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """Returns item rows [bJ + C, W]: an item's own row, if id dropout keeps it, plus its weighted feature rows."""
+    """Returns [bJ + C, W]: per item, its own row (0 if id dropout drops it) plus its weighted feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows
@@ -550,7 +553,7 @@ def _is_earlier_column(size: int) -> tf.Tensor:
 
 
 def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
-    """Returns [b, C] bool: whether each candidate [C] is an item of the row's history."""
+    """Returns [b, C] bool: whether the row's history contains the candidate."""
     item = tf.where(history.is_entry, history.item, -1)
     is_found = tf.equal(item[:, :1], candidates[None, :])
     for column in range(1, item.shape[1]):  # [b, C, H] at once would take ten times the memory of the scores
@@ -654,9 +657,9 @@ class TowersInference(tf.Module):
         return score
 
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
-        """Returns visitor vectors [B, D], the latest H entries of the histories, and their return bonuses [B, H].
+        """Returns the visitor vectors, the latest H entries of each history, and the return bonuses of these entries.
 
-        The bonuses include the setting `return_bonus`, even at padding.
+        The vectors are [B, D]. The bonuses are [B, H] and include the setting `return_bonus`, even at padding.
         """
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)

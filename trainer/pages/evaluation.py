@@ -178,7 +178,7 @@ def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics:
 
 
 def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
-    """Returns a table of the main metric's differences between systems (row − column), from `pairs`."""
+    """Returns a table of `pairs`: each cell is the main metric of the row's system minus that of the column's."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:

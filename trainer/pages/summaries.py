@@ -113,7 +113,7 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns a text with number, length and path of the lists, and the number of excluded items per reason."""
+    """Returns a text: the number, length and path of the written lists, and how many items each reason excluded."""
     first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
     return "\n".join([first, *summarize_offer(result["offer"])])
 

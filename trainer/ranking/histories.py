@@ -52,9 +52,9 @@ class Histories:
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns items, event kinds and times (ms) of the histories [begin:end], each [B, H] int64.
+        """Returns the items, the event kinds and the times (ms) of histories `begin` to `end` - 1.
 
-        The oldest row comes first; padding with 0 is on the right.
+        Each array is [B, H] int64. A history's oldest row comes first; padding with 0 is on the right.
         """
         lengths = self.lengths[begin:end]
         offset = np.arange(lengths.max(initial=0))
@@ -68,7 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Returns, per history in [begin:end], the distinct items with an index below `num_items`, oldest first."""
+        """Lists the distinct items below index `num_items` of histories `begin` to `end` - 1, oldest first."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

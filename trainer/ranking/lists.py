@@ -50,7 +50,7 @@ class Lists:
         return Lists(self.values[entries], starts)
 
     def padded(self, begin: int, end: int) -> np.ndarray:
-        """Returns the lists [begin:end] as [B, L] int64, padded with 0 on the right."""
+        """Returns [B, L] int64: lists `begin` to `end` - 1, padded with 0 on the right; L is the longest length."""
         lengths = self.lengths[begin:end]
         is_entry = np.arange(lengths.max(initial=0)) < lengths[:, None]
         matrix = np.zeros(is_entry.shape, np.int64)

@@ -43,7 +43,7 @@ class TopItems(NamedTuple):
 def visible_scores(
     scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool, is_offered: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns the scores [B, I] float32, with -inf for items that must not be recommended.
+    """Returns [B, I] float32: the score of each item, or -inf if the item must not be recommended.
 
     Args:
       scorer: the model.
@@ -70,7 +70,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """Returns the scores [B, I], with -inf where `is_offered` [I] is False; unchanged if `is_offered` is None."""
+    """Returns [B, I]: `scores`, but -inf for items that are not on offer. `is_offered`: [I] bool; None: all items."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 

@@ -42,7 +42,7 @@ class BlendWeights:
             )
 
     def to_array(self) -> np.ndarray:
-        """Returns the weights of parts, popularity, trend and `RETURN_FEATURES`, [P + 6] float32."""
+        """Returns [P + 6] float32: the weights of P models, the popularity, the trend and the `RETURN_FEATURES`."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod

@@ -86,7 +86,7 @@ class Table(Protocol):
         """Numbers of rows and columns."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Returns the n rows of a slice with step 1, [n, D] float32."""
+        """Returns [n, D] float32: the n rows of a slice, which must have step 1."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class StoredTable:
         return self._rows, self._dim
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Reads the n rows of a slice with step 1, [n, D] float32."""
+        """Returns [n, D] float32: the n rows of a slice, which must have step 1."""
         start, stop, _ = rows.indices(self._rows)
         count = len(self._files)
         found = np.empty((max(stop - start, 0), self._dim), np.float32)
@@ -142,7 +142,7 @@ class StoredTable:
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """Reads the rows [first:last] of a replica's shard, [last - first, D] float32."""
+        """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -293,7 +293,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads validations.json. No file: the result has no `values`. Damaged file: raises ValueError."""
+    """Reads validations.json; without the file, `values` is empty. Raises ValueError if the file is damaged."""
     path = join(RunLayout(workdir).checkpoints, _VALIDATIONS)
     try:
         content = storage.read_bytes(path)

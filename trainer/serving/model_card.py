@@ -318,7 +318,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Yields a text per evaluated split and protocol: popularity bias and share of rows with unknown items."""
+    """Yields a text per evaluated split and protocol of the evaluation: popularity bias and share of unknown items."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)

@@ -105,7 +105,7 @@ class ServingModel(tf.Module):
           history: as in `recommend`.
           history_event: [B, H] string, event kinds of the dataset; ignored at padding.
           history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If the
-            latest event is at least half an hour old, a blend uses its weights for a visit after a break.
+            latest event is at least half an hour old, a blend of models uses its weights for returning visitors.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
@@ -170,7 +170,7 @@ class ServingModel(tf.Module):
         return self._best(scores, k)
 
     def _best(self, scores: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns `item_id` and `score` [B, K] of the best items of `scores` [B, I]; K is the largest `k`."""
+        """Returns `item_id` and `score`, both [B, K]: the best items by `scores`, [B, I]. K is the largest `k`."""
         k = _per_query(k, scores, "k")
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
         in_range = tf.debugging.Assert(tf.reduce_all((k >= 1) & (k <= self._num_items)), [message, k])

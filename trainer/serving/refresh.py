@@ -118,7 +118,7 @@ def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[floa
 
 
 def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
-    """Reads the variables by name from the checkpoint at `prefix`; error messages mention `export`."""
+    """Reads all variables of the checkpoint at `prefix`; the keys are their names. Error messages mention `export`."""
     types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
     if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")

@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep, and returns the loss, at most 1: the objective divided by its value for all-zero vectors."""
+        """Runs one sweep and returns its loss, the objective relative to that of all-zero vectors; it is at most 1."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -201,7 +201,7 @@ class _Side:
 
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
-    """Returns the Gramian [D, D] of the first `count` rows; reads them in chunks to save memory."""
+    """Returns [D, D]: the Gramian of the first `count` rows of a shard. Reads the rows in chunks, to save memory."""
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))

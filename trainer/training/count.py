@@ -45,9 +45,9 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes the tables `count` times, from training step `first` on; returns the losses [count].
+        """Runs `count` training steps, from step `first` on; returns their losses [count].
 
-        The loss of a step is the share of all counts that the tables have no room for.
+        Each step computes all tables again. Its loss is the share of the counts that are not stored, see `CountedRows`.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
@@ -73,7 +73,7 @@ class CountTrainer:
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
         """Computes and stores the table rows of a replica.
 
-        Returns [2]: the sum of the counts that the rows store, and the sum of all counts.
+        Returns [2]: the sums of `CountedRows.kept` and of `CountedRows.total` over these rows.
         """
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):

@@ -83,9 +83,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and for each of the `tables` the numbers of rows:
-      `carried` (copied), `from_category` (started from a category mean), `new` (random), `rows` (the sum of these), and
-      `dropped` (rows of the earlier table that were not copied).
+      JSON values: `run` (directory of the earlier run), `step` (of its checkpoint) and `tables`, which has these
+      numbers of rows for each table: `carried` (copied), `from_category` (started from a category mean), `new`
+      (random), `rows` (the sum of these), and `dropped` (rows of the earlier table that were not copied).
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -129,17 +129,17 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the initial vector of each new item: the mean over the carried items of its category.
+    """Computes initial vectors of new items: the mean vector of the items in the same category that are not new.
 
-    If the category has none, the nearest parent category with carried items is used.
+    If the category contains only new items, its nearest parent category that contains others is used.
 
     Args:
       dataset: dataset of the new run.
-      is_carried: [N] bool: whether each of the first N items is carried over from the earlier run.
+      is_carried: [N] bool: whether each of the first N items has a vector from the earlier run; the others are new.
       vectors: [N, D] vectors of the first N items; the vectors of new items are ignored.
 
     Returns:
-      The indices [M] of the new items that get a mean, ascending, and the means [M, D].
+      [M] indices of the new items that get a mean, ascending, and [M, D] these means.
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
@@ -195,7 +195,7 @@ def _carry_table(
       earlier: the earlier run.
       config: settings of the new run.
       dataset: dataset of the new run.
-      num_items: number of leading rows that belong to items of the vocabulary; 0 if the table is not of items.
+      num_items: number of leading rows that belong to items of the vocabulary; 0 for all tables except `item`.
     """
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])

@@ -120,7 +120,10 @@ def tune(
 
 
 def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
-    """Raises ValueError for a wrong number. Object stores require both `storage_url` and `only`."""
+    """Raises ValueError if `trials` or `only` is out of range.
+
+    If `workdir` is in an object store, `storage_url` and `only` must not be None.
+    """
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
     if only is not None and not 0 <= only < trials:
