@@ -117,7 +117,7 @@ def _renamed(workload: Object) -> Object:
 def _apply(objects: Sequence[Object], new: Sequence[str], kubectl: Kubectl) -> None:
     """Applies all objects. If the cluster refuses one, deletes the workload, its ConfigMaps and the objects in `new`.
 
-    Deletes nothing if the cluster does not answer, because it may have applied the objects.
+    If the cluster does not answer, deletes nothing: the cluster may have applied the objects and started the workload.
     """
     try:
         kubectl.apply(objects)

@@ -89,7 +89,7 @@ def _types_of_entries(kind: Any) -> tuple[Any, Any]:
 
 
 def _types_of_parts(kind: Any, parts: Iterable[Any]) -> list[Any]:
-    """Returns the type of each element of a collection. Only the elements of a tuple may differ in type."""
+    """Returns the type that the collection type `kind` declares for each of `parts`; only tuples declare several."""
     hints = get_args(kind)
     is_uniform = get_origin(kind) is not tuple or hints[-1] is ...
     return [hints[0] for _ in parts] if is_uniform else list(hints)

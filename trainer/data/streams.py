@@ -76,7 +76,7 @@ class Streams:
 
     @cached_property
     def window_steps(self) -> int:
-        """Number of global batches of a window, T."""
+        """T, the number of global batches in a window."""
         rows = self.window_blocks * self.num_rows // max(self._num_blocks, 1)
         return max(1, min(-(-rows // self.batch_size), self.num_steps))
 
@@ -139,7 +139,7 @@ class Streams:
 
 
 class EpochBlocks(NamedTuple):
-    """Blocks in the order of an epoch."""
+    """Consecutive blocks of an epoch, in its order."""
 
     key: tuple[int, int]
     """Seed of the run and number of the epoch."""
@@ -150,12 +150,12 @@ class EpochBlocks(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Number of training rows that the epoch has before the first of these blocks."""
+        """Number of training rows in the epoch before the first block of this object."""
         return int(self.edges[0])
 
     @property
     def end(self) -> int:
-        """Number of training rows that the epoch has up to the end of the last of these blocks."""
+        """Number of training rows in the epoch up to the end of the last block of this object."""
         return int(self.edges[-1])
 
     def with_rows(self, first: int, last: int) -> "EpochBlocks":

@@ -47,7 +47,7 @@ class Measurement:
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """The values [V] of each metric, such as `ndcg@10`, in the primary ranking."""
+        """[V]: the value of each metric, such as `ndcg@10`, for each of the V cases in the primary ranking."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:

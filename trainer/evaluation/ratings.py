@@ -113,5 +113,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64: the weight to predict for each row, which is the row's weight × the weight of its event kind."""
+    """[N] float64: the value to predict for each row: the row's weight × the weight of its event kind."""
     return np.asarray(event_weights)[rows.event] * rows.weight

@@ -36,7 +36,7 @@ def solve_rows(
       is_long: whether to solve linear systems of size D × D instead of L × L; faster if L > D.
 
     Returns:
-      Two tensors: [M, D] the vectors x; [M] the part of the minimum of the objective that each row adds.
+      Two tensors: [M, D] the vectors x; [M] each row's contribution to the minimum of the objective.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)

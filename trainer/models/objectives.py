@@ -197,7 +197,7 @@ class Candidates(NamedTuple):
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Splits the table rows of the items from `entries` into histories and positives.
+        """Splits `rows`, the table rows of the items that `entries` returned, into histories and positives.
 
         Args:
           rows: [bJ, W] rows of the item table.

@@ -241,7 +241,7 @@ class RerankedTowers(tf.Module):
         Args:
           item: [B, C] item indices.
           is_candidate: [B, C] bool.
-          tower: [B, C] scores of the towers, without return bonuses.
+          tower: [B, C] scores of the towers, without the bonuses for history items.
           walk: [B, C] scores of the item walk.
           entries: statistics of the histories.
         """

@@ -565,7 +565,7 @@ class ScoreParts(NamedTuple):
     """The scores of all items for B queries, in two parts; `catalogue_scores` adds the bonuses to the scores."""
 
     score: tf.Tensor
-    """[B, I] scores without return bonuses."""
+    """[B, I] scores without the bonuses for history items."""
     bonus: tf.Tensor
     """[B, H] return bonus that each history entry, newest first, adds to the score of its item; 0 for padding."""
     is_empty: tf.Tensor
