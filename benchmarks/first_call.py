@@ -31,7 +31,7 @@ def main() -> int:
     """Measures the first calls of an export; returns 1 if the first one after the warm-up is too slow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_call", description=__doc__)
     parser.add_argument("export")
-    parser.add_argument("history", nargs="*", help="ids of the items in the history of the calls")
+    parser.add_argument("history", nargs="*", help="ids of the items in the history of each call")
     given = parser.parse_args()
     load = Load()
     figures = {start: measure(given.export, start, given.history) for start in ("cold", "warm")}

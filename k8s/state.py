@@ -114,7 +114,7 @@ def failure_reason(pod: Object) -> str | None:
             limit = _limit(pod, container["name"], "memory")
             return f"OOMKilled: it needed more than its memory limit of {limit}; raise --memory"
         if stop and stop["exitCode"] == PREEMPTED:
-            return "exit 75: preempted, or another worker was lost; it will resume from its last checkpoint"
+            return "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
     for condition in status.get("conditions", []):
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return f"{condition.get('reason', 'disruption')}: its node was taken away; it will be restarted"

@@ -85,7 +85,7 @@ def _describe_queue(queue: str, conditions: Mapping[str, Object]) -> str:
         cause = f"evicted from {queue} ({eviction['message']})"
     # right after the eviction, both conditions have the same message
     rest = f": {message}{advice}" if message not in ("", eviction["message"]) else ""
-    return f"{cause}; it resumes when it is admitted again{rest}"
+    return f"{cause}; the step resumes when it is admitted again{rest}"
 
 
 def _claim_reason(pod: Object, kubectl: Kubectl) -> str | None:

@@ -30,8 +30,8 @@ class KindConfig:
         invalid = next((name for name in self.names if not is_kind_name(name)), None)
         if invalid is not None:
             raise ValueError(
-                f"the names in kinds.names must not be blank or contain `=` or control characters, got {invalid!r}; "
-                "choose another name, and map the log's word to it in kinds.words"
+                "the names in kinds.names must not be blank and must not contain `=` or control characters, got "
+                f"{invalid!r}; choose another name, and map the log's word to it in kinds.words"
             )
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)
         if repeated is not None:

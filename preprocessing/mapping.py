@@ -98,8 +98,8 @@ def parse_condition(text: str) -> Condition:
     match = _CONDITION.match(text)
     if not match or (not match[3] and "null" not in match[2]):
         raise ValueError(
-            f"`{text}` is not a condition; write a column, a comparison (=, !=, <, <=, >, >=, in or not in) and a "
-            "value, such as `Quantity > 0`, or a column and `is null` or `is not null`"
+            f"`{text}` is not a condition; write one such as `Quantity > 0`, with one of the operators =, !=, <, <=, "
+            ">, >=, in, not in, is null, is not null"
         )
     if match[2] in _COMPARE and not _CONSTANT.match(match[3]) and _SEVERAL.search(match[3]):
         raise ValueError(f"`{text}` has several conditions; give each separately, or quote the value if it is a text")

@@ -94,7 +94,7 @@ def _evaluate(
     if run.record.refit_of is not None:
         raise ValueError(
             f"{workdir} is a refit: it was trained on the events of all splits, so no events are left to "
-            f"evaluate it on; evaluate {run.record.refit_of['run']}, the run that it refits"
+            f"evaluate it on; evaluate {run.record.refit_of['run']}, its original run"
         )
     result = {
         "workdir": workdir,

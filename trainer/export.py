@@ -163,8 +163,8 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
             found[split] = evaluation
         else:
             log.warning(
-                "%s is excluded from the model card, because it does not evaluate the checkpoint of step %d; evaluate "
-                "the run again",
+                "%s is excluded from the model card, because it belongs to a checkpoint other than that of step %d; "
+                "evaluate the run again",
                 path,
                 step,
             )
@@ -187,7 +187,7 @@ def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
         found = next(entry for entry in content.split(b"\n") if b"\r" in entry).decode()
         raise ValueError(
             f"the id {found!r:.80} of the {name} vocabulary contains a carriage return, which TensorFlow's lookup "
-            "tables drop; remove it from the input and prepare the dataset again"
+            "tables drop; remove the carriage return from the input and prepare the dataset again"
         )
     path = os.path.join(scratch, f"{name}.txt")
     storage.write_bytes(path, content)

@@ -199,7 +199,7 @@ def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replic
     check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
     if replicas.is_chief and not has_run(workdir):
         log.warning(
-            "%s has no run.json; it is written again, because the checkpoints there belong to the same run", workdir
+            "%s has no run.json; it is written again, because the checkpoints there belong to this run", workdir
         )
         write_record(record, workdir)
 

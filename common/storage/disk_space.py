@@ -58,7 +58,7 @@ def _describe(error: Exception, paths: list[str]) -> str:
     is_temporary = path.startswith(temporary) and not any(map(path.startswith, paths))
     advice = "free space there, or set TMPDIR to a folder on another disk" if is_temporary else "free space there"
     return (
-        f"{words}; the disk of {path} now has {free} free of {total} (unfinished files may already be removed); "
+        f"{words}; the disk of {path} now has {free} free of {total} (perhaps after unfinished files were removed); "
         f"{advice}, then run the same command again"
     )
 

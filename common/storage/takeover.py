@@ -74,7 +74,7 @@ def _has_ended(found: Owner, uri: str, record: str, ended: Set[str]) -> bool:
     if runs and beat is not None and abs(time.time() - beat) < owner_record.STALE_SECONDS:
         raise InUseError(_describe_use(uri, found, beat))
     log.warning(
-        "%s was in use by %s; waiting up to %.0f s for a heartbeat, to find out whether this process still runs",
+        "%s was in use by %s; waiting up to %.0f s for a heartbeat, which shows whether that process still runs",
         uri,
         found,
         owner_record.STALE_SECONDS,

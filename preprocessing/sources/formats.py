@@ -214,7 +214,7 @@ def _choose_columns(
     is_open = layout.format == "jsonl"
     if missing and is_open:
         log.warning(
-            "%s. Reading continues, because in JSON Lines, a column may first occur on a later line",
+            "%s. Reading continues, because in JSON Lines, later lines can have more columns",
             _describe_missing(f"the start of {path}", layout, missing, advice),
         )
     elif missing:

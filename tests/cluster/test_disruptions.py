@@ -158,8 +158,8 @@ def test_a_queue_preempts_a_run_which_resumes(queue: Namespace) -> None:
     queue.kubectl("create", "-f", "-", objects=[priority | {"description": "first"}])
     queue.kubectl("create", "-f", "-", objects=[urgent_job(queue.name)])
     wait_for_status(
-        "is blocked: preempted in research by another workload; it resumes when it is admitted again: couldn't assign "
-        "flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor default, 8 more needed",
+        "is blocked: preempted in research by another workload; the step resumes when it is admitted again: couldn't "
+        "assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor default, 8 more needed",
         queue,
     )
     (urgent,) = queue.wait_for_pods(known=known)

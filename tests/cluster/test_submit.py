@@ -45,7 +45,7 @@ def test_a_preempted_job_is_replaced_after_ten_seconds(namespace: Namespace) -> 
     namespace.end_pods(0)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, last_line(errors)) == (0, DONE), errors
-    assert "exit 75: preempted, or another worker was lost; it will resume from its last checkpoint" in errors
+    assert "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint" in errors
     assert "train is waiting: a pod ended; waiting for its replacement" in errors
 
 

@@ -12,7 +12,7 @@ from tests.e2e.shops import SECONDS, Shop, differing, training
 
 pytestmark = pytest.mark.e2e
 
-RESUMED = "ended: exit 75: preempted, or another worker was lost; it will resume from its last checkpoint"
+RESUMED = "ended: exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
 
 
 def wait_for_epoch(epoch: int, process: "subprocess.Popen[str]") -> str:

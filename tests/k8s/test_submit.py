@@ -76,7 +76,7 @@ def test_following_continues_after_a_preemption(cluster: Cluster) -> None:
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, json.loads(output)) == (0, RESULT)
     assert errors.count("train: pod train-a ended: exit 75: preempted") == 1
-    assert "it will resume from its last checkpoint" in errors
+    assert "the run will resume from its last checkpoint" in errors
     assert "train is waiting: a pod ended; waiting for its replacement" in errors
     assert "resuming from the checkpoint of step 9" in errors
 

@@ -66,15 +66,15 @@ def state(value: dict, pods: list[dict], answers: Answers) -> State:
         ),
         (
             [PREEMPTION, ("QuotaReserved", "False", PREEMPTION[2])],
-            "preempted in research by another workload; it resumes when it is admitted again",
+            "preempted in research by another workload; the step resumes when it is admitted again",
         ),
         (
             [PREEMPTION, ("QuotaReserved", "False", "8 more needed")],
-            "preempted in research by another workload; it resumes when it is admitted again: 8 more needed",
+            "preempted in research by another workload; the step resumes when it is admitted again: 8 more needed",
         ),
         (
             [("Evicted", "True", "exceeded the timeout", "PodsReadyTimeout"), ("QuotaReserved", "True", "reserved")],
-            "evicted from research (exceeded the timeout); it resumes when it is admitted again",
+            "evicted from research (exceeded the timeout); the step resumes when it is admitted again",
         ),
         (
             [("Evicted", "False", *PREEMPTION[2:]), ("QuotaReserved", "True", ""), ("Admitted", "False", "2 checks")],

@@ -105,7 +105,7 @@ def test_a_condition_selects_rows(condition, values, expected):
 
 @pytest.mark.parametrize("text", ["", "Quantity", "Quantity >", "> 3"])
 def test_a_text_that_is_no_condition_is_an_error(text):
-    with pytest.raises(ValueError, match="is not a condition; write a column"):
+    with pytest.raises(ValueError, match="is not a condition; write one such as"):
         parse_condition(text)
 
 

@@ -66,8 +66,8 @@ def _add_train(commands: cli.Commands) -> None:
     train.add_argument(
         "--data",
         metavar="DATASET",
-        help="prepared dataset; with --refit, by default the dataset of the run, and any other must be prepared with "
-        "--split none",
+        help="prepared dataset; with --refit, one that was prepared with --split none (default: the dataset of the "
+        "original run)",
     )
     train.add_argument(
         "--workdir", required=True, metavar="RUN", help="directory of the run; an existing run is resumed"
@@ -132,7 +132,7 @@ def _add_tune(commands: cli.Commands) -> None:
         "--trial",
         type=int,
         metavar="N",
-        help="number of the only trial to run, 0 or greater, if each trial is a separate job (default: all trials)",
+        help="index (from 0) of the only trial to run, if each trial is a separate job (default: all trials)",
     )
     cli.add_settings_flag(tune, "epochs=5 (in all trials)")
 

@@ -141,7 +141,7 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                "model.kind=walk, session_knn and ease need solver=count, and other models need another solver; got "
+                "model.kind=walk, session_knn and ease need solver=count, which fits no other model.kind; got "
                 f"model.kind={self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 

@@ -34,7 +34,7 @@ def leave_together(cluster: Cluster | None) -> None:
     except tf.errors.OpError as error:
         raise Preempted(
             f"worker {cluster.index} lost the connection to another of the {len(cluster.hosts)} workers at the end of "
-            f"the run ({type(error).__name__}); start all workers again to complete it"
+            f"the run ({type(error).__name__}); start all workers again to complete the run"
         ) from error
     if is_chief(cluster):
         end = time.monotonic() + _LEAVE_SECONDS

@@ -244,7 +244,9 @@ def fit_blend(
         )
         counts[ranking] = len(found.num_relevant)
         if counts[ranking] < min(LEAST_CASES, sum(map(len, samples))):
-            raise OutOfTimeError(f"only {counts[ranking]} cases of the ranking {ranking} were ranked in time")
+            raise OutOfTimeError(
+                f"only {counts[ranking]} cases of the ranking {ranking} could be used before the time limit"
+            )
         has_returns = not hides_seen and not has_trend_only
         half_life = choose_half_life(found, len(parts), has_returns=has_returns)
         choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns)

@@ -108,8 +108,8 @@ def make_plan(
         raise ValueError(
             "there is nothing to evaluate: in the evaluated split, no visitor with earlier events has an event of the "
             f"kinds {', '.join(cases.kinds)} with an item that can be recommended; prepare the dataset with a longer "
-            "split: an earlier --validation-from or --test-from, or a larger split.validation_share or "
-            "split.test_share"
+            "split (for validation, an earlier --validation-from or a larger split.validation_share; for test, an "
+            "earlier --test-from or a larger split.test_share)"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")

@@ -105,9 +105,9 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
     """
     if record.dataset_checksum != dataset.checksum:
         raise ValueError(
-            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}… (its path was "
-            f"{record.data}), but {dataset.root} is the dataset {dataset.checksum[:12]}…, with other visitor and item "
-            "indices; give the original dataset with --data"
+            f"the run at {workdir} was trained on the dataset {record.data} (checksum "
+            f"{record.dataset_checksum[:12]}…), but {dataset.root} has the checksum {dataset.checksum[:12]}…; give the "
+            "original dataset with --data"
         )
     check_checkpoint(workdir, record, read_state(workdir, step).run)
     model = build_inference_model(record.config, dataset)

@@ -172,7 +172,7 @@ class CheckpointWriter:
                 storage.remove(self._staging(step))
         except OSError as error:  # the store does not answer: the next checkpoint removes the leftovers
             log.warning(
-                "old checkpoints of %s could not be removed (%s); the next checkpoint tries again", self._workdir, error
+                "old checkpoints of %s could not be removed (%s); retrying at the next checkpoint", self._workdir, error
             )
 
     def _publish(self, step: int) -> OSError | None:

@@ -111,9 +111,9 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
     """
     if checkpoint_run != run_identity(record):
         raise ValueError(
-            f"the checkpoints in {workdir} were written by a run with other settings, another dataset, or another "
-            "--warm-start or --refit, and the run.json of that run is missing or was replaced; restore that run.json, "
-            "use the original settings and dataset, or give another --workdir"
+            f"the checkpoints in {workdir} belong to another run (its settings, dataset, --warm-start or --refit "
+            "differ), but the run.json of that run is missing or was replaced; either restore that run.json, or use "
+            "the original settings and dataset, or give another --workdir"
         )
 
 

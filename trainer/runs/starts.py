@@ -44,8 +44,8 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
     if earlier >= MAX_STARTS:
         _write_count(workdir, steps, 0, replicas)
         raise ValueError(
-            f"the last {earlier} starts of {workdir} were killed, hung or lost a worker without saving a checkpoint "
-            f"after step {steps[0]}; the logs of the workers show the cause. Give the workers more memory, raise "
+            f"none of the last {earlier} starts of {workdir} saved a checkpoint later than step {steps[0]}: each hung, "
+            "lost a worker or was killed; the logs of the workers show the cause. Give the workers more memory, raise "
             "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if machines are preempted often; "
             "then run the same command again to resume"
         )
@@ -87,8 +87,8 @@ def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Repl
             storage.remove(path)
     except OSError as error:  # a full disk does not end a run
         log.warning(
-            "%s could not be written (%s); the run continues, but it may be started more than %d times without a new "
-            "checkpoint",
+            "%s could not be written (%s); this does not stop the run, but its starts without a new checkpoint "
+            "(limit: %d) are now counted wrongly",
             path,
             error,
             MAX_STARTS,

@@ -75,7 +75,7 @@ def refresh(
         _replace_variables(values, staging)
         layout.write_info(staging, info | {"offer": offer.to_json()})
     added, removed = int((offer.is_offered & ~earlier).sum()), int((earlier & ~offer.is_offered).sum())
-    message = "%s: %d of %d items are on offer, %d added and %d removed"
+    message = "%s: %d of %d items are on offer; %d were added to the offer and %d removed from it"
     log.info(message, output, offer.is_offered.sum(), len(earlier), added, removed)
     return {
         "export": export,

@@ -138,7 +138,7 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
     if changed:
         raise FileExistsError(
             f"{output.folder} has the unfinished output of a command with other arguments ({'; '.join(changed)}); "
-            "choose another output, repeat that command to finish it, or remove the directory"
+            "either repeat that command to finish its output, or choose another output, or remove the directory"
         )
 
 

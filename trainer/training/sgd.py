@@ -107,6 +107,6 @@ def _check_number_of_scores(config: RunConfig, replicas: int) -> None:
     scores = batch_size // replicas * candidates
     if scores >= 2**31:
         raise ValueError(
-            f"input.batch_size={batch_size} with {candidates:,} candidates gives {scores:,} scores per replica, and "
+            f"input.batch_size={batch_size} with {candidates:,} candidates gives {scores:,} scores per replica, but "
             f"the limit is {2**31 - 1:,}; lower input.batch_size, loss.max_in_batch_negatives or loss.num_negatives"
         )

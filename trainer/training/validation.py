@@ -103,7 +103,7 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=config.evaluate.kinds)
-    reason = "no visitor of the validation split has an event with an item of the catalogue after earlier events"
+    reason = "in the validation split, no visitor with earlier events has an event with an item of the catalogue"
     return _ranking_validator(cases, "next items", reason, replicas)
 
 

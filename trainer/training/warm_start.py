@@ -63,12 +63,12 @@ class _EarlierRun:
             dataset = open_dataset(self.record.data)
         except ContractError as error:
             raise ContractError(
-                f"{reason}, which cannot be read ({error}); restore the dataset, or remove --warm-start"
+                f"{reason}, but the dataset cannot be read ({error}); restore it, or remove --warm-start"
             ) from error
         if dataset.checksum != self.record.dataset_checksum:
             raise ContractError(
-                f"{reason}, but {self.record.data} contains a different dataset now; restore the original one there, "
-                "or remove --warm-start"
+                f"{reason}, but {self.record.data} contains a different dataset now; restore the original dataset "
+                "there, or remove --warm-start"
             )
         return training_view(self.record, dataset)
 
@@ -94,8 +94,8 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
     """
     if storage.exists(RunLayout(workdir).auto):
         raise ValueError(
-            f"{workdir} is a run of --preset auto, and its models are runs below it; start from one of them, such as "
-            f"{RunLayout(workdir).part('mf')}"
+            f"{workdir} is a run of --preset auto, which consists of a run for each model; give --warm-start one of "
+            f"these, such as {RunLayout(workdir).part('mf')}"
         )
     step = checkpoint.choose_step(workdir)
     earlier = _EarlierRun(workdir, read_record(workdir), checkpoint.read_state(workdir, step))

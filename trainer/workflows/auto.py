@@ -91,8 +91,8 @@ def train_auto(
     cluster = join_cluster()
     if cluster is not None:
         raise ValueError(
-            f"--preset auto runs in one process, on all its GPUs, and found a cluster of {len(cluster.hosts)} "
-            "workers; run it with one worker, then train the best model with all workers"
+            "--preset auto needs a single process (it uses all GPUs of that process), but this is a cluster of "
+            f"{len(cluster.hosts)} workers; run it with one worker, then train the best model with all workers"
         )
     layout, dataset = RunLayout(workdir), open_dataset(data)
     train_split = dataset.manifest.splits[Split.TRAIN]

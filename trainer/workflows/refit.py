@@ -199,7 +199,7 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
         manifest, checksum = read_manifest(data), dataset_checksum(data)
     except ContractError as error:
         raise ContractError(
-            f"{error} (the run at {run} was trained from {record.data}; if it has moved, use --data)"
+            f"{error} (the run at {run} was trained from {record.data}; if the dataset has moved, use --data)"
         ) from error
     is_same = checksum == record.dataset_checksum
     if is_same and set(manifest.splits) == {Split.TRAIN}:
@@ -209,8 +209,8 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
     if not is_same and manifest.split_method != SplitMethod.NONE:
         raise ValueError(
             f"{run} was trained on the dataset {record.data} (checksum {record.dataset_checksum[:12]}…), but {data} "
-            f"has the checksum {checksum[:12]}…; give the original dataset with --data, or one that was prepared with "
-            "`--split none`"
+            f"has the checksum {checksum[:12]}…; give the original dataset with --data, or a dataset that was prepared "
+            "with `--split none`"
         )
 
 
@@ -227,7 +227,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     if changed:
         raise ValueError(
             f"a refit has the settings of the original run, but --set changes {', '.join(changed)}; remove these "
-            f"settings (a refit may change only {', '.join(HARMLESS_SETTINGS)})"
+            f"settings (a refit can change only {', '.join(HARMLESS_SETTINGS)})"
         )
     return apply_settings(config, settings)
 

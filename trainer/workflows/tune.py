@@ -97,8 +97,8 @@ def tune(
     """
     if join_cluster() is not None:
         raise ValueError(
-            "a trial runs in one process, but TF_CONFIG describes several workers; unset it. For parallel trials, "
-            "start the same command several times"
+            "a trial runs in one process, but TF_CONFIG describes several workers; unset TF_CONFIG. For parallel "
+            "trials, start the same command several times"
         )
     _check_trials(workdir, trials, storage_url, only)
     # a trial is the model alone: its blend would have to be fitted again for the chosen settings

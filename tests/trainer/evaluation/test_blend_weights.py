@@ -259,7 +259,9 @@ def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvent
     assert not len(find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=True, deadline=0.0).feature)
     dataset = build_dataset(str(tmp_path), **checkerboard())
     parts = [Part(TableScorer(np.zeros((dataset.num_visitors + 9, dataset.num_items))), has_sums=False)]
-    with pytest.raises(OutOfTimeError, match="only 0 cases of the ranking new_items were ranked in time"):
+    with pytest.raises(
+        OutOfTimeError, match="only 0 cases of the ranking new_items could be used before the time limit"
+    ):
         fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0)
 
 

@@ -74,7 +74,9 @@ def test_a_saved_model_scores_like_the_original(workdir: str, dataset: Dataset, 
 
 def test_a_run_on_another_dataset_is_refused(workdir: str, tmp_path: Path) -> None:
     other = build_dataset(str(tmp_path / "other"), **checkerboard(num_visitors=20, num_items=20, seed=5))
-    with pytest.raises(ValueError, match="with other visitor and item indices"):
+    with pytest.raises(
+        ValueError, match=r"was trained on the dataset .*, but .* has the checksum .*; give the original"
+    ):
         load(workdir, other)
 
 

@@ -42,7 +42,7 @@ def test_the_fourth_start_after_three_without_a_new_checkpoint_is_refused_and_th
     for _ in range(3):
         lose_worker(tmp_path)
     with pytest.raises(
-        ValueError, match=r"the last 3 starts .* without saving a checkpoint after step 12; .* run the same"
+        ValueError, match=r"none of the last 3 starts of .* saved a checkpoint later than step 12: .* run the same"
     ):
         start(tmp_path)
     for _ in range(3):

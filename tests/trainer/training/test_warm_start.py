@@ -153,7 +153,7 @@ def test_a_run_of_another_width_or_without_its_dataset_is_refused(
     with pytest.raises(ValueError, match=r"widths \{'item': 9\}, but this run trains .* with \{'item': 5\}"):
         warm_start_from(str(tmp_path / "run"), other, days[1], make_state(other, days[1]))
     shutil.rmtree(data)
-    with pytest.raises(ContractError, match="for the ids of its vectors, which cannot be read "):
+    with pytest.raises(ContractError, match="for the ids of its vectors, but the dataset cannot be read "):
         warm_start_from(str(tmp_path / "run"), config, days[1], make_state(config, days[1]))
     shutil.copytree(days[1].root, data)
     assert open_dataset(data).checksum == days[1].checksum

@@ -196,7 +196,7 @@ def test_another_search_and_an_invalid_workdir_or_trial_are_refused(
         with pytest.raises(ValueError, match=message):
             tune("mf", SEARCH, data=dataset.root, workdir=str(tmp_path / "other"), storage_url=url)
     monkeypatch.setattr(job, "join_cluster", object)
-    with pytest.raises(ValueError, match="but TF_CONFIG describes several workers; unset it"):
+    with pytest.raises(ValueError, match="but TF_CONFIG describes several workers; unset TF_CONFIG"):
         tune("mf", SEARCH, data=dataset.root, workdir=str(tmp_path / "other"))
 
 
