@@ -207,7 +207,9 @@ def _check_files(manifest: Manifest) -> None:
             raise ValueError(f"the numbers of the {split} split contradict each other: {info}")
     vocabularies = [_vocabulary_file(name) for name in Vocabulary if name in manifest.vocabularies]
     if len(vocabularies) < len(Vocabulary):
-        raise ValueError(f"a vocabulary is missing; it lists only: {', '.join(manifest.vocabularies) or 'none'}")
+        raise ValueError(
+            f"a vocabulary is missing; the manifest lists only: {', '.join(manifest.vocabularies) or 'none'}"
+        )
     for name in [*vocabularies, *(name for info in manifest.splits.values() for name in info.files)]:
         if name not in manifest.files:
             raise ValueError(f"the file {name!r} has no checksum")

@@ -200,7 +200,7 @@ def _check_events(given: argparse.Namespace) -> None:
     events = [given.events] + [text.partition("=")[2] for text in given.set if text.startswith("events=")]
     for files in filter(None, events):
         if "," in files and "://" not in files and not storage.exists(files) and not storage.find_files(files):
-            raise ValueError(f"--events {files} matches no file, and a list with commas is not supported; {advice}")
+            raise ValueError(f"--events {files} matches no file: a list with commas is not supported; {advice}")
 
 
 class _Once(argparse.Action):

@@ -104,4 +104,4 @@ def _is_silent(found: Owner, beat: float | None, uri: str, record: str) -> bool:
 
 def _describe_use(uri: str, owner: Owner, beat: float | None) -> str:
     seen = "" if beat is None else f", last heartbeat {max(time.time() - beat, 0):.0f} s ago"
-    return f"{uri} is in use by {owner}{seen}; wait until it ends, end it, or choose another directory"
+    return f"{uri} is in use by {owner}{seen}; wait until that process ends, end it, or choose another directory"

@@ -145,7 +145,7 @@ def train_split(**change) -> dict[Split, SplitInfo]:
         ({"splits": {}}, "the train split is missing"),
         (
             {"vocabularies": {Vocabulary.ITEMS: VocabularyInfo(size=3, oov_buckets=2)}},
-            "a vocabulary is missing; it lists only: items",
+            "a vocabulary is missing; the manifest lists only: items",
         ),
         ({"files": {"../outside": "0"}}, "'../outside' is not below the dataset's root"),
         ({"files": {"timelines/a": 7}}, "the checksum of timelines/a must be text, got 7"),

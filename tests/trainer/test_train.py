@@ -145,7 +145,9 @@ def test_a_second_train_in_a_workdir_ends_with_73_and_changes_nothing(
     (tmp_path / "run.json").write_bytes(b"{}")
     before = contents(tmp_path)
     assert cli.main(["train", "--preset", "mf", "--data", dataset.root, "--workdir", str(tmp_path)]) == 73
-    assert re.search(rf"is in use by process {os.getpid()} on host .*; wait until it ends", caplog.messages[-1])
+    assert re.search(
+        rf"is in use by process {os.getpid()} on host .*; wait until that process ends", caplog.messages[-1]
+    )
     assert contents(tmp_path) == before
 
 

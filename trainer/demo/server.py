@@ -74,8 +74,8 @@ def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
             log.warning(
-                "--data contains %s of the %s items of %s, so it may belong to another shop; give the dataset that the "
-                "model was trained on",
+                "--data contains %s of the %s items of %s, so it is perhaps the dataset of another shop; give the "
+                "dataset that the model was trained on",
                 f"{num_known:,}" if num_known else "none",
                 f"{len(export.items):,}",
                 export.name,

@@ -123,7 +123,7 @@ class ShardedTable:
         `step`: number of the training step, scalar int64; the first step is 0.
         """
         if self._optimizer is None:
-            raise ValueError("the table was created without an optimizer; create it with one to call `update`")
+            raise ValueError("the table was created without an optimizer; create it with an optimizer to call `update`")
         # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
         # the batch, so that the sum is bit-identical for any number of replicas
         route = lookup.route if lookup.is_summed_first else Route.by_id(self._replicas, replica, lookup.ids)

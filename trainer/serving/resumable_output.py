@@ -93,7 +93,7 @@ def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> 
     if record is None and any(not name.startswith(_RECORD) for name in names):
         raise FileExistsError(
             f"{output.folder} contains files, but no record of an interrupted command that could be resumed; move or "
-            "remove it, or choose another output"
+            "remove the directory, or choose another output"
         )
     if record is not None:
         _check_same(output, record["inputs"])

@@ -133,7 +133,7 @@ class TrainingCallbacks:
         self._update_patience(step)
 
     def _save_and_stop(self, step: int) -> NoReturn:
-        log.warning("stop requested: saving step %d; a second signal exits at once", step)
+        log.warning("stop requested: saving step %d; a second signal ends the process at once", step)
         self.writer.begin(step, self.watchdog.progress, is_urgent=True)
         is_saved = self.writer.finish(self.watchdog.progress)
         if is_saved:

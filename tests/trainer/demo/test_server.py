@@ -206,4 +206,4 @@ def test_the_dataset_of_another_shop_causes_a_warning(exports, caplog):
     warn_about_unknown_items(exports, Shop({"item-0": Item(), "item-1": Item()}, None))
     assert caplog.text == ""
     warn_about_unknown_items(exports, Shop({"item-0": Item(), "other": Item()}, None))
-    assert "--data contains 1 of the 4 items of first, so it may belong to another shop" in caplog.text
+    assert "--data contains 1 of the 4 items of first, so it is perhaps the dataset of another shop" in caplog.text
