@@ -373,7 +373,8 @@ def parse_when(text: str) -> int:
         when = round(moment.timestamp() * 1000)
     if not PLAUSIBLE_FROM_MS <= when < PLAUSIBLE_UNTIL_MS:
         raise ValueError(
-            f"{text!r} is not between the years 2000 and 2100; give a date such as 2015-09-01, or milliseconds since 1970"
+            f"{text!r} is not between the years 2000 and 2100; give a date such as 2015-09-01, or milliseconds since "
+            "1970"
         )
     return when
 
