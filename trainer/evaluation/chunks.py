@@ -106,10 +106,10 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            "there is nothing to evaluate: in the evaluated split, no visitor with earlier events has an event of the "
-            f"kinds {', '.join(cases.kinds)} with an item that can be recommended; prepare the dataset with a longer "
-            "split (for validation, an earlier --validation-from or a larger split.validation_share; for test, an "
-            "earlier --test-from or a larger split.test_share)"
+            "there is nothing to evaluate: the evaluated split has no event of the kinds "
+            f"{', '.join(cases.kinds)} for which the item can be recommended and the visitor has earlier events; prepare "
+            "the dataset with a longer split (for validation, an earlier --validation-from or a larger "
+            "split.validation_share; for test, an earlier --test-from or a larger split.test_share)"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
