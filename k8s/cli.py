@@ -345,7 +345,7 @@ def _add_queue(command: argparse.ArgumentParser) -> None:
         "--queue",
         type=_matching(_QUEUE, "research"),
         metavar="NAME",
-        help="LocalQueue of Kueue; implies --overlay kueue (its default queue: cartwheel)",
+        help="LocalQueue of Kueue; implies --overlay kueue (default queue: cartwheel)",
     )
 
 

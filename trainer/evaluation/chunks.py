@@ -106,9 +106,9 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            "there is nothing to evaluate: the evaluated split has no event of the kinds "
-            f"{', '.join(cases.kinds)} for which the item can be recommended and the visitor has earlier events; prepare "
-            "the dataset with a longer split (for validation, an earlier --validation-from or a larger "
+            f"there is nothing to evaluate: the evaluated split has no event of the kinds {', '.join(cases.kinds)} for "
+            "which the item can be recommended and the visitor has earlier events; prepare the dataset with a longer "
+            "split (for validation, an earlier --validation-from or a larger "
             "split.validation_share; for test, an earlier --test-from or a larger split.test_share)"
         )
     if min(ks) < 1:
