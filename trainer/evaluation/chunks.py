@@ -108,8 +108,8 @@ def make_plan(
         raise ValueError(
             f"there is nothing to evaluate: the evaluated split has no event of the kinds {', '.join(cases.kinds)} for "
             "which the item can be recommended and the visitor has earlier events; prepare the dataset with a longer "
-            "split (for validation, an earlier --validation-from or a larger "
-            "split.validation_share; for test, an earlier --test-from or a larger split.test_share)"
+            "split (for validation, an earlier --validation-from or a larger split.validation_share; for test, an "
+            "earlier --test-from or a larger split.test_share)"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
