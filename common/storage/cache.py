@@ -7,9 +7,9 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from functools import cache
 
 from common.errors import ContractError
+from common.once import once
 from common.storage.limits import read_limits
 from common.storage.retrying import call_with_retries
 from common.storage.scratch import make_scratch
@@ -119,7 +119,7 @@ class Cache:
         return os.path.join(self._folder, sha256)
 
 
-@cache
+@once
 def process_cache() -> Cache:
     """Returns the cache of this process."""
     return Cache(read_limits().cache_bytes)

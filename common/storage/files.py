@@ -163,11 +163,12 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
     if is_local(uri):
         yield local_path(uri)
         return
-    path = process_cache().acquire(uri, sha256)
+    cache = process_cache()
+    path = cache.acquire(uri, sha256)
     try:
         yield path
     finally:
-        process_cache().release(sha256)
+        cache.release(sha256)
 
 
 class _RemoteFile(io.RawIOBase):

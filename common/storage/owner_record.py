@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import TypeVar
 
+from common.once import once
 from common.storage import files
 from common.storage.limits import read_limits
 from common.storage.processes import Process, current_process, is_running
@@ -133,7 +133,7 @@ def short_patience() -> float:
     return min(_SHORT_PATIENCE_SECONDS, read_limits().patience_seconds)
 
 
-@cache
+@once
 def _removal_lock() -> threading.Lock:
     """Returns a lock for `remove_record`: the lock excludes other threads, the claim excludes other processes."""
     return threading.Lock()

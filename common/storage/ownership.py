@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from common.errors import OwnershipError, OwnershipLostError
+from common.once import once
 from common.storage import owner_record
 from common.storage.owner_record import Owner, read_owner, remove_record, short_patience, write_beat
 from common.storage.paths import join
@@ -206,13 +207,13 @@ def _remove_if(uri: str, *, is_new: bool) -> None:
             os.rmdir(local_path(uri))
 
 
-@cache
+@once
 def _owned() -> dict[str, _Ownership]:
     """Returns the directories that this process owns, by path or URI."""
     return {}
 
 
-@cache
+@once
 def _left_records() -> set[str]:
     """Returns the tokens of ownership records that this process no longer needs but could not remove."""
     return set()

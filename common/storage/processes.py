@@ -5,8 +5,9 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+
+from common.once import once
 
 _BOOT_ID, _NAMESPACE = "/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"
 _STATE, _START_TIME = 0, 19
@@ -60,7 +61,7 @@ def current_process() -> Process:
     )
 
 
-@cache
+@once
 def _choose_instance(process: int, start: str) -> str:  # noqa: ARG001 (a forked child must choose its own)
     return uuid.uuid4().hex
 

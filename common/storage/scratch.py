@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 
+from common.once import once
 from common.storage.processes import boot_id
 
 _PREFIX = "cartwheel-scratch"
@@ -57,7 +57,7 @@ def remove_scratch() -> None:
         _remove_own(folder, process)
 
 
-@cache
+@once
 def _process_folder(parent: str, process: int) -> str:
     """Creates a folder for a process. The result is cached per process id, so a forked child gets its own folder."""
     # another kernel may not know of the locks if the folder of temporary files is shared over a network

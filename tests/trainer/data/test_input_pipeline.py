@@ -219,7 +219,8 @@ def test_shards_in_a_store_are_read_like_local_ones_with_a_bounded_cache(
     for source, target in zip(local, remote, strict=True):
         storage.upload(source.path, target.path)
     cache = Cache(max_bytes=0)  # keeps a file only while it is in use
-    monkeypatch.setattr(storage, "process_cache", lambda: cache)
+    for module in ("common.storage", "common.storage.files"):
+        monkeypatch.setattr(f"{module}.process_cache", lambda: cache)
     for one, other in zip(read(TrainingEvents(local), epoch=1), read(TrainingEvents(remote), epoch=1), strict=True):
         np.testing.assert_array_equal(one.visitor, other.visitor)
         np.testing.assert_array_equal(one.item, other.item)
