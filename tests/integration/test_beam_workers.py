@@ -145,13 +145,14 @@ def workers(worker_python: Path, store: ObjectStore, tmp_path_factory: pytest.Te
             servers.append(
                 subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
             )
-            stack.callback(_end, servers[-1])
+            stack.callback(end, servers[-1])
         for port in (started.job_port, started.pool_port):
             wait_for_port(port)
         yield started
 
 
-def _end(server: subprocess.Popen) -> None:
+def end(server: subprocess.Popen) -> None:
+    """Ends a server and the processes of its group."""
     os.killpg(server.pid, signal.SIGTERM)
     try:
         server.wait(30)
