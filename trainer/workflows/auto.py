@@ -171,11 +171,16 @@ def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
 def _blend(
     workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
 ) -> BlendRecord:
-    """Blends the models by the deadline; if the time is too short, uses the best model alone."""
-    first, parts = configs[names[0]], [part_name(name) for name in names]
+    """Blends the models by the deadline. If the time is too short, uses the best one, with a trend if possible."""
+    first = configs[names[0]]
     replicas = start_replicas(first.devices, None, first.gpus)
-    try:
+
+    def blend(names: Sequence[str]) -> BlendRecord:
+        parts = [part_name(name) for name in names]
         return blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds, deadline=deadline)
+
+    try:
+        return blend(names)
     except OutOfTimeError as error:
         best = _best_model(workdir, names, configs, dataset)
         log.warning(
@@ -184,6 +189,9 @@ def _blend(
             error,
             best,
         )
+    try:
+        return blend([best])  # one model is faster; without a trend, baselines that have one may be better
+    except OutOfTimeError:
         return use_alone(workdir, part_name(best))
 
 

@@ -1,7 +1,8 @@
 """`--preset auto` is never worse in validation than the best baseline, stays within its budget, and can be resumed."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from trainer.config.presets import auto_trials
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
+from trainer.evaluation.blend_weights import OutOfTimeError
+from trainer.evaluation.blending import blend_runs
 from trainer.export import export
 from trainer.models.trained_run import open_trained_run
 from trainer.ranking.topk import visible_scores
 from trainer.runs import checkpoint
+from trainer.runs.blend_record import BlendRecord
 from trainer.runs.layout import RunLayout
 from trainer.runs.metrics_log import VALIDATION_RATE
-from trainer.workflows.auto import Trial, _best_model, _blend_seconds, _case_seconds, train_auto
+from trainer.train import train
+from trainer.workflows.auto import Trial, _best_model, _blend, _blend_seconds, _case_seconds, train_auto
 from trainer.workflows.refit import refit
 
 DAY = 24 * 60 * 60 * 1000
@@ -123,6 +128,26 @@ def test_a_small_budget_skips_trials_and_the_blend_and_says_so(
     assert run.blend.parts == ("parts/walk",)
     assert {weights.to_array().tolist() == [1.0] + [0.0] * 6 for weights in run.blend.weights.values()} == {True}
     assert "the budget is too short to choose the weights of a blend (no time is left), so walk is used" in caplog.text
+
+
+def test_the_best_model_gets_a_trend_if_the_time_is_too_short_for_the_other_models(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, configs, calls = ["walk", "session_knn"], auto_trials(SMALL), []
+    for name in names:
+        train(configs[name], data=dataset.root, workdir=RunLayout(str(tmp_path)).part(name))
+
+    def blend_one(workdir: str, parts: Sequence[str], *args: Any, **options: Any) -> BlendRecord:
+        calls.append(list(parts))
+        if len(parts) > 1:
+            raise OutOfTimeError("two models are too slow")
+        return blend_runs(workdir, parts, *args, **options)
+
+    monkeypatch.setattr("trainer.workflows.auto.blend_runs", blend_one)
+    blend = _blend(str(tmp_path), names, configs, dataset, time.monotonic() + 600)
+    assert calls == [["parts/walk", "parts/session_knn"], list(blend.parts)]
+    assert len(blend.parts) == 1
+    assert any(blend.validation.values()), "its weights are chosen by validation"
 
 
 def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -> None:
