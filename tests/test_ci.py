@@ -22,8 +22,8 @@ done
 
 
 def run(folder: Path, user: int) -> list[str]:
-    """Runs .ci/run where nothing is installed and `make` only prints its target; returns the lines."""
-    programs = {"apt-get": APT_GET, "id": f"echo {user}", "make": 'echo "make $@"'}
+    """Runs .ci/run where nothing is installed and `make` only prints CLUSTER_PROGRAMS and its arguments."""
+    programs = {"apt-get": APT_GET, "id": f"echo {user}", "make": 'echo "${CLUSTER_PROGRAMS-} make $@"'}
     for name, script in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
@@ -42,8 +42,9 @@ def run(folder: Path, user: int) -> list[str]:
 def test_an_unavailable_package_does_not_prevent_the_others(user: int, lacking: str, tmp_path: Path) -> None:
     assert run(tmp_path, user) == [
         f"not available: {lacking}",
-        "make --jobs=3 --output-sync=target check docs test-tensorflow-io",
-        "make test-all",
+        " make --jobs=3 --output-sync=target check docs test-tensorflow-io",
+        "cached make test-cluster",
+        " make test-all",
     ]
     installed = {package for package, tool in TOOLS.items() if (tmp_path / tool).exists()}
     assert installed == set(TOOLS) - set(lacking.split())
