@@ -44,7 +44,7 @@ from benchmarks.quality_ranking import ranked_blocks, task_cases
 from benchmarks.quality_runs import time_evaluation, train
 from benchmarks.quality_shop import shop_figures
 from benchmarks.quality_targets import dataset_targets
-from benchmarks.quality_tuning import TUNED_BY, TrialFile, summarize, tune_family
+from benchmarks.quality_tuning import TUNED_BY, TrialFile, restore_trials, summarize, tune_family
 from benchmarks.tuning import best_of
 from contract.schema import Split
 from trainer.data.dataset import Dataset, open_dataset
@@ -71,7 +71,7 @@ def main() -> None:
         if not finished[part].exists():
             log.info("measuring %s", part)
             (root / part).mkdir(parents=True, exist_ok=True)
-            found = {"commit": read_commit()} | _measure(part, source, root)
+            found = {"commit": read_commit()} | _measure(part, source, root, given.trials)
             finished[part].write_text(json.dumps(found, indent=1) + "\n")
     figures = {part: json.loads(path.read_text()) for part, path in finished.items() if path.exists()}
     if missing := sorted(set(PARTS) - set(figures)):
@@ -97,18 +97,26 @@ def _parse_arguments() -> argparse.Namespace:
         choices=PARTS,
         help="parts to measure (default: all); the record also contains all parts that were measured before",
     )
+    parser.add_argument(
+        "--trials",
+        type=Path,
+        metavar="RECORD",
+        help="an earlier record of this benchmark; its tuning trials of peers are not repeated",
+    )
     return parser.parse_args()
 
 
-def _measure(part: str, source: Path, root: Path) -> dict[str, Any]:
+def _measure(part: str, source: Path, root: Path, trials: Path | None) -> dict[str, Any]:
     special: Mapping[str, Callable[[], dict[str, Any]]] = {
         "als": lambda: als_figures(root / "matrix"),
         "cold": lambda: shop_figures(root / "cold"),
     }
-    return special[part]() if part in special else dataset_figures(part, DATASETS[part], source, root / part)
+    return special[part]() if part in special else dataset_figures(part, DATASETS[part], source, root / part, trials)
 
 
-def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: Path) -> dict[str, Any]:
+def dataset_figures(
+    name: str, quality_data: QualityData, source: Path, folder: Path, trials: Path | None = None
+) -> dict[str, Any]:
     """Tunes the peers, trains the presets and measures all systems on the test window.
 
     Args:
@@ -116,8 +124,10 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
       quality_data: how to prepare the dataset, and the presets to train.
       source: folder of the Retailrocket data.
       folder: folder for the dataset and all other files.
+      trials: an earlier record, whose tuning trials are not repeated; None: all peers are tuned.
 
     Returns:
+      `dataset_checksum`: checksum of the dataset.
       `seconds`: training time of each preset.
       `evaluation_seconds`: time of the command `evaluate` for a run of `auto`; None if it is not timed.
       `items`: number of items.
@@ -128,6 +138,8 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
     """
     path = quality_data.prepare(source, folder)
     dataset = open_dataset(str(path))
+    if trials is not None:
+        restore_trials(trials, name, dataset.checksum, folder / "peers")
     data = PeerData(dataset)
     runs = {run.preset: train(run.preset, path, folder, flags=run.flags) for run in quality_data.runs}
     grids: dict[str, dict[str, Any]] = {}
@@ -150,6 +162,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
             grids.setdefault(family, {}).update(results)
     timed = quality_data.timed_evaluation
     figures = {
+        "dataset_checksum": dataset.checksum,
         "seconds": {preset: run["seconds"] for preset, run in runs.items()},
         "evaluation_seconds": timed and time_evaluation(timed, path, folder),
         "items": dataset.num_items,

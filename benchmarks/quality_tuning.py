@@ -53,6 +53,33 @@ class TrialFile:
         self._file.write_text(json.dumps(self._content, indent=1) + "\n")
 
 
+def restore_trials(record: Path, part: str, checksum: str, folder: Path) -> None:
+    """Writes the tuning trials of an earlier record as trial files, so that they are not repeated.
+
+    Args:
+      record: JSON file in `benchmarks/results`, or another record of `quality`.
+      part: name of the dataset.
+      checksum: checksum of the dataset.
+      folder: folder for the trial files; existing files stay as they are.
+
+    Raises:
+      ValueError: the record has no trials on this dataset, or it has trials on another version of it.
+    """
+    found = json.loads(record.read_text())["figures"].get(part, {})
+    if found.get("dataset_checksum") != checksum:
+        raise ValueError(f"{record} has no trials on this version of {part}; run without --trials to tune the peers")
+    for family, by_task in found["grids"].items():
+        file = folder / f"{family}.json"
+        if not file.exists():
+            trials = TrialFile(file, checksum)
+            for task, result in by_task.items():
+                for trial in result["grid"]:
+                    trials.add("trials", task, trial)
+                peer = best_of(result["grid"])["settings"]
+                for trial in result["trend_grid"]:
+                    trials.add("trend", task, {**trial, "settings": {"peer": peer, **trial["settings"]}})
+
+
 def tune_family(
     name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
 ) -> dict[str, dict[str, Any]]:

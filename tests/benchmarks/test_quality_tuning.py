@@ -1,12 +1,14 @@
 """Peers are tuned for each task, alone and with a trend, and no trial is repeated."""
 
+import json
+
 import numpy as np
 import pytest
 
 from benchmarks.peers.families import FAMILIES, TREND_SEARCH, Family
 from benchmarks.peers.interface import PeerData
 from benchmarks.quality_ranking import TASKS, ranked_blocks, task_cases
-from benchmarks.quality_tuning import TrialFile, summarize, tune_family
+from benchmarks.quality_tuning import TrialFile, restore_trials, summarize, tune_family
 from benchmarks.tuning import Search, best_of
 from contract.schema import Split
 from tests.trainer.tiny_runs import checkerboard_dataset
@@ -65,6 +67,18 @@ def test_trials_on_another_dataset_are_rejected(tmp_path):
     tune_family("fake", FAMILY, None, FakeBlock(), TrialFile(tmp_path / "fake.json", "sum"))
     with pytest.raises(ValueError, match=r"fake\.json has trials on another dataset; delete it"):
         TrialFile(tmp_path / "fake.json", "other")
+
+
+def test_the_trials_of_an_earlier_record_are_not_repeated(tmp_path):
+    found = tune_family("fake", FAMILY, None, FakeBlock(), TrialFile(tmp_path / "first" / "fake.json", "sum"))
+    record = tmp_path / "quality.json"
+    record.write_text(json.dumps({"figures": {"shop": {"dataset_checksum": "sum", "grids": {"fake": found}}}}))
+    restore_trials(record, "shop", "sum", tmp_path / "second")
+    block = FakeBlock()
+    assert tune_family("fake", FAMILY, None, block, TrialFile(tmp_path / "second" / "fake.json", "sum")) == found
+    assert block.ranks == 0
+    with pytest.raises(ValueError, match=r"quality\.json has no trials on this version of shop; run without --trials"):
+        restore_trials(record, "shop", "other", tmp_path / "third")
 
 
 def test_a_family_is_tuned_for_its_own_tasks_only_and_without_a_trend_if_it_takes_none(tmp_path):
