@@ -52,17 +52,20 @@ def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_item_names(dataset: str) -> Mapping[str, str]:
-    """Returns a name for each item id: its title or, without a title, its id and categories."""
+    """Returns a name for each item id: its title, or its id and categories, or its id alone."""
     rows = read_catalogue([join(dataset, name) for name in read_manifest(dataset).catalogue_files])
     categories = _read_ids(dataset, Vocabulary.CATEGORIES)
     columns = zip(
         rows["item_id"].to_pylist(), rows["title"].to_pylist(), rows["category_path"].to_pylist(), strict=True
     )
     return {
-        item: title
-        or f"{item} ({'/'.join(categories[i] if i < len(categories) else '?' for i in path) or 'no category'})"
+        item: title or _name_without_title(item, [categories[i] if i < len(categories) else "?" for i in path])
         for item, title, path in columns
     }
+
+
+def _name_without_title(item: str, categories: Sequence[str]) -> str:
+    return f"{item} ({'/'.join(categories)})" if categories else f"item {item}"
 
 
 def _visitor_lines(
