@@ -120,7 +120,8 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    Timeline shards in a store that TensorFlow cannot read only need to exist: `shards.read_blocks` verifies them later.
+    If TensorFlow cannot read the store, timeline shards are only checked for existence: `shards.read_blocks` verifies
+    them later.
 
     Args:
       manifest: the manifest of the dataset.
