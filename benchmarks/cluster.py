@@ -182,7 +182,7 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 
 
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
-    """Returns how many bytes a replica must at least send in a step, on average over the replicas.
+    """Returns the minimum number of bytes that a replica sends in a step, averaged over the replicas.
 
     A row is sent once to each other replica that uses it, and each of these sends back one gradient.
 
@@ -229,7 +229,7 @@ def project(
       routing: the traced routing alone.
       capacities: for each table, the number of rows in a message.
       layout: machines and their network.
-      input_cpu_ms: CPU milliseconds of a machine for reading its rows of a global batch, see `measure_input`.
+      input_cpu_ms: CPU milliseconds that a machine needs to read its rows of a global batch, see `measure_input`.
 
     Returns:
       `ms`: milliseconds of each part of the step.
@@ -263,7 +263,7 @@ def project(
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
     """Traces a step of `preset`, and projects how long it takes on each of the `LAYOUTS` with `replicas` GPUs.
 
-    `input_cpu_ms` is the CPU time of reading a worker's rows of a global batch, see `measure_input`.
+    `input_cpu_ms`: CPU milliseconds that a machine needs to read its rows of a global batch, see `measure_input`.
     """
     config = make_config(preset, replicas)
     requests = [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]

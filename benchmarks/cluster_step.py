@@ -195,7 +195,7 @@ class Traced(NamedTuple):
     messages: list[Message]
     """The collective operations of the first replica, in order."""
     batch_bytes: int
-    """Bytes of the rows of a machine's replicas, which each of them receives."""
+    """Bytes of a machine's part of the batch. Each replica of the machine receives this whole part."""
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
@@ -406,7 +406,7 @@ def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
 
 
 def _input_ms(config: RunConfig, events: TrainingEvents, replicas: int) -> float:
-    """Returns the CPU milliseconds that the first machine needs to read its rows of a step, once the pipeline runs."""
+    """Returns the CPU milliseconds that the first machine needs to read its rows of a step, without the start-up."""
     streams = count_streams(events, config.input, config.history_length, config.is_sequential)
     workers = -(-replicas // GPUS_PER_HOST)
 

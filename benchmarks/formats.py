@@ -1,4 +1,4 @@
-"""Compares the speed of CSV, Parquet and nested JSON Lines files with the same events.
+"""Compares the speed of file formats: the same events as CSV, Parquet and nested JSON Lines.
 
 Measures the rows/s of `prepare` and of reading alone, and the seconds of `inspect` on a large CSV file.
 

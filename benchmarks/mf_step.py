@@ -2,8 +2,8 @@
 
 Both minimise the squared error of dot products with Adam, on the same ids and on tables of the same shapes. Two more
 steps are measured on such tables: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch size
-of the preset `mf`. The tables of the preset itself have 128 columns, and the preset computes a visitor's vector from
-their items.
+of the preset `mf`. Unlike these steps, the preset itself has tables of 128 columns, and computes a visitor's vector
+from the items of their history.
 
 The tables use huge pages where available, as in the container images. The row-sparse Adam is also measured without huge
 pages.

@@ -25,7 +25,7 @@ class NeighboursConfig:
     num_neighbours: int = 200
     """Number of nearest neighbours: similar items per item, or training timelines per history."""
     half_life_rows: float | None = None
-    """Number of later rows that halves the weight of an item; None: the weight is 1 / (1 + later rows)."""
+    """Number of later rows after which an item's weight is halved; None: the weight is 1 / (1 + later rows)."""
     shrinkage: float = 0.0
     """Added to the product of two items' norms; lowers similarities from few timelines (Dacrema et al., RecSys 2019).
     """

@@ -37,7 +37,7 @@ class QualityData:
     runs: tuple[Run, ...]
     """The presets to train."""
     timed_evaluation: str | None = None
-    """The preset whose evaluation by the command `evaluate` is timed; None: no evaluation is timed."""
+    """Name of the preset for which the command `evaluate` is timed; None: the command is not timed."""
 
 
 def _retailrocket(subset: str) -> Callable[[Path, Path], Path]:

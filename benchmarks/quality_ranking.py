@@ -1,4 +1,4 @@
-"""Ranks the scores of many peers for the same cases with the trainer's evaluator, which is compiled once.
+"""Ranks items by the scores of many peers, for the same cases. The trainer's evaluator is compiled only once.
 
 The cases of the tasks "new" and "repeats" have the same visitors and times. So a peer's scores are computed once for
 both tasks and for all trends.

@@ -101,7 +101,7 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of one kind of recommender. Keeps the last fitted one for trials with the same settings."""
+    """Measures settings of one kind of recommender; fits it once for consecutive trials with the same settings."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials

@@ -254,7 +254,7 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
-    """Measures the implementation `way` in this process. `placement`: number of replicas, or `workers` for two."""
+    """Measures the implementation `way` in this process. `placement`: number of replicas; `workers`: two workers."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
@@ -374,7 +374,7 @@ def _free_hosts() -> tuple[str, str]:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures the implementation `way` on two workers; returns the first one's time, and the maximum memory."""
+    """Measures the implementation `way` on two workers; returns the first worker's time, and the maximum memory."""
     hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [

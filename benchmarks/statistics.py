@@ -45,7 +45,7 @@ def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
       `without`: seconds of each job without the report.
       `counted`: seconds of each job with statistics, but no page.
       `drawn`: seconds of drawing each page.
-      `added_by_counting`, `added`: share of time that the statistics, or the whole report, add to the median job.
+      `added_by_counting`, `added`: time added by the statistics and by the whole report, as shares of `without`.
     """
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):

@@ -153,8 +153,8 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
     Args:
       run: directory of the finished run. Its settings and its best number of epochs are used.
       workdir: directory of the refit. An unfinished refit of `run` is resumed.
-      data: the run's dataset, or a dataset prepared with `split.method` none; None: the directory that `run` was
-        trained from.
+      data: the run's dataset, or a dataset prepared with `split.method=none`. Without `data`, the directory that `run`
+        was trained from is used.
 
     Returns:
       Results as JSON values, and `report`, the path of the report; None if drawing failed.
@@ -301,7 +301,7 @@ def refresh(
     """Publishes a copy of an export that recommends only the items now on offer. Does not train.
 
     Needs a newer table of items (`items` or `shop`) or a newer dataset (`data`), which also updates the items' trend.
-    Items that are missing in the table or dataset count as available. What the old export offered has no effect.
+    Items that are missing in the table or dataset count as available, even if the old export did not recommend them.
 
     Args:
       export: directory of the old export; it is not changed.
@@ -310,7 +310,7 @@ def refresh(
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: column names for the `id`, `availability` and `category` of an item. Several columns of a category path
         are separated by commas.
-      data: directory of a newer dataset, prepared with `split.method` none; with a split, the catalogue would be older.
+      data: directory of a newer dataset. Prepare it with `split.method=none`, otherwise its catalogue is less recent.
       include_unavailable: whether to also recommend items that are marked as unavailable.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or their subcategories.
@@ -394,7 +394,7 @@ def recommend(
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
     """Redraws the report of a run (`workdir`) or of a dataset (`data`); returns the report's path.
 
-    If both are given, redraws the report of the run; `data` is the present directory of the run's dataset.
+    If both are given, redraws the report of the run; `data` is the current directory of the run's dataset.
 
     Raises:
       ValueError: neither is given.

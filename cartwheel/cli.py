@@ -27,7 +27,7 @@ VERBS: Mapping[str, Verb] = {
     "inspect": Verb("preprocessing.cli", "describe an event log and propose how to read it"),
     "prepare": Verb("preprocessing.cli", "build a dataset from an event log"),
     "train": Verb("trainer.cli", "train a model, refit it on all events, or resume a stopped run"),
-    "tune": Verb("trainer.cli", "search settings by validation"),
+    "tune": Verb("trainer.cli", "search for the settings with the best validation metric"),
     "evaluate": Verb("trainer.cli", "rank the whole catalogue and compare with baselines"),
     "export": Verb("trainer.cli", "publish a SavedModel that takes raw ids"),
     "refresh": Verb("cartwheel.refresh_cli", "change which items an export may recommend"),
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser of the verb, such as `train`. The module that implements the verb parses the flags."""
+    """Builds the parser of the first argument, the verb, such as `train`. The verb's module parses its flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
     parser = Parser(

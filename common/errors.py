@@ -22,7 +22,7 @@ class OwnershipLostError(OwnershipError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Turns a failed decoding in the context into a ValueError that gives `advice`.
+    """Raises ValueError with `advice` if the content of a file cannot be decoded inside the context.
 
     Args:
       path: the file that is decoded.

@@ -52,7 +52,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Removes noise from the lines written to file descriptor 2; if the context raises an error, removes nothing."""
+    """Drops lines for which `is_noise` is true from file descriptor 2; drops none if the context raises an error."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -1,4 +1,4 @@
-"""Results that exist once per process, also if several threads ask for them at the same time."""
+"""Results that are computed once per process, even if several threads request them at the same time."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -12,8 +12,8 @@ R = TypeVar("R")
 def once(function: Callable[P, R]) -> Callable[P, R]:
     """Caches the results of a function with hashable arguments.
 
-    `functools.cache` calls the function once per thread if threads call it at the same time for the first time: each
-    gets another object, such as another lock.
+    All threads get the same object. With `functools.cache`, threads that make the first call at the same time could
+    each get a different object, such as a different lock.
     """
     results: dict[tuple[Hashable, ...], R] = {}
     lock = threading.RLock()

@@ -225,11 +225,11 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     unknown = [prefix + name for name in value if name not in hints]
     if unknown:
         known = ", ".join(prefix + name for name in hints)
-        raise ValueError(f"unknown keys {', '.join(unknown)}; correct or remove them; the known keys are {known}")
+        raise ValueError(f"unknown keys: {', '.join(unknown)}; correct or remove them; the known keys are {known}")
     required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
     missing = [prefix + name for name in required if name not in value]
     if missing:
-        raise ValueError(f"{key or 'the config'} lacks the keys {', '.join(missing)}; add them")
+        raise ValueError(f"{key or 'the config'} lacks keys: {', '.join(missing)}; add them")
     decoded = {name: _decode(hints[name], part, prefix + name) for name, part in value.items()}
     try:
         return hint(**decoded)

@@ -44,7 +44,7 @@ def encode_catalogue(rows: pa.Table) -> bytes:
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table: items of the vocabulary by index, then all others by id.
+    """Reads all shards as one table. Items of the vocabulary come first, by index; all others follow, by id.
 
     Raises:
       ContractError: the columns of a shard, their types or their order are wrong.

@@ -22,7 +22,7 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Path of the file with statistics that later datasets of the same shop are compared with."""
+        """Path of the statistics to compare with those of later datasets of the same shop."""
         return join(self.root, "expectations.json")
 
     @property

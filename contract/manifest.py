@@ -34,7 +34,7 @@ class VocabularyInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """Counts and files of one split's timelines. A timeline may contain rows of earlier splits as context."""
+    """Counts and files of a split's timelines. A visitor's timeline may contain rows of earlier splits as context."""
 
     rows: int
     """Number of rows, including context rows."""
@@ -120,7 +120,8 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file, and the size of each vocabulary.
 
-    If TensorFlow cannot read the store, only checks that timeline shards exist; `shards.read_blocks` verifies them.
+    If TensorFlow cannot read the store, timeline shards are only checked for existence: `shards.read_blocks` verifies
+    them later.
 
     Args:
       manifest: the manifest of the dataset.

@@ -38,7 +38,7 @@ class Piece(NamedTuple):
     first: int
     """Number of blocks before the piece."""
     offset: int
-    """Position of the first block, in bytes before compression."""
+    """Position of the first block in the uncompressed shard, in bytes."""
     num_blocks: int
     """Number of blocks."""
 

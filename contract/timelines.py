@@ -1,6 +1,6 @@
 """Encodes timeline rows as blocks (serialized tf.train.Examples) and parses blocks. `contract.shards` reads the files.
 
-A block contains whole timelines. The rows of a timeline are contiguous and ordered by time.
+A timeline is the events of one visitor, one row per event, contiguous and ordered by time. Blocks have whole timelines.
 
 Shapes: N rows, V timelines.
 """

@@ -276,7 +276,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     )
     train = _add_step(commands, "train", "train a preset, or resume a stopped run")
     _add_training(train)
-    tune = _add_step(commands, "tune", "search settings of a preset, with one pod per trial")
+    tune = _add_step(commands, "tune", "search for the best settings of a preset, with one pod per trial")
     _add_training(tune)
     _add_search(tune)
     evaluate = _add_step(commands, "evaluate-export", "evaluate a run, then publish its model")
@@ -317,8 +317,8 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="can be repeated; if neither gke, eks nor local is given, the URI adds gke (gs://), eks (s3://) or local "
-        "(a path)",
+        help="can be repeated; without gke, eks and local, the URI adds one: gke for gs://, eks for s3://, local for a "
+        "path",
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; with --overlay local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")

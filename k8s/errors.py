@@ -56,7 +56,7 @@ class _Refusal:
 
 
 _REFUSALS = (
-    _Refusal(r"does not support dry run", "a webhook cannot check without changes: {words}", Reason.NO_DRY_RUN),
+    _Refusal(r"does not support dry run", "a webhook does not support dry runs: {words}", Reason.NO_DRY_RUN),
     _Refusal(
         r'failed calling webhook "([^"]+)"',
         "webhook {name} does not answer: {words}; nothing can be submitted until its controller runs",

@@ -1,4 +1,4 @@
-"""Reads the chief's log in a thread: each line once, even if the pod is replaced."""
+"""Reads the log of the chief (the first worker) in a thread: each line once, even if the pod is replaced."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""Checks the settings of a training step before submission, for example that its GPUs can divide a batch evenly."""
+"""Checks the settings of a training step before submission, such as a batch size that all replicas share evenly."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """Returns the config of a training run, and the settings that change the preset to this config.
+    """Returns the config of a training run, and the settings that turn the preset into this config.
 
     `placement` adds settings: `gpus` if there are GPUs, `checkpoint_every_steps` for the overlay `spot`. The batch size
     of a preset is rounded up to a multiple of the number of replicas.

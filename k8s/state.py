@@ -117,7 +117,7 @@ def failure_reason(pod: Object) -> str | None:
             return "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
     for condition in status.get("conditions", []):
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return f"{condition.get('reason', 'disruption')}: its node was taken away; it will be restarted"
+            return f"{condition.get('reason', 'disruption')}: its node was taken away; the pod will be restarted"
     for container in containers(pod):
         stop = container.get("state", {}).get("terminated")
         if stop and stop["exitCode"]:
@@ -158,7 +158,7 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     if not message:
         return None
     gpus = _limit(pod, "main", "nvidia.com/gpu")
-    lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
+    lacking = f"no node has {gpus} or more free GPUs" if "nvidia.com/gpu" in message else "no node has room for it"
     return f"Unschedulable: {lacking} ({message})"
 
 

@@ -115,9 +115,9 @@ def _creation_reason(workload: Object, since: str, kubectl: Kubectl) -> str | No
 
 
 def _latest_event(uids: Sequence[str], kubectl: Kubectl, only: tuple[str, ...] = ("",), since: str = "") -> str | None:
-    """Returns the message of the latest event of the objects `uids`; None without an event from `since` (ISO 8601) on.
+    """Returns the message of the latest event of the objects `uids`; None if there is none.
 
-    `only`: prefixes of event reasons; events with other reasons are ignored.
+    `only`: prefixes of event reasons. Other events are ignored, and so are events before `since` (ISO 8601).
     """
     events = [
         (event.get("lastTimestamp") or event.get("eventTime") or "", event["message"])

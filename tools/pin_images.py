@@ -48,7 +48,7 @@ def look_up(image: str) -> str:
 
 
 def pin(text: str, digests: dict[str, str]) -> str:
-    """Returns a file's text with the digest behind each image that has one in `digests`."""
+    """Returns a file's text; each image in `digests` is followed by its digest, as NAME:TAG@DIGEST."""
 
     def replace(found: re.Match[str]) -> str:
         digest = digests.get(found["tagged"])

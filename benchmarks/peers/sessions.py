@@ -79,7 +79,7 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Returns a weight for each item of each timeline: the farther from the timeline's anchor, the lower.
+        """Returns a weight for each item of each timeline. It decreases with the distance from the timeline's anchor.
 
         `timeline` [K, I] has the positions of the items in K timelines. The anchor of a timeline is its item with the
         lowest `age` [I]. Ages count back from the end of the visitor's history; items outside it have infinite age.

@@ -173,7 +173,7 @@ def heat_map(
       row_labels: label of each row.
       column_labels: label of each column.
       matrix: values by row and column; None: no value.
-      has_sign: whether values may be negative. If so, cells show their values instead of a colour scale.
+      has_sign: whether values may be negative. If so, each cell shows its value, and there is no colour scale.
       width: width of the picture in pixels.
       height: height of the picture in pixels.
     """

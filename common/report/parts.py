@@ -111,7 +111,7 @@ def _median_bin(counts: Sequence[int]) -> int:
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows a histogram of durations; without durations, a note. Keys of `buckets` are lower bounds in seconds."""
+    """Shows a histogram or, without durations, a note. `buckets`: number of durations by lower bound in seconds."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

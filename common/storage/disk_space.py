@@ -21,7 +21,7 @@ class DiskFullError(OSError):
 def explain_full_disk(*paths: str | None) -> Iterator[None]:
     """Translates an error about a full disk into one that names the disk.
 
-    Remove unfinished files only after the context: the freed space would hide which disk was full.
+    The caller removes unfinished files after the context, not in it: freed space would hide which disk was full.
 
     Args:
       paths: local paths written to in the context, in addition to temporary files. URIs and None are ignored.
@@ -56,7 +56,7 @@ def _describe(error: Exception, paths: list[str]) -> str:
     path = min(usage, key=lambda path: usage[path].free)
     free, total = (f"{size / 2**20:,.1f} MiB" for size in (usage[path].free, usage[path].total))
     is_temporary = path.startswith(temporary) and not any(map(path.startswith, paths))
-    advice = "free space there, or set TMPDIR to a folder on another disk" if is_temporary else "free space there"
+    advice = "delete files there, or set TMPDIR to a folder on another disk" if is_temporary else "delete files there"
     return (
         f"{words}; the disk of {path} now has {free} free of {total} (perhaps after unfinished files were removed); "
         f"{advice}, then run the same command again"

@@ -46,7 +46,9 @@ class Owner:
     """Ids (`Process.instance`) of earlier owners that lost the directory, oldest first."""
 
     def __str__(self) -> str:
-        return "a process with a damaged record" if self.process is None else f"{self.process}, since {self.since}"
+        return (
+            "a process with a damaged record" if self.process is None else f"{self.process} (owner since {self.since})"
+        )
 
 
 def create_record(record: str, owner: Owner) -> None:

@@ -35,13 +35,13 @@ def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
 
     Raises:
       InUseError: another process owns the directory.
-      OwnershipLostError: the context failed, and another process has taken over. See `check_ownership`.
+      OwnershipLostError: the context raised an error, and another process has taken over; see `check_ownership`.
     """
     return _own(uri, join(uri, OWNER))
 
 
 def own_output(uri: str) -> contextlib.AbstractContextManager[None]:
-    """Makes this process the owner of an output that is published whole; see `own_directory`."""
+    """Like `own_directory`, for an output that is published whole. The record of a local output is next to it."""
     if not is_local(uri):
         return own_directory(uri)
     parent, name = os.path.split(local_path(uri))

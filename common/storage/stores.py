@@ -108,7 +108,7 @@ def is_owner_file(name: str) -> bool:
 
 
 def open_store(uri: str) -> Store:
-    """Opens the store of a URI. Raises ValueError for an unknown scheme or a possible credential."""
+    """Opens the store of a URI. Raises ValueError if its scheme is unknown, or if it may contain a credential."""
     if is_local(uri):
         return LocalStore()
     refuse_credentials(uri)

@@ -5,8 +5,8 @@ A process that wants a directory looks at the directory's current owner:
     the owner runs on this machine, and its last heartbeat is recent    the process is refused at once
     the owner ran on this machine in this PID namespace, and has ended  the process takes over at once
     the process took over a parent directory from the same owner        the process takes over at once
-    any other case, such as an owner in another container               the process waits: the next heartbeat
-                                                                        refuses it, and it takes over after
+    any other case, such as an owner in another container               the process waits: it is refused at the
+                                                                        next heartbeat, or takes over after
                                                                         `STALE_SECONDS` without a heartbeat
 """
 

@@ -59,7 +59,7 @@ def test_a_drained_run_waits_for_a_node_and_resumes(followed: Namespace) -> None
     process = followed.start(*TRAIN, *CPU, *PATIENT)
     (pod,) = followed.wait_for_pods()
     followed.plane.kubectl("drain", CPU_NODE, "--force", "--delete-emptydir-data", "--timeout=60s")
-    wait_for_status("is blocked: Unschedulable: no node with room for it (0/5 nodes are available: ", followed)
+    wait_for_status("is blocked: Unschedulable: no node has room for it (0/5 nodes are available: ", followed)
     followed.plane.kubectl("uncordon", CPU_NODE)
     followed.wait_for_pods(known=frozenset({pod}))
     followed.end_pods(0)

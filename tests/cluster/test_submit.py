@@ -160,7 +160,7 @@ def test_a_claim_without_a_volume_is_named(namespace: Namespace) -> None:
 def test_too_few_gpus_are_named(namespace: Namespace) -> None:
     status, _, errors = namespace.submit(*TRAIN, *FAST, "--gpus", "16")
     assert status == 1
-    assert "Unschedulable: no node with 16 free GPUs (0/5 nodes are available: " in last_line(errors)
+    assert "Unschedulable: no node has 16 or more free GPUs (0/5 nodes are available: " in last_line(errors)
     assert last_line(errors).endswith("Insufficient nvidia.com/gpu)") or "taint" in last_line(errors)
 
 

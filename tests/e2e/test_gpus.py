@@ -47,4 +47,7 @@ def test_more_gpus_than_the_node_has_are_named(shop: Shop) -> None:
     _, errors = process.communicate(timeout=SECONDS)
     assert shop.namespace.submit("cancel", "train", "--poll", "0.5")[0] == 0
     assert process.returncode == 1
-    assert "Unschedulable: no node with 4 free GPUs (0/1 nodes are available: 1 Insufficient nvidia.com/gpu)" in errors
+    assert (
+        "Unschedulable: no node has 4 or more free GPUs (0/1 nodes are available: 1 Insufficient nvidia.com/gpu)"
+        in errors
+    )

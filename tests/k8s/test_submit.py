@@ -61,7 +61,7 @@ def test_waiting_for_a_node_with_room_has_a_limit(cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
     assert status == 1
     assert errors.splitlines()[-1] == (
-        "train is blocked for 0 min and still waiting: Unschedulable: no node with 4 free GPUs "
+        "train is blocked for 0 min and still waiting: Unschedulable: no node has 4 or more free GPUs "
         "(0/3 nodes are available: 3 Insufficient nvidia.com/gpu)"
     )
 
@@ -86,7 +86,7 @@ def test_a_lost_node_is_reported(cluster: Cluster) -> None:
     cluster.play(states={"train": [RUNNING, job_state(gone), FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     status, _, errors = cluster.submit(*TRAIN, *FAST)
     assert status == 0
-    assert "train: pod train-a ended: Eviction: its node was taken away; it will be restarted" in errors
+    assert "train: pod train-a ended: Eviction: its node was taken away; the pod will be restarted" in errors
 
 
 def test_a_pod_that_is_removed_between_two_polls_is_reported(cluster: Cluster) -> None:

@@ -183,5 +183,5 @@ def test_remarks_of_the_scheduler_are_dropped() -> None:
     message = "0/2 nodes are available: 2 Insufficient memory. no new claims to deallocate, preemption: 0/2 nodes"
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     assert state(workload(), [pod("train-a", "Pending", conditions=[condition])], Answers()).text == (
-        "Unschedulable: no node with room for it (0/2 nodes are available: 2 Insufficient memory)"
+        "Unschedulable: no node has room for it (0/2 nodes are available: 2 Insufficient memory)"
     )

@@ -191,11 +191,11 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
         ('event = "a.csv"', "give the event log: --events GLOB, or --shop shop.toml"),
         (
             'events = "a.csv"\n[column]\nuser = "x"',
-            "unknown keys column; correct or remove them; the known keys are events, ",
+            "unknown keys: column; correct or remove them; the known keys are events, ",
         ),
         (
             'events = "a.csv"\n[columns]\nuser = "x"',
-            "unknown keys columns.user; correct or remove them; the known keys are columns.visitor, columns.item",
+            "unknown keys: columns.user; correct or remove them; the known keys are columns.visitor, columns.item",
         ),
         (
             'events = "a.csv"\n[time]\nunit = "minutes"',

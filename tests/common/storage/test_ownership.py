@@ -31,8 +31,8 @@ def test_a_second_process_is_refused_at_once_and_the_first_is_unharmed(tmp_path:
     with running(OWN, str(workdir)) as first:
         assert first_line(first) == "owns"
         expected = (
-            rf"run is in use by process {first.pid} on host .*, since \d{{4}}-.* UTC, last heartbeat \d s ago; "
-            "wait until that process ends, end it, or choose another directory"
+            rf"run is in use by process {first.pid} on host .* \(owner since \d{{4}}-.* UTC\), last heartbeat "
+            r"\d s ago; wait until that process ends, end it, or choose another directory"
         )
         started = time.monotonic()
         with pytest.raises(storage.InUseError, match=expected), storage.own_directory(str(workdir)):

@@ -70,7 +70,7 @@ def test_a_beating_owner_of_another_machine_is_kept_even_if_its_clock_is_slow() 
     storage.write_bytes(record, other_owner())
     beat = threading.Timer(BEAT, lambda: storage.write_bytes(f"{record}.beat", b"1.5"))
     beat.start()
-    expected = "process 7 on host elsewhere, pod train-0-x7k2p, since 2026-11-30 01:02:03 UTC, last heartbeat"
+    expected = "process 7 on host elsewhere, pod train-0-x7k2p .owner since 2026-11-30 01:02:03 UTC., last heartbeat"
     with pytest.raises(storage.InUseError, match=expected), storage.own_directory("memory://beating"):
         pass
     beat.join()

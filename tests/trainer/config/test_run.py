@@ -132,9 +132,9 @@ def test_an_invalid_value_is_refused_with_its_key(setting: str, message: str) ->
 
 def test_json_with_unknown_missing_or_mistyped_keys_is_refused() -> None:
     values = to_json(CONFIG)
-    with pytest.raises(ValueError, match=r"unknown keys model\.depth; .* the known keys are model\.kind, model\.dim"):
+    with pytest.raises(ValueError, match=r"unknown keys: model\.depth; .* the known keys are model\.kind, model\.dim"):
         from_json(RunConfig, {**values, "model": {**values["model"], "depth": 3}})
-    with pytest.raises(ValueError, match="the config lacks the keys optimizer"):
+    with pytest.raises(ValueError, match="the config lacks keys: optimizer"):
         from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
     with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
         from_json(RunConfig, {**values, "epochs": "3"})
