@@ -63,7 +63,7 @@ def restore_trials(record: Path, part: str, checksum: str, folder: Path) -> None
       folder: folder for the trial files; existing files stay as they are.
 
     Raises:
-      ValueError: the record has no trials on this dataset, or it has trials on another version of it.
+      ValueError: the record has no trials on this version of the dataset.
     """
     found = json.loads(record.read_text())["figures"].get(part, {})
     if found.get("dataset_checksum") != checksum:
