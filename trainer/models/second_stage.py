@@ -58,8 +58,8 @@ class ItemFacts(NamedTuple):
     recent_popularity: np.ndarray
     """[I] float32 log(1 + events); only events among the latest tenth of all training events are counted."""
     repeat_rate: np.ndarray
-    """[I] float32 share of repetitions among the item's events: the visitor's history already contains the item. Events
-    without a history are not counted. The share is smoothed towards the mean of all items."""
+    """[I] float32 share of the item's events that are repetitions: the visitor's history already contains the item.
+    Events without a history are not counted. The share is smoothed towards the mean of all items."""
 
 
 class Layers(NamedTuple):
