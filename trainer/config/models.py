@@ -47,7 +47,7 @@ class BaseModelConfig:
 
     def check_loss(self, loss: LossConfig) -> None:
         """Raises ValueError if the loss cannot train the model."""
-        rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
+        rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine ignores vector lengths"
         check(loss.l2 == 0, "loss.l2", loss.l2, rule)
 
 

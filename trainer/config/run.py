@@ -135,7 +135,7 @@ class RunConfig:
         if self.solver == "als" and not (has_form and self.loss.kind == "sampled_softmax"):
             raise ValueError(
                 "solver=als needs model.kind=matrix_factorization and loss.kind=sampled_softmax, "
-                f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
+                f"got model.kind={self.model.kind} and loss.kind={self.loss.kind}; use solver=sgd or the preset mf"
             )
 
         check(

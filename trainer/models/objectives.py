@@ -101,7 +101,7 @@ class SquaredErrorObjective:
     config: SquaredErrorConfig
     """Settings of the loss, with the weights of the events."""
     tables: Tables
-    """`visitor` and `item`."""
+    """The tables `visitor` and `item`."""
     replicas: Replicas
     """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
@@ -352,7 +352,7 @@ class SampledSoftmaxObjective:
     config: SampledSoftmaxConfig
     """Settings of the loss, with the weights of examples."""
     tables: Tables
-    """`item` and, unless visitor vectors are sums of item vectors, `visitor`."""
+    """The table `item` and, unless visitor vectors are sums of item vectors, the table `visitor`."""
     replicas: Replicas
     """All replicas, R."""
     model: Factors

@@ -263,7 +263,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features that describe a query, not a candidate, each [B]. They are the last ones in FEATURES."""
+        """Returns the features that all candidates of a query share, each [B]. They are the last ones in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (

@@ -71,7 +71,7 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id contains the id of a visitor or item, or the number of a bucket, but not the index.
+    A row id contains the id of a visitor or item, or the number of a bucket; it does not depend on the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
 The models are ordinary runs below the run's directory. The runs with a nonzero weight become the parts of the blend, so
-nothing is trained twice. `auto.json` records the results, so that a repeated call continues after a kill.
+nothing is trained twice. `auto.json` records the results, so that the same call resumes after a kill.
 """
 
 import json
