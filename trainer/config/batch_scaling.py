@@ -2,7 +2,8 @@
 
 If the global batch is k times as large as `input.batch_size` (docs/distributed.md, larger global batches):
 
-- Adagrad's initial accumulator is divided by k², because the gradient of an id that occurs once is 1/k as large;
+- Adagrad's initial accumulator is divided by k², because the gradient of an id that occurs in one row of the batch is
+  1/k as large;
 - the tables keep their learning rate; the learning rate of the towers' dense weights is multiplied by √k (Malladi et
   al., NeurIPS 2022);
 - from k = 8 on, a tenth of the first epoch is warmup, unless a warmup is set.

@@ -66,8 +66,8 @@ def _add_train(commands: cli.Commands) -> None:
     train.add_argument(
         "--data",
         metavar="DATASET",
-        help="prepared dataset; with --refit, one that was prepared with --split none (default: the dataset of the "
-        "original run)",
+        help="prepared dataset, required with --preset; with --refit, the original run's dataset (default) or one that "
+        "was prepared with --split none",
     )
     train.add_argument(
         "--workdir", required=True, metavar="RUN", help="directory of the run; an existing run is resumed"
@@ -82,7 +82,7 @@ def _add_train(commands: cli.Commands) -> None:
 
 
 def _seconds(text: str) -> float:
-    """Parses a time such as 90s, 10m or 2h."""
+    """Parses a time such as 90s, 10m or 2h; returns seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     try:
         seconds = float(text[:-1]) * units[text[-1]]

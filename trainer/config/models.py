@@ -47,7 +47,7 @@ class BaseModelConfig:
 
     def check_loss(self, loss: LossConfig) -> None:
         """Raises ValueError if the loss cannot train the model."""
-        rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
+        rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine ignores vector lengths"
         check(loss.l2 == 0, "loss.l2", loss.l2, rule)
 
 
@@ -161,11 +161,11 @@ class TowersConfig(BaseModelConfig):
     """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
     the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
     second_stage_cases: int = 24_000
-    """Maximum number of next items of the validation window that train the second stage. The second stage is a network
-    that ranks the best items again. It is trained after the last epoch, and used only if it improves the ranking for
-    the visitors of the validation window that did not train it. 0: no second stage."""
+    """Maximum number of cases (a history and its next item) that train the second stage, a network that ranks the best
+    items again. It is trained after the last epoch, on most visitors of the validation split. It is used only if it
+    improves the ranking for the other visitors of this split. 0: no second stage."""
     second_stage_min_cases: int = 2_000
-    """Minimum number of next items in the validation window; with fewer, there is no second stage."""
+    """Minimum number of cases (a history and its next item) in the validation split; with fewer, no second stage."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05
@@ -309,7 +309,7 @@ class WalkConfig(CountedConfig[WalkPowers]):
     """Whether every occurrence of an item in a history adds to the scores."""
     max_items: int = 500
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
-    The time to count a visitor grows with the square of their items."""
+    The time to count the items of a visitor grows with the square of their number."""
 
     def __post_init__(self) -> None:
         self.check_powers()

@@ -22,11 +22,12 @@ class InputConfig:
     replicas can resume it. None: a global batch has `batch_size` rows."""
     streams: int = 8
     """Maximum number of streams: parts of the training rows that are read at the same time. A batch has the same number
-    of rows of each stream, so the largest divisor of the batch size up to this number is used, and a smaller one if
-    there are few blocks. A worker reads only the streams that contain its rows. With more workers than streams, several
-    workers read the same stream."""
+    of rows from each stream, so the number of streams is a divisor of the batch size: the largest one up to this
+    maximum, or a smaller one if there are few blocks. A worker reads only the streams that contain its rows. With more
+    workers than streams, several workers read the same stream."""
     window_blocks: int = 256
-    """Mean number of timeline blocks that are shuffled together, over all streams."""
+    """Mean number of blocks that are shuffled together, over all streams. A block is a record of the dataset with whole
+    timelines."""
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -86,7 +87,7 @@ class RunConfig:
     devices: int | None = None
     """Number of replicas in each process, on GPUs if there are any, else on logical CPUs; none: all GPUs or one CPU."""
     gpus: int | None = None
-    """Number of GPUs that each process needs, one per replica. A process with fewer GPUs refuses the run. None:
+    """Number of GPUs that each process needs, one per replica. A process with fewer GPUs stops with an error. None:
     `devices` decides, and a machine without GPUs trains on its CPU."""
     mixed_precision: bool = False
     """Whether matrix products use bfloat16; tables, losses and updates stay float32."""
@@ -95,13 +96,14 @@ class RunConfig:
     steps_per_execution: int = 20
     """Training steps per compiled call; a stop waits for the call to end."""
     checkpoint_every_steps: int | None = None
-    """Steps between checkpoints within an epoch; none: the number of steps has no effect. Each epoch also ends with a
-    checkpoint."""
+    """Steps between checkpoints within an epoch; none: only `checkpoint_every_seconds` applies. Each epoch also ends
+    with a checkpoint."""
     checkpoint_every_seconds: float | None = 300.0
-    """Seconds after which the next checkpoint starts within an epoch; none: the time has no effect."""
+    """Seconds after which the next checkpoint starts within an epoch; none: only `checkpoint_every_steps` applies."""
     step_timeout_seconds: float = 300.0
-    """Seconds in which the next step or validation chunk must finish. If none does, one of the workers hangs, so the
-    workers of a cluster exit to be restarted. The first step may take five times as long, because it is compiled."""
+    """Seconds in which the next step or validation chunk must finish. Otherwise a worker is assumed to hang, and the
+    workers of a cluster exit, so that the cluster restarts them. The first step may take five times as long, because
+    it is compiled."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
@@ -133,7 +135,7 @@ class RunConfig:
         if self.solver == "als" and not (has_form and self.loss.kind == "sampled_softmax"):
             raise ValueError(
                 "solver=als needs model.kind=matrix_factorization and loss.kind=sampled_softmax, "
-                f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
+                f"got model.kind={self.model.kind} and loss.kind={self.loss.kind}; use solver=sgd or the preset mf"
             )
 
         check(

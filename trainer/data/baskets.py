@@ -1,4 +1,4 @@
-"""The items of each training timeline, as a sparse matrix.
+"""The items of each training timeline, as a sparse matrix. A timeline is a visitor's events, in order of time.
 
 Shapes: N timeline rows, T timelines, I items of the vocabulary.
 """
@@ -15,9 +15,10 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each training timeline; the one that ends last is row 0.
+    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Row 0 is the latest timeline.
 
-    If `event_weights` is given, skips events that have the weight 0 or a kind of weight 0; ValueError if none remain.
+    Timelines are ordered by their last event. If `event_weights` (one per event kind) is given, skips events with the
+    weight 0, and kinds with the weight 0; raises ValueError if no event remains.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -35,7 +36,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each timeline; the one that ends last is row 0."""
+    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Row 0 is the timeline that ends last."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)

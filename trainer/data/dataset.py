@@ -34,7 +34,7 @@ class Dataset:
     trains_on_all: bool = False
     """Whether models are trained on the events of all splits, as in a refit, or only on those of the training split."""
     on_progress: Callable[[], None] = field(default=lambda: None, compare=False)
-    """Called repeatedly while files are verified or all events are read, because this can take longer than a step."""
+    """Called repeatedly while files are verified or all events are read, to show that a long call does not hang."""
 
     @property
     def num_items(self) -> int:
@@ -142,7 +142,7 @@ class Dataset:
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index occurs in `column` of the target rows of `splits`."""
+        """[size] int64: how often each index occurs in `column`, over the rows that belong to `splits`."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

@@ -22,5 +22,5 @@ def read_ids(path: str, flag: str) -> list[str]:
         "\n"
     )  # `splitlines` would also split at characters that an id may contain
     if re.fullmatch("(visitor|user|customer|item|product)[ _-]?ids?", lines[0].strip(), re.IGNORECASE):
-        raise ValueError(f"{flag} {path} starts with a header, {lines[0].strip()}; remove it: each line is an id")
+        raise ValueError(f"{flag} {path} starts with a header, {lines[0].strip()}; remove it: each line must be an id")
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))

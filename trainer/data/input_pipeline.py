@@ -4,8 +4,9 @@ For given settings, the order of the rows depends only on the events, the seed a
 the next row by its epoch and step. `streams` divides the rows of an epoch into streams. A worker reads only the streams
 that contain its rows. The global batches are the same for any number of workers.
 
-Blocks are parsed window by window; only rows of the same window are shuffled together. The rows of each step are
-gathered from the parsed blocks, so a row is copied once.
+A block is a record with whole timelines. Blocks are parsed window by window; a window has the rows of T consecutive
+steps, and only rows of the same window are shuffled together. The rows of each step are gathered from the parsed
+blocks, so a row is copied once.
 
 The rows of a timeline are contiguous in a block, so histories are found by index arithmetic: if a row is at position p
 of its timeline, its history is the p rows before it. For models that ignore the order of a history, the history is all
@@ -49,9 +50,9 @@ class Batch(NamedTuple):
     """All rows of a global batch, or some consecutive rows."""
 
     visitor: tf.Tensor
-    """[B] int32."""
+    """[B] int32 index of each row's visitor."""
     item: tf.Tensor
-    """[B] int32."""
+    """[B] int32 index of each row's item."""
     event: tf.Tensor
     """[B] int32 index of each row's event kind."""
     history: tf.Tensor
@@ -95,7 +96,7 @@ class Share(NamedTuple):
     """Number of workers."""
 
     def rows(self, batch_size: int) -> range:
-        """Returns the numbers of the worker's rows in a global batch."""
+        """Returns the indices of the worker's rows in a global batch."""
         size = batch_size // self.workers
         return range(self.worker * size, (self.worker + 1) * size)
 

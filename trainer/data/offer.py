@@ -169,7 +169,7 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
     unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
     if len(unknown):
         log.warning(
-            "%s of the %s denied ids are not items of the model: %s; they have no effect",
+            "denied ids that are not items of the model have no effect: %s of %s (%s)",
             f"{len(unknown):,}",
             f"{len(given):,}",
             _examples(unknown),
@@ -194,7 +194,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
             if examples
             else "remove the flag, because no item has a category"
         )
-        raise ValueError(f"--{flag}-category: no item is in the category {', '.join(map(repr, unknown))}; {advice}")
+        raise ValueError(f"--{flag}-category: no item is in the category {' or '.join(map(repr, unknown))}; {advice}")
     chosen = pa.array(names, pa.string())
     is_inside = _to_numpy(pc.is_in(leaf, value_set=chosen))
     is_inside[owner[_to_numpy(pc.is_in(above, value_set=chosen))]] = True

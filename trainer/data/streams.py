@@ -1,9 +1,9 @@
 """Divides the training rows of an epoch into streams of equal length, and plans the reading of windows.
 
 The blocks of all shards get an order that depends on (seed, epoch). A stream is a range of the training rows in this
-order. The rows of a stream are shuffled window by window, and each global batch has the same number of rows from every
-stream. The number of streams depends only on the settings and the dataset. So workers can read different streams, and
-the global batches are the same for any number of workers.
+order. Each global batch has the same number of rows from every stream. A window has the rows of T consecutive batches;
+the rows of a stream are shuffled within each window. The number of streams depends only on the settings and the
+dataset. So workers can read different streams, and the global batches are the same for any number of workers.
 
 Shapes: F shards, S streams, T steps of a window, n rows that a reader needs of each global batch, P pieces.
 """
@@ -90,8 +90,8 @@ class Streams:
 
         Args:
           blocks: all blocks in the order of an epoch; see `order`.
-          window: number of the window in the epoch.
-          own: numbers of the n rows that the reader needs of each global batch.
+          window: index of the window in the epoch.
+          own: indices in a global batch: the n rows that the reader needs.
         """
         edges = self.num_rows * np.arange(self.count + 1) // self.count
         size = self.window_steps * self.batch_rows
@@ -146,7 +146,7 @@ class EpochBlocks(NamedTuple):
     columns: np.ndarray
     """[blocks, 3] int64: index of the shard, index of the block in the shard, byte offset of the block in the file."""
     edges: np.ndarray
-    """[blocks + 1] int64: number of training rows that the epoch has before each block, and up to their end."""
+    """[blocks + 1] int64: number of the epoch's training rows before each block; the last entry includes all blocks."""
 
     @property
     def start(self) -> int:

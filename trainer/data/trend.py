@@ -6,7 +6,7 @@ n_i(t) is the number of events of item i before the moment t. p_i(t) is the sum 
 is 1 at the time of the event and halves every `half_life` days. The constants limit the trends of rare items; an item
 without events has the trend log(0.2).
 
-Shapes: N events, M moments, I items of the vocabulary.
+Shapes: N events, M moments (times in milliseconds since 1970), I items of the vocabulary.
 """
 
 from collections.abc import Sequence

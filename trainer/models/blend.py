@@ -2,9 +2,9 @@
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-Each of the `RANKINGS` has separate weights and a separate half-life of the trend: visitors discover new items in a
-different way than they return to old ones, and they look for different items within a session than after a break.
-Validation chooses the weights, see `evaluation.blend_weights`.
+Each of the `RANKINGS` (new items, returning, in session) has separate weights and a separate half-life of the trend:
+how visitors discover new items differs from how they return to old ones, and within a session they look for other items
+than after a break. Validation chooses the weights, see `evaluation.blend_weights`.
 
 Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L +
 4 features, E history entries of known items, U distinct (query, item) pairs among these entries.

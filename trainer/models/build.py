@@ -46,8 +46,8 @@ class CountedModelFile(ModelFile, Protocol):
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
         """Returns a function that computes a replica's table rows for `solver=count`.
 
-        The function takes the index of an epoch's powers in `CountedConfig.combinations`, the index of the replica, and
-        the number of replicas. It yields the replica's rows in order; rows that it does not yield remain 0.
+        The function takes three numbers: an index in `CountedConfig.combinations`, which selects the exponents to use,
+        the index of the replica, and the number of replicas. It yields the replica's rows in order; all others are 0.
 
         Args:
           baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.

@@ -1,4 +1,4 @@
-"""EASE: the linear model that predicts each item of a visitor from their others (Steck, WWW 2019).
+"""EASE: the linear model that predicts each item of a visitor from their other items (Steck, WWW 2019).
 
 X [T, R] contains the items of the training timelines. The weights W minimise |X - XW|² + l2 |W|², with a diagonal of 0:
 

@@ -56,7 +56,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns [B, L] items, newest first; [B, L] weights: an item's total at its first entry, otherwise 0."""
+        """Returns [B, L] items, newest first; [B, L] weights: an item's total weight at its first entry, else 0."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

@@ -64,7 +64,7 @@ class ItemRows:
         """Stores the tables.
 
         Args:
-          own: table that has a separate row of weights for each item.
+          own: table of the separate rows; only the rows of items with training events are used.
           is_trained: [I] bool: whether each item has training events.
           features: table that has a row of weights for each feature; None: no item has features.
         """

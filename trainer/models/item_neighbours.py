@@ -1,7 +1,7 @@
 """Models with a weight W_ij for each pair of items: the walk and EASE.
 
 A visitor's score of item j is the weighted sum of W_ij over the items i of their history; later items have higher
-weights. The modules `walk` and `ease` compute W. An item's neighbours are the items with the largest weights from it.
+weights. The modules `walk` and `ease` compute W. The neighbours of item i are the items j with the largest |W_ij|.
 
 Shapes: B queries, E entries of all their histories, I items of the vocabulary, R items with neighbours (the first ones
 of the vocabulary), N neighbours of an item.
@@ -72,7 +72,7 @@ def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> di
       name: name of the model in error messages.
 
     Raises:
-      ValueError: there are too many items for the integer type of the table.
+      ValueError: the vocabulary has more than 2^24 items; see `check_item_indices`.
     """
     check_item_indices(dataset, name)
     count = num_rows(config, dataset.num_items)

@@ -2,10 +2,10 @@
 
 A visitor's vector is a row of the visitor table or, in models without this table, the sum of their items' vectors.
 
-Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
+Only items have biases: a visitor's bias would be part of all their scores and cancel in a softmax over items.
 
 Shapes: B rows or queries, C candidates, H entries of a history, I items of the vocabulary, V rows of the visitor table,
-D columns of a vector, W columns of the item table: D, or D + 1 with biases. A bias is ten times the last column.
+D columns of a vector, W columns of the item table: D, or D + 1 with biases. A bias is a tenth of the last column.
 """
 
 from collections.abc import Callable, Sequence
@@ -246,9 +246,9 @@ class MatrixFactorizationInference(tf.Module):
           visitor_rows: number of rows of the visitor table including buckets, V.
           num_items: the number of items in the vocabulary, I.
           item_rows: number of rows of the item table including buckets.
-          item_counts: [I] training events of each item. Unknown visitors are recommended the most frequent items. Items
-            without events and unknown items get a zero vector and the lowest bias. None: unknown visitors and items use
-            their buckets.
+          item_counts: [I] training events of each item. If it is given, unknown visitors get the most frequent items;
+            unknown items and items without events have a zero vector and the lowest bias. None: unknown visitors and
+            items have the rows of their buckets.
           visitor_items: [V, I] number of events of each visitor with each item; vectors of visitors are sums of their
             items' vectors. None: visitors have a table, or their vectors are 0.
           fold_in: computes the vectors of visitors from their histories; None: the model does not compute them.

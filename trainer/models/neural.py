@@ -1,4 +1,6 @@
-"""The original notebook's neural network: concatenated visitor and item vectors, dense relu layers, a relu output.
+"""The neural network of the original notebook (docs/experiments.md): dense ReLU layers and a ReLU output.
+
+The input is the concatenation of a visitor vector and an item vector.
 
 Shapes: B rows, I items of the vocabulary, D columns of a vector, U units of the first dense layer.
 """

@@ -101,7 +101,7 @@ class SquaredErrorObjective:
     config: SquaredErrorConfig
     """Settings of the loss, with the weights of the events."""
     tables: Tables
-    """`visitor` and `item`."""
+    """The tables `visitor` and `item`."""
     replicas: Replicas
     """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
@@ -214,18 +214,18 @@ class Candidates(NamedTuple):
 
 
 class GlobalBatch(NamedTuple):
-    """What a replica needs to know of the global batch, in addition to its own rows."""
+    """Data of the global batch that a replica needs in addition to its own rows."""
 
     item: tf.Tensor
     """[K] items of the in-batch candidates."""
     is_valid: tf.Tensor
-    """[K] bool: whether these rows contribute to the loss."""
+    """[K] bool: whether the rows of these items contribute to the loss."""
     num_valid: tf.Tensor
     """Number of all rows that contribute to the loss, scalar float32."""
     weight: tf.Tensor
     """Sum of the weights of all rows, scalar."""
     own_scale: tf.Tensor
-    """Factor for the weights of this replica's rows, which are relative to the newest of them; scalar."""
+    """Scalar factor for this replica's row weights: the decay from its newest row to that of the global batch."""
 
     @classmethod
     def gather(
@@ -352,7 +352,7 @@ class SampledSoftmaxObjective:
     config: SampledSoftmaxConfig
     """Settings of the loss, with the weights of examples."""
     tables: Tables
-    """`item` and, unless visitor vectors are sums of item vectors, `visitor`."""
+    """The table `item` and, unless visitor vectors are sums of item vectors, the table `visitor`."""
     replicas: Replicas
     """All replicas, R."""
     model: Factors
@@ -498,7 +498,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def decay(age_ms: tf.Tensor, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """Returns the factor of each age, float32: 0.5 after one half-life. All are 1 if `half_life_days` is None."""
+    """Returns the weight of each age, float32: 0.5 after one half-life. All are 1 if `half_life_days` is None."""
     if config.half_life_days is None:
         return tf.ones(tf.shape(age_ms))
     return tf.pow(0.5, tf.cast(age_ms, tf.float32) / _DAY_MS / config.half_life_days)

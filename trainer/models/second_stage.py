@@ -58,8 +58,8 @@ class ItemFacts(NamedTuple):
     recent_popularity: np.ndarray
     """[I] float32 log(1 + events); only events among the latest tenth of all training events are counted."""
     repeat_rate: np.ndarray
-    """[I] float32 share of repetitions among the item's events: the visitor's history already contains the item. Events
-    without a history are not counted. The share is smoothed towards the mean of all items."""
+    """[I] float32 share of the item's events that are repetitions: the visitor's history already contains the item.
+    Events without a history are not counted. The share is smoothed towards the mean of all items."""
 
 
 class Layers(NamedTuple):
@@ -263,7 +263,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """Returns the features that describe a query, not a candidate, each [B]. They are the last ones in FEATURES."""
+        """Returns the features that all candidates of a query share, each [B]. They are the last ones in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (

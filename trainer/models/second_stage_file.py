@@ -1,4 +1,4 @@
-"""Reads and writes a trained second stage: second_stage.npz contains its weights, second_stage.json its record."""
+"""Reads and writes a trained second stage: second_stage.npz contains its weights, second_stage.json its metrics."""
 
 import hashlib
 import io

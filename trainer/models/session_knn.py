@@ -1,7 +1,7 @@
 """Session kNN: ranks the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
 
-A timeline t has n_t items, and item i is in n_i timelines. The age of an entry of a history is the number of later
-entries. Then the similarity of t to the history is:
+A timeline t (the training events of a visitor) has n_t items, and item i is in n_i timelines. The age of an entry of a
+history is the number of later entries. Then the similarity of t to the history is:
 
     s_t = n_t ** -length_power × Σ n_i ** -item_power × (1 + age) ** -recency_power
 

@@ -21,7 +21,7 @@ class TableRows(NamedTuple):
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns the id of each row, first those of a vocabulary. A warm start copies the rows with equal ids."""
+    """Returns the ids of all rows, in order. A warm start copies rows by id."""
 
 
 class CountedRows(NamedTuple):
@@ -30,9 +30,9 @@ class CountedRows(NamedTuple):
     tables: Mapping[str, np.ndarray]
     """The replica's next n rows of each table, [n, width] float32, by the table's name; n may differ by table."""
     kept: float
-    """Sum of the counts that these rows store."""
+    """Sum of the counts, or of the absolute weights, that these rows store."""
     total: float
-    """Sum of the counts that these rows would store if no setting limited how many are stored."""
+    """What `kept` would be if no setting, such as `num_neighbours`, limited how many are stored."""
 
 
 RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
@@ -52,8 +52,8 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
     count = dataset.num_items
     if count > _MAX_ITEMS:
         raise ValueError(
-            f"{model} can have at most {_MAX_ITEMS:,} items, but the dataset has {count:,}; raise items.min_count "
-            "of prepare, or train another model"
+            f"{model} can have at most {_MAX_ITEMS:,} items, but the dataset has {count:,}; prepare it with a "
+            "higher items.min_count, or train another model"
         )
 
 
@@ -71,7 +71,7 @@ def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> Ta
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
     """Returns a row id for each index of a vocabulary.
 
-    A row id contains the id of a visitor or item, or the number of a bucket, but not the index.
+    A row id contains the id of a visitor or item, or the number of a bucket; it does not depend on the index.
     """
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]

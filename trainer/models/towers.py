@@ -173,7 +173,7 @@ class History(NamedTuple):
     age: tf.Tensor
     """[B, H] 1 + number of the thresholds AGES_MS that the event's age has reached; 0 for an unknown time."""
     visit: tf.Tensor
-    """[B, H] 1 + how many visits ago the event was, up to VISITS; 0 for an unknown time."""
+    """[B, H] 1: the event was in the current visit, 2: in the one before, …, at most VISITS; 0 for an unknown time."""
     is_entry: tf.Tensor
     """[B, H] bool; False for padding and for items that are not in the vocabulary."""
 
@@ -227,11 +227,11 @@ class DenseWeights(NamedTuple):
     """All weights of the towers except the tables. The order of the fields is that of the checkpoint."""
 
     position: tf.Tensor
-    """[H] added to the attention of an entry; selected by its position in the history."""
+    """[H] added to the attention logit of an entry; selected by its position in the history."""
     age: tf.Tensor
-    """[A] added to the attention of an entry; selected by its age."""
+    """[A] added to the attention logit of an entry; selected by its age."""
     visit: tf.Tensor
-    """[S] added to the attention of an entry; selected by its visit."""
+    """[S] added to the attention logit of an entry; selected by its visit."""
     event: tf.Tensor
     """[E, D] added to the item vector of an entry; selected by its event kind."""
     attention: tf.Tensor
@@ -415,7 +415,7 @@ class NextItemObjective:
     features: ItemFeatures
     """The content of the items."""
     seed: int
-    """Seed of all dropout."""
+    """Seed of all dropout masks."""
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[NextItemInputs]:
         is_entry = known_entries(batch, self.sampler.num_items)

@@ -30,7 +30,7 @@ class TrainedRun:
     step: int
     """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """Step of the loaded checkpoint of this run or, for a blend, of each part, by the directory of the run."""
+    """Steps of the loaded checkpoints, by the run's directory: this run's or, for a blend, those of its parts."""
     blend: BlendRecord | None = None
     """Parts and weights of the blend; None if the model is not a blend."""
 

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
 The models are ordinary runs below the run's directory. The runs with a nonzero weight become the parts of the blend, so
-nothing is trained twice. `auto.json` records the results, so that a repeated call continues after a kill.
+nothing is trained twice. `auto.json` records the results, so that the same call resumes after a kill.
 """
 
 import json
@@ -171,7 +171,7 @@ def _blend_seconds(trials: Sequence[Trial], num_cases: int) -> float:
 def _blend(
     workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset, deadline: float
 ) -> BlendRecord:
-    """Blends the models by the deadline. If the time is too short, uses the best one, with a trend if possible."""
+    """Blends the models by the deadline. If the time is too short, uses only the best one, with a trend if possible."""
     first = configs[names[0]]
     replicas = start_replicas(first.devices, None, first.gpus)
 
@@ -196,7 +196,7 @@ def _blend(
 
 
 def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
-    """Returns the model with the best validation metric; skips models that use another metric than the first model."""
+    """Returns the model with the best validation metric; skips models with a different metric from the first."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
     kinds = configs[names[0]].evaluate.kinds

@@ -1,7 +1,8 @@
 """Refit: trains with the settings of a finished run on the events of all splits.
 
-A refit has no held-out events, so it has neither validation nor evaluation. It trains for as many epochs as the best
-checkpoint of the finished run took. The refit's report and model card show the evaluation of the finished run.
+A refit has no held-out events, so it has neither validation nor evaluation. It trains for as many epochs as the
+finished run had completed at its best checkpoint. The refit's report and model card show the evaluation of the
+finished run.
 """
 
 import json
@@ -103,7 +104,7 @@ def _refit_run(
         _check_dataset(run, record, data or record.data)
         origin = describe_run(run, record)
         config = best_settings(record.config, origin["epochs"])
-    log.info("refit of %s on all events, for %d epochs", run, config.num_epochs)
+    log.info("refit of %s on all events; epochs: %d", run, config.num_epochs)
     result = train(
         _apply_harmless(config, settings),
         data=data or record.data,
@@ -164,7 +165,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     if step not in validations.values:
         log.warning(
             "%s was not validated at its checkpoint of step %d, so it is not known which epoch was best; the refit "
-            "trains for %d epochs, as many as the run had completed at this checkpoint",
+            "trains for as many epochs as the run had completed at this checkpoint: %d",
             run,
             step,
             epochs,

@@ -2,8 +2,8 @@
 
 Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) chooses the settings of a trial, as a pure
 function of the seed, the trial's number and the finished trials. A trial is pruned if, after an epoch, it is worse than
-the median of the finished trials. Several processes can share the trials: each takes the next trial that no other
-process runs.
+the median of the finished trials after the same epoch. Several processes can share the trials: each takes the next
+trial that no other process runs.
 """
 
 import fcntl
@@ -279,7 +279,7 @@ class Search:
             return
         state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE
         self._study.tell(frozen.number, None if is_pruned else result["best_validation"], state=state)
-        log.info("trial %d %s: %.4f", number, _STATES[state], result["best_validation"])
+        log.info("trial %d %s; best validation: %.4f", number, _STATES[state], result["best_validation"])
 
     def trials(self) -> list[Trial]:
         """Returns the trials so far, sorted by number."""

@@ -174,8 +174,8 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         ("mf", "als.unobserved_weight=0", r"als\.unobserved_weight must be above 0"),
         ("mf", "solver=newton", "solver must be one of sgd, als, count, got newton"),
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
-        ("nn", "solver=als", "solver=als needs model.kind=matrix_factorization and .*, got model"),
-        ("notebook-mf", "solver=als", "and loss squared_error; use solver=sgd or the preset mf"),
+        ("nn", "solver=als", "solver=als needs model.kind=matrix_factorization and .*, got model.kind=towers"),
+        ("notebook-mf", "solver=als", "and loss.kind=squared_error; use solver=sgd or the preset mf"),
         (
             "mf",
             "solver=count",
@@ -206,7 +206,7 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         ("ease", "model.l2=1", r"model\.recency_power must be as many numbers as model\.l2, 1, got"),
         ("ease", "model.num_frequent_items=0", r"model\.num_frequent_items must be at least 1, got 0"),
         ("nn", "loss.l2=1", r"loss\.l2 must be 0 unless the model is a factorization with model\.similarity=dot"),
-        ("mf", "loss.l2=0.1", "as a cosine does not depend on lengths, got 0.1"),
+        ("mf", "loss.l2=0.1", "as a cosine ignores vector lengths, got 0.1"),
     ],
 )
 def test_a_setting_that_conflicts_with_others_is_refused(preset: str, setting: str, message: str) -> None:

@@ -44,5 +44,5 @@ def test_an_unreadable_file_is_named(tmp_path, content, message):
 @pytest.mark.parametrize("header", ["visitor_id", "VisitorID", "item id", "product-ids"])
 def test_a_header_is_refused_instead_of_being_read_as_an_id(tmp_path, header):
     (tmp_path / "ids.txt").write_text(f"{header}\n1\n")
-    with pytest.raises(ValueError, match=f"starts with a header, {header}; remove it: each line is an id"):
+    with pytest.raises(ValueError, match=f"starts with a header, {header}; remove it: each line must be an id"):
         read_ids(str(tmp_path / "ids.txt"), "--visitors")

@@ -119,7 +119,7 @@ def test_a_vocabulary_whose_indices_are_no_float32_is_refused(
 ) -> None:
     dataset = build_dataset(str(tmp_path), train=[("anna", "a")], visitors=["anna"], items=["a", "b", "c"])
     monkeypatch.setattr(table_rows, "_MAX_ITEMS", 2)
-    message = r"can have at most 2 items, but the dataset has 3; raise items\.min_count"
+    message = r"can have at most 2 items, but the dataset has 3; prepare it with a higher items\.min_count"
     with pytest.raises(ValueError, match=f"the walk {message}"):
         walk.table_rows(WalkConfig(), dataset)
     with pytest.raises(ValueError, match=f"session kNN {message}"):
