@@ -234,7 +234,8 @@ def fit_blend(
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
         be None if there are several workers.
-      is_forced: whether to use at least `LEAST_CASES` of a ranking's cases, even after the deadline.
+      is_forced: whether to use at least `LEAST_CASES` of a ranking's cases even after the deadline, instead of raising
+        OutOfTimeError.
 
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
