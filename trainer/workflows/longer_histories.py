@@ -16,14 +16,14 @@ from trainer.evaluation.cases import build_cases, next_items
 
 NAME = "nn_long"
 """Name of the trial with the longer history."""
-_SHARE = 0.1  # of the validation cases that have at least the longer history
+_SHARE = 0.25  # of the validation cases that have at least the longer history
 _LEAST_FACTOR, _LARGEST_FACTOR = 2, 4  # the longer history as a multiple of the usual one
 
 
 def longer_history(config: RunConfig, dataset: Dataset) -> RunConfig | None:
     """Returns `config` with a longer history; None if too few validation cases have one.
 
-    The history is the longest that a tenth of the next items of the validation split have, but at most four times the
+    The history is the longest that a quarter of the next items of the validation split have, but at most four times the
     usual length. If it is less than twice the usual length, the result is None.
 
     Args:

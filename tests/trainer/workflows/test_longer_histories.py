@@ -1,4 +1,4 @@
-"""`--preset auto` tries a longer history for `nn` if a tenth of the validation cases have one and time is left."""
+"""`--preset auto` tries a longer history for `nn` if a quarter of the validation cases have one and time is left."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,15 +36,15 @@ def shop_of(root: Path, lengths: Sequence[int]) -> Dataset:
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [
-        ([3] * 9 + [25], 25),  # one case of ten has 25 events
-        ([3] * 10 + [25], None),  # one of eleven is less than a tenth
-        ([3] * 9 + [100, 30], 30),  # two of eleven have 30
-        ([3] * 9 + [100], 40),  # at most four times the usual 10
-        ([3] * 9 + [20], 20),
-        ([3] * 9 + [19], None),  # less than twice the usual 10
+        ([3] * 3 + [25], 25),  # one case of four has 25 events
+        ([3] * 4 + [25], None),  # one of five is less than a quarter
+        ([3] * 3 + [100, 30], 30),  # two of five have 30
+        ([3] * 3 + [100], 40),  # at most four times the usual 10
+        ([3] * 3 + [20], 20),
+        ([3] * 3 + [19], None),  # less than twice the usual 10
     ],
 )
-def test_the_longer_history_is_one_that_a_tenth_of_the_cases_have(
+def test_the_longer_history_is_one_that_a_quarter_of_the_cases_have(
     tmp_path: Path, lengths: Sequence[int], expected: int | None
 ) -> None:
     found = longer_history(NN, shop_of(tmp_path, lengths))
@@ -56,7 +56,7 @@ def test_the_longer_history_is_one_that_a_tenth_of_the_cases_have(
 
 
 def test_three_times_the_history_takes_twice_the_time(tmp_path: Path) -> None:
-    longer = longer_history(NN, shop_of(tmp_path, [3] * 9 + [30]))
+    longer = longer_history(NN, shop_of(tmp_path, [3] * 3 + [30]))
     assert longer is not None
     assert slowdown(NN, longer) == 2
 
@@ -80,7 +80,7 @@ def run_trials(dataset: Dataset, workdir: Path, training: FakeTraining, budget_s
 
 def test_long_histories_are_tried_after_all_other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = FakeTraining(monkeypatch, SECONDS)
-    dataset = shop_of(tmp_path / "dataset", [3] * 9 + [25])
+    dataset = shop_of(tmp_path / "dataset", [3] * 3 + [25])
     trials = run_trials(dataset, tmp_path / "run", training, 600)
     assert [(trial.name, trial.state) for trial in trials] == [(name, "trained") for name in [*ORDINARY, "nn_long"]]
     usual, longer = training.configs[-2:]
@@ -100,11 +100,11 @@ def test_short_histories_change_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_longer_history_is_skipped_if_the_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = FakeTraining(monkeypatch, SECONDS)
-    trials = run_trials(shop_of(tmp_path / "dataset", [3] * 9 + [25]), tmp_path / "run", training, 150)
-    # of 150 s, 5 s + 5 * 20 s have passed; 1 s is for the report, 10 s + 30 cases * 2 ms for the blend; 95% of the
-    # remaining 33.94 s are 32.2 s; the usual history took 20 s, and 2.5 times its length takes 1.75 times as long
+    trials = run_trials(shop_of(tmp_path / "dataset", [3] * 3 + [25]), tmp_path / "run", training, 150)
+    # of 150 s, 5 s + 5 * 20 s have passed; 1 s is for the report, 10 s + 12 cases * 2 ms for the blend; 95% of the
+    # remaining 33.98 s are 32.3 s; the usual history took 20 s, and 2.5 times its length takes 1.75 times as long
     assert (trials[-1].name, trials[-1].state) == ("nn_long", "skipped")
-    assert trials[-1].reason == "no time was left (32.2 of at least 35.0 s)"
+    assert trials[-1].reason == "no time was left (32.3 of at least 35.0 s)"
 
 
 def test_no_longer_history_is_tried_if_the_usual_one_was_not_trained_to_its_end(
@@ -112,7 +112,7 @@ def test_no_longer_history_is_tried_if_the_usual_one_was_not_trained_to_its_end(
 ) -> None:
     training = FakeTraining(monkeypatch, SECONDS, stopped=["nn"])
     monkeypatch.setattr("trainer.workflows.longer_histories.build_cases", refuse)
-    trials = run_trials(shop_of(tmp_path / "dataset", [3] * 9 + [25]), tmp_path / "run", training, 600)
+    trials = run_trials(shop_of(tmp_path / "dataset", [3] * 3 + [25]), tmp_path / "run", training, 600)
     assert [trial.name for trial in trials] == ORDINARY
     assert trials[-1].state == "skipped"
 
