@@ -103,7 +103,8 @@ def _run_trials(
     All trials except the first have a time limit, so that time is left for the final blend.
     """
     for number, (name, config) in enumerate(configs.items()):
-        runner.run(name, config, request, limit=budget.limit(runner.trials, is_last=number == len(configs) - 1))
+        limit = budget.limit(runner.trials, is_last=number == len(configs) - 1)
+        runner.run(name, config, request, limit=limit, least_seconds=budget.least_trial_seconds)
     usual = runner.find("nn")
     # a trial that was stopped has used all the time
     longer = longer_history(configs["nn"], dataset) if usual and usual.state == "trained" else None

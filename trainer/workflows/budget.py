@@ -12,6 +12,7 @@ from trainer.workflows.trials import Trial
 
 _END_SECONDS, _END_SHARE = 1.0, 0.15  # for report and exit: at least, and of the seconds of the start
 _BLEND_START_SECONDS, _BLEND_START_SHARE = 10.0, 2.0  # the same, to load the models and the events
+_TRIAL_SECONDS, _TRIAL_SHARE = 5.0, 0.5  # the same, for a trial: to build and trace a model, which no limit stops
 _LARGEST_END_SHARE = 0.1  # of the budget
 _LARGEST_BLEND_SHARE = 0.3  # of the budget: validations of few cases measure the start of a model, not its speed
 _FIT_SECONDS = 0.002  # per case, to choose the weights after the ranking
@@ -62,6 +63,11 @@ class Budget:
             return None
         left = self.deadline - time.monotonic() - min(self.blend_seconds(trials), _LARGEST_BLEND_SHARE * self.seconds)
         return left * (_LAST_SHARE if is_last else _LARGEST_SHARE)
+
+    @property
+    def least_trial_seconds(self) -> float:
+        """Seconds without which a trial is not worth starting."""
+        return max(_TRIAL_SECONDS, _TRIAL_SHARE * self.start_seconds)
 
     def blend_seconds(self, trials: Sequence[Trial]) -> float:
         """Predicts the seconds to blend the trained models and the model that is trained next.

@@ -19,8 +19,6 @@ from trainer.train import train
 
 log = logging.getLogger(__name__)
 
-_LEAST_SECONDS = 5.0  # a trial with less time left is not started
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -62,7 +60,7 @@ class TrialRunner:
         request: StopRequest,
         *,
         limit: float | None,
-        least_seconds: float = _LEAST_SECONDS,
+        least_seconds: float,
     ) -> None:
         """Trains or resumes a model, and appends its result to `trials`; does nothing if it has a result.
 

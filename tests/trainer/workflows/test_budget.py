@@ -44,6 +44,9 @@ def test_the_estimates_grow_if_the_command_starts_slowly() -> None:
     # a blend needs twice the time of the start, and at least 10 s
     assert make_budget(start_seconds=20.0).blend_seconds([]) == pytest.approx(40)
     assert make_budget(start_seconds=2.0).blend_seconds([]) == pytest.approx(10)
+    # a trial needs half the time of the start, and at least 5 s
+    assert make_budget(start_seconds=20.0).least_trial_seconds == 10
+    assert make_budget(start_seconds=2.0).least_trial_seconds == 5
 
 
 @pytest.mark.parametrize(
