@@ -1,5 +1,6 @@
 """The verbs of the `cartwheel` command as functions. A function imports the code of its job only when called."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def train(
         models and blends them.
       settings: settings of the preset to change.
       warm_start: directory of an earlier run; training starts from that run's vectors. Not allowed with `auto`.
-      budget_seconds: time that `auto` may take; other presets ignore it.
+      budget_seconds: time that `auto` and its report may take; other presets ignore it.
 
     Returns:
       Results as JSON values, and `report`, the path of the report; None if drawing failed.
@@ -128,6 +129,7 @@ def train(
       ValueError: a setting is wrong, `workdir` contains another run, or the loss diverged.
       Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
+    started = time.monotonic()  # before the imports, which take seconds
     from common.settings import apply_settings
     from trainer.config.presets import AUTO, PRESETS
     from trainer.pages.report import try_to_write_report
@@ -138,7 +140,9 @@ def train(
         if warm_start is not None:
             raise ValueError("preset auto trains all its models from scratch; leave out warm_start")
         changes = _format_assignments(settings)
-        result = train_auto(data=data, workdir=workdir, budget_seconds=budget_seconds, settings=changes)
+        result = train_auto(
+            data=data, workdir=workdir, budget_seconds=budget_seconds, settings=changes, started=started
+        )
     elif preset in PRESETS:
         config = apply_settings(PRESETS[preset], _format_assignments(settings))
         result = run_training(config, data=data, workdir=workdir, warm_start=warm_start)

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
       143: ended at once by SIGTERM or SIGHUP; for `train` and `tune`, by the second such signal.
     """
     parser = build_parser(program)
-    given = parser.parse_args(arguments)
+    # the budget of --preset auto includes the imports
+    given = parser.parse_args(arguments, argparse.Namespace(started=time.monotonic()))
     try:
         refuse_credentials_in_arguments(given)
     except ValueError as error:
@@ -151,7 +153,9 @@ def _train_preset(given: argparse.Namespace, config: RunConfig) -> dict[str, Any
 
     if given.preset == AUTO:
         budget = given.budget or DEFAULT_BUDGET_SECONDS
-        return train_auto(data=given.data, workdir=given.workdir, budget_seconds=budget, settings=given.set)
+        return train_auto(
+            data=given.data, workdir=given.workdir, budget_seconds=budget, settings=given.set, started=given.started
+        )
     return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
 
 

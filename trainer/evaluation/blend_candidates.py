@@ -123,6 +123,7 @@ def find_candidates(
     *,
     hides_seen: bool,
     deadline: float | None = None,
+    least_cases: int = 0,
 ) -> Candidates:
     """Finds the candidates of each case, and computes their features.
 
@@ -134,6 +135,7 @@ def find_candidates(
       hides_seen: whether to exclude the items of a case's history.
       deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then. None:
         no limit. Must be None if there are several workers.
+      least_cases: number of cases that are done even after the deadline, if there are as many.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -156,7 +158,7 @@ def find_candidates(
         ranked, num_ranked = deque[Future[None]](), 0
         for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, size, replicas):
             on_chunk()
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and num_ranked >= least_cases and time.monotonic() > deadline:
                 break
             if len(ranked) == _THREADS:
                 ranked.popleft().result()

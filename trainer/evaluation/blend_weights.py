@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,9 @@ class Choice:
     """NDCG@20 of the return feature `frequency` alone; None: the ranking has no return features."""
 
 
-def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
+def choose_weights(
+    candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool, deadline: float | None = None
+) -> Choice:
     """Chooses weights by coordinate ascent, which starts from the best single feature, combined with the trend.
 
     If `has_returns`, a second ascent starts from the best return feature; the better result is kept.
@@ -61,12 +64,13 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
       has_returns: whether the ranking uses return features; see `RETURN_FEATURES`.
+      deadline: time on the clock `time.monotonic` at which the ascents end; None: no limit.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
         ascents.append(_Ascent(candidates, num_parts, half_life, has_returns=has_returns))
         alone |= ascents[-1].start(columns)
-        ascents[-1].climb()
+        ascents[-1].climb(deadline=deadline)
     best = max(ascents, key=lambda ascent: ascent.best)
     weights = BlendWeights.from_array(best.weight * best.unit, HALF_LIVES[half_life])
     frequency = alone[num_parts + 3] if has_returns else None
@@ -125,13 +129,18 @@ class _Ascent:
         _, self.weight, self._total, self._values = max(starts, key=lambda start: start[0])
         return {column: float(values.mean()) for column, values in alone.items()}
 
-    def climb(self, passes: int = _PASSES) -> None:
-        """Improves the weight of each feature in turn, up to `passes` times; ends early if a pass changes no weight."""
+    def climb(self, passes: int = _PASSES, deadline: float | None = None) -> None:
+        """Improves the weight of each feature in turn, up to `passes` times.
+
+        Ends early if a pass changes no weight, or at the deadline.
+        """
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
             before = self.best
             for column in order:
+                if deadline is not None and time.monotonic() > deadline:
+                    return
                 self.improve(column, self._grids[column], is_local=number > 0)
             if self.best == before:
                 break
@@ -207,6 +216,7 @@ def fit_blend(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
     deadline: float | None = None,
+    is_forced: bool = False,
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
@@ -224,6 +234,8 @@ def fit_blend(
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
         be None if there are several workers.
+      is_forced: whether to use at least `LEAST_CASES` of a ranking's cases even after the deadline, instead of raising
+        OutOfTimeError.
 
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
@@ -235,21 +247,28 @@ def fit_blend(
     for number, (ranking, kinds_of_cases) in enumerate(cases.items()):
         hides_seen = ranking == "new_items"
         samples = [each.sample_cases(max_cases // len(kinds_of_cases), seed=0) for each in kinds_of_cases]
-        limits = _limits(deadline, len(samples), len(cases) - number)
+        end, limits = _limits(deadline, len(samples), len(cases) - number)
+        find = partial(
+            find_candidates,
+            replicas=replicas,
+            on_chunk=on_chunk,
+            hides_seen=hides_seen,
+            least_cases=-(-LEAST_CASES // len(samples)) if is_forced else 0,
+        )
         found = join_candidates(
-            find_candidates(
-                *(parts, sample, events, dataset.item_counts, replicas, on_chunk), hides_seen=hides_seen, deadline=limit
-            )
+            find(parts, sample, events, dataset.item_counts, deadline=limit)
             for sample, limit in zip(samples, limits, strict=True)
         )
         counts[ranking] = len(found.num_relevant)
-        if counts[ranking] < min(LEAST_CASES, sum(map(len, samples))):
+        if not is_forced and counts[ranking] < min(LEAST_CASES, sum(map(len, samples))):
             raise OutOfTimeError(
                 f"only {counts[ranking]} cases of the ranking {ranking} could be used before the time limit"
             )
         has_returns = not hides_seen and not has_trend_only
         half_life = choose_half_life(found, len(parts), has_returns=has_returns)
-        choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns)
+        # few cases take little time, and the return features are last
+        end = None if is_forced else end
+        choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns, deadline=end)
     validation = {
         ranking: {
             "cases": counts[ranking],
@@ -263,13 +282,17 @@ def fit_blend(
     return BlendFit(weights, {ranking: validation.get(ranking) for ranking in RANKINGS})
 
 
-def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> list[float | None]:
-    """Returns a deadline for each sample of cases. `num_rankings`: number of rankings that share the remaining time."""
+def _limits(deadline: float | None, num_samples: int, num_rankings: int) -> tuple[float | None, list[float | None]]:
+    """Returns a deadline for the next ranking, and one for each of its samples of cases.
+
+    `num_rankings`: number of rankings that share the remaining time.
+    """
     if deadline is None:
-        return [None] * num_samples
+        return None, [None] * num_samples
     now = time.monotonic()
-    share = _FINDING_SHARE * (deadline - now) / num_rankings / num_samples
-    return [now + share * (number + 1) for number in range(num_samples)]
+    seconds = (deadline - now) / num_rankings
+    share = _FINDING_SHARE * seconds / num_samples
+    return now + seconds, [now + share * (number + 1) for number in range(num_samples)]
 
 
 def ranking_cases(

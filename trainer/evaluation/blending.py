@@ -10,10 +10,9 @@ from common import storage
 from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_candidates import HALF_LIVES
 from trainer.evaluation.blend_weights import OutOfTimeError, fit_blend
 from trainer.models.trained_run import load_part, part_directory
-from trainer.runs.blend_record import RANKINGS, BlendRecord, BlendWeights, read_blend, write_blend
+from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
 from trainer.runs.checkpoint import choose_step
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
@@ -30,6 +29,7 @@ def blend_runs(
     kinds: Sequence[str] = (),
     on_chunk: Callable[[], None] = lambda: None,
     deadline: float | None = None,
+    is_forced: bool = False,
 ) -> BlendRecord:
     """Blends the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
@@ -43,6 +43,7 @@ def blend_runs(
       kinds: event kinds that make an item relevant; empty: all.
       on_chunk: called before each chunk of validation cases.
       deadline: see `fit_blend`.
+      is_forced: see `fit_blend`.
 
     Raises:
       OutOfTimeError: the weights could not be chosen by the deadline.
@@ -53,7 +54,7 @@ def blend_runs(
         zip(parts, steps, strict=True)
     ):
         return existing
-    if deadline is not None and time.monotonic() > deadline:
+    if deadline is not None and not is_forced and time.monotonic() > deadline:
         raise OutOfTimeError("no time is left")
     models = [load_part(part_directory(workdir, part), step, dataset) for part, step in zip(parts, steps, strict=True)]
     fit = fit_blend(
@@ -65,6 +66,7 @@ def blend_runs(
         replicas=replicas,
         on_chunk=on_chunk,
         deadline=deadline,
+        is_forced=is_forced,
     )
     kept = [
         column
@@ -84,17 +86,6 @@ def blend_runs(
         if figures is not None:
             alone = ", ".join(f"{part} {value:.4f}" for part, value in figures["parts"].items())
             log.info("blend for %s: validation ndcg@20 %.4f (each model alone: %s)", name, figures["blend"], alone)
-    return record
-
-
-def use_alone(workdir: str, part: str) -> BlendRecord:
-    """Writes, to the run at `workdir`, a blend that consists only of the model of the run at `part`."""
-    weights = BlendWeights(parts=(1.0,), half_life_days=HALF_LIVES[-1])
-    step = choose_step(part_directory(workdir, part))
-    record = BlendRecord(
-        parts=(part,), steps=(step,), weights=dict.fromkeys(RANKINGS, weights), validation=dict.fromkeys(RANKINGS)
-    )
-    write_blend(record, workdir)
     return record
 
 

@@ -117,6 +117,17 @@ def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) 
     assert choice.value > 1.2 * max(choice.alone)
 
 
+def test_at_its_deadline_an_ascent_keeps_the_best_part(cases: Cases, events: ItemEvents) -> None:
+    relevant = cases.relevant.values
+    most, few = relevant.copy(), relevant.copy()
+    most[::4], few[np.arange(len(few)) % 4 > 0] = 0, 0
+    found = candidates_of(cases, events, Noise(0, favourites=few), Noise(1, favourites=most))
+    assert min(choose_weights(found, 2, 0, has_returns=False).weights.parts) > 0
+    late = choose_weights(found, 2, 0, has_returns=False, deadline=0.0)
+    assert late.weights.parts[0] == 0 < late.weights.parts[1]
+    assert late.value >= max(late.alone)
+
+
 def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
     """Returns values [5, 100] of 100 cases with these means.
 
@@ -263,6 +274,8 @@ def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvent
         OutOfTimeError, match="only 0 cases of the ranking new_items could be used before the time limit"
     ):
         fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0)
+    forced = fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0, is_forced=True)
+    assert forced.validation["new_items"]["cases"] == 60  # one for each visitor
 
 
 @pytest.mark.parametrize("hides_seen", [True, False])

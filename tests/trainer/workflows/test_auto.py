@@ -1,7 +1,6 @@
 """`--preset auto` is never worse in validation than the best baseline, stays within its budget, and can be resumed."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,12 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
 from trainer.evaluation.blend_weights import OutOfTimeError
-from trainer.evaluation.blending import blend_runs
 from trainer.export import export
 from trainer.models.trained_run import open_trained_run
 from trainer.ranking.topk import visible_scores
 from trainer.runs import checkpoint
-from trainer.runs.blend_record import BlendRecord
-from trainer.runs.layout import RunLayout
-from trainer.runs.metrics_log import VALIDATION_RATE
-from trainer.train import train
-from trainer.workflows.auto import Trial, _best_model, _blend, _blend_seconds, _case_seconds, train_auto
+from trainer.runs.blend_record import BlendRecord, BlendWeights
+from trainer.workflows.auto import _best_model, _blend, train_auto
 from trainer.workflows.refit import refit
 
 DAY = 24 * 60 * 60 * 1000
@@ -113,61 +108,24 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_small_budget_skips_trials_and_the_blend_and_says_so(
-    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_small_budget_skips_all_models_but_the_first_one(dataset: Dataset, tmp_path: Path) -> None:
     result = train_auto(data=dataset.root, workdir=str(tmp_path), budget_seconds=0.001, settings=SMALL)
     states = [trial["state"] for trial in result["trials"]]
     # the first is trained in any case
     assert states == ["trained"] + ["skipped"] * (len(auto_trials()) - 1)
-    assert result["trials"][1]["reason"] == "no time was left"
+    assert result["trials"][1]["reason"] == "no time was left (0.0 of at least 5.0 s)"
     assert result["trials"][0]["case_seconds"] > 0
     run = open_trained_run(str(tmp_path))
     assert run.record.config.name == "auto"
     assert run.blend is not None
     assert run.blend.parts == ("parts/walk",)
-    assert {weights.to_array().tolist() == [1.0] + [0.0] * 6 for weights in run.blend.weights.values()} == {True}
-    assert "the budget is too short to choose the weights of a blend (no time is left), so walk is used" in caplog.text
-
-
-def test_the_best_model_gets_a_trend_if_the_time_is_too_short_for_the_other_models(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names, configs, calls = ["walk", "session_knn"], auto_trials(SMALL), []
-    for name in names:
-        train(configs[name], data=dataset.root, workdir=RunLayout(str(tmp_path)).part(name))
-
-    def blend_one(workdir: str, parts: Sequence[str], *args: Any, **options: Any) -> BlendRecord:
-        calls.append(list(parts))
-        if len(parts) > 1:
-            raise OutOfTimeError("two models are too slow")
-        return blend_runs(workdir, parts, *args, **options)
-
-    monkeypatch.setattr("trainer.workflows.auto.blend_runs", blend_one)
-    blend = _blend(str(tmp_path), names, configs, dataset, time.monotonic() + 600)
-    assert calls == [["parts/walk", "parts/session_knn"], list(blend.parts)]
-    assert len(blend.parts) == 1
-    assert any(blend.validation.values()), "its weights are chosen by validation"
-
-
-def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -> None:
-    trials = [
-        Trial(name=name, state="trained", seconds=9, case_seconds=each) for name, each in (("a", 0.01), ("b", 0.02))
-    ]
-    # 10 s to start; for each case, 2 ms for the weights, 30 ms for both models, and 20 ms for the next one
-    assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20)
-    assert _blend_seconds([], 1000) == pytest.approx(10 + 2)
-    # a stopped model without a validation is as slow as the slowest one; a failed model is not blended
-    trials += [Trial(name="c", state="stopped", seconds=9), Trial(name="d", state="failed", seconds=9)]
-    assert _blend_seconds(trials, 1000) == pytest.approx(10 + 2 + 30 + 20 + 20)
-
-
-def test_a_validation_that_took_minutes_for_a_case_does_not_end_the_run(tmp_path: Path) -> None:
-    metrics = Path(RunLayout(str(tmp_path)).metrics)
-    metrics.write_text(f'{{"step": 1, "{VALIDATION_RATE}": 0.0}}\n')
-    assert _case_seconds(str(tmp_path)) == 0.0
-    metrics.write_text(f'{{"step": 1, "{VALIDATION_RATE}": 0.004}}\n')
-    assert _case_seconds(str(tmp_path)) == pytest.approx(250)
+    # its trend and its other weights are chosen nevertheless: each of the 60 visitors has one next item, which is new
+    figures = run.blend.validation
+    assert {name: each and each["cases"] for name, each in figures.items()} == {
+        "new_items": 60,
+        "returning": None,
+        "in_session": 60,
+    }
 
 
 def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
@@ -176,6 +134,33 @@ def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Datase
     # nn is validated on next items, and all others on returning visitors
     assert _best_model(str(tmp_path), ["walk", "als", "mf", "nn"], auto_trials(), dataset) == "als"
     assert _best_model(str(tmp_path), ["nn"], auto_trials(), dataset) == "nn"
+
+
+def test_the_best_model_gets_a_trend_if_the_time_is_too_short_for_the_other_models(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"walk": 0.2, "session_knn": 0.3}.items():
+        checkpoint.record_validation(str(tmp_path / "parts" / name), 1, value, metric="ndcg@20", is_higher_better=True)
+    calls = []
+
+    def blend_late(workdir: str, parts: Sequence[str], *_: Any, is_forced: bool, **options: Any) -> BlendRecord:
+        calls.append((list(parts), options["deadline"], is_forced))
+        if not is_forced:
+            raise OutOfTimeError("no time is left")
+        weights = BlendWeights(parts=(1.0,), half_life_days=7.0)
+        return BlendRecord(parts=tuple(parts), steps=(1,), weights={"new_items": weights}, validation={})
+
+    monkeypatch.setattr("trainer.workflows.auto.blend_runs", blend_late)
+    blend = _blend(str(tmp_path), ["walk", "session_knn"], auto_trials(), dataset, 5.0)
+    best = "parts/session_knn"
+    assert calls == [(["parts/walk", best], 5.0, False), ([best], 5.0, True)]
+    assert blend.parts == (best,)
+    assert (
+        "the budget is too short to choose the weights of a blend (no time is left), so session_knn is" in caplog.text
+    )
+    # a single model is not tried twice
+    _blend(str(tmp_path), ["walk"], auto_trials(), dataset, 5.0)
+    assert calls[2:] == [(["parts/walk"], 5.0, True)]
 
 
 @pytest.mark.slow
