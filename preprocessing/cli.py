@@ -305,9 +305,9 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--validation-from",
         type=_when,
         metavar="WHEN",
-        help="start of validation: ISO 8601 (UTC), or ms since 1970 (default: the 0.8 quantile of event time)",
+        help="validation start: ISO 8601 (UTC) or ms since 1970 (default: 0.8 quantile)",
     )
-    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
+    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of the event times)")
     add(
         "--baseline",
         metavar="DATASET",

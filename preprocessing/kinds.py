@@ -41,7 +41,7 @@ class KindConfig:
             _, equals, kind = entry.rpartition("=")
             if not equals or kind not in self.names:
                 raise ValueError(
-                    f"an entry of kinds.words must be WORD=KIND with KIND one of {', '.join(self.names)}, got {entry!r}"
+                    f"kinds.words must be WORD=KIND with one of the kinds {', '.join(self.names)}, got {entry!r}"
                 )
 
     def _check_weights(self) -> None:
