@@ -43,7 +43,7 @@ class CategoryTree:
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Number of categories that are their own ancestors. Such a path ends before a category would repeat."""
+    """Number of categories that are their own ancestors. The path of such a category has each ancestor once."""
     num_orphans: int
     """Number of categories with a parent that is not in the tree. Such categories are treated as roots."""
     num_repeated: int
@@ -139,7 +139,7 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses a batch of item properties. Of each (item, property), keeps the latest row before `until_ms`.
+    """Parses a batch of item properties. For each (item, property), keeps the latest row before `until_ms`.
 
     Returns the columns timestamp_ms, item, property and value; the counts of rows; and the invalid rows.
     """
@@ -189,7 +189,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
     """Returns the most frequent properties, at most `config.most_frequent`.
 
-    Skips properties with a role, such as the price. `encoded_counts` has the columns id and count, or is b"".
+    Skips properties with a role, such as the price. `encoded_counts` has the columns id and count; b"": no properties.
     """
     if not encoded_counts:
         return ()
@@ -201,11 +201,11 @@ def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> t
 def assemble_items(
     properties: pa.Table | None, items: pa.Table, config: PropertyConfig, frequent: tuple[str, ...], tree: CategoryTree
 ) -> pa.Table:
-    """Assembles the catalogue rows of a partition, one per item, with properties as text.
+    """Assembles the catalogue rows of a partition, one per item. Categories and property values are texts.
 
     Args:
       properties: table from `merge_properties`; None if the shop has none.
-      items: the columns of `vocabularies.count_items`, and `index`. Vocabulary items come first, in index order.
+      items: columns of `vocabularies.count_items`, and `index`: vocabulary items by index, then others with index -1.
       config: names of the properties with a role, such as the price.
       frequent: names of the other properties to keep.
 

@@ -235,7 +235,7 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
     _add_inspect(commands)
     _add_prepare(commands)
     report = cli.add_command(
-        commands, "report", "redraw the statistics of a dataset as report.html in it", "--data dataset"
+        commands, "report", "redraw report.html of a dataset from its statistics", "--data dataset"
     )
     report.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     synthesize = cli.add_command(
@@ -305,9 +305,9 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--validation-from",
         type=_when,
         metavar="WHEN",
-        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile of time)",
+        help="validation start: ISO 8601 (UTC) or ms since 1970 (default: 0.8 quantile)",
     )
-    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
+    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of the event times)")
     add(
         "--baseline",
         metavar="DATASET",

@@ -72,7 +72,8 @@ class EventColumns:
     """Event kind, such as `view`. If the log has only one kind, give the kind as a constant: `'transaction'`."""
 
     transaction: str | None = None
-    """Id of the purchase. Rows that differ only in this id are separate events. None: `transactionid`, if it exists."""
+    """Id of the purchase. Rows that differ only in this id are separate events. None: the column `transactionid`,
+    if the log has it."""
 
     weight: str | None = None
     """Weight of the event in training, such as a quantity or a rating: a number from 0 to 1e9. It is multiplied by the
@@ -111,8 +112,8 @@ class ItemTableConfig:
     """Column with the availability of an item: 1 or 0, true or false, yes or no, in stock or out of stock."""
 
     attributes: tuple[str, ...] = ()
-    """Other columns that describe the item, which become features of `nn`. Numbers become buckets (five per power of
-    ten). A text becomes one value, or one value per word; see `max_words`."""
+    """Other columns that describe the item. They become features of the model `nn`: a number becomes a bucket (five
+    buckets per power of ten), and a text becomes one value or one value per word; see `max_words`."""
 
     max_words: int = 4
     """Maximum number of words in a text that becomes one value. If a text in the first rows has more words, each text
@@ -154,10 +155,10 @@ class SplitConfig:
     """Time at which the test split starts, like `validation_from_ms`."""
 
     validation_share: float = 0.1
-    """Share of the events for validation, if no cuts are given."""
+    """Share of the events for validation, if `validation_from_ms` is None."""
 
     test_share: float = 0.1
-    """Share of the events for testing, if no cuts are given."""
+    """Share of the events for testing, if `test_from_ms` is None."""
 
     seed: int = 0
     """Seed of a random split."""
@@ -196,8 +197,8 @@ class PropertyConfig:
     """Property with an item's name, as people read it. The shop may lack this property."""
 
     most_frequent: int = 8
-    """Number of properties to keep besides those with a role. Properties that more items have are preferred. Each
-    property is kept as a set of values."""
+    """Number of properties to keep in addition to those with a role: the properties that most items have. For each of
+    these properties, an item has a set of values."""
 
     def __post_init__(self) -> None:
         check(self.most_frequent >= 0, "most_frequent", self.most_frequent, "at least 0")

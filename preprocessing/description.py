@@ -36,7 +36,7 @@ class DatasetResults:
     tree: catalogue.TreeReading
     """The category tree."""
     cuts: Cuts | None
-    """Cuts of a split by time; None for other methods."""
+    """Times at which validation and test start, in a split by time; None for other methods."""
     counts: IdCounts
     """Statistics of events and items."""
     properties: PropertyCounts | None
@@ -114,7 +114,7 @@ def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
 def _describe_filter(reason: str) -> str:
     if reason.startswith(NOT_MET):
         return f"they do not meet {reason.removeprefix(NOT_MET)}"
-    return f"{reason} is dropped" if reason.startswith(DROPPED_KIND) else "their list of events is empty"
+    return f"their {reason} is dropped" if reason.startswith(DROPPED_KIND) else "their list of events is empty"
 
 
 def log_summary(summary: Mapping[str, Any]) -> None:

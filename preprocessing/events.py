@@ -57,7 +57,7 @@ class ParsedEvents(NamedTuple):
 class EventMapping:
     """How to read events from the columns of a log.
 
-    Values that the settings lack are detected from the log.
+    If the settings give no time format, `inputs.resolve_mapping` detects it from the log.
     """
 
     columns: EventColumns

@@ -1,6 +1,7 @@
 """Mergeable histograms of bounded size, and samples from them.
 
-Split cuts are quantiles of the histogram of event times. TF-Transform analyses samples of gaps and prices.
+By default, validation and test start at quantiles of the histogram of event times. TF-Transform analyses samples of
+prices and of the gaps between a visitor's events.
 
 Shapes: N values, T bins.
 """

@@ -1,4 +1,4 @@
-"""Finds the input files of `prepare`, and divides them into parts and partitions."""
+"""Finds the input files of `prepare`. Divides the files into parts, and chooses the numbers of partitions."""
 
 import logging
 import math

@@ -130,7 +130,7 @@ def list_of(paths: Sequence[str]) -> str | None:
     lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
     if len(lists) > 1 or any(_LIST in name for name in lists):
         raise ValueError(
-            f"{', '.join(f'`{path}`' for path in paths if _LIST in path)} lead to several lists, but each event is an "
+            f"found several lists in {', '.join(f'`{path}`' for path in paths if _LIST in path)}, but each event is an "
             "element of one list; map all columns to the same list, such as `items[].id` and `items[].price`"
         )
     return next(iter(lists), None)

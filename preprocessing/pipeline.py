@@ -3,6 +3,8 @@
 events ──────▶ timelines by partition ─▶ cuts ─▶ counts ─▶ vocabularies ─▶ timeline shards
 properties ──▶ values as of the first cut ───────────────┘      │
 tree ────────────────────────────────────────────────────▶ catalogue as text ─▶ transform graph ─▶ catalogue shards
+
+The cuts are the times at which validation and test start.
 """
 
 import json

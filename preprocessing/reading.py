@@ -64,7 +64,7 @@ def read_properties(
 
     Args:
       properties: files of the item properties or of the item table.
-      cuts: in a split by time, item properties from the start of validation on are ignored. None: all are used.
+      cuts: item properties at or after the start of validation are ignored. None (no split by time): all are used.
       table: how to read the item table; None: `properties` are item properties.
 
     Raises:

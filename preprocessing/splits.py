@@ -117,7 +117,7 @@ def assign_splits(
 
 
 def _quantile(summary: Histogram, share: float) -> int:
-    """Returns the earliest time that follows at least `share` of the events; the last time if there is none."""
+    """Returns the earliest time with at least `share` of the events before it, or the last time if there is none."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.values[min(index, len(summary.values) - 1)])

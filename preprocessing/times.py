@@ -64,8 +64,8 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
         )
     raise ValueError(
         f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "
-        "the number of seconds, milliseconds, microseconds or nanoseconds since 1970 for a time from 2000 to 2100; set "
-        "time.format to their format, such as %d.%m.%Y %H:%M:%S, or map time to another column"
+        "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 2000 to 2100); set time.format to the "
+        "format of these values, such as %d.%m.%Y %H:%M:%S, or give another column as columns.time"
     )
 
 

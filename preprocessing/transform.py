@@ -1,7 +1,7 @@
 """The TF-Transform preprocessing function, which converts raw ids and features to model inputs.
 
-Training and serving use the same function. It applies vocabularies that `vocabularies` has built. TF-Transform's
-analyzers compute quantile buckets and moments.
+Training and serving use the same function. It applies the vocabularies from the module `vocabularies`. TF-Transform's
+analyzers compute quantile buckets and moments. A gap is the time between consecutive events of a visitor.
 """
 
 import tempfile
@@ -51,9 +51,9 @@ class TransformConfig:
     has_prices: bool
     """Whether any item with training events has a price. Otherwise, the price features are constant."""
     has_gaps: bool
-    """Whether there are gaps between training events. Otherwise, the gap feature is constant."""
+    """Whether any visitor has several training events. Otherwise, the gap feature is constant."""
     num_buckets: int
-    """Number of quantile buckets of prices, and also of gaps."""
+    """Number of quantile buckets of prices, and of gaps."""
 
 
 def make_preprocessing_fn(

@@ -83,7 +83,7 @@ class RejectReason:
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:
     """Raises an error if too many rows of an input are invalid.
 
-    `name` is the input's name in messages, such as events; `num_rows` is the number of all rows.
+    `name` is the kind of rows in messages, such as `event`; `num_rows` is the number of all rows.
 
     Raises:
       ValueError: the share of invalid rows exceeds `max_share`.
@@ -110,7 +110,7 @@ def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: s
     if num_events:
         return
     if robot_visitors:
-        advice = f"all {robot_visitors} visitors have more events on one day than --max-events-per-day, so raise it"
+        advice = f"all visitors ({robot_visitors}) have more events on one day than --max-events-per-day; raise it"
     else:
         advice = "check the glob and the contents of the files"
     raise ValueError(f"{glob} has no usable event in {num_rows} rows; {advice}")

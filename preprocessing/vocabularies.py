@@ -58,9 +58,9 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
 
 
 def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
-    """Makes a table of items without events, with the columns of `count_items`.
+    """Makes a table with the columns of `count_items` and a row per distinct id, as if no item had events.
 
-    All counts are 0, and all times are null. Repeated ids get one row.
+    All counts are 0, and all times are null.
     """
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
@@ -212,7 +212,7 @@ def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
 
 def _check_not_empty(name: Vocabulary, entries: pa.Table, config: VocabularyConfig) -> None:
     if len(entries) == 0:
-        raise ValueError(f"none of the {name} has {config.min_count} training events; lower {name}.min_count")
+        raise ValueError(f"none of the {name} has {config.min_count} or more training events; lower {name}.min_count")
 
 
 def _number(entries: pa.Table) -> pa.Table:

@@ -1,11 +1,12 @@
 """Beam graphs of `prepare`. Each graph writes files to the workspace and returns its results.
 
 The graphs run in sequence; only `write_timelines` may run concurrently with the graphs of the catalogue. Because of the
-sequence, a graph can use the results of earlier graphs, such as cuts and vocabularies, and `prepare` can refuse an
-invalid input between two graphs.
+sequence, a graph can use the results of earlier graphs, such as vocabularies, and `prepare` can refuse an invalid input
+between two graphs.
 
-A partition contains all rows of some visitors or items. A hash of the id selects the partition. A reject is an invalid
-row.
+A part is a section of an input file. A partition contains all rows of some visitors or items; a hash of the id selects
+the partition. A reject is an invalid row. Cuts are the times at which validation and test start. A gap is the time
+between two consecutive events of a visitor.
 """
 
 import tempfile
@@ -59,7 +60,8 @@ class PropertyCounts(NamedTuple):
     properties: EncodedTable
     """Number of items that have each property, in the columns id and count."""
     items: EncodedTable
-    """The items that have properties, from `vocabularies.count_no_events`. Their event counts are 0."""
+    """One row per item that has properties, from `vocabularies.count_no_events`. The event counts are 0, because this
+    graph reads no events."""
 
 
 class CatalogueCounts(NamedTuple):
@@ -121,7 +123,7 @@ def read_properties(
     Writes the rejects and the latest property values, one file per item partition.
 
     Args:
-      until_ms: item properties from this time on are ignored; an item table has no times.
+      until_ms: milliseconds since 1970; item properties at or after this time are ignored. An item table has no times.
       table: how to read the item table; None: `parts` are item properties.
     """
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
@@ -155,9 +157,9 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Assembles catalogue rows, with properties as text, and writes one file per item partition.
+    """Assembles catalogue rows and writes one file per item partition. Categories and property values are texts.
 
-    `frequent` names the properties to keep as property values.
+    `frequent`: names of the properties to keep, in addition to those with a role, such as the price.
     """
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
@@ -173,7 +175,7 @@ def assemble_catalogue(
 
 
 def fit_transform(job: Job, gaps: Histogram, prices: Histogram, config: transform.TransformConfig) -> None:
-    """Fits the TF-Transform graph to samples of gaps and prices. Visitor and item vocabularies are placeholders."""
+    """Fits the TF-Transform graph to samples of gaps and prices, with placeholders as visitor and item vocabularies."""
     batch = transform.make_analysis_batch(sample_floats(gaps), sample_floats(prices))
     with tempfile.TemporaryDirectory() as scratch:
         local = DatasetLayout(scratch)

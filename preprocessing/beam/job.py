@@ -53,8 +53,8 @@ class Job:
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
         """Calls `function`, which runs a pipeline, in a thread. Yields a Future of the function's result.
 
-        With remote workers, calls it in the main thread, before the `with` block runs, because Beam can start a job
-        server only in this thread.
+        With remote workers, the main thread calls `function` before the `with` block runs, because only the main thread
+        can start Beam's job server.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -74,8 +74,8 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Parses Beam's options.
 
     Raises:
-      ValueError: Beam rejects an option or a value. Unknown flags are accepted only for runners with a job server,
-        which may define more flags.
+      ValueError: Beam rejects an option or a value. Flags that Beam does not know are accepted only for runners with a
+        job server, because the server may define them.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()

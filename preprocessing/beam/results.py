@@ -1,6 +1,6 @@
 """Merges a Beam collection into one value, which the program that started the pipeline can read.
 
-A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
+A value is passed through a file, because a Beam pipeline returns no values and its workers may run on other machines.
 """
 
 from collections.abc import Callable, Iterable

@@ -76,7 +76,8 @@ class RouteEvents(beam.DoFn):
 class RouteProperties(beam.DoFn):
     """Reads a part of the item properties or item table, and writes the rows grouped by item partition.
 
-    Item properties from `until_ms` on are ignored. The outputs have the same form as those of `RouteEvents`.
+    Item properties at or after `until_ms` (milliseconds since 1970) are ignored. The outputs are like those of
+    `RouteEvents`.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """Writes the catalogue rows of an item partition, with properties as text.
+    """Writes the catalogue rows of an item partition. Categories and property values are texts, not indices.
 
     Outputs counts of the items and of invalid property values. Tagged outputs: the number of items per category and per
     property value, the training events per category, and a histogram of prices.
@@ -284,7 +285,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines. The argument is (name of the output file, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines. Called with (output file without extension, rejects)."""
 
     directory: str
 

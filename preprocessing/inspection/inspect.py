@@ -159,14 +159,14 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
         yield f"no column of event kinds was found, so all events are {config.columns.kind}"
     if len(config.kinds.names) > 1 and config.kinds.names != DEFAULT_KINDS:
         yield (
-            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; in [kinds], sort names from "
-            "the first look at an item to its purchase, and move kinds that should not train the model to dropped"
+            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; in [kinds], sort `names` from "
+            "the first look at an item to its purchase, and move the kinds not meant for training to `dropped`"
         )
     if config.kinds.dropped:
         dropped = ", ".join(word or "(empty)" for word in config.kinds.dropped)
         yield (
-            f"dropped event kinds: {dropped}, because most of their rows have no item or there are too many kinds; add "
-            "the kinds that are about items to names in [kinds]"
+            f"dropped event kinds: {dropped}; most of their rows have no item, or there are too many kinds. Add the "
+            "kinds that are about items to `names` in [kinds]"
         )
 
 

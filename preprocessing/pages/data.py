@@ -65,6 +65,6 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """Returns the cuts of a split by time, as (name of the later split, days since 1970)."""
+    """Returns the starts of validation and test in a split by time, as (name of the split, days since 1970)."""
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
     return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

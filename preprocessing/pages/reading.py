@@ -121,4 +121,4 @@ def _catalogue(statistics: Statistics) -> Block:
     rows += [
         [f"category tree: {name}", tree[name], None] for name in ("categories", "roots", "levels", "cycles", "orphans")
     ]
-    return Block("Catalogue as of the first cut", Table(["", "count", "share of items"], rows))
+    return Block("Catalogue for training", Table(["", "count", "share of items"], rows))

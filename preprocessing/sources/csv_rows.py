@@ -86,7 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks malformed lines. Returns a mask [L] of the lines that contain quotes; their fields are not counted."""
+    """Marks malformed lines. Returns a mask [L] of the lines with quotes. Does not count their fields."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:

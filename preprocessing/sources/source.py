@@ -1,6 +1,6 @@
 """The protocol of input formats. A file is divided into parts, and workers read the parts in parallel as batches.
 
-To add a format, write a module with a class that follows `Source`, and add the class to `formats.py`.
+To add a format, write a module with a class that implements `Source`, and add the class to `formats.py`.
 """
 
 from collections.abc import Iterator, Sequence

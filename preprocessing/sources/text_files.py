@@ -1,6 +1,6 @@
 """Reads text files: decompresses them, converts them to UTF-8, and divides them into byte ranges for parallel workers.
 
-A line feed always ends a row, even within quotes. Otherwise, a worker could not start to read in mid-file.
+A line feed always ends a row, even within quotes. Otherwise, a worker could not start reading in the middle of a file.
 """
 
 import bz2

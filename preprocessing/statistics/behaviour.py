@@ -1,5 +1,7 @@
 """Measures visitor behaviour: the funnel of event kinds, sessions and pauses.
 
+A session ends when its visitor pauses for more than 30 minutes.
+
 Shapes: N rows of a partition, P (visitor, item) pairs, K event kinds, B buckets of seconds.
 """
 

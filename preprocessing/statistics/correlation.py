@@ -38,7 +38,7 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Sums up COLUMNS and their pairwise products over the target rows. Ids outside the vocabulary rank last."""
+    """Sums up COLUMNS and their pairwise products over the target rows. Unknown ids have the last rank."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

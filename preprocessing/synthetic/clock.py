@@ -2,7 +2,7 @@
 
 A session ends after 30 minutes without an event.
 
-Shapes: V visitors, E events, S sessions.
+Shapes: V visitors, D interests (visitor-item pairs), E events, S sessions.
 """
 
 from dataclasses import dataclass
@@ -65,13 +65,16 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Converts hours of average activity to real time. In busy periods, such an hour takes less real time."""
+    """Converts cumulative activity to time.
+
+    The unit of activity is an hour of mean activity. Thus an hour at a busy time has more than one unit.
+    """
 
     edges_ms: np.ndarray
     """Ascending times, in milliseconds since 1970."""
 
     hours: np.ndarray
-    """Hours of average activity from the start of the log to each of these times."""
+    """Activity from the start of the log to each of these times, in hours of mean activity."""
 
     @property
     def total_hours(self) -> float:
@@ -140,9 +143,9 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws the milliseconds between each event and the visitor's previous event, [E].
+    """Draws the milliseconds between each event and the previous event of the session, [E].
 
-    They are 0 for the first event of a session, and at least 1 for other events. All arrays are [E].
+    The gap is 0 for the first event of a session, and at least 1 for other events. All arrays are [E].
     """
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))

@@ -56,7 +56,7 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
     """Repeats each item as often as its quota for `reach` (LOOK, CART or BUY) requires. Returns item indices, [N].
 
-    The items are in the order of the wishes that `_queue_interests` returns.
+    The item at a position is for the wish at the same position in the result of `_queue_interests`.
     """
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))

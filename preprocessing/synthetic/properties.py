@@ -134,8 +134,8 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
     """Draws the values of a property, [R]. A value has one or more words.
 
-    The last word changes from each value of an item to its next value. The other words stand for the shelf, the style
-    and, in property 888, the item. Property 6 has no other words.
+    The last word differs between consecutive values of an item. The words before it depend on the shelf, the style and,
+    in property 888, the item. Property 6 has only the last word.
     """
     salt = int(name)
     shelf = chunk.shelf[changes.item]

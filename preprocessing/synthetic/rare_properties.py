@@ -43,8 +43,8 @@ class RareProperties:
     """[S, K] indices of the properties that items on each shelf may have."""
 
     chance: np.ndarray
-    """[S, K] probability that an item on the shelf has the property `of_shelf[s, k]`. 0 if the property is a
-    repetition."""
+    """[S, K] probability that an item on the shelf has the property `of_shelf[s, k]`. 0 if the same property precedes
+    it in `of_shelf[s]`."""
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:

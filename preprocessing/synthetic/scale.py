@@ -60,5 +60,5 @@ class Scale:
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Scales a maximum, such as that of events per item. It grows more slowly than the number of visitors."""
+        """Scales a maximum, such as the most events of an item. It grows more slowly than the number of visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

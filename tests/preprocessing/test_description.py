@@ -33,7 +33,7 @@ def test_each_reason_that_excludes_more_than_1_percent_of_the_rows_is_a_warning(
     assert warnings == [
         "1.5% of the rows (30) are excluded: they are invalid (empty id)",
         "25.0% of the rows (500) are excluded: they do not meet price > 0",
-        "5.0% of the rows (100) are excluded: kind page_view is dropped",
+        "5.0% of the rows (100) are excluded: their kind page_view is dropped",
         "2.0% of the rows (40) are excluded: their list of events is empty",
         "3.0% of the rows (60) are excluded: they equal an earlier row in all columns; keep_repeats=true keeps them",
         "12.5% of the rows (250) are excluded: their visitors are robots, with more than --max-events-per-day events "

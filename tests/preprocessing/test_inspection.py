@@ -104,7 +104,7 @@ def test_kinds_without_items_are_dropped_and_reported(tmp_path):
     rows = [("page", "i"), ("page", ""), ("login", "i"), ("login", ""), ("login", ""), ("buy", "i"), ("", "i")]
     found = inspect_kinds(tmp_path / "events.csv", rows)
     assert found.config.kinds == KindConfig(names=("buy", "page"), dropped=("", "login"))
-    assert any("dropped event kinds: (empty), login," in warning for warning in found.warnings)
+    assert any("dropped event kinds: (empty), login;" in warning for warning in found.warnings)
 
 
 def test_kinds_of_the_same_step_are_ordered_by_frequency(tmp_path):

@@ -56,7 +56,7 @@ def test_a_wrong_path_is_an_error_with_the_columns_found():
         match=r"`items.sku` does not exist: the value before `.sku` has type list.*; write \[\] after the list",
     ):
         select_elements(NESTED, ["items.sku"])
-    with pytest.raises(ValueError, match=r"`items\[\].sku`, `user\[\].id` lead to several lists"):
+    with pytest.raises(ValueError, match=r"found several lists in `items\[\].sku`, `user\[\].id`"):
         select_elements(NESTED, ["items[].sku", "user[].id"])
 
 
