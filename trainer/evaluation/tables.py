@@ -116,8 +116,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
     """Describes a refit by the evaluation of the original run, because no events are left to evaluate the refit on."""
     first = (
-        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events, to the epoch "
-        f"at which that run was best ({refit_of['epochs']}). No events are left to evaluate it on."
+        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events, to the best "
+        f"epoch of that run ({refit_of['epochs']}). No events are left to evaluate it on."
     )
     measured = [
         f"{metric_title(estimate['metric'])} {estimate['value']:.4f} on its {split} split "

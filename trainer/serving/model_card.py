@@ -155,10 +155,8 @@ def _blend(blend: BlendRecord, name: str) -> str:
 def _refit(record: RunRecord) -> str:
     if record.refit_of is None:
         return "no"
-    return (
-        "{run}: the same settings, trained on all events, to the epoch at which {run} was best ({epochs})".format_map(
-            record.refit_of
-        )
+    return "{run}: the same settings, trained on all events, to the best epoch of {run} ({epochs})".format_map(
+        record.refit_of
     )
 
 
@@ -221,10 +219,7 @@ def _results(subject: Subject) -> str:
 
 
 def _explain_unevaluated(refit_of: Figures) -> str:
-    return (
-        f"**Not evaluated.** {describe_refit(refit_of)} "
-        f"To measure it, evaluate {refit_of['run']}, then repeat the refit."
-    )
+    return f"**Not evaluated.** {describe_refit(refit_of)} To measure it, evaluate {refit_of['run']}, then refit again."
 
 
 def _explain_missing(manifest: Manifest) -> str:

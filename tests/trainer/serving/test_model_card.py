@@ -275,7 +275,7 @@ def test_the_card_of_a_refit_has_the_evaluation_of_its_run():
     refit_of = {"run": "runs/mf", "step": 1_200, "epochs": 4, "validation_metric": "ndcg@20", "best_validation": 0.25}
     refit_of |= {"evaluations": {}}
     card = model_card(subject(record=replace(subject().record, refit_of=refit_of)))
-    assert "| runs/mf: the same settings, trained on all events, to the epoch at which runs/mf was best (4) " in card
+    assert "| runs/mf: the same settings, trained on all events, to the best epoch of runs/mf (4) " in card
     assert "| step 1,500: the last, because a refit has no validation " in card
     assert "**Not evaluated.** This model is a refit of runs/mf" in card
     assert "That run reached NDCG@20 0.2500 in its validation." in card
