@@ -157,7 +157,7 @@ def test_the_card_of_an_evaluated_run_has_intervals_and_baselines():
     )
     assert (
         "- Popularity bias (returning visitors, test): the lists of 20 contain 12.5% of the catalogue, with a Gini "
-        "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows are of items" in text
+        "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows have an item" in text
     )
     assert "Not evaluated" not in text
 
@@ -172,7 +172,7 @@ def test_a_card_has_the_result_with_only_available_items():
         "0.375 for mf and 0.250 for random, the best baseline.\n"
     )
     assert line in card(evaluations={Split.TEST: evaluation(ranking, available=available)})
-    assert "Only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
+    assert "If only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
 
 
 def test_the_card_of_a_run_without_evaluation_says_how_to_evaluate_it():
