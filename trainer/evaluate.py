@@ -1,4 +1,4 @@
-"""The evaluation job: ranks with a run's best model and with the baselines, and computes metrics with one evaluator."""
+"""The evaluation job: ranks the catalogue with a run's best model and the baselines, and compares their metrics."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The export job: publishes a run's best model as a SavedModel that takes raw ids, with card and warm-up requests."""
+"""The export job: publishes a run's best model as a SavedModel for raw ids, with a model card and warm-up requests."""
 
 import json
 import logging
@@ -163,8 +163,8 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
             found[split] = evaluation
         else:
             log.warning(
-                "%s is excluded from the model card, because it belongs to a checkpoint other than that of step %d; "
-                "evaluate the run again",
+                "%s is excluded from the model card, because it does not belong to the exported checkpoint (step %d); "
+                "evaluate and export the run again",
                 path,
                 step,
             )

@@ -1,6 +1,6 @@
 """The recommend job: writes the best items of all visitors as sharded Parquet and JSON Lines.
 
-Shapes: V visitors, I items, K list.
+Shapes: V visitors, I items, K items of a list.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ def recommend(
 
     Args:
       workdir: directory of the run.
-      output: directory or URI that does not exist, is empty, or is unfinished after an interruption.
+      output: directory or URI; may exist only if it is empty or the unfinished output of an interrupted call.
       k: maximum number of items per visitor.
       visitors: path of a file of visitor ids, one per line; None: all visitors with events.
       formats: file formats, among `FORMATS`.
@@ -168,7 +168,7 @@ def write_recommendations(
     Args:
       scorer: ranks the catalogue of the dataset.
       dataset: supplies the visitors and their timelines.
-      output: directory or URI that does not exist, is empty, or is unfinished after an interruption.
+      output: directory or URI; may exist only if it is empty or the unfinished output of an interrupted call.
       request: what to write; `request.k` must be from 1 to I.
       model_checksum: identifies the scorer; a resumed call must pass the same value.
       replicas: replicas of all workers; each worker ranks for a part of the visitors. None: this process works alone.

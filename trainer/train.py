@@ -227,8 +227,8 @@ def _describe_divergence(divergence: Divergence, first_step: int, trainer: Train
     if trainer.state.dense:
         findings.append(describe_dense(trainer.state.dense))
     return (
-        f"{'; '.join(filter(None, findings))}. Earlier checkpoints are kept. To avoid this, {trainer.remedy} and train "
-        "into another --workdir"
+        f"{'; '.join(filter(None, findings))}. Earlier checkpoints are kept. To avoid the divergence, {trainer.remedy} "
+        "and train into another --workdir"
     )
 
 

@@ -58,7 +58,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
     warn_about_unknown_items(exports, shop)
     server = make_server(Answers(exports, shop), host, port)
     address = f"http://{host}:{server.server_address[1]}/"
-    log.info("serving %d models at %s; press Ctrl-C to stop", len(exports), address)
+    log.info("serving the demo page (models: %d) at %s; press Ctrl-C to stop", len(exports), address)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

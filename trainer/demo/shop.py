@@ -15,7 +15,7 @@ from trainer.data.visitors import VisitorTimelines, read_visitor_timelines
 
 @dataclass(frozen=True)
 class Item:
-    """Properties of an item, as known at the end of training (the first cut); None: unknown."""
+    """Properties of an item, as known at the end of the training split; None: unknown."""
 
     title: str | None = None
     category: str | None = None

@@ -75,7 +75,7 @@ class Collectives:
         Args:
           replica: index of this replica.
           pieces: [R, …] one piece for each replica.
-          variant: scalar int32 from 0 to num_variants - 1, equal on all replicas; each shape needs its own variant.
+          variant: scalar int32 from 0 to num_variants - 1, equal on all replicas; each shape of `pieces` has its own.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(

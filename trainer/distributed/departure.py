@@ -1,4 +1,4 @@
-"""The end of a run of several workers: they leave together, and the chief leaves last."""
+"""The end of a run of several workers: they wait for each other, and the chief exits last."""
 
 import socket
 import time
@@ -12,14 +12,14 @@ from trainer.distributed.preemption import Preempted
 _REPORT_SECONDS = 3600
 """How long the other workers wait for the chief, which writes the report."""
 _LEAVE_SECONDS = 8
-"""How long the chief waits until the others have left; TensorFlow misses a worker after ten seconds."""
+"""How long the chief waits for the others to exit; TensorFlow reports a worker as lost after ten seconds."""
 
 
 def leave_together(cluster: Cluster | None) -> None:
-    """Waits until all workers have finished. Then the chief, which runs TensorFlow's coordinator, leaves last.
+    """Waits until all workers have finished. The chief, which runs TensorFlow's coordinator, then exits last.
 
-    If a worker left while the chief writes the report, TensorFlow would log that the worker has crashed. And if the
-    chief were lost then, it could not resume, because Kubernetes does not replace a worker that has succeeded.
+    If another worker exited while the chief writes the report, TensorFlow would log that this worker has crashed. If
+    the chief were then lost, the run could not resume: Kubernetes does not restart a worker that has succeeded.
 
     Args:
       cluster: the workers; None: this process trains alone, and does not wait.

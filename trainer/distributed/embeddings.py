@@ -119,7 +119,7 @@ class ShardedTable:
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Updates the rows of a lookup; raises ValueError if the table has no optimizer.
 
-        `gradient` [n, D]: of this replica's share of the global loss, with respect to `lookup.vectors()`.
+        `gradient`: [n, D], the gradient of this replica's share of the loss with respect to `lookup.vectors()`.
         `step`: number of the training step, scalar int64; the first step is 0.
         """
         if self._optimizer is None:

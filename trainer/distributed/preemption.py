@@ -22,16 +22,16 @@ class StopRequest:
         self.is_requested = False
 
     def request(self) -> None:
-        """Requests the run to stop after its current steps."""
+        """Requests that the run stop after its current steps."""
         self.is_requested = True
 
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields the stop request of a run: `request` or, if None, a new one that signals set.
+    """Yields the stop request of a run: `request` or, if None, a new one.
 
-    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. Outside the main thread,
-    no signals are handled.
+    The first SIGTERM or SIGHUP sets a new request; the second one ends the process at once. If `request` is given, or
+    outside the main thread, no signals are handled.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()

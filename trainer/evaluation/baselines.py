@@ -69,7 +69,7 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """Builds the model `walk`; uses the powers that give the best NDCG@20 on `cases`.
+    """Builds the model `walk`; uses the powers (exponents) that give the best NDCG@20 on `cases`.
 
     Args:
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.
@@ -83,7 +83,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """Builds the model `session_knn`; uses the powers that give the best NDCG@20 on `cases`.
+    """Builds the model `session_knn`; uses the powers (exponents) that give the best NDCG@20 on `cases`.
 
     Args:
       baskets: [T, I] items of T training timelines; see `data.baskets.training_baskets`.

@@ -1,8 +1,8 @@
 """Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
 
-For each part and for the popularity, the candidates are the items that have the highest values: once without the trend
-and once with the trend added. If seen items are shown, the most frequent and the latest items of the history are
-candidates too.
+Each part (a blended model) and the popularity give two lists of candidates: the items with the highest scores, and the
+items with the highest sums of score and trend. If seen items are shown, the most frequent and the latest items of the
+history are candidates too.
 
 Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments, L
 half-lives, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
@@ -206,7 +206,7 @@ class _History(NamedTuple):
     """The return features (see `RETURN_FEATURES`) of each known item in each history of a chunk."""
 
     key: tf.Tensor
-    """[U + 1] int64: query × I + item, ascending; the last one is above all keys."""
+    """[U + 1] int64: query × I + item, ascending; the last key is greater than all others."""
     value: tf.Tensor
     """[U + 1, 4] float32: see `RETURN_FEATURES`; 0 for the last key."""
 
@@ -222,7 +222,7 @@ class _Finder:
         popularity: np.ndarray,
         max_hidden: int | None,
     ) -> None:
-        """`moments`: [M] times of the trends. `trends`: [L, M, I] for L half-lives. `popularity`: see `log_popularity`.
+        """`moments`: [M] times of the trends (ms). `trends`: [L, M, I]. `popularity`: [I], see `log_popularity`.
 
         `max_hidden`: largest number of seen items to hide in a case; None: seen items are not hidden.
         """
@@ -338,7 +338,7 @@ def _max_seen(cases: Cases) -> int:
 
 
 def _feature(scores: tf.Tensor, reference: tf.Tensor | None) -> tf.Tensor:
-    """Converts the scores of a blended model by `log_sums`, unless `reference` is None."""
+    """Converts the scores of a blended model with `log_sums`; if `reference` is None, returns them unchanged."""
     return scores if reference is None else log_sums(scores, reference)
 
 

@@ -228,8 +228,8 @@ def fit_blend(
       kinds: event kinds that make an item relevant; empty: all.
       held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. The
         cases of these visitors choose only the weights of the ranking `new_items`. None: no part has a second stage.
-      has_trend_only: whether to use no return features in any ranking; parts, popularity and trend are always used.
-      max_cases: maximum number of sampled cases per ranking; if they are of two protocols, half are of each.
+      has_trend_only: whether to exclude the return features from all rankings; only parts, popularity and trend remain.
+      max_cases: maximum number of sampled cases per ranking, or half as many per protocol if the ranking uses two.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
@@ -372,8 +372,8 @@ def blend_alone(
 ) -> BlendInference:
     """Blends a baseline with the popularity and trend of the items; validation chooses the weights.
 
-    `model` None: popularity and trend only. `has_sums`: see `comparable_scores`. `kinds`: event kinds that make an item
-    relevant; empty: all.
+    `model`: the baseline; None: popularity and trend only. `has_sums`: whether its scores are sums of weights, see
+    `comparable_scores`. `kinds`: event kinds that make an item relevant; empty: all.
     """
     parts = [] if model is None else [Part(model, has_sums)]
     fit = fit_blend(

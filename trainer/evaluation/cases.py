@@ -1,6 +1,6 @@
 """Evaluation cases and their relevant items, from the timelines of a split.
 
-Shapes: N timeline rows, T timelines, V cases, P (case, relevant item) pairs, I items, E counted event kinds.
+Shapes: N timeline rows, T timelines, V cases, P (case, relevant item) pairs, I items, E event kinds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are those of the history. One ranking hides them: the primary ranking if `hides_seen` is
-    True, otherwise the secondary ranking.
+    Seen items are the items of the history. One of the two rankings of the cases hides them: the primary ranking if
+    `hides_seen` is True, otherwise the secondary ranking.
     """
 
     visitor: np.ndarray

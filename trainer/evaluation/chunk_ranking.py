@@ -1,7 +1,7 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
 A policy determines the items that a ranking may contain. The scores of the whole catalogue are searched only once, for
-the ranking that hides seen items. The ranking that shows seen items merges the seen items into the result.
+the ranking that hides seen items. For the ranking that shows seen items, they are merged into this result.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
 I items, K items of the longest list.

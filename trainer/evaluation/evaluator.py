@@ -132,10 +132,10 @@ class Evaluator:
           scorer: a trained model or a baseline.
           ks: the list lengths; a list longer than the catalogue contains all items.
           scores_bytes: maximum memory of the scores of a chunk; None: see `ranking.topk.chunk_size`.
-          replicas: all replicas; each worker ranks a part of the cases; all get the same result. None: this process
-            ranks all cases.
+          replicas: all replicas; each worker ranks a part of the cases, and all workers get the same result. None: this
+            process ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: candidates of an extra ranking, otherwise like the primary one; None: no such ranking.
+          is_available: [I] bool: candidates of a third ranking, otherwise like the primary one; None: no such ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.

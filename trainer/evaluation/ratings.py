@@ -32,7 +32,7 @@ class RatingErrors:
     mse_of_one: float
     """Error of a constant prediction: 1, the weight of a view."""
     skill: float
-    """1 − mse / mse_of_training_mean: 0 is no better than the constant; NaN if all weights are equal."""
+    """1 − mse / mse_of_training_mean; at most 0: no better than that constant; NaN if all weights are equal."""
 
     def to_json(self) -> dict[str, float | None]:
         """Returns the fields by name; NaN becomes null."""
@@ -66,7 +66,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """Reads the rows of a split, without those that are only history."""
+    """Reads the target rows of a split, without the earlier rows that only serve as history."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])

@@ -54,7 +54,7 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
         return None
     cases = protocol["cases"]
     return (
-        f"Only the {cases['available_items']:,} available of the {cases['catalogue_items']:,} items as candidates "
+        f"If only the {cases['available_items']:,} available of the {cases['catalogue_items']:,} items are candidates "
         f"(other relevant items count as missed): {_compare_with_best(ranking)}"
     )
 
@@ -116,8 +116,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
     """Describes a refit by the evaluation of the original run, because no events are left to evaluate the refit on."""
     first = (
-        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
-        f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
+        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events, to the best "
+        f"epoch of that run ({refit_of['epochs']}). No events are left to evaluate it on."
     )
     measured = [
         f"{metric_title(estimate['metric'])} {estimate['value']:.4f} on its {split} split "

@@ -68,7 +68,7 @@ def _describe_blend(blend: Result) -> list[str]:
             terms.append("returns")
         best = max(figures["parts"].values(), default=0.0)
         lines.append(
-            f"Blend for {title}: validation NDCG@20 {figures['blend']:.3f}, best single part {best:.3f}: "
+            f"Blend for {title}: validation NDCG@20 {figures['blend']:.3f}, best single model {best:.3f}: "
             f"{' + '.join(terms)}"
         )
     return lines

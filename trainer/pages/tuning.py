@@ -1,4 +1,4 @@
-"""The report of a search: the best settings, a picture of all trials by setting, and their table."""
+"""The report of a search: the best settings, a chart of the trials per searched setting, and a table of all trials."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def tuning_page(
     name: str, dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None
 ) -> Page:
     """Returns the page of a search; `best` is the content of `best.json`, None if no trial is complete."""
-    metric = metric_title(best["metric"]) if best else "validation"
+    metric = metric_title(best["metric"]) if best else "metric"
     parts: list[Part] = [_overview(trials, best, metric)]
     if best:
         parts.append(Note(f"Train these settings with `{best['train']}`, or on all events with `{best['refit']}`."))

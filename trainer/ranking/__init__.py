@@ -1,1 +1,1 @@
-"""Ranks the whole catalogue: the histories of visitors, and the best items for them."""
+"""The histories of visitors, and the best items of the whole catalogue for each visitor."""

@@ -68,7 +68,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """Lists the distinct items below index `num_items` of histories `begin` to `end` - 1, oldest first."""
+        """Lists the distinct items of histories `begin` to `end` - 1 by first occurrence; skips items ≥ `num_items`."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

@@ -3,7 +3,7 @@
 The scores of a piece fit in the cache, so more visitors can share one read of the item vectors. This is faster than
 scoring the whole catalogue at once (docs/evaluation.md), and the memory does not grow with the catalogue.
 
-Shapes: B visitors of a chunk, I items, P items of a piece, K list.
+Shapes: B visitors of a chunk, I items, P items of a piece, K items of a list.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 Evaluation, export and recommendation rank with these functions, so the served lists equal the evaluated ones.
 
-Shapes: B visitors of a chunk, V visitors, I items, K list, H history.
+Shapes: B visitors of a chunk, V visitors, I items, K items of a list, H entries of a chunk's longest history.
 """
 
 from collections.abc import Callable, Iterator
@@ -143,7 +143,7 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Selects a few items per row, among them the K best.
 
-    It selects the K blocks of items that have the highest maximum score, and the items after the last whole block.
+    It selects the K blocks of consecutive items with the highest maxima, and the items after the last whole block.
 
     Args:
       scores: [B, I].
@@ -151,7 +151,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
       above: [B, 1] limit of each row: items with lower or equal scores may be missing. None: no limit.
 
     Returns:
-      Item indices [B, C], ascending in each row, and their scores [B, C].
+      The indices [B, C] of the C selected items, ascending in each row, and their scores [B, C].
     """
     num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
     end = num_items - num_items % _BLOCK_ITEMS  # the items after the last whole block are always included

@@ -33,7 +33,7 @@ class BlendWeights:
     half_life_days: float
     """Half-life of the trend, in days."""
     returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
-    """Weights of `RETURN_FEATURES`."""
+    """Weights of `RETURN_FEATURES`, which describe how the item occurs in the visitor's history."""
 
     def __post_init__(self) -> None:
         if len(self.returns) != len(RETURN_FEATURES):

@@ -46,13 +46,13 @@ class RunRecord:
     events: dict[str, int]
     """Training rows by event kind."""
     mean_event_weight: float
-    """Mean weight of the training rows. Models that predict weights are compared with this constant."""
+    """Mean weight of the training rows: a constant prediction, with which models that predict weights are compared."""
     commit: str | None
     """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]
     """Versions of Python and of the packages that the results depend on."""
     dataset_facts: dict[str, str] = field(default_factory=dict)
-    """Descriptions of the dataset by name. If the run is resumed with another dataset, the error compares them."""
+    """Properties of the dataset by name. If a run is resumed with another dataset, the error lists the differences."""
     warm_start: dict[str, Any] | None = None
     """The run that initialised this run, and the numbers of rows taken from it; None: random initialisation."""
     refit_of: dict[str, Any] | None = None

@@ -146,8 +146,8 @@ def _blend(blend: BlendRecord, name: str) -> str:
     ]
     intro = (
         "A score is a weighted sum: the scores of models, the popularity and trend of the item, and how often and how "
-        "recently the item is in the history. Validation chose the weights. The trend is as of the end of the data, "
-        "until the export is refreshed."
+        "recently the item is in the history. Validation chose the weights. The trend is computed at the end of the "
+        "data; `cartwheel refresh` updates it."
     )
     return f"{intro}\n\n{_table(['list', 'weights'], rows)}"
 
@@ -155,7 +155,7 @@ def _blend(blend: BlendRecord, name: str) -> str:
 def _refit(record: RunRecord) -> str:
     if record.refit_of is None:
         return "no"
-    return "{run}: the same settings, trained on all events up to epoch {epochs}, where {run} was best".format_map(
+    return "{run}: the same settings, trained on all events, to the best epoch of {run} ({epochs})".format_map(
         record.refit_of
     )
 
@@ -185,7 +185,7 @@ def _data(subject: Subject) -> str:
         ("dataset", f"{record.data}, checksum {record.dataset_checksum[:12]}"),
         ("event log", str(manifest.config["events"]) if "events" in manifest.config else "unknown"),
         ("period", " to ".join(subject.period) if subject.period else "unknown"),
-        ("split", f"{_split(manifest)}{'; all splits are trained on' if record.refit_of else ''}"),
+        ("split", f"{_split(manifest)}{'; the model was trained on all splits' if record.refit_of else ''}"),
         *(
             (f"{name} split", f"{info.target_rows:,} rows of {info.visitors:,} visitors")
             for name, info in splits.items()
@@ -219,9 +219,7 @@ def _results(subject: Subject) -> str:
 
 
 def _explain_unevaluated(refit_of: Figures) -> str:
-    return (
-        f"**Not evaluated.** {describe_refit(refit_of)} To measure it, evaluate {refit_of['run']} and refit it again."
-    )
+    return f"**Not evaluated.** {describe_refit(refit_of)} To measure it, evaluate {refit_of['run']}, then refit again."
 
 
 def _explain_missing(manifest: Manifest) -> str:
@@ -288,7 +286,7 @@ def _limits(subject: Subject) -> Iterable[str]:
     )
     yield (
         "Lists contain only items on offer: by default, all items that the catalogue does not mark as unavailable. "
-        "The offer is as of the export or of its last `cartwheel refresh`, which replaces it without training; "
+        "The offer dates from the export or from its last `cartwheel refresh`, which needs no training; "
         "`assets.extra/model.json` has the counts. The model ignores current prices and legal restrictions."
     )
     yield (
@@ -330,8 +328,8 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
             yield (
                 f"Popularity bias ({name.replace('_', ' ')}, {figures['split']}): the lists of 20 contain "
                 f"{coverage:.1%} of the catalogue, with a Gini coefficient of {gini:.3f} (0: all items "
-                f"equally often, 1: a few items only). {unknown:.1%} of the rows are of items unknown to training, "
-                "which no metric includes."
+                f"equally often, 1: a few items only). {unknown:.1%} of the rows have an item outside the "
+                "catalogue; no metric includes these rows."
             )
 
 

@@ -2,7 +2,7 @@
 
 It ranks with the functions of the evaluator, so the served lists equal the evaluated ones.
 
-Shapes: B queries, H history, K list, I items of the vocabulary.
+Shapes: B queries, H entries of the longest history, K items of the longest list, I items of the vocabulary.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ class ResumableOutput:
     marker: str
     """Name of the file that is written last: readers treat a directory without it as incomplete."""
     inputs: Mapping[str, Any]
-    """JSON values that determine the contents of the files. To resume an output, a process must have equal inputs."""
+    """JSON values that determine the contents of the files. An output is resumed only with equal inputs."""
     finished: dict[str, str]
     """SHA-256 of the finished files, by name."""
 
@@ -150,5 +150,5 @@ def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
         if storage.exists(path) and storage.sha256(path) == expected:
             intact[name] = expected
         else:
-            log.warning("%s has changed since it was written; writing it again", path)
+            log.warning("%s is missing or has changed since it was written; writing it again", path)
     return intact

@@ -1,8 +1,8 @@
 """Warm-up requests of an export. A server runs them before it accepts other requests, because first calls are slow.
 
-TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`: a TFRecord file of its message PredictionLog.
+TensorFlow Serving reads `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog messages.
 
-Shapes: B queries, H history.
+Shapes: B queries, H entries of a history.
 """
 
 from collections.abc import Mapping, Sequence

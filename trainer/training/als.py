@@ -3,8 +3,8 @@
 The work is distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the
 rows that it owns. For each batch, it reads the vectors of the fixed table from the replicas that own them.
 
-Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; for a batch on one replica: E entries in
-all, M rows, L entries per row.
+Shapes: R replicas, V visitors and I items of the vocabularies, D columns of a table; for a batch on one replica: M
+rows, L entries per row, E entries in all, including padding.
 """
 
 from collections.abc import Mapping
@@ -138,7 +138,7 @@ class _Side:
     def _rotate_other(self, replica: int) -> tf.Tensor:
         """Rotates a replica's rows of the fixed table so that the table's Gramian is diagonal; returns the diagonal.
 
-        This does not change the scores, because the other table is then solved again, for the rotated rows.
+        This does not change the scores, because the solved table is then computed from the rotated rows.
         """
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
@@ -166,8 +166,8 @@ class _Side:
 
         Args:
           replica: index of this replica.
-          row: [R, M] int64 indices of the table rows that each replica solves; padded with -1.
-          column: [R × E] int64 index of the row of the fixed table for each entry of all replicas.
+          row: [R, M] int64: indices of the table rows that each replica solves; padded with -1.
+          column: [R, E] int64: for each entry, the index of its row in the fixed table.
           weight: [R, E] float32 weights of the entries.
           length: number of entries per row, L, a scalar int32.
           gramian: [D] diagonal of the Gramian of the fixed table.

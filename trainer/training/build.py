@@ -1,4 +1,4 @@
-"""Builds the trainer of a run: gradient steps, least squares or counts."""
+"""Builds the trainer of a run, which uses gradient steps, alternating least squares or counting."""
 
 from typing import Protocol
 

@@ -53,7 +53,7 @@ class TrainingCallbacks:
     request: StopRequest
     """Request to stop the run."""
     checkpoint_every_seconds: float | None
-    """Seconds after which the next checkpoint starts within an epoch; None: checkpoints do not depend on the time."""
+    """Seconds from the start of one checkpoint to that of the next within an epoch; None: no checkpoints by time."""
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
@@ -148,7 +148,7 @@ class TrainingCallbacks:
         if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
             return ""
         if not self.writer.finish(self.watchdog.progress):
-            return ", not validated because it was not saved"
+            return ", not validated because its checkpoint could not be saved"
         validator, model = self.validation.validator, self.validation.model
         weights = checkpoint.read_weights_of_step(self.workdir, step)
         model.fill(replace(weights, visitors=validator.visitors))
@@ -164,7 +164,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the chief's validations.json includes `step`; other workers may read an old file."""
+        """Returns whether the chief finds `step` in validations.json; other workers could read an old version."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

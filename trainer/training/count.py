@@ -62,7 +62,7 @@ class CountTrainer:
 
     def _fill(self, combination: int) -> float:
         values = self._combinations[combination]
-        log.info("combination %d of %d: %s", combination + 1, len(self._combinations), values)
+        log.info("computing the model with combination %d of %d: %s", combination + 1, len(self._combinations), values)
         sums = np.zeros(2)
         for replica in self._replicas.local:
             sums += self._fill_shard(replica, combination)

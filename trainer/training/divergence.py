@@ -25,7 +25,7 @@ class Divergence:
     """The first loss that is too large, infinite or NaN."""
 
     index: int
-    """Index of this loss among the losses of the checked call."""
+    """Index of this loss in the losses that were passed to `check`."""
     problem: str
     """Text for the error message: what is wrong with the loss."""
 

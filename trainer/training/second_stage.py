@@ -1,8 +1,9 @@
-"""Trains the second stage of the towers after their last epoch, on next items of the validation window.
+"""Trains the second stage of the towers after their last epoch, on next-item cases of the validation split.
 
-The towers were not trained on these events, so the network learns how good the towers' scores are for the future. The
-network is trained on most of the visitors. It is used only if, for the other visitors, it ranks better than the towers
-alone. Every worker trains the same network, so training needs no communication.
+The second stage is a network that reorders the best items of the towers. The towers were not trained on this split, so
+the network learns how well their scores predict future events. It is trained on most of the visitors, and used only if
+it ranks better than the towers alone for the other visitors. Every worker trains the same network, so training needs no
+communication.
 
 Shapes: V cases, E examples, C candidates, K candidates kept, F features, I items of the vocabulary.
 """
@@ -90,7 +91,7 @@ def add_second_stage(
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      The record of the second stage; None if it is not enabled, or if there are too few `training_cases`.
+      The record of the second stage; None if the stage is not enabled, or if there are too few `training_cases`.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -111,7 +112,7 @@ def add_second_stage(
     held_out = held_out.sample(MAX_CASES, seed=config.seed)
     before, after = (_measure(scorer, held_out, replicas, on_chunk) for scorer in (towers, model))
     log.info(
-        "second stage (re-ranking): %s is %.4f with it and %.4f without it, on %d held-out cases of the task next item",
+        "second stage (re-ranking): %s is %.4f with it and %.4f without it, on %d held-out next-item cases",
         METRIC,
         after,
         before,
@@ -147,7 +148,7 @@ def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) 
     if len(cases) >= model.second_stage_min_cases:
         return cases
     log.info(
-        "no second stage (re-ranking): the validation split has only %d cases of the task next item; "
+        "no second stage (re-ranking): the validation split has only %d next-item cases; "
         "model.second_stage_min_cases requires %d",
         len(cases),
         model.second_stage_min_cases,

@@ -55,7 +55,7 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     """Chooses the validation metric for models other than sequence models.
 
     Models that predict event weights get the mean squared error; others get NDCG for returning visitors. If hardly any
-    visitor returns, models with `solver=count` get NDCG for next items.
+    visitor returns (see `most_common_cases`), models with `solver=count` get NDCG for next items.
 
     Args:
       config: settings of the run.

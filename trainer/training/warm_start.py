@@ -1,6 +1,6 @@
 """Warm start: initialises a run with the vectors of an earlier run, matched by id.
 
-Rows with an id that the earlier run has, too, are carried over: they keep their vectors. A new item starts from the
+A row is carried over, with its vector, if the earlier run has a row with the same id. A new item starts from the
 mean of the carried items in its category or, if there are none, in the nearest parent category with carried items. All
 other new rows are initialised randomly. Optimizer slots are carried over too, because the large first steps of a fresh
 optimizer would undo the warm start.

@@ -157,7 +157,7 @@ def test_the_card_of_an_evaluated_run_has_intervals_and_baselines():
     )
     assert (
         "- Popularity bias (returning visitors, test): the lists of 20 contain 12.5% of the catalogue, with a Gini "
-        "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows are of items" in text
+        "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows have an item" in text
     )
     assert "Not evaluated" not in text
 
@@ -168,11 +168,11 @@ def test_a_card_has_the_result_with_only_available_items():
         for value in (0.5, 0.375)
     )
     line = (
-        "Only the 40 available of the 56 items as candidates (other relevant items count as missed): NDCG@20 is "
+        "If only the 40 available of the 56 items are candidates (other relevant items count as missed): NDCG@20 is "
         "0.375 for mf and 0.250 for random, the best baseline.\n"
     )
     assert line in card(evaluations={Split.TEST: evaluation(ranking, available=available)})
-    assert "Only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
+    assert "If only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
 
 
 def test_the_card_of_a_run_without_evaluation_says_how_to_evaluate_it():
@@ -275,7 +275,7 @@ def test_the_card_of_a_refit_has_the_evaluation_of_its_run():
     refit_of = {"run": "runs/mf", "step": 1_200, "epochs": 4, "validation_metric": "ndcg@20", "best_validation": 0.25}
     refit_of |= {"evaluations": {}}
     card = model_card(subject(record=replace(subject().record, refit_of=refit_of)))
-    assert "| runs/mf: the same settings, trained on all events up to epoch 4, where runs/mf was best " in card
+    assert "| runs/mf: the same settings, trained on all events, to the best epoch of runs/mf (4) " in card
     assert "| step 1,500: the last, because a refit has no validation " in card
     assert "**Not evaluated.** This model is a refit of runs/mf" in card
     assert "That run reached NDCG@20 0.2500 in its validation." in card
