@@ -112,7 +112,8 @@ def failure_reason(pod: Object) -> str | None:
         stop = container.get("state", {}).get("terminated")
         if stop and stop.get("reason") == "OOMKilled":
             limit = _limit(pod, container["name"], "memory")
-            return f"OOMKilled: it needed more than its memory limit of {limit}; raise --memory"
+            more = f"more than its memory limit of {limit}" if limit else "more memory than its node has"
+            return f"OOMKilled: it needed {more}; raise --memory"
         if stop and stop["exitCode"] == PREEMPTED:
             return "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
     for condition in status.get("conditions", []):
@@ -158,7 +159,9 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     if not message:
         return None
     gpus = _limit(pod, "main", "nvidia.com/gpu")
-    lacking = f"no node has {gpus} or more free GPUs" if "nvidia.com/gpu" in message else "no node has room for it"
+    lacking = (
+        f"no node has {gpus} or more free GPUs" if gpus and "nvidia.com/gpu" in message else "no node has room for it"
+    )
     return f"Unschedulable: {lacking} ({message})"
 
 
@@ -222,11 +225,12 @@ def containers(pod: Object) -> Iterator[Object]:
 
 
 def _limit(pod: Object, container: str, resource: str) -> Any:
+    """Returns the limit of a container's resource; None if it has none."""
     spec = pod.get("spec", {})
     for value in [*spec.get("initContainers", []), *spec.get("containers", [])]:
         if value["name"] == container:
-            return value.get("resources", {}).get("limits", {}).get(resource, "share")
-    return "share"
+            return value.get("resources", {}).get("limits", {}).get(resource)
+    return None
 
 
 def _index(pod: Object) -> int:

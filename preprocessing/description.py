@@ -114,7 +114,9 @@ def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
 def _describe_filter(reason: str) -> str:
     if reason.startswith(NOT_MET):
         return f"they do not meet {reason.removeprefix(NOT_MET)}"
-    return f"their {reason} is dropped" if reason.startswith(DROPPED_KIND) else "their list of events is empty"
+    if reason.startswith(DROPPED_KIND):
+        return f"their kind {reason.removeprefix(DROPPED_KIND) or '(empty)'} is dropped"
+    return "their list of events is empty"
 
 
 def log_summary(summary: Mapping[str, Any]) -> None:

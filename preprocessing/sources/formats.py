@@ -181,7 +181,7 @@ def _sizes_of_files(glob: str) -> dict[str, int]:
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):
         empty = [path for path in sizes if path not in filled]
-        log.warning("skipped %d empty files of %s, such as %s", len(empty), glob, empty[0])
+        log.warning("skipped empty files of %s: %d, such as %s", glob, len(empty), empty[0])
     return filled or sizes
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from k8s.errors import KubectlError, Reason
-from k8s.state import Phase, State
+from k8s.state import Phase, State, failure_reason
 from k8s.waiting import find_state
 from tests.k8s.scenarios import job_state, pod, stopped
 
@@ -185,3 +185,10 @@ def test_remarks_of_the_scheduler_are_dropped() -> None:
     assert state(workload(), [pod("train-a", "Pending", conditions=[condition])], Answers()).text == (
         "Unschedulable: no node has room for it (0/2 nodes are available: 2 Insufficient memory)"
     )
+
+
+def test_a_pod_without_a_memory_limit_needed_more_than_its_node_has() -> None:
+    killed = stopped("train-0", 137, "OOMKilled")
+    assert failure_reason(killed) == "OOMKilled: it needed more than its memory limit of 32Gi; raise --memory"
+    del killed["spec"]["containers"][0]["resources"]["limits"]
+    assert failure_reason(killed) == "OOMKilled: it needed more memory than its node has; raise --memory"

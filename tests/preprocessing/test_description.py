@@ -15,6 +15,7 @@ SUMMARY = {
         "not met: price > 0": 500,
         "not met: country = DE": 20,
         "kind page_view": 100,
+        "kind ": 21,
         "rows without an element in the list of events": 40,
     },
     "duplicates": 60,
@@ -34,6 +35,7 @@ def test_each_reason_that_excludes_more_than_1_percent_of_the_rows_is_a_warning(
         "1.5% of the rows (30) are excluded: they are invalid (empty id)",
         "25.0% of the rows (500) are excluded: they do not meet price > 0",
         "5.0% of the rows (100) are excluded: their kind page_view is dropped",
+        "1.1% of the rows (21) are excluded: their kind (empty) is dropped",
         "2.0% of the rows (40) are excluded: their list of events is empty",
         "3.0% of the rows (60) are excluded: they equal an earlier row in all columns; keep_repeats=true keeps them",
         "12.5% of the rows (250) are excluded: their visitors are robots, with more than --max-events-per-day events "

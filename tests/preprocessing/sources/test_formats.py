@@ -159,7 +159,7 @@ def test_empty_files_among_others_are_skipped_with_a_warning(tmp_path, caplog):
     for name, content in {"a.csv": b"", "b.csv": CSV, "c.csv": b""}.items():
         (tmp_path / name).write_bytes(content)
     assert rows_of(PrepareConfig(events=str(tmp_path / "*.csv"))) == ROWS
-    assert f"skipped 2 empty files of {tmp_path}/*.csv, such as {tmp_path}/a.csv" in caplog.text
+    assert f"skipped empty files of {tmp_path}/*.csv: 2, such as {tmp_path}/a.csv" in caplog.text
     assert inspect(str(tmp_path / "*.csv")).layout.columns == tuple(COLUMNS)
 
 
