@@ -385,7 +385,7 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """Returns, by name of the implementation, the replicas on which the routing is measured.
+    """Returns the implementations of `Replicas` on which the routing is measured, by name.
 
     `alone`: one of `count` replicas; the others are simulated. `logical`, only if `count` is 2 to 4: all replicas, each
     on its own logical CPU device.

@@ -191,8 +191,8 @@ def _measure_own(
 ) -> list[str]:
     """Measures trained models and baselines; returns the names of all measured systems.
 
-    Each model is also measured without the kinds and times of events, as in requests to the model's export. The keys of
-    `models` are presets, those of `cases` are tasks.
+    Each model is also measured without the kinds and times of events, which `recommend` of an export does not receive.
+    The keys of `models` are presets, those of `cases` are tasks.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}

@@ -1,4 +1,4 @@
-"""The command line of `cartwheel refresh`. It reads tables of items with `preprocessing` and exports with `trainer`."""
+"""The command line of `cartwheel refresh`: `preprocessing` reads item tables, `trainer` refreshes the export."""
 
 import argparse
 import logging

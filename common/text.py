@@ -27,7 +27,7 @@ def decode_text(content: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not text in UTF-8 ({error}); save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{name} is a damaged gzip file ({error}); compress it again") from error
+        raise ValueError(f"{name} is a damaged gzip file ({error}); compress the original file again") from error
 
 
 def printable(text: str) -> str:

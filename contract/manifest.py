@@ -205,7 +205,7 @@ def _check_files(manifest: Manifest) -> None:
     for split, info in manifest.splits.items():
         has_blocks = info.blocks > 0 or info.rows == 0
         if not (has_blocks and info.blocks <= info.visitors <= info.rows and info.target_rows <= info.rows):
-            raise ValueError(f"the numbers of the {split} split contradict each other: {info}")
+            raise ValueError(f"the counts of the {split} split contradict each other: {info}")
     vocabularies = [_vocabulary_file(name) for name in Vocabulary if name in manifest.vocabularies]
     if len(vocabularies) < len(Vocabulary):
         raise ValueError(

@@ -189,7 +189,8 @@ def count_properties(properties: pa.Table) -> pa.Table:
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
     """Returns the most frequent properties, at most `config.most_frequent`.
 
-    Skips properties with a role, such as the price. `encoded_counts` has the columns id and count; b"": no properties.
+    Skips properties with a role, such as the price. `encoded_counts` has the columns id and count; it is b"" if there
+    are no properties.
     """
     if not encoded_counts:
         return ()

@@ -122,7 +122,7 @@ def root_of(path: str, columns: Collection[str] = ()) -> str:
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list of events, such as `items` for `items[].id`; None if no path leads into a list.
+    """Returns the path of the list whose elements are events: `items` for `items[].id`; None if no path has a list.
 
     Raises:
       ValueError: the paths contain several lists, or a list in a list.

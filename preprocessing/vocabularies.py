@@ -116,9 +116,9 @@ def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Builds and writes the visitor vocabulary, and the indices of each partition's visitors.
+    """Writes the visitor vocabulary and, for each partition, a table of its visitors' ids and vocabulary indices.
 
-    Reads the visitors' event counts from `work`. The indices omit visitors outside the vocabulary.
+    Reads the visitors' event counts from `work`. The tables omit visitors outside the vocabulary.
 
     Raises:
       ValueError: the vocabulary would be empty.

@@ -29,13 +29,15 @@ _LOOKS_AT_NO_RECORD = 5
 
 
 def own_directory(uri: str) -> contextlib.AbstractContextManager[None]:
-    """Makes this process the owner of a directory inside the context.
+    """Returns a context in which this process owns a directory.
 
-    Does nothing if this thread already owns the directory. Removes a new local directory that stays empty.
+    Does nothing if this thread is already in such a context. At its end, removes a local directory that this call has
+    created, if the directory is still empty.
 
     Raises:
       InUseError: another process owns the directory.
-      OwnershipLostError: the context raised an error, and another process has taken over; see `check_ownership`.
+      OwnershipLostError: the code in the context raised an error, and another process has taken over the directory;
+        see `check_ownership`.
     """
     return _own(uri, join(uri, OWNER))
 

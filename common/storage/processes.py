@@ -1,4 +1,7 @@
-"""Identifies processes, so that another process can check whether they still run, even after a reboot."""
+"""Identifies processes, so that another process can check whether they still run.
+
+A process id alone does not suffice, because the system reuses ids, in particular after a reboot.
+"""
 
 import contextlib
 import os

@@ -1,7 +1,7 @@
 """Beam transforms. Each transform reads columns, calls pure functions and writes the result to files.
 
-Beam never moves rows between transforms. It moves parts of files, partition numbers, positions of rows in files, and
-summaries.
+Beam never moves rows between transforms, only references to them (a part of a file, a partition number, a position in a
+file) and summaries.
 """
 
 import hashlib

@@ -28,10 +28,10 @@ _MEAN_LIFE = 0.7  # mean of an exponential distribution, as a share of the perio
 
 @dataclass(frozen=True)
 class Assortment:
-    """The items that have events, as columns [I], sorted by shelf."""
+    """The items that have events, as columns [I], sorted by shelf (a category with items)."""
 
     shelf: np.ndarray
-    """Index of each item's shelf (a category with items), ascending."""
+    """Index of each item's shelf, ascending."""
 
     style: np.ndarray
     """Style of each item, in [0, 1]. Visitors who look for a similar style choose the item."""

@@ -103,7 +103,7 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws numbers for `count` buyers: orders, items of each order, cart items that are not bought, and views.
+    """Draws counts for `count` buyers: their orders, the items of each order, cart items not bought, and views.
 
     The second array has an element per order; the others have an element per buyer.
     """

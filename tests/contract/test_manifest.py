@@ -139,7 +139,7 @@ def train_split(**change) -> dict[Split, SplitInfo]:
     [
         ({"splits": train_split(rows=-1)}, "train.rows must be a whole number of at least 0, got -1"),
         ({"splits": train_split(rows=1e30)}, "train.rows must be a whole number of at least 0, got 1e"),
-        ({"splits": train_split(blocks=0)}, "the numbers of the train split contradict each other"),
+        ({"splits": train_split(blocks=0)}, "the counts of the train split contradict each other"),
         ({"splits": train_split(target_rows=5)}, "contradict each other"),
         ({"splits": train_split(files=("timelines/b",))}, "the file 'timelines/b' has no checksum"),
         ({"splits": {}}, "the train split is missing"),

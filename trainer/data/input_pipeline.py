@@ -346,7 +346,7 @@ def _gather(columns: Mapping[str, tf.Tensor], indices: tf.Tensor, is_row: tf.Ten
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[B] float32: weight of each row at `indices` × weight of its event kind; 1 if `event_weights` is None."""
+    """[B] float32: weight of each row at `indices` × weight of its event kind. All are 1 if `event_weights` is None."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)

@@ -7,8 +7,8 @@ X [T, R] contains the items of the training timelines. The weights W minimise |X
 A visitor's score of item j is the weighted sum of W_ij over the distinct items i of their history; later items have
 higher weights. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
-Shapes: T training timelines, I items of the vocabulary, R items with weights (the first ones of the vocabulary, which
-are the most frequent), N neighbours of an item.
+Shapes: T training timelines (one per visitor), I items of the vocabulary, R items with weights (the first ones of the
+vocabulary, which are the most frequent), N neighbours of an item.
 """
 
 from collections.abc import Iterator

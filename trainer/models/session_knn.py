@@ -10,8 +10,8 @@ The sum is over the history entries with an item i that is in timeline t.
 A visitor's score of an item is the sum of s_t over those of the K most similar timelines that contain the item.
 Nothing is learnt by gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
-Shapes: B queries, T training timelines, N (timeline, item) pairs, I items of the vocabulary, K most similar timelines
-of a query.
+Shapes: B queries, T training timelines (one per visitor), N (timeline, item) pairs, I items of the vocabulary, K most
+similar timelines of a query.
 """
 
 from collections.abc import Iterator

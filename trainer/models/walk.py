@@ -8,7 +8,7 @@ and visitor u has n_u items:
 A visitor's score of item j is the weighted sum of W_ij over the items i in the visitor's history; the later an item,
 the higher is its weight. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
-Shapes: T training timelines, I items of the vocabulary, N neighbours of an item.
+Shapes: T training timelines (one per visitor), I items of the vocabulary, N neighbours of an item.
 """
 
 from collections.abc import Callable, Iterator

@@ -42,7 +42,7 @@ class BlendWeights:
             )
 
     def to_array(self) -> np.ndarray:
-        """Returns [P + 6] float32: the weights of P models, the popularity, the trend and the `RETURN_FEATURES`."""
+        """Returns [P + 6] float32: weights of P models, of the popularity, of the trend and of `RETURN_FEATURES`."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod

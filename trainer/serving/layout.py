@@ -47,7 +47,7 @@ def read_info(uri: str) -> dict[str, Any]:
         return {**info, **{key: kind(info[key]) for key, kind in checks.items()}}
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{uri} has no {INFO} of this version of Cartwheel, or the file is damaged; export the run again"
+            f"{INFO} in {uri} is missing, damaged or from another version of Cartwheel; export the run again"
         ) from error
 
 

@@ -164,7 +164,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
         log.warning(
-            "%s was not validated at its checkpoint of step %d, so it is not known which epoch was best; the refit "
+            "%s has no validation of its checkpoint of step %d, which is therefore not known to be the best; the refit "
             "trains for as many epochs as the run had completed at this checkpoint: %d",
             run,
             step,
