@@ -56,7 +56,7 @@ _INPUT_ROWS, _EVENTS_PER_VISITOR, _FILES, _BLOCK_ROWS = 800_000, 8, 8, 1_024
 
 
 def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
-    """Returns the config of a preset, changed to `rows` batch rows per replica."""
+    """Returns the config of a preset, with a batch size of `rows` per replica."""
     config = PRESETS[preset]
     return replace(config, input=replace(config.input, batch_size=rows * replicas))
 

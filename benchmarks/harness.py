@@ -72,7 +72,7 @@ class Load:
 def refuse_load(share: float | None, *, is_allowed: bool) -> None:
     """Exits if other programs used more than `QUIET_SHARE` of the cores, unless `is_allowed`.
 
-    `share`: the share that the other programs used. None, which means unknown, is allowed.
+    `share`: the share that the other programs used; if it is None (unknown), the program does not exit.
     """
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(

@@ -349,7 +349,8 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
     """Compares a measured value with a target, which is a value or a range.
 
-    In the result, `ratio` is 1 if the target is met, otherwise `reached` divided by the nearest value of the target.
+    In the result, `ratio` is 1 if the target is met, otherwise `reached` divided by the target, or by the
+    nearer end of the range.
     """
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0

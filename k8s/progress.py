@@ -222,7 +222,7 @@ class Removal:
                 limit = f"{self.patience_seconds / 60:g} min"
                 raise KubectlError(
                     f"{name} has still not been deleted after {limit}: {reason}; the deletion continues. "
-                    "Run the same command again later, or set a longer --patience"
+                    "Run the same command again later, or wait longer with --patience"
                 )
             minutes, seconds = divmod(int(self.clock() - start), 60)
             self.screen.status(f"{name} is being deleted: {reason}", f"{minutes}:{seconds:02}")

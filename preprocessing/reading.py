@@ -171,4 +171,4 @@ def _check_rejects(name: str, summary: ReadingSummary, config: PrepareConfig) ->
     validation.check_reject_share(name, summary.rows, reasons, config.max_reject_share)
     if reasons:
         counts = ", ".join(f"{text}: {reason.count}" for text, reason in sorted(reasons.items()))
-        log.warning("rejected invalid %s rows, listed in rejects/: %s", name, counts)
+        log.warning("rejected invalid rows of %s (%s); rejects/ lists them", name, counts)

@@ -109,9 +109,7 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError(
-            f"--split {config.method} needs the times at which validation and test start; pass them as `cuts`"
-        )
+        raise ValueError(f"split.method={config.method} needs `cuts`, the times at which validation and test start")
     edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 

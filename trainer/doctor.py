@@ -184,7 +184,7 @@ def check_scheme(scheme: str, plugin: str) -> Finding:
       plugin: name of the Python package that adds the scheme to fsspec, such as `s3fs`.
     """
     if storage.is_served_by_tensorflow(f"{scheme}://bucket/name"):
-        return Finding(f"{scheme}://", "served by TensorFlow")
+        return Finding(f"{scheme}://", "readable and writable through TensorFlow")
     if importlib.util.find_spec(plugin):
         return Finding(f"{scheme}://", f"served by {plugin} {_version(plugin)}")
     return Finding(

@@ -217,7 +217,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Returns the error message for a diverged run; `first_step` is the first step of the diverged compiled call."""
+    """Returns the error message for a diverged run; `first_step`: first step of the compiled call."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",

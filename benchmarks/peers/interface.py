@@ -1,4 +1,4 @@
-"""The training data of a peer, its requests, and helpers that several peers share.
+"""What a peer gets (training data and requests), and helpers that several peers share.
 
 Shapes: B requests, H longest history, T training timelines, V visitors and I items of the vocabularies, N events.
 """

@@ -149,8 +149,8 @@ class _Ownership:
         except OSError as error:  # another process waits until the heartbeat is stale
             _left_records().add(self.owner.token)
             log.warning(
-                "%s, which records this process as the owner of %s, could not be removed: %s; nothing needs to be "
-                "done: the next command waits up to %g s for this process, then takes over",
+                "could not remove %s, the owner record of %s: %s. You need not do anything: the next command waits up "
+                "to %g s, then takes over",
                 self._record,
                 self._uri,
                 error,

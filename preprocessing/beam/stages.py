@@ -100,7 +100,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Gathers the events of a visitor partition, and writes cleaned timelines. Outputs a summary of the cleaning."""
+    """Writes cleaned timelines from the events of one partition of the visitors. Outputs a summary of the cleaning."""
 
     work: Workspace
     max_events_per_day: int
@@ -116,7 +116,7 @@ class AssembleTimelines:
 
 
 class CountIds(beam.DoFn):
-    """Counts the events of a visitor partition and outputs its EventStatistics.
+    """Counts the events of one partition of the visitors and outputs its EventStatistics.
 
     Writes the training events per visitor to a file. Tagged outputs: TRAINED_ITEMS (training events per item) and
     ALL_ITEMS (events per item and split).

@@ -61,7 +61,7 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and which items are in the property files.
+    """Samples the ids of all items, and the items that are in the property files.
 
     Args:
       first_seen_ms: [I] time of each item's first event, in milliseconds since 1970.

@@ -179,7 +179,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Moves session starts [S] so that a visitor's sessions are over 30 minutes apart and end within the log.
+    """Moves session starts [S]: over 30 minutes pass between two sessions of a visitor, and all end within the log.
 
     Sessions are sorted by visitor. `sizes` [V] is the number of sessions per visitor.
     """

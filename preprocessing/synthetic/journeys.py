@@ -52,7 +52,7 @@ class Interests:
 
     @property
     def reach(self) -> np.ndarray:
-        """[D] last stage that each interest reaches: LOOK (only viewed), CART (carted, but not bought) or BUY."""
+        """The last stage that each interest reaches, [D]: LOOK (only viewed), CART (carted, but not bought) or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 

@@ -31,7 +31,7 @@ class PropertyRows:
 
 
 def format_words(words: np.ndarray) -> pa.Array:
-    """Formats integers [N] like the hashed words in Retailrocket's data, such as `1116713`."""
+    """Formats integers [N] as decimal strings, the form of hashed words in Retailrocket's data."""
     return pc.cast(pa.array(words), pa.string())
 
 

@@ -73,7 +73,7 @@ def test_a_cancelled_run_leaves_only_its_service_account(namespace: Namespace) -
     assert (status, last_line(errors)) == (
         1,
         "train has still not been deleted after 0.05 min: waiting for its finalizers shop.example/audit; the "
-        "deletion continues. Run the same command again later, or set a longer --patience",
+        "deletion continues. Run the same command again later, or wait longer with --patience",
     )
     assert "train is blocked: it is being deleted: waiting" in namespace.submit("status")[1]
     namespace.kubectl("patch", "job", "train", "--type=merge", '--patch={"metadata":{"finalizers":null}}')

@@ -23,7 +23,7 @@ class SquaredErrorConfig:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the weight to predict for each event kind of a dataset."""
+        """Returns the value that the model should predict for an event, by event kind of a dataset."""
         return _weights_by_kind(self.event_weights, manifest, default=range(1, len(manifest.event_kinds) + 1))
 
     @property

@@ -214,7 +214,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     """
 
     powers: ClassVar[type[Any]]
-    """NamedTuple type of a combination of powers."""
+    """NamedTuple class with a field per power, such as `recency`; an instance has the powers of one epoch."""
     kind: Any
     """Kind of the model, such as `walk`."""
     max_items: int
@@ -377,7 +377,7 @@ class EaseValues(NamedTuple):
 class EaseConfig(CountedConfig[EaseValues]):
     """Predicts each item of a visitor from their other items, by linear regression; needs `solver=count`.
 
-    `l2` and `recency_power` have one value per epoch; see `CountedConfig`.
+    `l2` and `recency_power` list a value per epoch, and validation chooses; see `CountedConfig`.
     """
 
     powers = EaseValues

@@ -174,6 +174,6 @@ def _change(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         return apply_settings(config, settings)
     except ValueError as error:
         raise ValueError(
-            f"{error}; --preset auto applies each setting to all its models, but {config.name} does not accept it: "
-            "remove this setting, or train a single preset with it"
+            f"{error}; --preset auto applies each setting to all its models, but {config.name} does not accept this "
+            "one; remove it, or train a single preset with it"
         ) from error

@@ -64,7 +64,7 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the most similar items by each model, and whether any model knows the item.
+        """Returns, for each model, the items most similar to an item, and whether any model knows the item.
 
         Args:
           query: `item` str, id of the item; `k` int, number of items to return.

@@ -40,7 +40,8 @@ class Chunk(NamedTuple):
     num_seen: tf.Tensor
     """[B] int64: number of items in each row of `seen`, without padding."""
     relevant: list[tf.Tensor]
-    """[B, R] int64 for each policy: the relevant items of each case, padded with arbitrary items."""
+    """[B, R] int64 for each policy: the relevant items of each case, padded with arbitrary items. `Cases` has their
+    number."""
 
 
 @dataclass(frozen=True, kw_only=True)

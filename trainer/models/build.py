@@ -56,7 +56,7 @@ class CountedModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """The Python module of a model that defines its own description and diagram."""
+    """The Python module of a model, with functions that describe and draw the model."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
         """Describes the model for its model card; `has_content`: whether the dataset's catalogue describes items."""

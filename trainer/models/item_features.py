@@ -96,7 +96,7 @@ class FeatureValues(NamedTuple):
     """The values of one kind of feature for all items, as N (item, value) pairs in the order of the items."""
 
     item: np.ndarray
-    """[N] item index of each pair."""
+    """[N] item index of each (item, value) pair."""
     value: np.ndarray
     """[N] value of each pair, as an index into `names`."""
     names: Sequence[str] | Vocabulary

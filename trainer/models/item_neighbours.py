@@ -93,7 +93,7 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """Ranks items by the scores that this module's docstring defines; see `models.interface.InferenceModel`.
+    """Ranks items by the scores of the formula at the top of this file; see `models.interface.InferenceModel`.
 
     Items with a score of 0 or less rank last, by popularity.
     """

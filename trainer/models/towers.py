@@ -264,7 +264,7 @@ def item_width(config: TowersConfig) -> int:
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
     """Creates variables with the initial values of `DenseWeights`.
 
-    Variables to train must be created in the strategy's scope.
+    Call this in the strategy's scope if the variables will be trained.
 
     Args:
       config: settings of the model.

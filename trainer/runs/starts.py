@@ -69,7 +69,7 @@ def _read_count(workdir: str, steps: Sequence[int]) -> int:
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError) as error:  # a count is no reason to stop a run
-        log.warning("%s is damaged (%s); the program counts the starts of the run from 0 again", path, error)
+        log.warning("%s is damaged (%s); the number of starts without progress is counted from 0 again", path, error)
         return 0
 
 

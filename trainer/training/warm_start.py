@@ -223,7 +223,7 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Fills an optimizer slot with the rows `old_rows` of the earlier run's slot; -1 gives the initial value."""
+    """Fills an optimizer slot from rows `old_rows` of an earlier run's slot; row -1 stands for the initial value."""
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)

@@ -66,7 +66,7 @@ class Budget:
 
     @property
     def least_trial_seconds(self) -> float:
-        """Seconds without which a trial is not worth starting."""
+        """Minimum of remaining seconds for which a trial is worth starting."""
         return max(_TRIAL_SECONDS, _TRIAL_SHARE * self.start_seconds)
 
     def blend_seconds(self, trials: Sequence[Trial]) -> float:

@@ -268,8 +268,8 @@ class Search:
             result = train(config, data=self._data, workdir=workdir, stop=request, on_validation=on_validation)
             if result["best_validation"] is None:
                 raise ValueError(
-                    f"the run has no validation results: in the validation split of {self._data}, no visitor with "
-                    "earlier events has an event that could be predicted; prepare the dataset with a longer "
+                    f"the run has no validation results: in the validation split of {self._data}, no visitor "
+                    "has both earlier events and an event to predict; prepare the dataset with a longer "
                     "validation split: an earlier --validation-from, or a larger split.validation_share"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges

@@ -227,7 +227,7 @@ def test_ease_is_tried_only_if_visitors_have_dozens_of_events() -> None:
 
 def test_a_setting_that_a_model_lacks_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"preset auto applies each setting to all its models, but walk does not accept it"
+        ValueError, match=r"preset auto applies each setting to all its models, but walk does not accept this one"
     ):
         auto_trials(["model.dim=8"])
 
