@@ -327,7 +327,7 @@ def measure_checkpoint() -> dict[str, Any]:
 def _timing_writes() -> Iterator[list[float]]:
     """Yields a list. Each checkpoint that is written inside the context appends its CPU seconds to the list."""
     seconds: list[float] = []
-    write = checkpoint_writer._write_files
+    write = checkpoint_writer.write_files
 
     def timed(*arguments: Any) -> dict[str, str]:
         begin = time.thread_time()
@@ -336,7 +336,7 @@ def _timing_writes() -> Iterator[list[float]]:
         finally:
             seconds.append(time.thread_time() - begin)
 
-    with mock.patch.object(checkpoint_writer, "_write_files", timed):
+    with mock.patch.object(checkpoint_writer, "write_files", timed):
         yield seconds
 
 

@@ -19,7 +19,7 @@ from common import storage
 from common.errors import ContractError
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable, initialize
+from trainer.distributed.embeddings import RowShards, ShardedTable, chunk_rows, initialize
 from trainer.models.build import table_rows
 from trainer.models.table_rows import is_of_vocabulary
 from trainer.runs import checkpoint
@@ -224,8 +224,9 @@ def _carry_table(
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
     """Fills an optimizer slot with the rows `old_rows` of the earlier run's slot; -1 gives the initial value."""
-    for start in range(0, len(old_rows), CHUNK_ROWS):
-        sources = old_rows[start : start + CHUNK_ROWS]
+    size = chunk_rows(shards.dim)
+    for start in range(0, len(old_rows), size):
+        sources = old_rows[start : start + size]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)
         rows[sources >= 0] = old[sources[sources >= 0]]
         shards.assign(start, rows)

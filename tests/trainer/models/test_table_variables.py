@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.distributed import embeddings
 from trainer.models import table_variables
 from trainer.models.table_variables import fill, fill_rows, make_variable
 
@@ -16,7 +17,7 @@ ROWS = np.arange(24, dtype=np.float32).reshape(12, 2)
 def test_needed_rows_are_filled_in_few_updates_and_others_keep_their_values(
     needed: list[int], num_updates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_variables, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 5 * 2 * 4)
     monkeypatch.setattr(table_variables, "_MAX_GAP", 1)
     variable = make_variable((12, 2), "rows")
     fill(variable, lambda rows: ROWS[rows] - 100)

@@ -65,9 +65,9 @@ def save(workdir: str, step: int, count: int = 1) -> TrainState:
 def test_a_checkpoint_is_restored_by_any_number_of_replicas(
     tmp_path: Path, writers: int, readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 3)
-    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 2 * 3 * 4)  # two rows
     written = save(str(tmp_path), 6, writers)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 3 * 3 * 4)
     read = make_parts(start_replicas(readers, None))
     checkpoint.restore(str(tmp_path), read, 6)
     expected = contents(written)

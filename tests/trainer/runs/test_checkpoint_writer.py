@@ -12,7 +12,7 @@ from common.sealed_json import encode_sealed
 from common.storage import owner_record
 from tests.trainer.runs.test_checkpoint import contents, make_parts
 from trainer.distributed.replicas import start_replicas
-from trainer.runs import checkpoint, checkpoint_writer
+from trainer.runs import checkpoint, checkpoint_files, checkpoint_writer
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout
 
@@ -28,13 +28,13 @@ def make_writer(workdir: Path | str, *, fill: int) -> CheckpointWriter:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Returns an event. Writers of checkpoints wait until it is set."""
-    opened, write = threading.Event(), checkpoint_writer._write_file
+    opened, write = threading.Event(), checkpoint_files._write_file
 
-    def wait_and_write(path, pieces, is_aborted):
+    def wait_and_write(path, contents):
         assert opened.wait(timeout=HANG_SECONDS)
-        return write(path, pieces, is_aborted)
+        return write(path, contents)
 
-    monkeypatch.setattr(checkpoint_writer, "_write_file", wait_and_write)
+    monkeypatch.setattr(checkpoint_files, "_write_file", wait_and_write)
     return opened
 
 
@@ -90,8 +90,8 @@ def test_on_a_full_disk_only_the_new_checkpoint_is_lost(
     writer.begin(4)
     assert writer.finish()
     with monkeypatch.context() as full, caplog.at_level(logging.ERROR):
-        write = checkpoint_writer._write_file
-        full.setattr(checkpoint_writer, "_write_file", lambda _, *given: write("/dev/full", *given))
+        write = checkpoint_files._write_file
+        full.setattr(checkpoint_files, "_write_file", lambda _, *given: write("/dev/full", *given))
         writer.begin(8)
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
@@ -184,7 +184,7 @@ def test_an_error_other_than_of_the_disk_ends_the_run(tmp_path: Path, monkeypatc
         raise RuntimeError("a mistake of the program")
 
     writer = make_writer(tmp_path, fill=0)
-    monkeypatch.setattr(checkpoint_writer, "_write_file", fail)
+    monkeypatch.setattr(checkpoint_files, "_write_file", fail)
     writer.begin(4)
     with pytest.raises(RuntimeError, match="a mistake of the program"):
         writer.finish()
