@@ -22,7 +22,7 @@ from trainer.distributed.embeddings import RowShards
 from trainer.runs.checkpoint import DENSE, TrainState
 from trainer.runs.file_stream import Chunk, FileStream
 
-_MIN_WAITING_BYTES = 32 << 20
+_MIN_WAITING_BYTES = 16 << 20
 """Number of bytes that may always wait to be written: if the rows of a process take less, training does not wait."""
 _WAITING_SHARE = 0.05
 """Maximum bytes that wait to be written, relative to the rows of the process."""
