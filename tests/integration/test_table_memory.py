@@ -68,5 +68,5 @@ def test_saving_restoring_and_filling_tables_takes_a_tenth_more_at_most(tmp_path
     assert measured["save"] < limit
     assert measured["restore"] < limit
     # the first fill takes the memory of the variable; the second one replaces its values
-    assert VECTORS_MIB < measured["fill"] < VECTORS_MIB + limit
+    assert 0.9 * VECTORS_MIB < measured["fill"] < VECTORS_MIB + limit
     assert measured["fill again"] < limit

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 
 from common import storage
 from common.sealed_json import encode_sealed
-from common.storage.paths import join, shard_name
+from common.storage.paths import join
 from trainer.distributed.replicas import Replicas
+from trainer.runs import checkpoint_files
 from trainer.runs.checkpoint import STATE, CheckpointMetadata, TrainState, keep_best_and_last
-from trainer.runs.checkpoint_files import open_stream, write_files
 from trainer.runs.file_stream import FileStream
 from trainer.runs.layout import RunLayout
 
@@ -111,9 +111,12 @@ class CheckpointWriter:
         storage.try_to_check_ownership(self._workdir)
 
     def _start_writing(self, step: int) -> _Pending:
-        staging, stream = self._staging(step), open_stream(self._state, has_dense=self._replicas.is_chief)
+        staging, stream = (
+            self._staging(step),
+            checkpoint_files.open_stream(self._state, has_dense=self._replicas.is_chief),
+        )
         checksums = join(staging, f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        written = _run_in_thread(lambda: write_files(staging, stream, checksums, self._check_owner))
+        written = _run_in_thread(lambda: checkpoint_files.write_files(staging, stream, checksums, self._check_owner))
         return _Pending(step, stream, written)
 
     def _read_rows(self, stream: FileStream, on_progress: Callable[[], None]) -> None:
