@@ -141,6 +141,16 @@ class StoredTable:
         """Reads the whole array into memory."""
         return np.asarray(self[:], dtype)
 
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Returns [n, D] float32: the rows with the indices `rows` [n]. Does not read the whole files."""
+        count = len(self._files)
+        found = np.empty((len(rows), self._dim), np.float32)
+        for replica, file in enumerate(self._files):
+            is_stored = rows % count == replica
+            with storage.local_copy(join(self._folder, file), self._checksums[replica]) as local:
+                found[is_stored] = np.load(local, mmap_mode="r")[rows[is_stored] // count]
+        return found
+
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
         """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
         path = join(self._folder, self._files[replica])

@@ -86,6 +86,13 @@ def test_weights_are_whole_tables_in_natural_order_without_the_optimizer(tmp_pat
     np.testing.assert_array_equal(weights.dense[0], np.full((2, 2), 3))
 
 
+def test_rows_of_a_stored_table_are_read_by_index_in_any_order(tmp_path: Path) -> None:
+    written = contents(save(str(tmp_path), 3, 2))
+    table = checkpoint.read_array(str(tmp_path), checkpoint.read_state(str(tmp_path), 3), "visitor.first_moment")
+    for rows in ([10, 0, 3, 3, 7], [4], []):
+        np.testing.assert_array_equal(table.gather(np.array(rows, np.int64)), written["visitor.first_moment"][rows])
+
+
 def test_an_array_is_a_plain_numpy_file(tmp_path: Path) -> None:
     written = contents(save(str(tmp_path), 3, 2))
     folder = RunLayout(str(tmp_path)).checkpoint(3)
