@@ -214,7 +214,8 @@ def host_gib(preset: str, replicas: int) -> dict[str, float]:
     hosts, gpus = -(-replicas // GPUS_PER_HOST), min(replicas, GPUS_PER_HOST)
     tables = rows * columns * 4 * 2 / GIB  # with Adagrad's accumulators
     vectors = ranked * columns * 4 / GIB
-    return {"host": tables / hosts + vectors + 4 + 2 * gpus, "gpu": tables / replicas + 2}
+    waiting = 0.05 * tables / hosts  # rows of a checkpoint that wait to be written
+    return {"host": waiting + vectors + 4 + 2 * gpus, "gpu": tables / replicas + 2}
 
 
 def project(

@@ -198,8 +198,8 @@ def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
     lost = saved["seconds_of_training_lost"]
     low, high = lost["quartiles"]
     return (
-        f"A checkpoint of {saved['mib']:,} MiB pauses training for {saved['seconds_until_copied']:.2f} s, while it is "
-        f"copied; when the run waits for it, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. In "
+        f"A checkpoint of {saved['mib']:,} MiB pauses training for {saved['seconds_of_pause']:.2f} s; when the "
+        f"run waits for it, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. In "
         f"{saved['pairs']} pairs, training with a checkpoint took {lost['median']:.1f} s longer than without "
         f"(quartiles {low:.1f} and {high:.1f}); writing took {saved['cpu_seconds_of_writing']:.1f} CPU seconds. "
         f"One checkpoint per minute slows training by {saved['slowdown_at_one_a_minute']:.1%}, at most "

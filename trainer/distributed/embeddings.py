@@ -18,11 +18,16 @@ from trainer.distributed.optimizers import RowOptimizer
 from trainer.distributed.random_rows import normal_rows
 from trainer.distributed.replicas import Replicas, rows_owned
 
-CHUNK_ROWS = 65_536
-"""Number of rows that are saved or restored at a time, so that no table is in memory twice."""
+CHUNK_BYTES = 4 << 20
+"""Size of the rows that are saved or restored at a time, so that no table is in memory twice."""
 
 _COMPUTED_ROWS = 4096
 """Number of rows that are initialized at a time, few enough for the processor's cache."""
+
+
+def chunk_rows(width: int) -> int:
+    """Returns the number of rows of `width` 4-byte columns that are saved or restored at a time."""
+    return max(1, CHUNK_BYTES // max(4 * width, 1))
 
 
 class RowShards:
@@ -56,11 +61,11 @@ class RowShards:
         self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
-        """Yields the rows of the shard of `replica` in order, in chunks [n, D] with n ≤ CHUNK_ROWS."""
-        shard = self.shards[replica]
-        for start in range(0, shard.shape[0], CHUNK_ROWS):
+        """Yields the rows of the shard of `replica` in order, in chunks [n, D] of at most `chunk_rows` rows."""
+        shard, size = self.shards[replica], chunk_rows(self.dim)
+        for start in range(0, shard.shape[0], size):
             # numpy() would copy the rows once more
-            yield np.asarray(shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))))
+            yield np.asarray(shard.sparse_read(tf.range(start, min(start + size, shard.shape[0]))))
 
 
 @dataclass(frozen=True)

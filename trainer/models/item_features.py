@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
-from trainer.distributed.embeddings import CHUNK_ROWS
+from trainer.distributed.embeddings import chunk_rows
 from trainer.models.table_rows import index_names
 from trainer.runs.checkpoint import Table
 
@@ -71,7 +71,7 @@ class ItemRows:
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
         self._features = None if features is None else features[: features.shape[0]]
-        self._least_bias = min(map(self._least_bias_of_chunk, range(0, self._num_trained, CHUNK_ROWS)), default=0.0)
+        self._least_bias = self._read_least_bias()
         self._has_content = np.any(content.weight > 0, axis=1)
 
     def read(self, items: slice) -> np.ndarray:
@@ -86,10 +86,12 @@ class ItemRows:
         rows[~(self._is_trained | self._has_content)[start:stop], -1] = self._least_bias
         return rows
 
-    def _least_bias_of_chunk(self, start: int) -> float:
-        """Returns the lowest bias of the trained items among the `CHUNK_ROWS` items from index `start` on."""
-        stop = min(start + CHUNK_ROWS, self._num_trained)
-        return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
+    def _read_least_bias(self) -> float:
+        """Returns the lowest bias of the trained items; 0 if there are none."""
+        size = chunk_rows(self._own.shape[1])
+        chunks = [slice(start, min(start + size, self._num_trained)) for start in range(0, self._num_trained, size)]
+        biases = (self._own[rows][self._is_trained[rows], -1] for rows in chunks)
+        return min((float(own.min(initial=np.inf)) for own in biases), default=0.0)
 
 
 class FeatureValues(NamedTuple):

@@ -23,7 +23,7 @@ from trainer.config.models import MatrixFactorizationConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions
-from trainer.distributed.embeddings import CHUNK_ROWS
+from trainer.distributed.embeddings import chunk_rows
 from trainer.distributed.replicas import Replicas
 from trainer.models.description import (
     NEW_ITEMS_RANK_LAST,
@@ -353,8 +353,9 @@ class MatrixFactorizationInference(tf.Module):
 
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
     """[count] float32: item biases from the first `count` rows of the item table, read in chunks."""
-    starts = range(0, count, CHUNK_ROWS)
-    parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
+    size = chunk_rows(table.shape[1])
+    starts = range(0, count, size)
+    parts = [model.embed_items(tf.constant(table[start : min(start + size, count)]))[1] for start in starts]
     return np.concatenate(parts)
 
 

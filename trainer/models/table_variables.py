@@ -10,7 +10,7 @@ from operator import itemgetter
 import numpy as np
 import tensorflow as tf
 
-from trainer.distributed.embeddings import CHUNK_ROWS
+from trainer.distributed.embeddings import chunk_rows
 
 HOST = "CPU:0"
 """Device of tables that are read a few rows at a time; they may be larger than an accelerator's memory."""
@@ -39,8 +39,9 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
     # not in place: TensorFlow copies a variable on each read after a partial write
     values = _zeros(shape, dtype)
-    for start in range(0, len(values), CHUNK_ROWS):
-        rows = slice(start, min(start + CHUNK_ROWS, len(values)))
+    size = chunk_rows(_width(shape))
+    for start in range(0, len(values), size):
+        rows = slice(start, min(start + size, len(values)))
         values[rows] = read(slice(first + rows.start, first + rows.stop))
     variable.assign(_share(values))
 
@@ -58,23 +59,29 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
     if needed is None:
         fill(variable, read)
         return
-    for spans in _batches(_spans(np.unique(needed))):
+    size = chunk_rows(_width(tuple(variable.shape)))
+    for spans in _batches(_spans(np.unique(needed), size), size):
         values = np.concatenate([read(rows) for rows in spans])
         indices = np.concatenate([np.arange(rows.start, rows.stop) for rows in spans])
         # in place: after the first `tf.gather`, TensorFlow would copy every newly assigned table
         variable.scatter_update(tf.IndexedSlices(values, indices))
 
 
-def _spans(rows: np.ndarray) -> list[slice]:
-    """Returns slices of at most CHUNK_ROWS rows that cover the row indices `rows`, which are ascending."""
-    is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
+def _width(shape: tuple[int, ...]) -> int:
+    """Returns the number of entries of a row of an array [N, …]."""
+    return int(np.prod(shape[1:]))
+
+
+def _spans(rows: np.ndarray, size: int) -> list[slice]:
+    """Returns slices of at most `size` rows that cover the row indices `rows`, which are ascending."""
+    is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // size) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
-def _batches(spans: list[slice]) -> Iterator[list[slice]]:
-    """Groups slices into lists of about CHUNK_ROWS rows in total; one update per slice would be slow."""
+def _batches(spans: list[slice], size: int) -> Iterator[list[slice]]:
+    """Groups slices into lists of about `size` rows in total; one update per slice would be slow."""
     ends = np.cumsum([rows.stop - rows.start for rows in spans])
-    for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
+    for _, batch in groupby(zip(ends // size, spans, strict=True), key=itemgetter(0)):
         yield [rows for _, rows in batch]
 
 

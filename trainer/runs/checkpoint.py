@@ -31,7 +31,7 @@ from common import storage
 from common.errors import explain_damage
 from common.sealed_json import decode_sealed
 from common.storage.paths import join, shard_name
-from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable
+from trainer.distributed.embeddings import RowShards, ShardedTable, chunk_rows
 from trainer.distributed.replicas import Replicas, rows_owned
 from trainer.runs.layout import RunLayout, checkpoint_step
 
@@ -141,6 +141,16 @@ class StoredTable:
         """Reads the whole array into memory."""
         return np.asarray(self[:], dtype)
 
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Returns [n, D] float32: the rows with the indices `rows` [n]. Does not read the whole files."""
+        count = len(self._files)
+        found = np.empty((len(rows), self._dim), np.float32)
+        for replica, file in enumerate(self._files):
+            is_stored = rows % count == replica
+            with storage.local_copy(join(self._folder, file), self._checksums[replica]) as local:
+                found[is_stored] = np.load(local, mmap_mode="r")[rows[is_stored] // count]
+        return found
+
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
         """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
         path = join(self._folder, self._files[replica])
@@ -217,14 +227,15 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
       stored: the array in the checkpoint.
       is_alike: whether both arrays have the same number of shards; whole shards are then copied, which is faster.
     """
+    size = chunk_rows(shards.dim)
     if not is_alike:
-        for start in range(0, shards.rows, CHUNK_ROWS):
-            shards.assign(start, stored[start : start + CHUNK_ROWS])
+        for start in range(0, shards.rows, size):
+            shards.assign(start, stored[start : start + size])
             yield
         return
     for replica, shard in shards.shards.items():
-        for first in range(0, shard.shape[0], CHUNK_ROWS):
-            shards.assign_owned(replica, first, stored.shard(replica, first, min(first + CHUNK_ROWS, shard.shape[0])))
+        for first in range(0, shard.shape[0], size):
+            shards.assign_owned(replica, first, stored.shard(replica, first, min(first + size, shard.shape[0])))
             yield
 
 

@@ -1,30 +1,26 @@
-"""Writes checkpoints during training: copies the state between two steps, and writes the copy in a thread.
+"""Writes checkpoints during training: reads the state between two steps, while a thread writes it.
 
 Every worker writes the rows it owns and passes their checksums to the chief, which publishes the checkpoint by a
 rename. If a worker cannot write its part, the checkpoint is dropped and training continues; earlier checkpoints remain.
 """
 
-import hashlib
-import io
 import json
 import logging
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
 
 from common import storage
 from common.sealed_json import encode_sealed
-from common.storage.paths import join, shard_name
-from trainer.distributed.embeddings import RowShards
+from common.storage.paths import join
 from trainer.distributed.replicas import Replicas
-from trainer.runs.checkpoint import DENSE, STATE, CheckpointMetadata, TrainState, keep_best_and_last
+from trainer.runs import checkpoint_files
+from trainer.runs.checkpoint import STATE, CheckpointMetadata, TrainState, keep_best_and_last
+from trainer.runs.file_stream import FileStream
 from trainer.runs.layout import RunLayout
 
 log = logging.getLogger(__name__)
@@ -34,9 +30,6 @@ _CHECKSUMS = "checksums"
 _MIB = 1 << 20
 _POLL_SECONDS = 0.2
 
-Pieces = Sequence[bytes | memoryview]
-"""Contents of a file, as consecutive pieces."""
-
 
 @dataclass(frozen=True)
 class _Pending:
@@ -44,15 +37,14 @@ class _Pending:
 
     step: int
     """Step of the checkpoint."""
+    stream: FileStream
+    """Contents of this worker's files."""
     written: Future[dict[str, str]]
     """Result of the thread that writes this worker's files: their SHA-256, by name."""
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, one at a time, while training continues.
-
-    All workers must call the same methods at the same steps. Each process copies its rows in memory first.
-    """
+    """Writes the checkpoints of a run, one at a time. All workers must call the same methods at the same steps."""
 
     def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
         """Creates a writer; `run` is the identity of the run, from `record.run_identity`."""
@@ -62,7 +54,6 @@ class CheckpointWriter:
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
         self._pending: _Pending | None = None
-        self._is_aborted = threading.Event()
         self._is_whole = True
         self._started = time.monotonic()
 
@@ -76,7 +67,8 @@ class CheckpointWriter:
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
         """Starts the checkpoint of `step`, after the previous one is published or has failed.
 
-        Returns when the rows are copied in memory; a thread writes the copy to storage.
+        Returns when all workers have read their rows: at once if they fit into the limited memory of `open_stream`,
+        otherwise when most of them are written to the local disk. The rest is written, and uploaded, during training.
 
         Args:
           step: number of training steps done.
@@ -88,17 +80,12 @@ class CheckpointWriter:
         else:
             self.finish(on_progress)
         self._started = time.monotonic()
-        files = _copy_rows(self._state, self._replicas.count)
         if self._replicas.is_chief:
             self._check_owner()
-            files[DENSE] = [_encode_dense(self._state)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
-        checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        written = _run_in_thread(
-            lambda: _write_files(self._staging(step), files, checksums, self._is_aborted, self._check_owner)
-        )
-        self._pending = _Pending(step, written)
+        self._pending = self._start_writing(step)
+        self._read_rows(self._pending.stream, on_progress)
 
     def poll(self) -> None:
         """Publishes the started checkpoint if all workers have written it; drops it if a worker failed."""
@@ -123,14 +110,31 @@ class CheckpointWriter:
         """Raises OwnershipLostError if another process has taken over the run."""
         storage.try_to_check_ownership(self._workdir)
 
+    def _start_writing(self, step: int) -> _Pending:
+        staging, stream = (
+            self._staging(step),
+            checkpoint_files.open_stream(self._state, has_dense=self._replicas.is_chief),
+        )
+        checksums = join(staging, f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
+        written = _run_in_thread(lambda: checkpoint_files.write_files(staging, stream, checksums, self._check_owner))
+        return _Pending(step, stream, written)
+
+    def _read_rows(self, stream: FileStream, on_progress: Callable[[], None]) -> None:
+        """Passes the rows of this process to the writing thread; returns when all workers have done so, or failed."""
+        try:
+            while self._replicas.any_worker(not stream.advance(_POLL_SECONDS)):
+                on_progress()
+        except BaseException:
+            stream.cancel()  # otherwise the writing thread would wait for the rest
+            raise
+
     def _abort(self, on_progress: Callable[[], None]) -> None:
         """Aborts the started checkpoint, or publishes it if all workers have written it."""
         pending = self._pending
         if pending is None:
             return
-        self._is_aborted.set()
+        pending.stream.cancel()
         self._await_all(pending, on_progress)
-        self._is_aborted.clear()
         if not self._replicas.any_worker(_problem_of(pending.written) is not None):
             self._commit(pending)
             return
@@ -224,97 +228,6 @@ def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]
 
     threading.Thread(target=run, name="checkpoint", daemon=True).start()
     return result
-
-
-def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Copies the table rows of this process in memory; returns the contents of its .npy files, by file name."""
-    return {
-        shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
-        for name, shards in state.arrays().items()
-        for replica in shards.shards
-    }
-
-
-def _copy_shard(shards: RowShards, replica: int) -> Pieces:
-    header = io.BytesIO()
-    shape = tuple(shards.shards[replica].shape)
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return [header.getvalue(), *(np.ascontiguousarray(chunk).data for chunk in shards.chunks(replica))]
-
-
-def _encode_dense(state: TrainState) -> bytes:
-    """Returns the content of dense.npz: the dense weights and their optimizer variables."""
-    arrays: dict[str, Any] = {}
-    for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
-        arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _write_files(
-    staging: str,
-    files: dict[str, Pieces],
-    checksums: str,
-    is_aborted: threading.Event,
-    before_each: Callable[[], None],
-) -> dict[str, str]:
-    """Writes this worker's files, then a JSON file with their checksums.
-
-    Args:
-      staging: directory or URI to write the files to.
-      files: contents of the files, by name; written entries are removed, to free memory.
-      checksums: path or URI of the file with the checksums.
-      is_aborted: another thread sets this event to stop the writing.
-      before_each: called before each file; its errors stop the writing.
-
-    Returns:
-      The SHA-256 of each file, by name.
-
-    Raises:
-      OSError: a file cannot be written, or `is_aborted` was set.
-    """
-    if storage.is_local(staging):
-        written = _write_locally(storage.local_path(staging), files, is_aborted, before_each)
-    else:
-        folder = storage.make_scratch("checkpoint")
-        try:
-            names = list(_write_locally(folder, files, is_aborted, before_each))
-            _raise_if_aborted(is_aborted)
-            written = storage.upload_all(folder, names, staging, before_each)
-        finally:
-            shutil.rmtree(folder)
-    before_each()
-    storage.write_bytes(checksums, json.dumps(written, allow_nan=False).encode())
-    return written
-
-
-def _write_locally(
-    folder: str, files: dict[str, Pieces], is_aborted: threading.Event, before_each: Callable[[], None]
-) -> dict[str, str]:
-    """Writes files into a local folder; see `_write_files`."""
-    os.makedirs(folder, exist_ok=True)
-    written = {}
-    for name in list(files):
-        before_each()
-        written[name] = _write_file(join(folder, name), files.pop(name), is_aborted)  # frees the array
-    return written
-
-
-def _write_file(path: str, pieces: Pieces, is_aborted: threading.Event) -> str:
-    """Writes a file and returns its SHA-256; raises OSError if `is_aborted` is set."""
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for piece in pieces:
-            _raise_if_aborted(is_aborted)
-            file.write(piece)
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _raise_if_aborted(is_aborted: threading.Event) -> None:
-    if is_aborted.is_set():
-        raise OSError("cancelled, because a later checkpoint replaces it")
 
 
 def _problem_of(written: Future[dict[str, str]]) -> OSError | None:

@@ -17,7 +17,7 @@ from trainer.config.optimizers import AlternatingConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions, row_batches
-from trainer.distributed.embeddings import CHUNK_ROWS, ShardedTable
+from trainer.distributed.embeddings import ShardedTable, chunk_rows
 from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas, rows_owned
 from trainer.models.build import build_tables
@@ -202,10 +202,11 @@ class _Side:
 
 def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
     """Returns [D, D]: the Gramian of the first `count` rows of a shard. Reads the rows in chunks, to save memory."""
+    size = chunk_rows(shard.shape[1])
 
     def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))
-        return start + CHUNK_ROWS, total + tf.matmul(rows, rows, transpose_a=True)
+        rows = shard.sparse_read(tf.range(start, tf.minimum(start + size, count)))
+        return start + size, total + tf.matmul(rows, rows, transpose_a=True)
 
     state = tf.constant(0, tf.int64), tf.zeros([shard.shape[1]] * 2)
     return tf.while_loop(lambda start, _: start < count, add, state, parallel_iterations=1)[1]
@@ -213,10 +214,11 @@ def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
 
 def _multiply(shard: tf.Variable, basis: tf.Tensor) -> None:
     """Multiplies the rows of a shard by `basis` [D, D], in place and in chunks."""
+    size = chunk_rows(shard.shape[1])
 
     def rotate(start: tf.Tensor) -> tuple[tf.Tensor]:
-        rows = tf.range(start, tf.minimum(start + CHUNK_ROWS, shard.shape[0]))
+        rows = tf.range(start, tf.minimum(start + size, shard.shape[0]))
         shard.scatter_update(tf.IndexedSlices(tf.matmul(shard.sparse_read(rows), basis), rows))
-        return (start + CHUNK_ROWS,)
+        return (start + size,)
 
     tf.while_loop(lambda start: start < shard.shape[0], rotate, (tf.constant(0, tf.int64),), parallel_iterations=1)

@@ -19,11 +19,11 @@ from common import storage
 from common.errors import ContractError
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable, initialize
+from trainer.distributed.embeddings import RowShards, ShardedTable, chunk_rows, initialize
 from trainer.models.build import table_rows
 from trainer.models.table_rows import is_of_vocabulary
 from trainer.runs import checkpoint
-from trainer.runs.checkpoint import CheckpointMetadata, TrainState
+from trainer.runs.checkpoint import CheckpointMetadata, StoredTable, TrainState
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord, read_record, training_view
 
@@ -53,9 +53,9 @@ class _EarlierRun:
         """Reads the row ids of each table, by table name."""
         return row_ids(self.record.config, self._open_dataset())
 
-    def read(self, array: str) -> np.ndarray:
-        """Reads an array [N, D] of the checkpoint, such as `item.values`."""
-        return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
+    def open(self, array: str) -> StoredTable:
+        """Opens an array [N, D] of the checkpoint, such as `item.values`."""
+        return checkpoint.read_array(self.workdir, self.checkpoint, array)
 
     def _open_dataset(self) -> Dataset:
         reason = f"--warm-start {self.workdir} needs the dataset of that run for the ids of its vectors"
@@ -197,12 +197,12 @@ def _carry_table(
       dataset: dataset of the new run.
       num_items: number of leading rows that belong to items of the vocabulary; 0 for all tables except `item`.
     """
-    old = earlier.read(f"{name}.values")
-    mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
+    old, of_items = earlier.open(f"{name}.values"), old_rows[:num_items]
+    mean_rows, means = category_means(dataset, of_items >= 0, old.gather(np.maximum(of_items, 0)))
 
     def overlay(rows: np.ndarray, values: np.ndarray) -> None:
         sources = old_rows[rows]
-        values[sources >= 0] = old[sources[sources >= 0]]
+        values[sources >= 0] = old.gather(sources[sources >= 0])
         if len(mean_rows):  # `np.isin` would sort or scan all of `mean_rows` for each chunk
             positions = np.minimum(np.searchsorted(mean_rows, rows), len(mean_rows) - 1)
             has_mean = mean_rows[positions] == rows
@@ -218,14 +218,15 @@ def _carry_table(
     )
     for slot, shards in table.slots.items():
         if f"{name}.{slot}" in earlier.checkpoint.arrays:
-            _carry_slot(shards, old_rows, earlier.read(f"{name}.{slot}"))
+            _carry_slot(shards, old_rows, earlier.open(f"{name}.{slot}"))
     return len(mean_rows)
 
 
-def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
+def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: StoredTable) -> None:
     """Fills an optimizer slot from rows `old_rows` of an earlier run's slot; row -1 stands for the initial value."""
-    for start in range(0, len(old_rows), CHUNK_ROWS):
-        sources = old_rows[start : start + CHUNK_ROWS]
+    size = chunk_rows(shards.dim)
+    for start in range(0, len(old_rows), size):
+        sources = old_rows[start : start + size]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)
-        rows[sources >= 0] = old[sources[sources >= 0]]
+        rows[sources >= 0] = old.gather(sources[sources >= 0])
         shards.assign(start, rows)

@@ -38,7 +38,7 @@ def whole(shards: RowShards) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_rows_are_assigned_and_read_in_chunks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 2 * 2 * 4)  # two rows
     table = make_table(start_replicas(count, None))
     expected = np.arange(20, dtype=np.float32).reshape(10, 2)
     for start, stop in [(0, 3), (3, 4), (4, 10)]:

@@ -65,9 +65,9 @@ def save(workdir: str, step: int, count: int = 1) -> TrainState:
 def test_a_checkpoint_is_restored_by_any_number_of_replicas(
     tmp_path: Path, writers: int, readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 3)
-    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 2 * 3 * 4)  # two rows
     written = save(str(tmp_path), 6, writers)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 3 * 3 * 4)
     read = make_parts(start_replicas(readers, None))
     checkpoint.restore(str(tmp_path), read, 6)
     expected = contents(written)
@@ -84,6 +84,13 @@ def test_weights_are_whole_tables_in_natural_order_without_the_optimizer(tmp_pat
         np.testing.assert_array_equal(table, written[f"{name}.values"])
     assert len(weights.dense) == 1
     np.testing.assert_array_equal(weights.dense[0], np.full((2, 2), 3))
+
+
+def test_rows_of_a_stored_table_are_read_by_index_in_any_order(tmp_path: Path) -> None:
+    written = contents(save(str(tmp_path), 3, 2))
+    table = checkpoint.read_array(str(tmp_path), checkpoint.read_state(str(tmp_path), 3), "visitor.first_moment")
+    for rows in ([10, 0, 3, 3, 7], [4], []):
+        np.testing.assert_array_equal(table.gather(np.array(rows, np.int64)), written["visitor.first_moment"][rows])
 
 
 def test_an_array_is_a_plain_numpy_file(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from common import storage
 from common.sealed_json import encode_sealed
 from common.storage import owner_record
 from tests.trainer.runs.test_checkpoint import contents, make_parts
-from trainer.distributed.replicas import start_replicas
-from trainer.runs import checkpoint, checkpoint_writer
+from trainer.distributed import embeddings
+from trainer.distributed.replicas import Replicas, start_replicas
+from trainer.runs import checkpoint, checkpoint_files, checkpoint_writer
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout
 
@@ -28,13 +30,13 @@ def make_writer(workdir: Path | str, *, fill: int) -> CheckpointWriter:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Returns an event. Writers of checkpoints wait until it is set."""
-    opened, write = threading.Event(), checkpoint_writer._write_file
+    opened, write = threading.Event(), checkpoint_files._write_file
 
-    def wait_and_write(path, pieces, is_aborted):
+    def wait_and_write(path, contents):
         assert opened.wait(timeout=HANG_SECONDS)
-        return write(path, pieces, is_aborted)
+        return write(path, contents)
 
-    monkeypatch.setattr(checkpoint_writer, "_write_file", wait_and_write)
+    monkeypatch.setattr(checkpoint_files, "_write_file", wait_and_write)
     return opened
 
 
@@ -55,6 +57,131 @@ def test_updates_during_the_writing_of_a_checkpoint_are_not_in_it(tmp_path: Path
     checkpoint.restore(str(tmp_path), parts, 6)
     for name, found in contents(parts).items():
         np.testing.assert_array_equal(found, before[name], err_msg=name)
+
+
+@pytest.fixture
+def tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a single chunk, of one row, wait for the writing thread."""
+    monkeypatch.setattr(checkpoint_files, "_MIN_WAITING_BYTES", 1)
+    monkeypatch.setattr(checkpoint_files, "_WAITING_SHARE", 0.0)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 1)
+
+
+@pytest.mark.usefixtures("tight")
+def test_training_waits_for_the_rows_that_do_not_fit_into_memory(tmp_path: Path, gate: threading.Event) -> None:
+    replicas, pings = start_replicas(2, None), []
+    parts = make_parts(replicas, fill=3)
+    before = contents(parts)
+    writer = CheckpointWriter(str(tmp_path), parts, replicas, run="r", steps_per_epoch=4)
+    writer.begin(6, lambda: (pings.append("waiting"), gate.set()))
+    assert pings  # the watchdog is pinged during the wait
+    for shards in parts.arrays().values():
+        shards.assign(0, np.zeros((shards.rows, 3), np.float32))
+    assert writer.finish()
+    checkpoint.restore(str(tmp_path), parts, 6)
+    for name, found in contents(parts).items():
+        np.testing.assert_array_equal(found, before[name], err_msg=name)
+
+
+def test_the_files_are_the_same_however_few_rows_fit_into_memory(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for name in ("at once", "row by row"):
+        if name == "row by row":
+            request.getfixturevalue("tight")
+        writer = make_writer(tmp_path / name, fill=3)
+        writer.begin(4)
+        assert writer.finish()
+    folders = [Path(RunLayout(str(tmp_path / name)).checkpoint(4)) for name in ("at once", "row by row")]
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    # two tables with two moments, of two replicas each; dense.npz, state.json
+    assert len(files[0]) == 2 * 3 * 2 + 2
+    assert files[0] == files[1]
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_thread_that_fails_does_not_block_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, write = make_writer(tmp_path, fill=0), checkpoint_files._write_file
+    monkeypatch.setattr(checkpoint_files, "_write_file", lambda _, contents: write("/dev/full", contents))
+    writer.begin(4)
+    assert not writer.finish()
+    assert checkpoint.last_step(str(tmp_path)) is None
+
+
+@pytest.mark.usefixtures("tight")
+def test_if_training_fails_during_the_wait_the_thread_ends(tmp_path: Path, gate: threading.Event) -> None:
+    writer = make_writer(tmp_path, fill=0)
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writer.begin(4, fail)
+    gate.set()
+    assert writer._pending is not None
+    assert isinstance(writer._pending.written.exception(timeout=HANG_SECONDS), OSError)
+
+
+class Worker(Replicas):
+    """One of two workers in threads of this process, each with one replica, that exchange sums through `met`."""
+
+    met: tuple[threading.Barrier, dict[int, np.ndarray]]
+
+    def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
+        barrier, values = self.met
+        values[self.worker] = value
+        barrier.wait(HANG_SECONDS)
+        total = values[0] + values[1]
+        barrier.wait(HANG_SECONDS)
+        return total
+
+
+def start_two_workers() -> list[Replicas]:
+    met = threading.Barrier(2), {}
+    both = start_replicas(2, None)
+    workers = [Worker(both.strategy, 2, both.devices[number : number + 1], number, 2) for number in (0, 1)]
+    for worker in workers:
+        object.__setattr__(worker, "met", met)
+    return workers
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_worker_that_has_read_its_rows_waits_for_the_others_and_pings_its_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would hang in the next step until its watchdog ends the run."""
+    opened, write = threading.Event(), checkpoint_files._write_file
+
+    def wait_as_second_worker(path: str, chunks: Iterable[memoryview]) -> str:
+        assert "00000-of-00002" in path or path.endswith(checkpoint.DENSE) or opened.wait(HANG_SECONDS)
+        return write(path, chunks)
+
+    monkeypatch.setattr(checkpoint_files, "_write_file", wait_as_second_worker)
+    workers = start_two_workers()
+    states = [make_parts(worker, fill=3) for worker in workers]
+    writers = [
+        CheckpointWriter(str(tmp_path), state, worker, run="r", steps_per_epoch=4)
+        for state, worker in zip(states, workers, strict=True)
+    ]
+    pings = [0, 0]
+
+    def save(number: int) -> bool:
+        def ping() -> None:
+            pings[number] += 1
+            if pings[0] == 3:  # the first worker has written its files, or waits for the second one
+                opened.set()
+
+        writers[number].begin(4, ping)
+        return writers[number].finish(ping)
+
+    with ThreadPoolExecutor(2) as executor:
+        assert list(executor.map(save, (0, 1), timeout=HANG_SECONDS)) == [True, True]
+    assert min(pings) >= 3
+    restored = make_parts(start_replicas(2, None))
+    checkpoint.restore(str(tmp_path), restored, 4)
+    expected = contents(make_parts(start_replicas(2, None), fill=3))
+    for name, found in contents(restored).items():
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)
 
 
 def test_polling_publishes_once_all_files_are_written(tmp_path: Path, gate: threading.Event) -> None:
@@ -90,8 +217,8 @@ def test_on_a_full_disk_only_the_new_checkpoint_is_lost(
     writer.begin(4)
     assert writer.finish()
     with monkeypatch.context() as full, caplog.at_level(logging.ERROR):
-        write = checkpoint_writer._write_file
-        full.setattr(checkpoint_writer, "_write_file", lambda _, *given: write("/dev/full", *given))
+        write = checkpoint_files._write_file
+        full.setattr(checkpoint_files, "_write_file", lambda _, *given: write("/dev/full", *given))
         writer.begin(8)
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
@@ -184,7 +311,7 @@ def test_an_error_other_than_of_the_disk_ends_the_run(tmp_path: Path, monkeypatc
         raise RuntimeError("a mistake of the program")
 
     writer = make_writer(tmp_path, fill=0)
-    monkeypatch.setattr(checkpoint_writer, "_write_file", fail)
+    monkeypatch.setattr(checkpoint_files, "_write_file", fail)
     writer.begin(4)
     with pytest.raises(RuntimeError, match="a mistake of the program"):
         writer.finish()

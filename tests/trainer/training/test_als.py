@@ -6,9 +6,9 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from trainer.config.optimizers import AlternatingConfig
+from trainer.distributed import embeddings
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.replicas import start_replicas
-from trainer.training import als
 from trainer.training.als import AlternatingSolver
 
 VISITORS, ITEMS, DIM = 9, 7, 3
@@ -47,11 +47,11 @@ def objective(matrix: np.ndarray, visitors: np.ndarray, items: np.ndarray, confi
     return float(total)
 
 
-@pytest.mark.parametrize(("l2_power", "chunk_rows"), [(0.0, 65_536), (1.0, 4)])
+@pytest.mark.parametrize(("l2_power", "chunk_bytes"), [(0.0, 1 << 20), (1.0, 4 * DIM * 4)])
 def test_sweeps_match_dense_normal_equations_and_return_their_objective(
-    l2_power: float, chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+    l2_power: float, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(als, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", chunk_bytes)
     generator = np.random.default_rng(1)
     matrix = np.where(generator.random((VISITORS, ITEMS)) < 0.5, generator.integers(1, 4, (VISITORS, ITEMS)), 0)
     matrix[4] = 0  # a visitor without events

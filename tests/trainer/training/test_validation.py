@@ -1,9 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from trainer.config.presets import PRESETS
+from trainer.distributed.replicas import start_replicas
+from trainer.models.build import build_inference_model, build_tables
+from trainer.runs.checkpoint import StoredTable, TrainState
+from trainer.runs.checkpoint_writer import CheckpointWriter
+from trainer.training.callbacks import TrainingCallbacks, Validation
 from trainer.training.validation import make_next_item_validator, make_validator
 
 ITEMS = ["a", "b", "c", "d"]
@@ -69,3 +78,49 @@ def test_validates_a_sequence_model_by_next_items(dataset, caplog):
     # the seen a remains a candidate: c is second, 1 / log2(3), then third, 1 / log2(4)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(0.63093, abs=1e-5)
     assert validator.measure(model_with([9, 3, 2, 1])) == pytest.approx(1 / 2)
+
+
+def test_a_validation_reads_only_the_vectors_of_the_visitors_that_it_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitors = [f"v{number}" for number in range(200)]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[(visitor, "a") for visitor in visitors],
+        validation=[(visitors[number], "c", "view", 10) for number in (3, 120)],
+        visitors=visitors,
+        items=ITEMS,
+    )
+    config = PRESETS["mf"]
+    config = replace(config, model=replace(config.model, history_length=0))
+    replicas, workdir = start_replicas(2, None), str(tmp_path / "run")
+    state = TrainState(build_tables(config, dataset, replicas), [], [])
+    writer = CheckpointWriter(workdir, state, replicas, run="r", steps_per_epoch=1)
+    validator = make_validator(config, dataset)
+    assert validator is not None
+    callbacks = TrainingCallbacks(
+        workdir=workdir,
+        schedule=Mock(steps_per_epoch=1),
+        replicas=replicas,
+        writer=writer,
+        validation=Validation(validator, build_inference_model(config, dataset)),
+        run_log=Mock(),
+        watchdog=Mock(),
+        request=Mock(is_requested=False),
+        checkpoint_every_seconds=None,
+        patience=None,
+    )
+    read: list[slice] = []
+    get_rows = StoredTable.__getitem__
+
+    def read_rows(table: StoredTable, rows: slice) -> np.ndarray:
+        if table.shape[0] >= len(visitors):  # the table of items is shorter
+            read.append(rows)
+        return get_rows(table, rows)
+
+    monkeypatch.setattr(StoredTable, "__getitem__", read_rows)
+    for step in (1, 2):
+        writer.begin(step)
+        callbacks.on_train_start(step)
+    assert sorted(validator.visitors) == [3, 120]
+    assert read == 2 * [slice(3, 4), slice(120, 121)]
