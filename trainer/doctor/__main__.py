@@ -12,7 +12,7 @@ from common import logs
 from trainer.doctor.bench import Bench
 from trainer.doctor.findings import Finding, Result, State, format_error
 from trainer.doctor.placement import check_kernels
-from trainer.doctor.plan import PLAN
+from trainer.doctor.plan import PLAN, Kind
 from trainer.doctor.runs import check_export, check_resume
 from trainer.doctor.speed import check_speed
 from trainer.doctor.steps import check_precision, check_replicas, check_step
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         os.dup2(2, 1)
         logs.start_log(verbose=False)
         name, kind, data, folder = arguments
-        assert kind in ("gpu", "cpu")
-        for finding in run_check(name, Bench(kind, data, folder)):
+        for finding in run_check(name, Bench(Kind(kind), data, folder)):
             print(json.dumps(asdict(finding), allow_nan=False), file=findings, flush=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +16,11 @@ from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.input_pipeline import total_events
 from trainer.distributed.embeddings import initialize
 from trainer.distributed.replicas import Replicas, start_replicas
+from trainer.doctor.plan import Kind
 from trainer.runs.checkpoint import TrainState
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.schedule import Schedule, make_schedule
 
-Kind = Literal["gpu", "cpu"]
-"""`gpu`: the checks use all GPUs. `cpu`: they rehearse with two logical CPUs."""
 _REHEARSED = 2
 
 
@@ -44,10 +43,10 @@ class Bench:
     @cached_property
     def count(self) -> int:
         """Number of devices. TensorFlow starts with all of them, because it cannot add devices later."""
-        if self.kind == "cpu":
+        if self.kind == Kind.CPU:
             start_replicas(_REHEARSED, None)
         tf.config.list_logical_devices()
-        return len(tf.config.list_logical_devices("GPU")) if self.kind == "gpu" else _REHEARSED
+        return len(tf.config.list_logical_devices("GPU")) if self.kind == Kind.GPU else _REHEARSED
 
     def replicas(self, count: int) -> Replicas:
         """Returns `count` replicas of one process, on the first devices."""
@@ -57,7 +56,7 @@ class Bench:
     @property
     def accelerator(self) -> Replicas:
         """One replica: on the first GPU or, in a rehearsal, on the last logical CPU."""
-        return self._single("GPU:0" if self.kind == "gpu" else f"CPU:{self.count - 1}")
+        return self._single("GPU:0" if self.kind == Kind.GPU else f"CPU:{self.count - 1}")
 
     @property
     def reference(self) -> Replicas:

@@ -11,44 +11,47 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from common import storage
 from trainer.doctor.findings import Finding, State, is_healthy
 from trainer.doctor.machine import check_gpus
-from trainer.doctor.plan import CPU_LIMIT_FACTOR, DEVICES, PLAN, Check
+from trainer.doctor.plan import CPU_LIMIT_FACTOR, DEVICES, PLAN, TOTAL_SECONDS, Check, Kind
 
 log = logging.getLogger(__name__)
 
 _LABELS = {State.OK: "PASS", State.FAILED: "FAIL", State.SKIPPED: "SKIP"}
 _REHEARSAL = "`cartwheel doctor --gpu --devices cpu` rehearses the checks on logical CPUs"
+_AGAIN = "run the check again: at the first start on a new GPU, the driver compiles kernels for minutes, and keeps them"
 _HANG = (
-    "look at `nvidia-smi` and the kernel's log (`dmesg`) for Xid errors; for a hang with several GPUs only, try "
-    "NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"
+    "look for Xid errors in the kernel's log (`dmesg`); if only several GPUs hang, try NCCL_DEBUG=INFO and "
+    "NCCL_P2P_DISABLE=1"
 )
-_SHOP = {"gpu": {"visitors": 20_000, "items": 5_000}, "cpu": {"visitors": 1_000, "items": 500}}
+_SHOP = {Kind.GPU: {"visitors": 20_000, "items": 5_000}, Kind.CPU: {"visitors": 1_000, "items": 500}}
 """Sizes of the dataset."""
 _CLUSTER = ("TF_CONFIG", "CARTWHEEL_WORKERS")
 """Variables of a cluster; the checks use one machine."""
 _LOG_LINES = 3
 
 
-def examine_gpus(devices: Literal["gpu", "cpu"] = "gpu") -> dict[str, Any]:
-    """Checks training on all GPUs of this machine, in less than ten minutes; logs each finding.
+def examine_gpus(devices: str = "gpu") -> dict[str, Any]:
+    """Checks training on all GPUs of this machine, in at most ten minutes; logs each finding.
 
     Args:
-      devices: `gpu`; or `cpu`, a rehearsal on two logical CPUs, which skips what only a GPU can show.
+      devices: value of `Kind`: `gpu`; or `cpu`, a rehearsal on two logical CPUs, which skips what only a GPU can show.
 
     Returns:
       `is_healthy` (no check failed), `findings` (the fields of each `Finding`), and `seconds`.
     """
-    start_time = time.monotonic()
-    findings = [_log_line(_check_devices(devices))]
+    kind, start_time = Kind(devices), time.monotonic()
+    findings = [_log_line(_check_devices(kind))]
     if is_healthy(findings):
         with storage.scratch_folder("doctor") as folder:
-            data = _write_shop(folder, devices)
+            data = _write_shop(folder, kind)
+            factor = CPU_LIMIT_FACTOR if kind == Kind.CPU else 1
             for check in PLAN:
-                findings += map(_log_line, _run(check, devices, data, folder))
+                left = TOTAL_SECONDS * factor - (time.monotonic() - start_time)
+                findings += map(_log_line, _run(check, kind, data, folder, min(check.seconds * factor, left)))
     return {
         "is_healthy": is_healthy(findings),
         "findings": [asdict(finding) for finding in findings],
@@ -63,9 +66,9 @@ def _log_line(finding: Finding) -> Finding:
     return finding
 
 
-def _check_devices(devices: str) -> Finding:
+def _check_devices(kind: Kind) -> Finding:
     """Checks that TensorFlow sees a GPU, without starting it: this process must not reserve the GPU's memory."""
-    if devices == "cpu":
+    if kind == Kind.CPU:
         return Finding(DEVICES, "a rehearsal on two logical CPUs, which checks no GPU", State.SKIPPED)
     import tensorflow as tf
 
@@ -78,37 +81,43 @@ def _check_devices(devices: str) -> Finding:
     return Finding(DEVICES, found.found, State.OK, found.advice)
 
 
-def _write_shop(folder: str, devices: str) -> str:
+def _write_shop(folder: str, kind: Kind) -> str:
     from trainer.doctor.shop import write_shop
 
     data = os.path.join(folder, "dataset")
-    write_shop(data, **_SHOP[devices])
+    write_shop(data, **_SHOP[kind])
     return data
 
 
-def _run(check: Check, devices: str, data: str, folder: str) -> Iterator[Finding]:
-    """Runs a check in its own process; yields its findings as soon as they are known, and one for each missing line."""
-    limit = check.seconds * (CPU_LIMIT_FACTOR if devices == "cpu" else 1)
+def _run(check: Check, kind: Kind, data: str, folder: str, seconds: float) -> Iterator[Finding]:
+    """Runs a check in its own process, for at most `seconds`.
+
+    Yields its findings as soon as they are known, and then one for each missing line.
+    """
     path = os.path.join(folder, f"{check.name}.log")
     missing = [check.line(preset) for preset in check.presets]
-    process = _start([sys.executable, "-m", "trainer.doctor", check.name, devices, data, folder], devices, path)
-    with _limited(process, limit) as is_late:
+    if seconds <= 0:
+        yield from (Finding(name, "not checked, because the time is over", State.FAILED, _AGAIN) for name in missing)
+        return
+    process = _start([sys.executable, "-m", "trainer.doctor", check.name, kind, data, folder], kind, path)
+    with _limited(process, seconds) as is_late:
         for line in process.stdout or ():
             fields = json.loads(line)
             missing.remove(fields["check"])
             yield Finding(**{**fields, "state": State(fields["state"])})
     log.debug("log of the check %s:\n%s", check.name, _read(path))
     if missing:
-        found = f"did not end within {limit} s" if is_late.is_set() else _describe(process.returncode, path)
-        yield Finding(missing[0], found, State.FAILED, f"{_HANG}; --verbose shows the log")
+        problem = f"did not end within {seconds:.0f} s" if is_late.is_set() else _describe(process.returncode, path)
+        advice = f"{_AGAIN}; {_HANG}" if is_late.is_set() else "--verbose shows the whole log"
+        yield Finding(missing[0], problem, State.FAILED, advice)
         yield from (Finding(name, f"not checked, because {missing[0]} failed", State.SKIPPED) for name in missing[1:])
 
 
-def _start(command: Sequence[str], devices: str, path: str) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], kind: Kind, path: str) -> subprocess.Popen[bytes]:
     """Starts the process of a check in a new process group, with its standard error in the file `path`."""
     with open(path, "wb") as errors:
         return subprocess.Popen(
-            command, env=_environment(devices), stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            command, env=_environment(kind), stdout=subprocess.PIPE, stderr=errors, start_new_session=True
         )
 
 
@@ -141,9 +150,9 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _environment(devices: str) -> dict[str, str]:
+def _environment(kind: Kind) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in _CLUSTER}
-    if devices == "cpu":
+    if kind == Kind.CPU:
         return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
     # memory as needed, so that nvidia-smi shows the need; and its numbers of the GPUs
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | variables | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}

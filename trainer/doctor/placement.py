@@ -1,9 +1,8 @@
 """Checks that all operations of a training step run on the GPU, in the graph that TensorFlow has placed and divided."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.python.eager import context
 
 from trainer.doctor.bench import Bench, make_config, start_training
@@ -22,17 +21,18 @@ def check_kernels(bench: Bench, preset: str) -> Result:
     """Trains a step, and checks on which devices TensorFlow has placed its operations."""
     replicas = bench.accelerator
     with start_training(bench, make_config(preset), replicas) as trainer:
-        context.enable_run_metadata()
-        try:
-            trainer.advance(0, 1)
-        finally:
-            metadata = context.context().export_run_metadata()
-            context.disable_run_metadata()
-    return judge_placement(step_nodes(metadata), replicas.devices[0])
+        nodes = record_nodes(lambda: trainer.advance(0, 1))
+    return judge_placement(nodes, replicas.devices[0])
 
 
-def step_nodes(metadata: tf.compat.v1.RunMetadata) -> list[Any]:
-    """Returns the placed nodes of the largest function that ran: the loop over steps, with the step inlined."""
+def record_nodes(call: Callable[[], Any]) -> list[Any]:
+    """Calls a function; returns the placed nodes of the largest graph that ran, with all inner functions inlined."""
+    context.enable_run_metadata()
+    try:
+        call()
+    finally:
+        metadata = context.context().export_run_metadata()
+        context.disable_run_metadata()
     graphs = [
         [node for graph in function.partition_graphs for node in graph.node] for function in metadata.function_graphs
     ]

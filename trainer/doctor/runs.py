@@ -12,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Vocabulary
+from trainer.distributed.precision import full_float32
 from trainer.distributed.preemption import StopRequest
 from trainer.doctor.bench import Bench, make_config
 from trainer.doctor.findings import Result, State
+from trainer.doctor.plan import Kind
 from trainer.export import export
 from trainer.models.interface import Queries
 from trainer.models.trained_run import open_trained_run
@@ -28,9 +30,8 @@ RESUME_TOLERANCE = 2e-3
 """Largest relative difference between the losses of a resumed run and of an undisturbed one. On CPUs they are equal,
 but GPUs add in any order."""
 SCORE_TOLERANCE = 1e-3
-"""Largest difference between the scores of an export and of its run, relative to the run's largest score. Servers of
-exports use TensorFloat-32."""
-_ROWS = {"gpu": 512, "cpu": 128}
+"""Largest difference between the scores of an export and of its run, relative to the run's largest score."""
+_ROWS = {Kind.GPU: 512, Kind.CPU: 128}
 """Batch rows per device of the killed run."""
 _POLL_SECONDS = 0.02
 _VISITORS, _HISTORY, _K = 20, 5, 10
@@ -79,7 +80,7 @@ def _start_run(bench: Bench, preset: str, workdir: str) -> subprocess.Popen[byte
     settings = [
         *("blend=false", "epochs=3", "steps_per_execution=1", "checkpoint_every_steps=10", "patience=none"),
         f"input.batch_size={_ROWS[bench.kind] * bench.count}",
-        f"{'gpus' if bench.kind == 'gpu' else 'devices'}={bench.count}",
+        f"{'gpus' if bench.kind == Kind.GPU else 'devices'}={bench.count}",
     ]
     command = [sys.executable, "-m", "trainer", "train", f"--preset={preset}", f"--data={bench.data}"]
     with open(f"{workdir}.log", "ab") as log:
@@ -127,14 +128,15 @@ def check_export(bench: Bench, preset: str) -> Result:
     items = np.random.default_rng(0).integers(0, run.dataset.num_items, (_VISITORS, _HISTORY))
     visitor, history = tf.range(_VISITORS, dtype=tf.int64), tf.constant(items)
     queries = Queries.of_items(visitor, history, tf.fill([_VISITORS], tf.constant(_HISTORY, tf.int64)))
-    live = visible_scores(run.model, queries, False).numpy()
     names = np.array(run.dataset.vocabulary(Vocabulary.ITEMS))
-    answer = tf.saved_model.load(output).signatures["recommend"](
-        visitor_id=tf.constant(run.dataset.vocabulary(Vocabulary.VISITORS)[:_VISITORS]),
-        history=tf.constant(names[items]),
-        k=tf.constant(_K),
-        exclude_seen=tf.constant(False),
-    )
+    with full_float32():
+        live = visible_scores(run.model, queries, False).numpy()
+        answer = tf.saved_model.load(output).signatures["recommend"](
+            visitor_id=tf.constant(run.dataset.vocabulary(Vocabulary.VISITORS)[:_VISITORS]),
+            history=tf.constant(names[items]),
+            k=tf.constant(_K),
+            exclude_seen=tf.constant(False),
+        )
     return judge_export(live, _indices(names, answer["item_id"]), answer["score"].numpy())
 
 
@@ -162,5 +164,5 @@ def judge_export(live: np.ndarray, item: np.ndarray, score: np.ndarray) -> Resul
     text = f"{same} of {item.size} recommended items are the same; scores differ by at most {value:.1e}"
     if rank <= SCORE_TOLERANCE and value <= SCORE_TOLERANCE:
         return Result(text)
-    advice = "serve the export on CPUs, or set NVIDIA_TF32_OVERRIDE=0 for the server; report the figures as a bug"
+    advice = "serve exports on CPUs, and report the figures as a bug of Cartwheel"
     return Result(f"{text}; allowed: {SCORE_TOLERANCE:.0e}", State.FAILED, advice)

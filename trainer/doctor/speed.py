@@ -12,14 +12,15 @@ import numpy as np
 
 from trainer.doctor.bench import Bench, make_config, schedule_of, start_training
 from trainer.doctor.findings import Result, State
+from trainer.doctor.plan import Kind
 
 _PROGRAM = "nvidia-smi"
 _QUERY = ("--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits")
-_ROWS = {"gpu": 4_096, "cpu": 128}
+_ROWS = {Kind.GPU: 4_096, Kind.CPU: 128}
 """Batch rows per device."""
-_STEPS = {"gpu": 20, "cpu": 2}
+_STEPS = {Kind.GPU: 20, Kind.CPU: 2}
 """Steps per compiled call."""
-_SECONDS = {"gpu": 8.0, "cpu": 1.0}
+_SECONDS = {Kind.GPU: 8.0, Kind.CPU: 1.0}
 """Time to train after the first call, which compiles."""
 _SAMPLE_SECONDS = 0.5
 _LOW = 30
@@ -33,7 +34,7 @@ def check_speed(bench: Bench, preset: str) -> Result:
     with start_training(bench, config, bench.replicas(bench.count)) as trainer:
         trainer.advance(0, steps)
         end = steps
-        with sampling(is_active=bench.kind == "gpu") as samples:
+        with sampling(is_active=bench.kind == Kind.GPU) as samples:
             start_time = time.monotonic()
             while time.monotonic() - start_time < _SECONDS[bench.kind]:
                 losses = trainer.advance(end, steps)

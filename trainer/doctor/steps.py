@@ -5,6 +5,7 @@ import numpy as np
 from trainer.distributed.precision import full_float32
 from trainer.doctor.bench import Bench, Steps, make_config, train_steps
 from trainer.doctor.findings import Result, State
+from trainer.doctor.plan import Kind
 
 LOSS_TOLERANCE = 1e-4
 """Largest relative difference between the loss of a step on a GPU and on a CPU, both in float32."""
@@ -64,7 +65,7 @@ def check_precision(bench: Bench, preset: str) -> Result:
         for name, (settings, _) in MODES.items()
     }
     result = judge_precision(losses, expected)
-    if bench.kind == "cpu":
+    if bench.kind == Kind.CPU:
         return Result(f"{result.found}; CPUs have no TensorFloat-32", result.state, result.advice)
     return result
 
