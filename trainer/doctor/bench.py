@@ -98,7 +98,7 @@ class Steps(NamedTuple):
     losses: np.ndarray
     """[n] losses of the steps."""
     updates: dict[str, np.ndarray]
-    """Change of each array: tables [rows, D], their optimizer slots, and dense weights."""
+    """Change of each array: tables [rows, D], their optimizer slots, and all dense weights together [n, 1]."""
 
 
 def train_steps(bench: Bench, config: RunConfig, replicas: Replicas, count: int) -> Steps:
@@ -113,5 +113,7 @@ def train_steps(bench: Bench, config: RunConfig, replicas: Replicas, count: int)
 def _read_arrays(state: TrainState, replicas: Replicas) -> dict[str, np.ndarray]:
     if replicas.count > 1:
         return {}
-    tables = {name: np.concatenate(list(shards.chunks(0))) for name, shards in state.arrays().items()}
-    return tables | {f"dense weight {number}": np.array(value) for number, value in enumerate(state.dense)}
+    arrays = {name: np.concatenate(list(shards.chunks(0))) for name, shards in state.arrays().items()}
+    if state.dense:
+        arrays["dense weights"] = np.concatenate([np.ravel(weight) for weight in state.dense])[:, None]
+    return arrays
