@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GROCER_READY := $(VENV)/.grocer
+GPU_READY := $(VENV)/.gpu
 IO_VENV := .venv-tensorflow-io
 IO_READY := $(IO_VENV)/.ready
 DEMO ?= demo$(addprefix -,$(DATA))
@@ -12,7 +13,7 @@ DEMO ?= demo$(addprefix -,$(DATA))
 OWN_UV := .venv-uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 
-.PHONY: help setup grocer demo test test-all test-cluster e2e test-tensorflow-io check docs bench data image constraints clean
+.PHONY: help setup grocer demo test test-all test-cluster e2e test-tensorflow-io gpu-smoke check docs bench data image constraints clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
@@ -50,6 +51,12 @@ $(GROCER_READY): requirements-grocer.txt $(READY)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
 	@touch $@
 
+# The CUDA libraries of the image for GPUs, which fit the TensorFlow of constraints.txt.
+$(GPU_READY): k8s/requirements/gpu.txt $(READY)
+	@echo "installing the CUDA libraries into $(VENV), a few GB, once" >&2
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
+	@touch $@
+
 grocer: $(GROCER_READY)  ## install the data of a real grocer, for `make demo DATA=grocer` and the tutorial
 
 demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands on a synthetic shop, or on DATA=grocer, SHOP=shop.toml or EVENTS=…
@@ -78,6 +85,9 @@ e2e: $(READY)    ## the images in pods of a real node of this machine, compared 
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py
+
+gpu-smoke: $(READY) $(if $(filter cpu,$(DEVICES)),,$(GPU_READY))  ## check training on the GPUs of this machine, in ten minutes; DEVICES=cpu rehearses
+	$(BIN)/cartwheel doctor --gpu $(if $(DEVICES),--devices "$(DEVICES)")
 
 check: $(READY)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

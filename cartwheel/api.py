@@ -414,18 +414,24 @@ def report(*, workdir: str | None = None, data: str | None = None) -> str:
     return write_dataset_report(data)
 
 
-def doctor(*uris: str) -> dict[str, Any]:
-    """Checks this machine, and whether it can access the given directories.
+def doctor(*uris: str, gpu: bool = False) -> dict[str, Any]:
+    """Checks this machine, and whether it can access the given directories; or training on the GPUs of this machine.
 
     Args:
       uris: paths or URIs of directories. In an object store, a small file is written and removed.
+      gpu: whether to check the GPUs instead, in at most ten minutes; then there must be no `uris`.
 
     Returns:
       `is_healthy`: False if a check failed; `findings`: the results of all checks.
-    """
-    from trainer.doctor import examine
 
-    return examine(uris)
+    Raises:
+      ValueError: both `uris` and `gpu` are given.
+    """
+    from trainer.doctor import examine, examine_gpus
+
+    if gpu and uris:
+        raise ValueError("gpu=True checks GPUs alone; check directories in another call")
+    return examine_gpus() if gpu else examine(uris)
 
 
 def _read_item_facts(

@@ -17,6 +17,7 @@ NUM_LOGICAL_CPUS = 4
 LONGEST_FILES = (
     "integration/test_tutorial.py",
     "integration/test_containers.py",
+    "trainer/doctor/test_gpu.py",
     "integration/test_training_processes.py",
     "integration/test_beam_workers.py",
     "integration/test_workers.py",

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     except ValueError as error:
         parser.error(str(error))
     _check_train_flags(given, parser)
+    _check_doctor_flags(given, parser)
     config = _read_config(given, parser)
     logs.start_log(verbose=given.verbose)
     # until training installs its own handlers
@@ -226,9 +227,9 @@ def _demo(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _doctor(given: argparse.Namespace) -> dict[str, Any]:
-    from trainer.doctor import examine
+    from trainer.doctor import examine, examine_gpus
 
-    return examine(given.uri)
+    return examine_gpus(given.devices) if given.gpu else examine(given.uri)
 
 
 _COMMANDS = {
@@ -253,6 +254,16 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
         parser.error("train --preset auto trains all its models from scratch; drop --warm-start")
     if given.budget and given.preset != AUTO:
         parser.error("--budget applies to --preset auto only; limit other presets with --set epochs=N")
+
+
+def _check_doctor_flags(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exits with 2 if flags of `doctor` contradict each other."""
+    if given.command != "doctor":
+        return
+    if given.gpu and given.uri:
+        parser.error("doctor --gpu checks GPUs alone; check directories without --gpu")
+    if given.devices != "gpu" and not given.gpu:
+        parser.error("--devices applies to --gpu only")
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:

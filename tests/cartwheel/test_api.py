@@ -36,6 +36,11 @@ def test_a_report_needs_a_run_or_a_dataset():
         cartwheel.report()
 
 
+def test_gpus_and_directories_are_checked_separately() -> None:
+    with pytest.raises(ValueError, match="gpu=True checks GPUs alone"):
+        cartwheel.doctor("dataset", gpu=True)
+
+
 @pytest.mark.integration
 def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 SERVING = ["serving", "serving-s3"]
-FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), *SERVING, "engines/flink", "namespace"]
+FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), *SERVING, "engines/flink", "gpu-check", "namespace"]
 
 Object = dict[str, Any]
 

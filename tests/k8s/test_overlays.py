@@ -9,6 +9,8 @@ import pytest
 
 from tests.k8s import checks
 from tests.k8s.rendering import FOLDERS, OVERLAYS, Object, find, job_spec, objects_of, pod_spec, render, tool, yaml
+from trainer.config.flags import build_parser
+from trainer.doctor.plan import TOTAL_SECONDS
 
 RELEASES = ["1.34", "1.37"]
 
@@ -138,6 +140,24 @@ def test_prepare_on_flink_reaches_the_services_and_the_worker_pool_of_its_folder
     assert "--service_port=50000" in pool["command"]
     assert "--environment_config=localhost:50000" in arguments
     assert [value["metadata"]["name"] for value in objects if value["kind"] == "Job"] == ["prepare"]
+
+
+def test_the_gpu_check_is_a_job_of_its_own_with_a_command_that_the_image_accepts() -> None:
+    objects = objects_of(render("gpu-check"))
+    assert {(value["kind"], value["metadata"]["name"]) for value in objects} == {
+        ("Job", "gpu-check"),
+        ("ServiceAccount", "gpu-check"),
+    }
+    (main,) = pod_spec(find(objects, "Job", "gpu-check"))["containers"]
+    given = build_parser().parse_args(main["args"])
+    assert (given.command, given.gpu, given.devices, given.json) == ("doctor", True, "gpu", True)
+    assert main["image"] == "cartwheel/trainer-gpu:latest"
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_the_gpu_check_has_more_time_than_its_checks() -> None:
+    job = find(objects_of(render("gpu-check")), "Job", "gpu-check")
+    assert job["spec"]["activeDeadlineSeconds"] > 2 * TOTAL_SECONDS
 
 
 def test_every_step_has_the_label_of_kueue() -> None:

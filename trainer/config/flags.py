@@ -31,6 +31,18 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         metavar="URI",
         help="directory to check; in an object store, the check writes and removes a small file",
     )
+    doctor.add_argument(
+        "--gpu",
+        action="store_true",
+        help="check training on all GPUs instead, in less than ten minutes: kernels, results, precision, several GPUs, "
+        "a killed run, an export, and speed; each line of the report says PASS, FAIL or SKIP",
+    )
+    doctor.add_argument(
+        "--devices",
+        choices=["gpu", "cpu"],
+        default="gpu",
+        help="devices of --gpu; cpu: rehearse the checks on two logical CPUs (default: gpu)",
+    )
     for command in commands.choices.values():
         cli.add_output_flags(command)
     return parser

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from common.settings import apply_settings
-from trainer import doctor
 from trainer.config.presets import PRESETS
 from trainer.distributed import gpus
 from trainer.distributed.replicas import start_replicas
+from trainer.doctor import State, machine
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +82,9 @@ def test_a_driver_outside_the_loaders_path_is_found(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(gpus, "_DRIVER_FOLDERS", (str(tmp_path),))
     assert gpus.diagnose_gpus().found == "the driver's libcuda-of-this-test.so.1 is missing"
     (tmp_path / "libcuda-of-this-test.so.1").touch()
-    finding = doctor.check_gpus()
+    finding = machine.check_gpus()
     assert finding.advice == f"add {tmp_path} to LD_LIBRARY_PATH"
-    assert finding.state == doctor.State.WARNING
+    assert finding.state == State.WARNING
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_the_version_of_the_driver_is_reported(
     monkeypatch.setattr(gpus, "_DRIVER_VERSION", path)
     assert (gpus.driver_version(), gpus.is_old_driver(version)) == (version, is_old)
     Machine(1, monkeypatch)
-    finding = doctor.check_gpus()
+    finding = machine.check_gpus()
     assert f"driver {version}" in finding.found
-    assert (finding.state == doctor.State.WARNING) == is_old
+    assert (finding.state == State.WARNING) == is_old
 
 
 def test_gpus_and_devices_exclude_each_other() -> None:

@@ -1,4 +1,4 @@
-"""The doctor job: checks this machine and advises what to change."""
+"""Checks versions, devices, memory, disk and directories of this machine."""
 
 import importlib.util
 import logging
@@ -7,8 +7,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from common import storage
+from trainer.doctor.findings import Finding, State, format_error, is_healthy
 
 log = logging.getLogger(__name__)
 
@@ -25,33 +25,6 @@ _MIN_DISK_GIB = 5
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _HUGE_PAGES, _TUNABLE = Path("/sys/kernel/mm/transparent_hugepage/enabled"), "glibc.malloc.hugetlb=1"
-
-
-class State(StrEnum):
-    """Severity of the result of a check, from OK to FAILED."""
-
-    OK = "ok"
-    """Nothing has to change."""
-    WARNING = "warning"
-    """Some jobs will be slower or lack a feature."""
-    UNKNOWN = "unknown"
-    """The check does not work on this machine."""
-    FAILED = "failed"
-    """A job will fail."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check of `doctor`."""
-
-    check: str
-    """Name of the check."""
-    found: str
-    """Result, in a sentence."""
-    state: State = State.OK
-    """Severity of the result."""
-    advice: str = ""
-    """What to do; '' if there is nothing to do."""
 
 
 def examine(uris: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +43,7 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
         *((uri, partial(check_uri, uri)) for uri in uris),
     ]
     findings = [_log_finding(_run_check(name, check)) for name, check in checks]
-    is_healthy = all(finding.state != State.FAILED for finding in findings)
-    return {"is_healthy": is_healthy, "findings": [asdict(finding) for finding in findings]}
+    return {"is_healthy": is_healthy(findings), "findings": [asdict(finding) for finding in findings]}
 
 
 def _run_check(name: str, check: Callable[[], Finding]) -> Finding:
@@ -80,7 +52,9 @@ def _run_check(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:
         log.debug("the check of %s failed", name, exc_info=True)
-        return Finding(name, f"cannot be checked: {_format(error)}", State.UNKNOWN, "--verbose shows the traceback")
+        return Finding(
+            name, f"cannot be checked: {format_error(error)}", State.UNKNOWN, "--verbose shows the traceback"
+        )
 
 
 def _log_finding(finding: Finding) -> Finding:
@@ -112,7 +86,7 @@ def check_gpus() -> Finding:
     except Exception as error:  # a broken installation raises anything
         log.debug("TensorFlow cannot be imported", exc_info=True)
         advice = "run `pip install '.[trainer]'` in the clone; --verbose shows the traceback"
-        return Finding("GPUs", f"TensorFlow cannot be imported: {_format(error)}", State.FAILED, advice)
+        return Finding("GPUs", f"TensorFlow cannot be imported: {format_error(error)}", State.FAILED, advice)
 
     from trainer.distributed.gpus import diagnose_gpus, driver_version, is_old_driver
 
@@ -228,10 +202,6 @@ def _compare_free(name: str, free_bytes: int, min_gib: float, advice: str) -> Fi
     if free_bytes < min_gib * 2**30:
         return Finding(name, found, State.WARNING, f"less than {min_gib} GiB: {advice}")
     return Finding(name, found)
-
-
-def _format(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,170 @@
+"""Runs the checks of GPUs one by one, each in its own process with a time limit, and reports PASS or FAIL per line."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+from common import storage
+from trainer.doctor.findings import Finding, State, is_healthy
+from trainer.doctor.machine import check_gpus
+from trainer.doctor.plan import CPU_LIMIT_FACTOR, DEVICES, PLAN, TOTAL_SECONDS, Check, Kind
+
+log = logging.getLogger(__name__)
+
+_LABELS = {State.OK: "PASS", State.FAILED: "FAIL", State.SKIPPED: "SKIP"}
+_REHEARSAL = "`cartwheel doctor --gpu --devices cpu` rehearses the checks on logical CPUs"
+_AGAIN = "run the check again: at the first start on a new GPU, the driver compiles kernels for minutes, and keeps them"
+_HANG = (
+    "look for Xid errors in the kernel's log (`dmesg`); if only several GPUs hang, try NCCL_DEBUG=INFO and "
+    "NCCL_P2P_DISABLE=1"
+)
+_SHOP = {Kind.GPU: {"visitors": 20_000, "items": 5_000}, Kind.CPU: {"visitors": 1_000, "items": 500}}
+"""Sizes of the dataset."""
+_CLUSTER = ("TF_CONFIG", "CARTWHEEL_WORKERS")
+"""Variables of a cluster; the checks use one machine."""
+_LOG_LINES = 3
+
+
+def examine_gpus(devices: str = "gpu") -> dict[str, Any]:
+    """Checks training on all GPUs of this machine, in at most ten minutes; logs each finding.
+
+    Args:
+      devices: value of `Kind`: `gpu`; or `cpu`, a rehearsal on two logical CPUs, which skips what only a GPU can show.
+
+    Returns:
+      `is_healthy` (no check failed), `findings` (the fields of each `Finding`), and `seconds`.
+    """
+    kind, start_time = Kind(devices), time.monotonic()
+    findings = [_log_line(_check_devices(kind))]
+    if is_healthy(findings):
+        with storage.scratch_folder("doctor") as folder:
+            data = _write_shop(folder, kind)
+            factor = CPU_LIMIT_FACTOR if kind == Kind.CPU else 1
+            for check in PLAN:
+                left = TOTAL_SECONDS * factor - (time.monotonic() - start_time)
+                findings += map(_log_line, _run(check, kind, data, folder, min(check.seconds * factor, left)))
+    return {
+        "is_healthy": is_healthy(findings),
+        "findings": [asdict(finding) for finding in findings],
+        "seconds": round(time.monotonic() - start_time, 1),
+    }
+
+
+def _log_line(finding: Finding) -> Finding:
+    level = logging.ERROR if finding.state == State.FAILED else logging.INFO
+    advice = finding.advice and f"; {finding.advice}"
+    log.log(level, "%s  %s: %s%s", _LABELS[finding.state], finding.check, finding.found, advice)
+    return finding
+
+
+def _check_devices(kind: Kind) -> Finding:
+    """Checks that TensorFlow sees a GPU, without starting it: this process must not reserve the GPU's memory."""
+    if kind == Kind.CPU:
+        return Finding(DEVICES, "a rehearsal on two logical CPUs, which checks no GPU", State.SKIPPED)
+    import tensorflow as tf
+
+    from trainer.distributed.gpus import diagnose_gpus
+
+    if not tf.config.list_physical_devices("GPU"):
+        why = diagnose_gpus()
+        return Finding(DEVICES, f"no GPU: {why.found}", State.FAILED, f"{why.advice}; {_REHEARSAL}")
+    found = check_gpus()
+    return Finding(DEVICES, found.found, State.OK, found.advice)
+
+
+def _write_shop(folder: str, kind: Kind) -> str:
+    from trainer.doctor.shop import write_shop
+
+    data = os.path.join(folder, "dataset")
+    write_shop(data, **_SHOP[kind])
+    return data
+
+
+def _run(check: Check, kind: Kind, data: str, folder: str, seconds: float) -> Iterator[Finding]:
+    """Runs a check in its own process, for at most `seconds`.
+
+    Yields its findings as soon as they are known, and then one for each missing line.
+    """
+    path = os.path.join(folder, f"{check.name}.log")
+    missing = [check.line(preset) for preset in check.presets]
+    if seconds <= 0:
+        yield from (Finding(name, "not checked, because the time is over", State.FAILED, _AGAIN) for name in missing)
+        return
+    process = _start([sys.executable, "-m", "trainer.doctor", check.name, kind, data, folder], kind, path)
+    with _limited(process, seconds) as is_late:
+        for line in process.stdout or ():
+            fields = json.loads(line)
+            missing.remove(fields["check"])
+            yield Finding(**{**fields, "state": State(fields["state"])})
+    log.debug("log of the check %s:\n%s", check.name, _read(path))
+    if missing:
+        problem = f"did not end within {seconds:.0f} s" if is_late.is_set() else _describe(process.returncode, path)
+        advice = f"{_AGAIN}; {_HANG}" if is_late.is_set() else "--verbose shows the whole log"
+        yield Finding(missing[0], problem, State.FAILED, advice)
+        yield from (Finding(name, f"not checked, because {missing[0]} failed", State.SKIPPED) for name in missing[1:])
+
+
+def _start(command: Sequence[str], kind: Kind, path: str) -> subprocess.Popen[bytes]:
+    """Starts the process of a check in a new process group, with its standard error in the file `path`."""
+    with open(path, "wb") as errors:
+        return subprocess.Popen(
+            command, env=_environment(kind), stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+
+
+@contextmanager
+def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Waits for a process after the context, and kills it and the runs that it started after `seconds`.
+
+    Yields an event that is set if the process exceeded its time.
+    """
+    is_late = threading.Event()
+
+    def end_late() -> None:
+        is_late.set()
+        _kill_group(process)
+
+    timer = threading.Timer(seconds, end_late)
+    timer.start()
+    try:
+        yield is_late
+        # does not free the process's number, which is that of its group, too
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    finally:
+        timer.cancel()
+        _kill_group(process)
+        process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _environment(kind: Kind) -> dict[str, str]:
+    variables = {name: value for name, value in os.environ.items() if name not in _CLUSTER}
+    if kind == Kind.CPU:
+        return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
+    # memory as needed, so that nvidia-smi shows the need; and its numbers of the GPUs
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | variables | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+
+def _describe(status: int, path: str) -> str:
+    """Describes the end of a process that did not report all its findings, with the last lines of its log."""
+    ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    lines = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    return f"the process {ended}: {' '.join(lines[-_LOG_LINES:]) or 'it logged nothing'}"
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

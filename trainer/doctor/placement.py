@@ -1,0 +1,62 @@
+"""Checks that all operations of a training step run on the GPU, in the graph that TensorFlow has placed and divided."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tensorflow.python.eager import context
+
+from trainer.doctor.bench import Bench, make_config, start_training
+from trainer.doctor.findings import Result, State
+
+_ON_ANY_DEVICE = {
+    *("_Arg", "_DeviceArg", "_Retval", "_DeviceRetval", "_Send", "_Recv", "_HostSend", "_HostRecv"),
+    *("Const", "HostConst", "Identity", "IdentityN", "NoOp", "IteratorGetNext"),
+    *("Enter", "Exit", "LoopCond", "Merge", "NextIteration", "Switch"),
+}
+"""Operations that feed the step, move its values between devices, or control the loop over steps."""
+_SHOWN = 3
+
+
+def check_kernels(bench: Bench, preset: str) -> Result:
+    """Trains a step, and checks on which devices TensorFlow has placed its operations."""
+    replicas = bench.accelerator
+    with start_training(bench, make_config(preset), replicas) as trainer:
+        nodes = record_nodes(lambda: trainer.advance(0, 1))
+    return judge_placement(nodes, replicas.devices[0])
+
+
+def record_nodes(call: Callable[[], Any]) -> list[Any]:
+    """Calls a function; returns the placed nodes of the largest graph that ran, with all inner functions inlined."""
+    context.enable_run_metadata()
+    try:
+        call()
+    finally:
+        metadata = context.context().export_run_metadata()
+        context.disable_run_metadata()
+    graphs = [
+        [node for graph in function.partition_graphs for node in graph.node] for function in metadata.function_graphs
+    ]
+    return max(graphs, key=len, default=[])
+
+
+def judge_placement(nodes: Sequence[Any], device: str) -> Result:
+    """Fails if there are no nodes, or if an operation of the step is not on `device`, such as GPU:0."""
+    if not nodes:
+        return Result("TensorFlow reported no graph", State.FAILED, "use the TensorFlow of constraints.txt")
+    elsewhere = list(_misplaced(nodes, device))
+    if elsewhere:
+        others = f" and {len(elsewhere) - _SHOWN} others" if len(elsewhere) > _SHOWN else ""
+        return Result(
+            f"{len(elsewhere)} of {len(nodes)} operations are not on {device}: {', '.join(elsewhere[:_SHOWN])}{others}",
+            State.FAILED,
+            "use the TensorFlow of constraints.txt; if it is installed, report these operations as a bug of Cartwheel",
+        )
+    on_device = sum(node.device.endswith(device) for node in nodes)
+    return Result(f"{on_device} operations on {device}, and {len(nodes) - on_device} elsewhere, which feed the loop")
+
+
+def _misplaced(nodes: Sequence[Any], device: str) -> Iterator[str]:
+    for node in nodes:
+        if node.op not in _ON_ANY_DEVICE and not node.device.endswith(device):
+            name, found = node.name.rpartition("/")[2], node.device.rpartition("device:")[2] or "no device"
+            yield f"{node.op} ({name}, on {found})"
