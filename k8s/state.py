@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from k8s.kubectl import Object
+from k8s.rendering import GPU
 
 PREEMPTED = 75
 _INDEX = "batch.kubernetes.io/job-completion-index"
@@ -111,7 +111,7 @@ def failure_reason(pod: Object) -> str | None:
     for container in containers(pod):
         stop = container.get("state", {}).get("terminated")
         if stop and stop.get("reason") == "OOMKilled":
-            limit = _limit(pod, container["name"], "memory")
+            limit = _limits(pod, container["name"]).get("memory", "share")
             return f"OOMKilled: it needed more than its memory limit of {limit}; raise --memory"
         if stop and stop["exitCode"] == PREEMPTED:
             return "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
@@ -157,9 +157,15 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     message = unschedulable_message(pod)
     if not message:
         return None
-    gpus = _limit(pod, "main", "nvidia.com/gpu")
-    lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
-    return f"Unschedulable: {lacking} ({message})"
+    return f"Unschedulable: {_lacking(pod, message)} ({message})"
+
+
+def _lacking(pod: Object, message: str) -> str:
+    """Returns which devices the nodes lack, such as GPUs, if the scheduler's message names them."""
+    for name, count in _limits(pod, "main").items():
+        if "/" in name and name in message:
+            return f"no node with {count} free {'GPUs' if name == GPU else name}"
+    return "no node with room for it"
 
 
 def _find_deletion(pod: Object) -> str | None:
@@ -221,12 +227,12 @@ def containers(pod: Object) -> Iterator[Object]:
     yield from status.get("containerStatuses", [])
 
 
-def _limit(pod: Object, container: str, resource: str) -> Any:
+def _limits(pod: Object, container: str) -> Object:
     spec = pod.get("spec", {})
     for value in [*spec.get("initContainers", []), *spec.get("containers", [])]:
         if value["name"] == container:
-            return value.get("resources", {}).get("limits", {}).get(resource, "share")
-    return "share"
+            return value.get("resources", {}).get("limits", {})
+    return {}
 
 
 def _index(pod: Object) -> int:
