@@ -344,6 +344,7 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; with --overlay local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
+    _add_devices(command)
     add(
         "--memory",
         type=_matching(_SIZE, "64Gi or 512Mi"),
@@ -357,6 +358,14 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         metavar="REGISTRY",
         help="registry of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
     )
+    add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
+    _add_queue(command)
+    return command
+
+
+def _add_devices(command: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose devices, nodes and variables of training."""
+    add = command.add_argument
     add(
         "--gpu-resource",
         type=_matching(_RESOURCE, "nvidia.com/mig-3g.20gb"),
@@ -372,9 +381,6 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         help="node label whose value should be the same for all workers (default: topology.kubernetes.io/zone)",
     )
     _add_pairs(command, "--env", _VARIABLE, "NCCL_SOCKET_IFNAME=eth0", "environment variable of training")
-    add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
-    _add_queue(command)
-    return command
 
 
 def _add_pairs(command: argparse.ArgumentParser, flag: str, name: str, example: str, text: str) -> None:
