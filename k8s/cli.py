@@ -222,23 +222,9 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Builds the placement. If no overlay is for a cloud, adds the one that fits the URI scheme of the output."""
-    scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
-    if not given.overlay and scheme not in _CLOUDS:
-        parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
-    cloud = _CLOUDS.get(scheme)
-    names_cloud = not set(given.overlay).isdisjoint(_CLOUDS.values())
-    overlays = tuple(given.overlay) if names_cloud or cloud is None else (cloud, *given.overlay)
-    if given.queue and "kueue" not in overlays:
-        overlays += ("kueue",)
-    for name in _PATH_FLAGS:
-        value = getattr(given, name, None)
-        if value and not _is_kept(value, overlays):
-            flag = name.replace("_", "-")
-            parser.error(
-                f"--{flag} {value} is inside the pod and would be lost with it; give the URI of a bucket, or a path "
-                "below /data, the volume of --overlay local"
-            )
+    """Builds the placement; exits if its flags contradict each other."""
+    overlays = _overlays(given, parser)
+    _check_paths(given, overlays, parser)
     several = [name for name in overlays if name in _SEVERAL]
     if several and given.nodes == 1:
         parser.error(
@@ -264,8 +250,31 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     )
 
 
+def _overlays(given: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    """Returns the overlays. If none is for a cloud, adds the one that fits the URI scheme of the output."""
+    scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
+    if not given.overlay and scheme not in _CLOUDS:
+        parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
+    cloud = _CLOUDS.get(scheme)
+    names_cloud = not set(given.overlay).isdisjoint(_CLOUDS.values())
+    overlays = tuple(given.overlay) if names_cloud or cloud is None else (cloud, *given.overlay)
+    return (*overlays, "kueue") if given.queue and "kueue" not in overlays else overlays
+
+
+def _check_paths(given: argparse.Namespace, overlays: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Exits if the files of a path would be lost with the pod."""
+    for name in _PATH_FLAGS:
+        value = getattr(given, name, None)
+        if value and not _is_kept(value, overlays):
+            flag = name.replace("_", "-")
+            parser.error(
+                f"--{flag} {value} is inside the pod and would be lost with it; give the URI of a bucket, or a path "
+                "below /data, the volume of --overlay local"
+            )
+
+
 def _check_gpus(gpus: int, given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Exits unless the number of GPUs fits their resource and no variable contains a credential."""
+    """Exits if the number of GPUs does not fit their resource, or a variable contains a credential."""
     if given.gpu_resource and not gpus:
         parser.error(f"--gpu-resource {given.gpu_resource} needs --gpus, which is 0 with --overlay local by default")
     if "/mig-" in (given.gpu_resource or "") and gpus > 1:

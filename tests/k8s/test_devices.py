@@ -6,7 +6,7 @@ import pytest
 
 from k8s.waiting import find_state
 from tests.k8s import checks
-from tests.k8s.rendering import OVERLAYS, Object, find, objects_of, pod_spec, render, yaml
+from tests.k8s.rendering import OVERLAYS, SERVING, Object, find, objects_of, pod_spec, render, yaml
 from tests.k8s.scenarios import TRAIN, Cluster, pod
 from tests.k8s.test_submitted_manifests import EVALUATE, TUNE, place, rendered
 from tests.k8s.test_submitted_manifests import TRAIN as TRAIN_STEP
@@ -102,9 +102,10 @@ def test_nccl_logs_why_a_message_failed(overlay: str) -> None:
     assert variables(spec)["NCCL_DEBUG"] == "WARN"
 
 
-def test_a_model_server_does_not_reserve_all_memory_of_a_gpu() -> None:
-    server = pod_spec(find(objects_of(render("serving")), "Deployment", "cartwheel-serving"))
-    assert variables(server)["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+@pytest.mark.parametrize("folder", SERVING)
+def test_a_model_server_takes_memory_as_needed_and_ranks_in_full_float32(folder: str) -> None:
+    found = variables(pod_spec(find(objects_of(render(folder)), "Deployment", "cartwheel-serving")))
+    assert (found["TF_FORCE_GPU_ALLOW_GROWTH"], found["NVIDIA_TF32_OVERRIDE"]) == ("true", "0")
 
 
 @pytest.mark.parametrize(
