@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from k8s.kubectl import Object
 from k8s.rendering import GPU
@@ -111,7 +112,7 @@ def failure_reason(pod: Object) -> str | None:
     for container in containers(pod):
         stop = container.get("state", {}).get("terminated")
         if stop and stop.get("reason") == "OOMKilled":
-            limit = _limits(pod, container["name"]).get("memory", "share")
+            limit = _limit(pod, container["name"], "memory")
             return f"OOMKilled: it needed more than its memory limit of {limit}; raise --memory"
         if stop and stop["exitCode"] == PREEMPTED:
             return "exit 75: preempted, or another worker was lost; the run will resume from its last checkpoint"
@@ -157,15 +158,19 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     message = unschedulable_message(pod)
     if not message:
         return None
-    return f"Unschedulable: {_lacking(pod, message)} ({message})"
+    for name, count in _other_devices(pod):
+        if name in message:
+            return f"Unschedulable: no node has {count} or more free {name} ({message})"
+    gpus = _limit(pod, "main", "nvidia.com/gpu")
+    lacking = f"no node with {gpus} free GPUs" if "nvidia.com/gpu" in message else "no node with room for it"
+    return f"Unschedulable: {lacking} ({message})"
 
 
-def _lacking(pod: Object, message: str) -> str:
-    """Returns which devices the nodes lack, such as GPUs, if the scheduler's message names them."""
-    for name, count in _limits(pod, "main").items():
-        if "/" in name and name in message:
-            return f"no node with {count} free {'GPUs' if name == GPU else name}"
-    return "no node with room for it"
+def _other_devices(pod: Object) -> Iterator[tuple[str, str]]:
+    """Yields the name and number of the devices that a pod requests, such as instances of a GPU, but no whole GPUs."""
+    for container in pod.get("spec", {}).get("containers", []):
+        limits = container.get("resources", {}).get("limits", {})
+        yield from ((name, count) for name, count in limits.items() if "/" in name and name != GPU)
 
 
 def _find_deletion(pod: Object) -> str | None:
@@ -227,12 +232,12 @@ def containers(pod: Object) -> Iterator[Object]:
     yield from status.get("containerStatuses", [])
 
 
-def _limits(pod: Object, container: str) -> Object:
+def _limit(pod: Object, container: str, resource: str) -> Any:
     spec = pod.get("spec", {})
     for value in [*spec.get("initContainers", []), *spec.get("containers", [])]:
         if value["name"] == container:
-            return value.get("resources", {}).get("limits", {})
-    return {}
+            return value.get("resources", {}).get("limits", {}).get(resource, "share")
+    return "share"
 
 
 def _index(pod: Object) -> int:

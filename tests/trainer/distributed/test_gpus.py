@@ -1,23 +1,17 @@
 """Tests the choice of GPUs with fake ones: TensorFlow's functions are replaced."""
 
-import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import tensorflow as tf
 
 from common.settings import apply_settings
-from tests.conftest import NUM_LOGICAL_CPUS
 from trainer import doctor
 from trainer.config.presets import PRESETS
 from trainer.distributed import gpus
 from trainer.distributed.replicas import start_replicas
-
-HIDDEN_GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
-"""The value that `tests/conftest.py` sets before TensorFlow starts."""
 
 
 @pytest.fixture(autouse=True)
@@ -116,27 +110,3 @@ def test_the_version_of_the_driver_is_reported(
 def test_gpus_and_devices_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="devices must be none if gpus is set"):
         apply_settings(PRESETS["mf"], ["gpus=2", "devices=2"])
-
-
-class Started(Exception):  # noqa: N818
-    """Ends a command when it starts its replicas; has the numbers of devices and GPUs."""
-
-
-@pytest.mark.parametrize("command", ["evaluate", "recommend", "export"])
-def test_commands_that_do_not_train_use_one_gpu(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module(f"trainer.{command}")
-
-    def start(devices: int | None, cluster: Any, gpus: int | None = None) -> NoReturn:
-        raise Started(devices, gpus)
-
-    monkeypatch.setattr(module, "start_replicas", start)
-    output = {} if command == "evaluate" else {"output": str(tmp_path / "output")}
-    with pytest.raises(Started) as started:
-        getattr(module, command)(workdir=str(tmp_path), **output)
-    assert started.value.args == (1, None)
-
-
-def test_tests_see_no_gpu_and_split_the_cpu() -> None:
-    """So tests with several devices also run on a machine with one GPU."""
-    assert len(tf.config.list_logical_devices("CPU")) == NUM_LOGICAL_CPUS
-    assert HIDDEN_GPUS == "-1"
