@@ -10,7 +10,6 @@ from tests.trainer.runs.test_checkpoint import contents, make_parts, save
 from tests.trainer.tiny_runs import make_config
 from trainer.distributed.replicas import start_replicas
 from trainer.distributed.watchdog import Watchdog
-from trainer.runs import checkpoint
 from trainer.training.schedule import make_schedule
 from trainer.training.start import resume_run
 
@@ -29,9 +28,8 @@ def test_the_dataset_of_a_run_restarts_the_timer(tmp_path: Path, monkeypatch: py
     assert opened.value.args[0].__func__ is Watchdog.ping
 
 
-def test_each_restored_chunk_restarts_the_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 11 visitors, 3 chunks of at most 4 rows, of 5 items 2 chunks; each table has values and two slots of Adam."""
-    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 4)
+def test_each_restored_array_restarts_the_timer(tmp_path: Path) -> None:
+    """Both tables have values and two slots of Adam; each of these arrays is smaller than a chunk of rows."""
     saved = save(str(tmp_path), 8)
     replicas, pings = start_replicas(1, None), [0]
 
@@ -41,6 +39,6 @@ def test_each_restored_chunk_restarts_the_timer(tmp_path: Path, monkeypatch: pyt
     restored = make_parts(replicas)
     schedule = make_schedule(make_config("mf"), 16)
     resume_run(str(tmp_path), restored, 8, replicas, schedule, ping)
-    assert pings == [3 * (3 + 2)]
+    assert pings == [2 * 3]
     expected = contents(saved)
     assert all((value == expected[name]).all() for name, value in contents(restored).items())
