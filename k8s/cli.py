@@ -18,7 +18,7 @@ from contract.schema import Split
 from k8s.errors import KubectlError
 from k8s.kubectl import Kubectl
 from k8s.progress import Follower, Removal, Screen
-from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
+from k8s.rendering import GPU, OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
 from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
 from k8s.waiting import find_state
@@ -33,6 +33,10 @@ _SEVERAL = ("multi-node", "jobset")
 _SIZE, _CORES = r"[1-9][0-9]*(\.[0-9]+)?([MGT]i?)", r"[1-9][0-9]*m?|[0-9]+\.[0-9]*[1-9][0-9]*"
 _QUEUE = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
 _REGISTRY, _TAG = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_RESOURCE, _LABEL = r"[a-z0-9.-]+/[A-Za-z0-9._-]+", r"([a-z0-9.-]+/)?[A-Za-z0-9._-]+"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_SECRET = "cartwheel-credentials"
+_CREDENTIAL = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATH_FLAGS = ("events", "item_properties", "category_tree", "output", "data", "workdir")
 """Flags with paths or URIs."""
 
@@ -218,15 +222,47 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Builds the placement. If no overlay is for a cloud, adds the one that fits the URI scheme of the output."""
+    """Builds the placement; exits if its flags contradict each other."""
+    overlays = _overlays(given, parser)
+    _check_paths(given, overlays, parser)
+    several = [name for name in overlays if name in _SEVERAL]
+    if several and given.nodes == 1:
+        parser.error(
+            f"--overlay {several[0]} is for several machines, got --nodes 1; give --nodes 2 or more, or drop --overlay "
+            f"{several[0]}"
+        )
+    gpus = (0 if "local" in overlays else 1) if given.gpus is None else given.gpus
+    _check_gpus(gpus, given, parser)
+    return Placement(
+        overlays=overlays,
+        gpus=gpus,
+        nodes=(2 if several else 1) if given.nodes is None else given.nodes,
+        memory=given.memory,
+        cpu=given.cpu,
+        registry=given.registry,
+        tag=given.tag,
+        queue=given.queue,
+        gpu_resource=given.gpu_resource or GPU,
+        resources=dict(given.resource),
+        node_labels=dict(given.node_label),
+        topology=given.topology,
+        environment=dict(given.env),
+    )
+
+
+def _overlays(given: argparse.Namespace, parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    """Returns the overlays. If none is for a cloud, adds the one that fits the URI scheme of the output."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
     cloud = _CLOUDS.get(scheme)
     names_cloud = not set(given.overlay).isdisjoint(_CLOUDS.values())
     overlays = tuple(given.overlay) if names_cloud or cloud is None else (cloud, *given.overlay)
-    if given.queue and "kueue" not in overlays:
-        overlays += ("kueue",)
+    return (*overlays, "kueue") if given.queue and "kueue" not in overlays else overlays
+
+
+def _check_paths(given: argparse.Namespace, overlays: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Exits if the files of a path would be lost with the pod."""
     for name in _PATH_FLAGS:
         value = getattr(given, name, None)
         if value and not _is_kept(value, overlays):
@@ -235,22 +271,17 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
                 f"--{flag} {value} is inside the pod and would be lost with it; give the URI of a bucket, or a path "
                 "below /data, the volume of --overlay local"
             )
-    several = [name for name in overlays if name in _SEVERAL]
-    if several and given.nodes == 1:
-        parser.error(
-            f"--overlay {several[0]} is for several machines, got --nodes 1; give --nodes 2 or more, or drop --overlay "
-            f"{several[0]}"
-        )
-    return Placement(
-        overlays=overlays,
-        gpus=(0 if "local" in overlays else 1) if given.gpus is None else given.gpus,
-        nodes=(2 if several else 1) if given.nodes is None else given.nodes,
-        memory=given.memory,
-        cpu=given.cpu,
-        registry=given.registry,
-        tag=given.tag,
-        queue=given.queue,
-    )
+
+
+def _check_gpus(gpus: int, given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exits if the number of GPUs does not fit their resource, or a variable contains a credential."""
+    if given.gpu_resource and not gpus:
+        parser.error(f"--gpu-resource {given.gpu_resource} needs --gpus, which is 0 with --overlay local by default")
+    if "/mig-" in (given.gpu_resource or "") and gpus > 1:
+        parser.error(f"a process uses one MIG instance, got --gpus {gpus} of {given.gpu_resource}; give --gpus 1")
+    for name, _ in given.env:
+        if _CREDENTIAL.search(name):
+            parser.error(f"--env {name} would store a credential in the manifest; put it in the Secret {_SECRET}")
 
 
 def _is_kept(path: str, overlays: Sequence[str]) -> bool:
@@ -322,6 +353,7 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; with --overlay local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
+    _add_devices(command)
     add(
         "--memory",
         type=_matching(_SIZE, "64Gi or 512Mi"),
@@ -338,6 +370,44 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
     _add_queue(command)
     return command
+
+
+def _add_devices(command: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose devices, nodes and variables of training."""
+    add = command.add_argument
+    add(
+        "--gpu-resource",
+        type=_matching(_RESOURCE, "nvidia.com/mig-3g.20gb"),
+        metavar="NAME",
+        help=f"resource that --gpus counts, such as instances of a GPU (default: {GPU})",
+    )
+    _add_pairs(command, "--resource", _LABEL, "vpc.amazonaws.com/efa=4", "other resource of a training machine")
+    _add_pairs(command, "--node-label", _LABEL, "disk=ssd", "label that the nodes of training must have")
+    add(
+        "--topology",
+        type=_matching(_LABEL, "topology.kubernetes.io/zone"),
+        metavar="LABEL",
+        help="node label whose value should be the same for all workers (default: topology.kubernetes.io/zone)",
+    )
+    _add_pairs(command, "--env", _VARIABLE, "NCCL_SOCKET_IFNAME=eth0", "environment variable of training")
+
+
+def _add_pairs(command: argparse.ArgumentParser, flag: str, name: str, example: str, text: str) -> None:
+    """Adds a flag that can be repeated, with a name, by the pattern `name`, and a value."""
+    check = _matching(f"{name}=[^\\s]+", example)
+
+    def parse(value: str) -> tuple[str, str]:
+        first, _, second = check(value).partition("=")
+        return first, second
+
+    command.add_argument(
+        flag,
+        action="append",
+        default=[],
+        type=parse,
+        metavar="NAME=VALUE",
+        help=f"{text}, such as {example}; can be repeated",
+    )
 
 
 def _add_queue(command: argparse.ArgumentParser) -> None:

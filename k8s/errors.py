@@ -10,6 +10,7 @@ _PREFIX = re.compile(r'^(.*"STDIN": |Error from server( \(\w+\))?: |error: )+')
 
 _FLAGS = {
     r"nvidia\.com/gpu": "--gpus",
+    r"nvidia\.com/mig": "--gpu-resource",
     r"memory": "--memory",
     r"\bcpu\b": "--cpu",
     r"completions|parallelism": "--nodes",

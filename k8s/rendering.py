@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Job."""
 _MEMORY_GIB, _CPUS = 8, 2
 """Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
+GPU = "nvidia.com/gpu"
+"""Resource of whole GPUs. Instances of a GPU (MIG) have other names, such as `nvidia.com/mig-3g.20gb`."""
 _CUDA_CACHE = "/data/.cuda-cache"
 """Directory for the GPU kernels that the driver compiles at the first start. The compilation takes minutes. The
 directory is on the volume, so that later pods find the kernels; files in /tmp are lost when the pod ends."""
@@ -75,6 +77,16 @@ class Placement:
     """Tag of the images."""
     queue: str | None = None
     """LocalQueue of Kueue, used with the overlay kueue; None: the queue `cartwheel`."""
+    gpu_resource: str = GPU
+    """Name of the cluster's resource that `gpus` counts."""
+    resources: Mapping[str, str] = field(default_factory=dict)
+    """Other resources of a training machine by name, such as network devices."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that the nodes of training must have, such as the type of GPU."""
+    topology: str | None = None
+    """Label whose value should be the same on the nodes of all workers; None: the zone."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of training, such as those of NCCL."""
 
 
 def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
@@ -140,30 +152,22 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     """Builds the kustomize component that sets the step's arguments, resources and number of pods."""
     gpus = placement.gpus if step.name in _TRAINING else 0
-    units = max(1, gpus)
-    memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
-    resources = {
-        "requests": {"cpu": cpu, "memory": memory},
-        "limits": {"memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {}),
-    }
+    resources = _resources(gpus, placement, is_training=step.name in _TRAINING)
     main: dict[str, Any] = {"name": "main", "resources": resources}
     pod: dict[str, Any] = {
         "containers": [main],
-        "volumes": [{"name": "shared-memory", "emptyDir": {"sizeLimit": f"{units}Gi"}}],
+        "volumes": [{"name": "shared-memory", "emptyDir": {"sizeLimit": f"{max(1, gpus)}Gi"}}],
     }
     spec: dict[str, Any] = {"template": {"spec": pod}}
     if step.name == "evaluate-export":
         pod["initContainers"] = [{"name": "evaluate", "resources": resources}]
-    environment = {}
-    if gpus and "local" in placement.overlays:
-        environment["CUDA_CACHE_PATH"] = _CUDA_CACHE
+    if step.name in _TRAINING:
+        main |= _environment(step, placement)
+        pod |= _node_choice(step, placement)
     if step.name == "train" and placement.nodes > 1:
         spec |= {"completions": placement.nodes, "parallelism": placement.nodes}
-        environment["CARTWHEEL_WORKERS"] = str(placement.nodes)
     if step.name == "tune":
         spec |= {"completions": step.trials, "parallelism": step.parallel}
-    if environment:
-        main["env"] = [{"name": name, "value": value} for name, value in environment.items()]
     patch = _job(step.name) | {"spec": spec}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
@@ -174,6 +178,43 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
         ],
         "patches": [{"patch": json.dumps(patch, allow_nan=False)}],
     }
+
+
+def _resources(gpus: int, placement: Placement, *, is_training: bool) -> dict[str, Any]:
+    """Returns the resources of a step's containers."""
+    units = max(1, gpus)
+    memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
+    limits: dict[str, Any] = {"memory": memory}
+    if gpus:
+        # null removes the GPU of the component
+        limits |= ({GPU: None} if placement.gpu_resource != GPU else {}) | {placement.gpu_resource: gpus}
+    if is_training:
+        limits |= placement.resources
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": limits}
+
+
+def _environment(step: Step, placement: Placement) -> dict[str, Any]:
+    """Returns the field with the environment variables of a step that trains; the user's replace others."""
+    environment: dict[str, str] = {}
+    if placement.gpus and "local" in placement.overlays:
+        environment["CUDA_CACHE_PATH"] = _CUDA_CACHE
+    if step.name == "train" and placement.nodes > 1:
+        environment["CARTWHEEL_WORKERS"] = str(placement.nodes)
+    environment |= placement.environment
+    return {"env": [{"name": name, "value": value} for name, value in environment.items()]} if environment else {}
+
+
+def _node_choice(step: Step, placement: Placement) -> dict[str, Any]:
+    """Returns the fields of a pod that choose its node."""
+    chosen: dict[str, Any] = {"nodeSelector": dict(placement.node_labels)} if placement.node_labels else {}
+    if placement.topology and step.name == "train" and placement.nodes > 1:
+        near = {
+            "topologyKey": placement.topology,
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/component": step.name}},
+        }
+        preferred = [{"weight": 100, "podAffinityTerm": near}]
+        chosen["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    return chosen
 
 
 def _job(name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from k8s.kubectl import Object
+from k8s.rendering import GPU
 
 PREEMPTED = 75
 _INDEX = "batch.kubernetes.io/job-completion-index"
@@ -158,11 +159,21 @@ def _find_scheduling_problem(pod: Object) -> str | None:
     message = unschedulable_message(pod)
     if not message:
         return None
+    for name, count in _other_devices(pod):
+        if name in message:
+            return f"Unschedulable: no node has {count} or more free {name} ({message})"
     gpus = _limit(pod, "main", "nvidia.com/gpu")
     lacking = (
         f"no node has {gpus} or more free GPUs" if gpus and "nvidia.com/gpu" in message else "no node has room for it"
     )
     return f"Unschedulable: {lacking} ({message})"
+
+
+def _other_devices(pod: Object) -> Iterator[tuple[str, str]]:
+    """Yields the name and number of the devices that a pod requests, such as instances of a GPU, but no whole GPUs."""
+    for container in pod.get("spec", {}).get("containers", []):
+        limits = container.get("resources", {}).get("limits", {})
+        yield from ((name, count) for name, count in limits.items() if "/" in name and name != GPU)
 
 
 def _find_deletion(pod: Object) -> str | None:

@@ -76,6 +76,18 @@ ALL = [
 ]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_named_test_exists(document: str) -> None:
+    """A path, or a path and a function, such as in the tables of claims and the tests that check them."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / document).read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or (name and f"\ndef {name}(" not in (ROOT / path).read_text())
+    ]
+    assert missing == []
+
+
 def test_every_block_names_its_language() -> None:
     unnamed = [
         f"{block.document}:{block.line}: ```{block.language}"

@@ -14,6 +14,7 @@ from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.data.offer import OfferRules, dataset_offer
+from trainer.distributed.replicas import start_replicas
 from trainer.models.blend import BlendInference
 from trainer.models.interface import ServedModel
 from trainer.models.trained_run import TrainedRun, open_trained_run
@@ -39,7 +40,7 @@ def export(*, workdir: str, output: str, data: str | None = None, rules: OfferRu
     """
     storage.refuse_existing(output)
     with storage.own_output(output):
-        run = open_trained_run(workdir, data)
+        run = open_trained_run(workdir, data, start_replicas(1, None))
         name, card = run.record.config.name, describe_run(workdir, run)
         return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
 

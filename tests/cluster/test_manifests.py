@@ -20,14 +20,20 @@ STEPS = {
 
 
 def placements() -> list[Placement]:
-    """Returns placements with all numbers of GPUs and machines on each cloud; on GKE, also with the other overlays."""
+    """Returns placements with all numbers of GPUs and machines on each cloud; on GKE, also with the other overlays.
+
+    The last placements have other devices and labels.
+    """
     found = []
     for gpus, nodes in itertools.product([0, 1, 8], [1, 2, 8]):
         last = ["spot", "jobset", "kueue"] if nodes > 1 else ["spot", "kueue"]
         for overlays in (["eks"], ["local"], ["gke"], ["gke", "spot"], ["gke", "kueue"], ["gke", *last]):
             queue = "research" if "kueue" in overlays else None
             found.append(Placement(overlays=tuple(overlays), gpus=gpus, nodes=nodes, queue=queue))
-    return found
+    devices = {"vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "5120Mi"}
+    chosen: dict[str, Any] = {"resources": devices, "node_labels": {"pool": "fast"}, "topology": "example.com/rack"}
+    chosen |= {"gpu_resource": "nvidia.com/mig-3g.20gb", "environment": {"NCCL_SOCKET_IFNAME": "eth0"}}
+    return [*found, *(Placement(overlays=("eks",), gpus=1, nodes=nodes, **chosen) for nodes in (1, 2))]
 
 
 def pods_of(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:

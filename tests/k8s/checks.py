@@ -112,8 +112,10 @@ def whole_gpus(objects: list[Object]) -> Iterator[str]:
     for value in _workloads(objects):
         for container in containers_of(value):
             resources = container.get("resources", {})
-            limit = resources.get("limits", {}).get("nvidia.com/gpu")
-            request = resources.get("requests", {}).get("nvidia.com/gpu", limit)
+            limits = resources.get("limits", {})
+            gpu = next((name for name in limits if name.startswith("nvidia.com/")), "nvidia.com/gpu")
+            limit = limits.get(gpu)
+            request = resources.get("requests", {}).get(gpu, limit)
             if request != limit:
                 yield f"{_name(value)}: requests {request} GPUs, its limit is {limit}"
             if limit is not None and not re.fullmatch(r"[1-9]\d*", str(limit)):

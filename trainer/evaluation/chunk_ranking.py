@@ -93,7 +93,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
     """Adds the seen items to the candidates `hidden`, which lack them. `seen`: [B, S]; `num_seen`: [B] row lengths."""
-    is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
+    is_item = tf.sequence_mask(num_seen, tf.shape(seen, tf.int64)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
     return _Candidates([*hidden.scores, seen_scores], top)

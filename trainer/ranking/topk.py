@@ -107,7 +107,7 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
       lengths: [B] number of items to hide; later columns of `items` are padding.
       is_hidden: scalar or [B]: whether to hide the items.
     """
-    is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
+    is_entry = tf.sequence_mask(lengths, tf.shape(items, tf.int64)[1])  # TensorFlow compares int32 in host memory
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
     entries = tf.where(is_entry & is_known & tf.reshape(is_hidden, [-1, 1]))
     item = tf.gather_nd(items, entries)
@@ -161,11 +161,11 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     if above is not None:
         count = tf.minimum(count, tf.reduce_max(tf.math.count_nonzero(maxima > above, axis=1, dtype=tf.int32)))
     # in catalogue order, so that the lower index still wins ties
-    best = tf.sort(tf.math.top_k(maxima, count).indices, axis=1)
-    of_best = tf.reshape(best[:, :, None] * _BLOCK_ITEMS + tf.range(_BLOCK_ITEMS), [num_rows, -1])
-    rest = tf.tile(tf.range(end, num_items)[None], [num_rows, 1])
+    best = tf.sort(tf.cast(tf.math.top_k(maxima, count).indices, tf.int64), axis=1)  # int32 would be in host memory
+    of_best = tf.reshape(best[:, :, None] * _BLOCK_ITEMS + tf.range(_BLOCK_ITEMS, dtype=tf.int64), [num_rows, -1])
+    rest = tf.tile(tf.range(tf.cast(end, tf.int64), tf.shape(scores, tf.int64)[1])[None], [num_rows, 1])
     score = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
-    item = tf.cast(tf.concat([of_best, rest], axis=1), tf.int64)
+    item = tf.concat([of_best, rest], axis=1)
     return item, tf.concat([score, scores[:, end:]], axis=1)
 
 
@@ -178,9 +178,10 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
       score: [B, S] float32 scores of the other items.
     """
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
-    bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
+    # -0.0 equals 0.0, but its bits differ
+    bits = tf.cast(tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32), tf.int64)
     # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
-    order = tf.cast(tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max)), tf.int64)
+    order = tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max))
     # the items in the lower half break ties, which top_k would break by position
     best = tf.math.top_k(order * 2**32 + (tf.int32.max - items), tf.shape(top.item)[1]).indices
     return TopItems(tf.gather(items, best, batch_dims=1), tf.gather(scores, best, batch_dims=1))

@@ -126,6 +126,13 @@ def test_the_columns_of_a_row_stay_together(events: TrainingEvents) -> None:
         np.testing.assert_array_equal(batch.event[batch.is_row], (row % 23 % 3)[batch.is_row])
 
 
+def test_indices_have_four_bytes(events: TrainingEvents) -> None:
+    """They are copied to the GPUs in every step."""
+    batch = read(events, history_length=3)[0]
+    indices = ("visitor", "item", "event", "history", "history_event")
+    assert {name: getattr(batch, name).dtype.name for name in indices} == dict.fromkeys(indices, "int32")
+
+
 def test_the_order_depends_on_seed_and_epoch_alone(events: TrainingEvents) -> None:
     order = pairs(read(events, epoch=2, seed=3))
     assert order == pairs(read(events, epoch=2, seed=3))

@@ -34,9 +34,12 @@ def _kernels(name: str) -> list[Any]:
 
 
 def _fits(kernel: Any, node: Any) -> bool:
-    return all(
-        node.attr[constraint.name].type in constraint.allowed_values.list.type for constraint in kernel.constraint
-    )
+    return all(_allows(constraint.allowed_values.list, node.attr[constraint.name]) for constraint in kernel.constraint)
+
+
+def _allows(allowed: Any, value: Any) -> bool:
+    """Whether a constraint of a kernel, on a type or a text, allows an attribute's value."""
+    return value.s in allowed.s if allowed.s else value.type in allowed.type
 
 
 def _in_host_memory(operation: tf.Operation, kernel: Any) -> Iterator[tf.Tensor]:

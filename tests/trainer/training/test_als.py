@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
+from tests.trainer.distributed.gpu_kernels import not_on_a_gpu
 from trainer.config.optimizers import AlternatingConfig
 from trainer.distributed import embeddings
 from trainer.distributed.embeddings import ShardedTable
@@ -83,3 +85,17 @@ def test_a_sweep_reads_shards_in_chunks_only() -> None:
     operations = {node.op for nodes in (graph.node, *(f.node_def for f in graph.library.function)) for node in nodes}
     assert {"ResourceGather", "ResourceScatterUpdate"} <= operations
     assert not operations & {"ReadVariableOp", "AssignVariableOp"}
+
+
+def test_a_sweep_runs_on_gpus() -> None:
+    """All operations have GPU kernels, and large tensors stay on the GPU."""
+    matrix = sp.csr_matrix(np.eye(VISITORS, ITEMS, dtype=np.float32))
+    solver = AlternatingSolver(
+        AlternatingConfig(), matrix, make_tables(np.random.default_rng(1)), start_replicas(1, None)
+    )
+    side = solver._visitors
+    for compiled in (side._rotate, *side._solve.values()):
+        with tf.init_scope():
+            graph = compiled.get_concrete_function().graph
+        functions = [function_def_to_graph(function) for function in graph.as_graph_def().library.function]
+        assert [found for part in (graph, *functions) for found in not_on_a_gpu(part)] == []
