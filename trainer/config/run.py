@@ -99,7 +99,7 @@ class RunConfig:
     """Steps between checkpoints within an epoch; none: only `checkpoint_every_seconds` applies. Each epoch also ends
     with a checkpoint."""
     checkpoint_every_seconds: float | None = 300.0
-    """Seconds after which the next checkpoint starts within an epoch; none: only `checkpoint_every_steps` applies."""
+    """Seconds of training between checkpoints within an epoch; none: only `checkpoint_every_steps` applies."""
     step_timeout_seconds: float = 300.0
     """Seconds in which the next step or validation chunk must finish. Otherwise a worker is assumed to hang, and the
     workers of a cluster exit, so that the cluster restarts them. The first step may take five times as long, because

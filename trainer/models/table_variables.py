@@ -27,19 +27,22 @@ def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = n
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
-def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
+def fill(
+    variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0, *, width: int | None = None
+) -> None:
     """Fills a variable with N consecutive rows of a table.
 
     Args:
       variable: [N, …] variable to fill; its memory is freed first.
       read: returns the table rows that a slice selects.
       first: index of the table row that fills the variable's first row.
+      width: number of columns of the rows that `read` needs in memory; None: as many as the variable has.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
     # not in place: TensorFlow copies a variable on each read after a partial write
     values = _zeros(shape, dtype)
-    size = chunk_rows(_width(shape))
+    size = chunk_rows(width or _width(shape))
     for start in range(0, len(values), size):
         rows = slice(start, min(start + size, len(values)))
         values[rows] = read(slice(first + rows.start, first + rows.stop))

@@ -617,10 +617,10 @@ class TowersInference(tf.Module):
         self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
 
     def fill(self, weights: Weights) -> None:
-        read, dim = self._item_rows(weights), self._model.config.dim
-        fill(self._items, lambda rows: self._model.embed_items(tf.constant(read(rows)))[0])
-        fill(self._biases, lambda rows: self._model.embed_items(tf.constant(read(rows)))[1])
-        fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
+        read, dim, width = self._item_rows(weights), self._model.config.dim, item_width(self._model.config)
+        fill(self._items, lambda rows: self._model.embed_items(tf.constant(read(rows)))[0], width=width)
+        fill(self._biases, lambda rows: self._model.embed_items(tf.constant(read(rows)))[1], width=width)
+        fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True), width=width)
         if "visitor" in weights.tables:
             needed = weights.needed_rows(self._visitors.shape[0])
             fill_rows(self._visitors, weights.tables["visitor"].__getitem__, needed)

@@ -37,8 +37,6 @@ class _Pending:
 
     step: int
     """Step of the checkpoint."""
-    stream: FileStream
-    """Contents of this worker's files."""
     written: Future[dict[str, str]]
     """Result of the thread that writes this worker's files: their SHA-256, by name."""
 
@@ -55,16 +53,16 @@ class CheckpointWriter:
         self._steps_per_epoch = steps_per_epoch
         self._pending: _Pending | None = None
         self._is_whole = True
-        self._started = time.monotonic()
+        self._continued = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether the last checkpoint was started at least `every_seconds` ago; None: always False.
+        """Returns whether training has continued for `every_seconds` since the last checkpoint; None: always False.
 
         Before the first checkpoint, the time counts from the creation of the writer.
         """
-        return every_seconds is not None and time.monotonic() - self._started >= every_seconds
+        return every_seconds is not None and time.monotonic() - self._continued >= every_seconds
 
-    def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
+    def begin(self, step: int, on_progress: Callable[[], None] = lambda: None) -> None:
         """Starts the checkpoint of `step`, after the previous one is published or has failed.
 
         Returns when all workers have read their rows: at once if they fit into the limited memory of `open_stream`,
@@ -73,19 +71,14 @@ class CheckpointWriter:
         Args:
           step: number of training steps done.
           on_progress: called repeatedly while waiting, as long as all workers respond.
-          is_urgent: whether to abort the previous checkpoint instead of waiting, unless its upload has started.
         """
-        if is_urgent:
-            self._abort(on_progress)
-        else:
-            self.finish(on_progress)
-        self._started = time.monotonic()
+        self.finish(on_progress)
         if self._replicas.is_chief:
             self._check_owner()
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
-        self._pending = self._start_writing(step)
-        self._read_rows(self._pending.stream, on_progress)
+        self._read_rows(self._start_writing(step), on_progress)
+        self._continued = time.monotonic()  # not the start, because a long pause would leave no time to train
 
     def poll(self) -> None:
         """Publishes the started checkpoint if all workers have written it; drops it if a worker failed."""
@@ -110,14 +103,13 @@ class CheckpointWriter:
         """Raises OwnershipLostError if another process has taken over the run."""
         storage.try_to_check_ownership(self._workdir)
 
-    def _start_writing(self, step: int) -> _Pending:
-        staging, stream = (
-            self._staging(step),
-            checkpoint_files.open_stream(self._state, has_dense=self._replicas.is_chief),
-        )
+    def _start_writing(self, step: int) -> FileStream:
+        staging = self._staging(step)
+        stream = checkpoint_files.open_stream(self._state, has_dense=self._replicas.is_chief)
         checksums = join(staging, f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
         written = _run_in_thread(lambda: checkpoint_files.write_files(staging, stream, checksums, self._check_owner))
-        return _Pending(step, stream, written)
+        self._pending = _Pending(step, written)
+        return stream
 
     def _read_rows(self, stream: FileStream, on_progress: Callable[[], None]) -> None:
         """Passes the rows of this process to the writing thread; returns when all workers have done so, or failed."""
@@ -127,21 +119,6 @@ class CheckpointWriter:
         except BaseException:
             stream.cancel()  # otherwise the writing thread would wait for the rest
             raise
-
-    def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the started checkpoint, or publishes it if all workers have written it."""
-        pending = self._pending
-        if pending is None:
-            return
-        pending.stream.cancel()
-        self._await_all(pending, on_progress)
-        if not self._replicas.any_worker(_problem_of(pending.written) is not None):
-            self._commit(pending)
-            return
-        if self._replicas.is_chief:
-            self._check_owner()
-            storage.remove(self._staging(pending.step))
-        self._pending = None
 
     def _await_all(self, pending: _Pending, on_progress: Callable[[], None]) -> None:
         while self._replicas.any_worker(not pending.written.done()):

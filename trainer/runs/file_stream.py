@@ -47,7 +47,7 @@ class FileStream:
     def raise_if_cancelled(self) -> None:
         """Raises OSError if the stream is cancelled."""
         if self._is_cancelled:
-            raise OSError("cancelled, because a later checkpoint replaces it")
+            raise OSError("cancelled, because training failed while its rows were read")
 
     def __iter__(self) -> Iterator[Chunk]:
         """Waits for chunks and yields them; raises OSError if the stream is cancelled."""

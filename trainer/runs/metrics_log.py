@@ -67,6 +67,7 @@ class RunLog:
         ):  # written at once, so that a killed run has logged everything up to its last checkpoint
             with _warn_on_error(lines.path):
                 lines.write()
+        self._since = time.monotonic()  # the time before, such as the pause of a checkpoint, is not training
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Logs the steps since the previous call.

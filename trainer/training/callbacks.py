@@ -53,7 +53,7 @@ class TrainingCallbacks:
     request: StopRequest
     """Request to stop the run."""
     checkpoint_every_seconds: float | None
-    """Seconds from the start of one checkpoint to that of the next within an epoch; None: no checkpoints by time."""
+    """Seconds of training from one checkpoint to the next within an epoch; None: no checkpoints by time."""
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
@@ -95,6 +95,8 @@ class TrainingCallbacks:
         if is_due or self.schedule.has_checkpoint(step):
             self.writer.begin(step, self.watchdog.progress)
             self.run_log.log_event("checkpoint")
+            if self.replicas.any_worker(self.request.is_requested):  # during the pause
+                self._stop(step)
         else:
             self.writer.poll()
         if self.schedule.is_epoch_end(step):
@@ -134,10 +136,13 @@ class TrainingCallbacks:
 
     def _save_and_stop(self, step: int) -> NoReturn:
         log.warning("stop requested: saving step %d; a second signal ends the process at once", step)
-        self.writer.begin(step, self.watchdog.progress, is_urgent=True)
+        self.writer.begin(step, self.watchdog.progress)
+        self.run_log.log_event("checkpoint")
+        self._stop(step)
+
+    def _stop(self, step: int) -> NoReturn:
+        """Waits until the started checkpoint of `step` is written, and raises Preempted."""
         is_saved = self.writer.finish(self.watchdog.progress)
-        if is_saved:
-            self.run_log.log_event("checkpoint")
         problem = "" if is_saved else ", but this step could not be saved"
         raise Preempted(f"stopped at step {step} of {self.schedule.steps}{problem}; {self._how_to_resume()}")
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
 from trainer.config.models import TowersConfig
+from trainer.distributed import embeddings
 from trainer.models.interface import Queries
 from trainer.models.towers import AGES_MS, DenseWeights, TowersInference, age_of, latest, make_dense_variables
 from trainer.runs.checkpoint import Weights
@@ -50,6 +51,20 @@ def views_of(visitors: list[int], histories: list[list[int]]) -> Queries:
 def test_a_score_is_the_scaled_cosine_plus_bias_and_return_bonus() -> None:
     # the history is item 1, so the visitor is (1.5, 0), normalised (1, 0); item 1 gets the bonus of 3
     np.testing.assert_allclose(scores(make_model(), [1]), [[6 + 0.5, 10 + 3, -1]], rtol=1e-5)
+
+
+def test_item_rows_are_read_in_chunks_of_the_same_bytes_for_each_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Biases and lengths have one column each, but are computed from whole item rows of three columns."""
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 2 * 3 * 4)
+    read: list[slice] = []
+
+    def item_rows(rows: slice) -> np.ndarray:
+        read.append(rows)
+        return ITEMS[rows]
+
+    model = TowersInference(CONFIG, item_rows=lambda _: item_rows, num_frequent=0, num_kinds=3, item_counts=COUNTS)
+    model.fill(Weights({}, make_dense()))
+    assert read == 3 * [slice(0, 2), slice(2, 3)]
 
 
 def test_piece_scores_equal_catalogue_scores() -> None:

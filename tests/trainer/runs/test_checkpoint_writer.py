@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,27 @@ def test_training_waits_for_the_rows_that_do_not_fit_into_memory(tmp_path: Path,
     checkpoint.restore(str(tmp_path), parts, 6)
     for name, found in contents(parts).items():
         np.testing.assert_array_equal(found, before[name], err_msg=name)
+
+
+@pytest.mark.usefixtures("tight")
+def test_the_time_to_the_next_checkpoint_starts_when_training_continues(
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a pause of 10 s counted, a run with a checkpoint every 10 s would do nothing else."""
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint_writer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    writer = make_writer(tmp_path, fill=0)
+
+    def wait() -> None:
+        clock[0] = 10.0
+        gate.set()
+
+    writer.begin(4, wait)
+    assert not writer.is_due(10)
+    clock[0] = 20.0
+    assert writer.is_due(10)
+    assert not writer.is_due(None)
+    assert writer.finish()
 
 
 def test_the_files_are_the_same_however_few_rows_fit_into_memory(
@@ -197,19 +219,6 @@ def test_polling_publishes_once_all_files_are_written(tmp_path: Path, gate: thre
     assert not [name for name in state["files"] if "checksums" in name]
 
 
-def test_an_urgent_checkpoint_aborts_a_pending_one(
-    tmp_path: Path, gate: threading.Event, caplog: pytest.LogCaptureFixture
-) -> None:
-    writer = make_writer(tmp_path, fill=0)
-    writer.begin(4)
-    writer.begin(5, gate.set, is_urgent=True)  # opens the gate once the checkpoint before is aborted
-    assert writer.finish()
-    assert checkpoint.last_step(str(tmp_path)) == 5
-    assert not Path(RunLayout(str(tmp_path)).checkpoint(4)).exists()
-    assert not Path(RunLayout(str(tmp_path)).checkpoint(4) + ".partial").exists()
-    assert "could not be written" not in caplog.text
-
-
 def test_on_a_full_disk_only_the_new_checkpoint_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,21 +331,7 @@ def test_waiting_for_a_pending_checkpoint_reports_progress(tmp_path: Path, gate:
     writer, pings = make_writer(tmp_path, fill=0), []
     writer.begin(4)
     writer.begin(5, lambda: (pings.append("waiting"), gate.set()))
-    writer.begin(6, lambda: pings.append("aborting"), is_urgent=True)
+    writer.begin(6)
     assert writer.finish(lambda: pings.append("finishing"))
     assert set(pings) >= {"waiting"}
     assert checkpoint.last_step(str(tmp_path)) == 6
-
-
-def test_an_urgent_checkpoint_publishes_a_completely_written_one(tmp_path: Path, gate: threading.Event) -> None:
-    writer = make_writer(tmp_path, fill=0)
-    writer.begin(4)
-    gate.set()
-    assert writer._pending is not None
-    writer._pending.written.result(timeout=HANG_SECONDS)  # written, and not yet published
-    gate.clear()
-    writer.begin(5, is_urgent=True)
-    assert checkpoint.last_step(str(tmp_path)) == 4
-    gate.set()
-    assert writer.finish()
-    assert checkpoint.last_step(str(tmp_path)) == 5
