@@ -148,7 +148,7 @@ def test_models_of_the_same_name_are_distinguished_by_their_paths():
 
 def test_an_export_without_a_name_is_refused(tmp_path):
     (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(ValueError, match=r"has no assets.extra/model.json .*; export the run again"):
+    with pytest.raises(ValueError, match=r"assets.extra/model.json in .* is missing, damaged .*; export the run again"):
         open_exports([str(tmp_path)])
 
 

@@ -80,7 +80,7 @@ def test_the_card_and_the_report_of_a_refit_name_the_evaluation(finished: Path, 
         assert f"refit of {finished}" in text
         assert sentence in text
     assert "### Returning visitors (test)" in card, "the tables of the run's evaluation"
-    assert "all splits are trained on" in card
+    assert "the model was trained on all splits" in card
 
 
 @pytest.mark.parametrize(
