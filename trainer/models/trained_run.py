@@ -111,5 +111,6 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
         )
     check_checkpoint(workdir, record, read_state(workdir, step).run)
     model = build_inference_model(record.config, dataset)
-    model.fill(read_weights_of_step(workdir, step))
+    with read_weights_of_step(workdir, step).kept_open() as weights:
+        model.fill(weights)
     return with_second_stage(model, workdir, step, dataset.num_items)

@@ -21,7 +21,8 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Literal, Protocol
 
 import keras
@@ -110,16 +111,46 @@ class Weights:
         """
         return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
+    @contextmanager
+    def kept_open(self) -> Iterator["Weights"]:
+        """Yields the same weights, with the files of all tables kept open; see `StoredTable.kept_open`."""
+        with ExitStack() as opened:
+            tables = {
+                name: opened.enter_context(table.kept_open()) if isinstance(table, StoredTable) else table
+                for name, table in self.tables.items()
+            }
+            yield replace(self, tables=tables)
+
+
+class _ShardFile:
+    """An open file with the rows [n, D] float32 of a replica."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        np.lib.format.read_magic(file)
+        self._shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        self._file, self._begin = file, file.tell()
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Reads rows `first` to `last` - 1; returns [last - first, D] float32."""
+        dim = self._shape[1]
+        self._file.seek(self._begin + first * dim * 4)
+        return np.fromfile(self._file, "<f4", (last - first) * dim).reshape(-1, dim)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Returns [n, D] float32: the rows with the indices `rows` [n]."""
+        # mapped only for this call, because the pages that were read count as memory of the process until then
+        return np.memmap(self._file, "<f4", "r", self._begin, self._shape)[rows]
+
 
 class StoredTable:
     """An array [rows, D] in the files of a checkpoint, read in slices."""
 
-    def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
-        self._dim = state.arrays[name][1]
-        self._rows = state.arrays[name][0]
-        self._files = [shard_name(name, replica, state.replicas, ".npy") for replica in range(state.replicas)]
-        self._checksums = [state.files[file] for file in self._files]
-        self._folder = folder
+    def __init__(self, folder: str, state: "CheckpointMetadata", name: str, closing: ExitStack | None = None) -> None:
+        """Reads no file yet. `closing` closes the files after the last call; None: each call closes its files."""
+        self._folder, self._state, self._name = folder, state, name
+        self._rows, self._dim = state.arrays[name]
+        self._closing = closing
+        self._kept: dict[int, _ShardFile] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,7 +160,7 @@ class StoredTable:
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Returns [n, D] float32: the n rows of a slice, which must have step 1."""
         start, stop, _ = rows.indices(self._rows)
-        count = len(self._files)
+        count = self._state.replicas
         found = np.empty((max(stop - start, 0), self._dim), np.float32)
         for replica in range(count):
             first, last = (rows_owned(row, replica, count) for row in (start, stop))
@@ -143,21 +174,41 @@ class StoredTable:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Returns [n, D] float32: the rows with the indices `rows` [n]. Does not read the whole files."""
-        count = len(self._files)
+        count = self._state.replicas
         found = np.empty((len(rows), self._dim), np.float32)
-        for replica, file in enumerate(self._files):
+        for replica in range(count):
             is_stored = rows % count == replica
-            with storage.local_copy(join(self._folder, file), self._checksums[replica]) as local:
-                found[is_stored] = np.load(local, mmap_mode="r")[rows[is_stored] // count]
+            with self._shard_file(replica) as file:
+                found[is_stored] = file.gather(rows[is_stored] // count)
         return found
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
         """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
-        path = join(self._folder, self._files[replica])
-        with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
-            _skip_header(file)
-            file.seek(first * self._dim * 4, io.SEEK_CUR)
-            return np.fromfile(file, "<f4", (last - first) * self._dim).reshape(-1, self._dim)
+        with self._shard_file(replica) as file:
+            return file.read(first, last)
+
+    @contextmanager
+    def kept_open(self) -> Iterator["StoredTable"]:
+        """Yields the same array for many calls, which fetch and open each file at most once in total.
+
+        The files that were read stay open, and on the local disk, until the context ends. One thread may read them.
+        """
+        with ExitStack() as closing:
+            yield StoredTable(self._folder, self._state, self._name, closing)
+
+    def _shard_file(self, replica: int) -> AbstractContextManager[_ShardFile]:
+        if self._closing is None:
+            return self._open(replica)
+        if replica not in self._kept:  # opened at the first call, because a worker may need a few of the files only
+            self._kept[replica] = self._closing.enter_context(self._open(replica))
+        return nullcontext(self._kept[replica])
+
+    @contextmanager
+    def _open(self, replica: int) -> Iterator[_ShardFile]:
+        name = shard_name(self._name, replica, self._state.replicas, ".npy")
+        path = join(self._folder, name)
+        with storage.local_copy(path, self._state.files[name]) as local, open(local, "rb") as file:
+            yield _ShardFile(file)
 
 
 @dataclass(frozen=True)
@@ -209,9 +260,9 @@ def restore(
             f"width) of its tables are {metadata.arrays}, expected {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
-        stored, is_alike = StoredTable(folder, metadata, name), metadata.replicas == shards.replicas
-        for _ in _restore_chunks(shards, stored, is_alike=is_alike):
-            on_progress()
+        with StoredTable(folder, metadata, name).kept_open() as stored:
+            for _ in _restore_chunks(shards, stored, is_alike=metadata.replicas == shards.replicas):
+                on_progress()
     saved = _read_dense(folder)
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         for number, variable in enumerate(variables):
@@ -448,11 +499,6 @@ def _check_metadata(metadata: CheckpointMetadata, step: int | None) -> None:
     shards = (shard_name(name, replica, count, ".npy") for name in metadata.arrays for replica in range(count))
     if not (has_right_number and all(name in metadata.files for name in (DENSE, *shards))):
         raise ValueError("its files do not match the arrays that it lists")
-
-
-def _skip_header(file: BinaryIO) -> None:
-    np.lib.format.read_magic(file)
-    np.lib.format.read_array_header_1_0(file)
 
 
 def _read_dense(folder: str) -> dict[str, np.ndarray]:

@@ -104,7 +104,8 @@ def add_second_stage(
     if cases is None:
         return None
     towers = inference_model(config.model, config, dataset)
-    towers.fill(checkpoint.read_weights_of_step(workdir, step))
+    with checkpoint.read_weights_of_step(workdir, step).kept_open() as weights:
+        towers.fill(weights)
     model = RerankedTowers(towers, dataset.num_items)
     training, held_out = cases.split_visitors(HELD_OUT_SHARE, seed=config.seed)
     stage = train_stage(model, training, config.model, config.seed, dataset, on_chunk)

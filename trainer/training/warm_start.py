@@ -10,6 +10,7 @@ Shapes: N rows of a table, D columns, M new items that start from a category mea
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +54,9 @@ class _EarlierRun:
         """Reads the row ids of each table, by table name."""
         return row_ids(self.record.config, self._open_dataset())
 
-    def open(self, array: str) -> StoredTable:
-        """Opens an array [N, D] of the checkpoint, such as `item.values`."""
-        return checkpoint.read_array(self.workdir, self.checkpoint, array)
+    def open(self, array: str) -> AbstractContextManager[StoredTable]:
+        """Opens an array [N, D] of the checkpoint, such as `item.values`; each of its files is fetched only once."""
+        return checkpoint.read_array(self.workdir, self.checkpoint, array).kept_open()
 
     def _open_dataset(self) -> Dataset:
         reason = f"--warm-start {self.workdir} needs the dataset of that run for the ids of its vectors"
@@ -197,28 +198,30 @@ def _carry_table(
       dataset: dataset of the new run.
       num_items: number of leading rows that belong to items of the vocabulary; 0 for all tables except `item`.
     """
-    old, of_items = earlier.open(f"{name}.values"), old_rows[:num_items]
-    mean_rows, means = category_means(dataset, of_items >= 0, old.gather(np.maximum(of_items, 0)))
+    of_items = old_rows[:num_items]
+    with earlier.open(f"{name}.values") as old:
+        mean_rows, means = category_means(dataset, of_items >= 0, old.gather(np.maximum(of_items, 0)))
 
-    def overlay(rows: np.ndarray, values: np.ndarray) -> None:
-        sources = old_rows[rows]
-        values[sources >= 0] = old.gather(sources[sources >= 0])
-        if len(mean_rows):  # `np.isin` would sort or scan all of `mean_rows` for each chunk
-            positions = np.minimum(np.searchsorted(mean_rows, rows), len(mean_rows) - 1)
-            has_mean = mean_rows[positions] == rows
-            values[has_mean] = means[positions[has_mean]]
+        def overlay(rows: np.ndarray, values: np.ndarray) -> None:
+            sources = old_rows[rows]
+            values[sources >= 0] = old.gather(sources[sources >= 0])
+            if len(mean_rows):  # `np.isin` would sort or scan all of `mean_rows` for each chunk
+                positions = np.minimum(np.searchsorted(mean_rows, rows), len(mean_rows) - 1)
+                has_mean = mean_rows[positions] == rows
+                values[has_mean] = means[positions[has_mean]]
 
-    initialize(
-        table,
-        name=name,
-        seed=config.seed,
-        stddev=config.model.initial_stddev,
-        overlay=overlay,
-        on_progress=dataset.on_progress,
-    )
+        initialize(
+            table,
+            name=name,
+            seed=config.seed,
+            stddev=config.model.initial_stddev,
+            overlay=overlay,
+            on_progress=dataset.on_progress,
+        )
     for slot, shards in table.slots.items():
         if f"{name}.{slot}" in earlier.checkpoint.arrays:
-            _carry_slot(shards, old_rows, earlier.open(f"{name}.{slot}"))
+            with earlier.open(f"{name}.{slot}") as old_slot:
+                _carry_slot(shards, old_rows, old_slot)
     return len(mean_rows)
 
 

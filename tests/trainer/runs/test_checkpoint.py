@@ -1,4 +1,7 @@
 import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import storage
 from common.sealed_json import decode_sealed, encode_sealed
+from tests.trainer.fetches import count_fetches
 from trainer.config.optimizers import AdamConfig
 from trainer.distributed import embeddings
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import dense_optimizer, row_optimizer
 from trainer.distributed.replicas import Replicas, start_replicas
 from trainer.runs import checkpoint
-from trainer.runs.checkpoint import TrainState
+from trainer.runs.checkpoint import StoredTable, Table, TrainState
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout
 
@@ -61,6 +66,14 @@ def save(workdir: str, step: int, count: int = 1) -> TrainState:
     return parts
 
 
+@pytest.fixture
+def in_store(tmp_path: Path) -> Iterator[str]:
+    """A workdir in a store, which this process owns."""
+    workdir = f"memory://checkpoints/{tmp_path.name}"
+    with storage.own_directory(workdir):
+        yield workdir
+
+
 @pytest.mark.parametrize(("writers", "readers"), [(1, 1), (1, 2), (4, 1), (2, 4)])
 def test_a_checkpoint_is_restored_by_any_number_of_replicas(
     tmp_path: Path, writers: int, readers: int, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +104,45 @@ def test_rows_of_a_stored_table_are_read_by_index_in_any_order(tmp_path: Path) -
     table = checkpoint.read_array(str(tmp_path), checkpoint.read_state(str(tmp_path), 3), "visitor.first_moment")
     for rows in ([10, 0, 3, 3, 7], [4], []):
         np.testing.assert_array_equal(table.gather(np.array(rows, np.int64)), written["visitor.first_moment"][rows])
+
+
+@pytest.mark.parametrize("readers", [2, 3])
+def test_restoring_from_a_store_fetches_each_file_once(
+    in_store: str, readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = save(in_store, 3, 2)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 2 * 3 * 4)  # two rows, so that each array is read in several chunks
+    fetches = count_fetches(monkeypatch)
+    read = make_parts(start_replicas(readers, None))
+    checkpoint.restore(in_store, read, 3)
+    for name, found in contents(read).items():
+        np.testing.assert_array_equal(found, contents(written)[name], err_msg=name)
+    assert fetches == Counter(
+        f"{table}.{kind}-0000{replica}-of-00002.npy"
+        for table in ROWS
+        for kind in ("values", "first_moment", "second_moment")
+        for replica in range(2)
+    )
+
+
+def test_tables_kept_open_are_fetched_once_and_others_for_each_call(
+    in_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = contents(save(in_store, 3, 2))["visitor.values"]
+    weights = checkpoint.read_weights_of_step(in_store, 3)
+    fetches = count_fetches(monkeypatch)
+
+    def read_twice(table: Table) -> None:
+        assert isinstance(table, StoredTable)
+        np.testing.assert_array_equal(table[2:7], expected[2:7])
+        np.testing.assert_array_equal(table.gather(np.array([9, 4, 4])), expected[[9, 4, 4]])
+
+    with weights.kept_open() as kept:
+        read_twice(kept.tables["visitor"])
+        assert sorted(fetches.values()) == [1, 1], "one fetch for each of the two files"
+    read_twice(weights.tables["visitor"])
+    assert sorted(fetches.values()) == [3, 3]
+    assert not os.listdir(storage.files.process_cache()._folder), "released"
 
 
 def test_an_array_is_a_plain_numpy_file(tmp_path: Path) -> None:

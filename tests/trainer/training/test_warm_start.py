@@ -4,15 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import storage
 from common.errors import ContractError
 from tests.trainer.dataset_builder import Event, build_dataset
+from tests.trainer.fetches import count_fetches
 from tests.trainer.tiny_runs import make_config
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
+from trainer.distributed import embeddings
 from trainer.distributed.embeddings import initialize
 from trainer.distributed.preemption import StopRequest
 from trainer.distributed.replicas import start_replicas
 from trainer.models.build import build_training_model
+from trainer.models.trained_run import load_inference_model
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import TrainState
 from trainer.runs.record import read_record
@@ -109,6 +113,29 @@ def test_rows_are_carried_over_by_id_with_their_slots(
         assert carried["tables"]["feature"]["carried"] >= 3
     for variable, weight in zip(state.dense, checkpoint.read_dense_weights(str(tmp_path), step), strict=True):
         np.testing.assert_array_equal(np.asarray(variable), weight)
+
+
+def test_a_run_in_a_store_is_verified_and_then_read_with_one_fetch_per_file(
+    days: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday, today = days
+    workdir, config = "memory://warm-start/run", make_config("mf", "epochs=1", "model.history_length=0")
+    train(config, data=yesterday.root, workdir=str(tmp_path), stop=StopRequest())
+    storage.upload_all(str(tmp_path), storage.list_files(str(tmp_path)), workdir)
+    monkeypatch.setattr(embeddings, "CHUNK_BYTES", 1)  # a row per chunk
+    monkeypatch.setattr(embeddings, "_COMPUTED_ROWS", 1)
+    fetches = count_fetches(monkeypatch)
+    local, stored = make_state(config, today), make_state(config, today)
+    warm_start_from(str(tmp_path), config, today, local)
+    warm_start_from(workdir, config, today, stored)
+    arrays = {f"{table}.{kind}" for table in ("item", "visitor") for kind in ("values", "accumulator")}
+    for name in arrays:
+        np.testing.assert_array_equal(whole(stored, name), whole(local, name), err_msg=name)
+    assert {name: fetches[f"{name}-00000-of-00001.npy"] for name in arrays} == dict.fromkeys(arrays, 2)
+    fetches.clear()
+    load_inference_model(workdir, read_record(workdir), checkpoint.choose_step(workdir), yesterday)
+    vectors = {name for name in arrays if name.endswith(".values")}
+    assert {name: fetches[f"{name}-00000-of-00001.npy"] for name in vectors} == dict.fromkeys(vectors, 2)
 
 
 def test_a_warm_started_run_records_it_and_resumes_with_equal_results(
