@@ -68,7 +68,7 @@ def table_columns(config: RunConfig) -> int:
 
 
 class IdCounts(NamedTuple):
-    """Number of ids that a replica looks up in a table per step."""
+    """Numbers of ids that a replica looks up in a table per step."""
 
     rows: int
     """Rows of the table."""

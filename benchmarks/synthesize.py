@@ -302,9 +302,9 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Returns how many categories have events of each kind, and the top categories' share of the views.
+    """Returns how many categories have events of each kind, and the share of views of the most viewed categories.
 
-    An event belongs to the last category of its item; items without a category are skipped.
+    An event belongs to the category that its item had at the end of the log; items without a category are skipped.
     """
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))

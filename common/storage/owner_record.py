@@ -2,7 +2,7 @@
 
 _owner.json          the record
 _owner.json.beat     the heartbeat in an object store; on a disk, the heartbeat is the record's modification time
-_owner.json.TOKEN    the claim, which names the only process that may remove the record with this token
+_owner.json.TOKEN    the claim to remove the record that contains TOKEN; it names the only process that may do so
 """
 
 import json

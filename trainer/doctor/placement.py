@@ -1,4 +1,4 @@
-"""Checks that all operations of a training step run on the GPU, in the graph that TensorFlow has placed and divided."""
+"""Checks that a training step runs on the GPU, in the graph after TensorFlow's device placement and partitioning."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

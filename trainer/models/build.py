@@ -103,8 +103,8 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):
         raise ValueError(
-            f"model.kind={config.model.kind} cannot be trained with solver={config.solver}; use its preset, which sets "
-            "the right solver"
+            f"model.kind={config.model.kind} cannot be trained with solver={config.solver}; use the preset of the "
+            "model, which sets the right solver"
         )
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 

@@ -97,7 +97,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: the inverse of XᵀX + l2 × identity, with X = `baskets`; computed in place to save memory."""
+    """[R, R] float32: the inverse of XᵀX + l2 × identity, with X = `baskets` [T, R]. Computed in place."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()

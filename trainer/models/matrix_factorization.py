@@ -160,7 +160,7 @@ def diagram(model: MatrixFactorizationConfig, tables: TableShapes) -> list[Diagr
 
 
 def item_width(config: MatrixFactorizationConfig) -> int:
-    """Returns the number of columns of the item table, W."""
+    """Returns W, the number of columns of the item table."""
     return config.dim + config.has_item_bias
 
 

@@ -334,11 +334,11 @@ class SampledSoftmaxInputs(NamedTuple):
     """Inputs of `SampledSoftmaxObjective.loss`."""
 
     candidates: Candidates
-    """Positives and candidates."""
+    """Items to score: the positives of the batch and the negatives."""
     keep: tf.Tensor
     """[b, D] dropout of the visitor vectors: 0 for a dropped entry, else 1 / (share of entries that are kept)."""
     is_history: tf.Tensor
-    """[b, H] bool: False for padding, for unknown items and for entries with the row's positive."""
+    """[b, H] bool: False for padding, for unknown items and for entries that are the row's positive."""
 
 
 @dataclass(frozen=True)

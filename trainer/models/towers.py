@@ -378,7 +378,7 @@ class NextItemInputs(NamedTuple):
     """Inputs of `NextItemObjective.loss`."""
 
     candidates: Candidates
-    """Positives and candidates."""
+    """Items to score: the positives of the batch and the negatives."""
     history: History
     """The histories of this replica's b rows."""
     keep: tf.Tensor

@@ -160,7 +160,7 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, at most _MAX_POINTS in total."""
+    """Returns every n-th value, with the smallest n that gives at most _MAX_POINTS."""
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 

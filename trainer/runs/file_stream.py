@@ -20,7 +20,7 @@ class FileStream:
 
         Args:
           chunks: the chunks to pass; `advance` takes them from the iterator.
-          limit_bytes: how many bytes wait for the writer before the reader waits, too; the last chunk may exceed them.
+          limit_bytes: limit of the bytes that are read, but not yet written; when it is reached, the reader waits.
         """
         self._chunks = chunks
         self._limit_bytes = limit_bytes

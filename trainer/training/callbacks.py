@@ -155,8 +155,8 @@ class TrainingCallbacks:
         if not self.writer.finish(self.watchdog.progress):
             return ", not validated because its checkpoint could not be saved"
         validator, model = self.validation.validator, self.validation.model
-        weights = checkpoint.read_weights_of_step(self.workdir, step)
-        model.fill(replace(weights, visitors=validator.visitors))
+        with checkpoint.read_weights_of_step(self.workdir, step).kept_open() as weights:
+            model.fill(replace(weights, visitors=validator.visitors))
         start_time = time.monotonic()
         value = validator.measure(model, self.on_chunk)
         rate = validator.num_cases / max(time.monotonic() - start_time, 1e-9)

@@ -180,7 +180,9 @@ def test_a_directory_that_is_no_export_is_refused(dataset, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
     for write in (lambda: None, lambda: layout.write_info(str(tmp_path / "foreign"), {"name": "old"})):
         write()
-        with pytest.raises(ValueError, match=r"assets.extra/model.json in .* is missing, damaged or from another version"):
+        with pytest.raises(
+            ValueError, match=r"assets.extra/model.json in .* is missing, damaged or from another version"
+        ):
             refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)
     layout.write_info(str(tmp_path / "foreign"), {"name": "old", "offer": {}, "half_lives_days": []})
     storage.write_bytes(str(tmp_path / "foreign" / layout.ITEMS), "".join(f"{item}\n" for item in ITEMS).encode())
