@@ -112,8 +112,8 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
     if checkpoint_run != run_identity(record):
         raise ValueError(
             f"{workdir} has checkpoints of another run (with other settings, dataset, --warm-start or --refit), and "
-            "the run.json of that run is missing or was replaced. To continue that run, restore its run.json, or use its "
-            "settings and dataset; to start a new run, give another --workdir"
+            "the run.json of that run is missing or was replaced. To continue that run, restore its run.json, or use "
+            "its settings and dataset; to start a new run, give another --workdir"
         )
 
 
