@@ -64,7 +64,8 @@ def choose_weights(
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
       has_returns: whether the ranking uses return features; see `RETURN_FEATURES`.
-      deadline: time on the clock `time.monotonic` at which the ascents end; None: no limit.
+      deadline: time on the clock `time.monotonic` at which the ascents end, each after at least one pass; None: no
+        limit.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
@@ -132,14 +133,14 @@ class _Ascent:
     def climb(self, passes: int = _PASSES, deadline: float | None = None) -> None:
         """Improves the weight of each feature in turn, up to `passes` times.
 
-        Ends early if a pass changes no weight, or at the deadline.
+        Ends early if a pass changes no weight, or at the deadline, but completes the first pass.
         """
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
             before = self.best
             for column in order:
-                if deadline is not None and time.monotonic() > deadline:
+                if number and deadline is not None and time.monotonic() > deadline:
                     return
                 self.improve(column, self._grids[column], is_local=number > 0)
             if self.best == before:
@@ -266,8 +267,6 @@ def fit_blend(
             )
         has_returns = not hides_seen and not has_trend_only
         half_life = choose_half_life(found, len(parts), has_returns=has_returns)
-        # few cases take little time, and the return features are last
-        end = None if is_forced else end
         choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns, deadline=end)
     validation = {
         ranking: {

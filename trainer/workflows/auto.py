@@ -27,7 +27,7 @@ from trainer.runs.blend_record import BlendRecord
 from trainer.runs.layout import part_name
 from trainer.runs.record import RunRecord, has_run, read_record, write_record
 from trainer.workflows.budget import Budget
-from trainer.workflows.longer_histories import longer_history, slowdown
+from trainer.workflows.longer_histories import LEAST_SLOWDOWN, NAME, longer_history, slowdown
 from trainer.workflows.trials import Trial, TrialRunner
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def train_auto(
         runner = TrialRunner(workdir, data)
         budget = Budget.of_call(budget_seconds, started, runner.trials, dataset)
         with stop_on_signals(stop) as request:
-            configs |= _run_trials(runner, configs, dataset, budget, request)
+            _run_trials(runner, configs, dataset, budget, request)
         if not runner.usable:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in runner.trials)
             raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")
@@ -97,23 +97,37 @@ def _is_dense(dataset: Dataset) -> bool:
 
 def _run_trials(
     runner: TrialRunner, configs: Mapping[str, RunConfig], dataset: Dataset, budget: Budget, request: StopRequest
-) -> dict[str, RunConfig]:
-    """Runs the trials of `configs` and, if it may help, one with a longer history; returns the settings of the latter.
+) -> None:
+    """Runs the trials of `configs` and, if it may help, one with a longer history.
 
     All trials except the first have a time limit, so that time is left for the final blend.
     """
     for number, (name, config) in enumerate(configs.items()):
         limit = budget.limit(runner.trials, is_last=number == len(configs) - 1)
         runner.run(name, config, request, limit=limit, least_seconds=budget.least_trial_seconds)
+    _try_longer_history(runner, configs["nn"], dataset, budget, request)
+
+
+def _try_longer_history(
+    runner: TrialRunner, config: RunConfig, dataset: Dataset, budget: Budget, request: StopRequest
+) -> None:
+    """Runs a trial of `config` with a longer history, if there are long histories and enough time is left."""
     usual = runner.find("nn")
     # a trial that was stopped has used all the time
-    longer = longer_history(configs["nn"], dataset) if usual and usual.state == "trained" else None
-    if usual is None or longer is None:
-        return {}
-    needed = usual.seconds * slowdown(configs["nn"], longer)
+    if usual is None or usual.state != "trained" or runner.find(NAME) is not None:
+        return
     limit = budget.limit(runner.trials, is_last=True)
-    runner.run(longer.name, longer, request, limit=limit, least_seconds=needed)
-    return {longer.name: longer}
+    least = max(usual.seconds * LEAST_SLOWDOWN, budget.least_trial_seconds)
+    if limit is not None and limit < least:  # reading the validation split would take time from the blend
+        log.info("no time is left to try a longer history (%.1f of at least %.1f s)", max(limit, 0.0), least)
+        return
+    longer = longer_history(config, dataset)
+    if longer is None:
+        return
+    needed = max(usual.seconds * slowdown(config, longer), budget.least_trial_seconds)
+    limit = budget.limit(runner.trials, is_last=True)
+    # up to four times the history may need more memory than the machine has
+    runner.run(longer.name, longer, request, limit=limit, least_seconds=needed, runs_once=True)
 
 
 def _blend(
@@ -133,7 +147,7 @@ def _blend(
     try:
         return blend(names, is_forced=False)
     except OutOfTimeError as error:
-        best = _best_model(workdir, names, configs, dataset)
+        best = _best_model(workdir, names, dataset)
         log.warning(
             "the budget is too short to choose the weights of a blend (%s), so %s is used alone; raise --budget and "
             "give another --workdir to blend the models",
@@ -144,10 +158,11 @@ def _blend(
     return blend([best], is_forced=True)
 
 
-def _best_model(workdir: str, names: Sequence[str], configs: Mapping[str, RunConfig], dataset: Dataset) -> str:
+def _best_model(workdir: str, names: Sequence[str], dataset: Dataset) -> str:
     """Returns the model with the best validation metric; skips models with a different metric from the first."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return names[0]
+    configs = {name: read_record(part_directory(workdir, part_name(name))).config for name in names}
     kinds = configs[names[0]].evaluate.kinds
     is_counted_by_visitor = most_common_cases(dataset, Split.VALIDATION, kinds).hides_seen
 

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+
+import tensorflow as tf
 
 from common import storage
 from common.errors import explain_damage
@@ -19,6 +22,8 @@ from trainer.train import train
 
 log = logging.getLogger(__name__)
 
+_MAX_DETAILS = 200  # characters of an error about memory; TensorFlow adds a list of all allocations
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -28,7 +33,7 @@ class Trial:
     """Name of the trial: a key of `presets.auto_trials`, or `longer_histories.NAME`."""
     state: str
     """`trained`: training reached its end. `stopped`: its time ran out. `skipped`: there was no time for a first step.
-    `failed`: training raised an error."""
+    `failed`: training raised an error or, for a trial that runs once, ended the process."""
     seconds: float
     """Seconds of training."""
     reason: str = ""
@@ -61,6 +66,7 @@ class TrialRunner:
         *,
         limit: float | None,
         least_seconds: float,
+        runs_once: bool = False,
     ) -> None:
         """Trains or resumes a model, and appends its result to `trials`; does nothing if it has a result.
 
@@ -70,8 +76,11 @@ class TrialRunner:
           request: request to stop.
           limit: maximum seconds of training; None: no limit.
           least_seconds: with a lower limit, the trial is skipped.
+          runs_once: whether the trial fails if the process is killed, such as for its use of memory. Other trials are
+            then resumed by the next call, as all are after a requested stop.
 
         Raises:
+          DiskFullError: a disk is full.
           Preempted: `request` stopped the training.
         """
         if self.find(name) is not None:
@@ -80,7 +89,8 @@ class TrialRunner:
             reason = f"no time was left ({max(limit, 0.0):.1f} of at least {least_seconds:.1f} s)"
             trial = Trial(name=name, state="skipped", seconds=0.0, reason=reason)
         else:
-            trial = self._try(name, config, request, limit)
+            attempt = self._try_once if runs_once else self._try
+            trial = attempt(name, config, request, limit)
         self.trials.append(trial)
         _write_trials(self.trials, self._layout)
 
@@ -93,24 +103,46 @@ class TrialRunner:
         """Names of the trials that have a model."""
         return [trial.name for trial in self.trials if trial.is_usable]
 
+    def _try_once(self, name: str, config: RunConfig, request: StopRequest, limit: float | None) -> Trial:
+        # a process that is killed cannot record anything afterwards
+        killed = Trial(
+            name=name, state="failed", seconds=0.0, reason="the process was killed, perhaps for lack of memory"
+        )
+        _write_trials([*self.trials, killed], self._layout)
+        try:
+            return self._try(name, config, request, limit)
+        except BaseException:
+            _write_trials(self.trials, self._layout)
+            raise
+
     def _try(self, name: str, config: RunConfig, request: StopRequest, limit: float | None) -> Trial:
         log.info("trial %s starts, %s", name, "without a time limit" if limit is None else f"for at most {limit:.0f} s")
         started, workdir = time.monotonic(), self._layout.part(name)
         state, reason = "trained", ""
         with _stop_after(limit, request) as own:
             try:
-                train(config, data=self._data, workdir=workdir, stop=own)
+                with storage.explain_full_disk(workdir):  # TensorFlow raises the same error as for memory
+                    train(config, data=self._data, workdir=workdir, stop=own)
             except Preempted:
                 if request.is_requested:
                     raise
                 state, reason = "stopped", "out of time"
                 if checkpoint.last_step(workdir) is None:
                     state, reason = "skipped", "out of time before its first step ended"
-            except ValueError as error:  # such as a dataset without events of the right kind, or a diverged model
-                log.warning("trial %s failed: %s", name, error)
-                state, reason = "failed", str(error)
+            # a ValueError is, for example, a dataset without events of the right kind, or a diverged model
+            except (ValueError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+                state, reason = "failed", _describe(error)
+                log.warning("trial %s failed: %s", name, reason)
         trial = Trial(name=name, state=state, seconds=time.monotonic() - started, reason=reason)
         return replace(trial, case_seconds=case_seconds(workdir)) if trial.is_usable else trial
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    where = "machine" if isinstance(error, MemoryError) else "device"
+    details = textwrap.shorten(str(error), _MAX_DETAILS)
+    return f"the {where} ran out of memory" + (f" ({details})" if details else "")
 
 
 def case_seconds(workdir: str) -> float:

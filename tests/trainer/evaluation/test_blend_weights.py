@@ -1,6 +1,7 @@
 """Features that help in validation get weights in a blend, and noise gets none."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_event
 from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
 from trainer.evaluation.blend_weights import (
     OutOfTimeError,
+    _Ascent,
     _fill_missing,
     baseline_cases,
     blend_alone,
@@ -117,15 +119,28 @@ def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) 
     assert choice.value > 1.2 * max(choice.alone)
 
 
-def test_at_its_deadline_an_ascent_keeps_the_best_part(cases: Cases, events: ItemEvents) -> None:
+def test_an_ascent_after_its_deadline_has_one_pass(
+    cases: Cases, events: ItemEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
     relevant = cases.relevant.values
     most, few = relevant.copy(), relevant.copy()
     most[::4], few[np.arange(len(few)) % 4 > 0] = 0, 0
     found = candidates_of(cases, events, Noise(0, favourites=few), Noise(1, favourites=most))
-    assert min(choose_weights(found, 2, 0, has_returns=False).weights.parts) > 0
+    later_passes: list[int] = []
+    improve = _Ascent.improve
+
+    def count(ascent: _Ascent, column: int, grid: Sequence[float], *, is_local: bool) -> None:
+        later_passes.extend([column] * is_local)
+        improve(ascent, column, grid, is_local=is_local)
+
+    monkeypatch.setattr(_Ascent, "improve", count)
     late = choose_weights(found, 2, 0, has_returns=False, deadline=0.0)
-    assert late.weights.parts[0] == 0 < late.weights.parts[1]
-    assert late.value >= max(late.alone)
+    assert min(late.weights.parts) > 0
+    assert late.value > max(late.alone)
+    assert not later_passes
+    assert choose_weights(found, 2, 0, has_returns=False).value >= late.value
+    # trend, two parts and popularity
+    assert later_passes[:4] == [3, 0, 1, 2]
 
 
 def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:

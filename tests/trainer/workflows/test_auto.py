@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.trainer.kills import kill_in
 from tests.trainer.ranking.fakes import queries_of
 from tests.trainer.tiny_runs import make_config, run
 from trainer.config.presets import auto_trials
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
@@ -24,6 +26,7 @@ from trainer.models.trained_run import open_trained_run
 from trainer.ranking.topk import visible_scores
 from trainer.runs import checkpoint
 from trainer.runs.blend_record import BlendRecord, BlendWeights
+from trainer.runs.record import RunRecord, write_record
 from trainer.workflows.auto import _best_model, _blend, train_auto
 from trainer.workflows.refit import refit
 
@@ -130,17 +133,42 @@ def test_a_small_budget_skips_all_models_but_the_first_one(dataset: Dataset, tmp
 
 def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
     for name, value in {"walk": 0.2, "als": 0.3, "mf": 0.1, "nn": 0.9}.items():
-        checkpoint.record_validation(str(tmp_path / "parts" / name), 1, value, metric="ndcg@20", is_higher_better=True)
+        write_part(tmp_path, auto_trials()[name], value)
     # nn is validated on next items, and all others on returning visitors
-    assert _best_model(str(tmp_path), ["walk", "als", "mf", "nn"], auto_trials(), dataset) == "als"
-    assert _best_model(str(tmp_path), ["nn"], auto_trials(), dataset) == "nn"
+    assert _best_model(str(tmp_path), ["walk", "als", "mf", "nn"], dataset) == "als"
+    assert _best_model(str(tmp_path), ["nn"], dataset) == "nn"
+
+
+def test_a_longer_history_of_an_earlier_call_can_be_the_best_model(dataset: Dataset, tmp_path: Path) -> None:
+    # a later call may lack the time to choose the longer history again, so only the record has the settings
+    write_part(tmp_path, auto_trials()["nn"], 0.3)
+    write_part(tmp_path, replace(auto_trials()["nn"], name="nn_long"), 0.4)
+    assert _best_model(str(tmp_path), ["nn", "nn_long"], dataset) == "nn_long"
+
+
+def write_part(workdir: Path, config: RunConfig, value: float) -> None:
+    """Writes the record and a validation of a trained model, without its checkpoint."""
+    record = RunRecord(
+        config=config,
+        data="dataset",
+        dataset_checksum="",
+        training_rows=1,
+        events={},
+        mean_event_weight=1.0,
+        commit=None,
+        versions={},
+    )
+    part = workdir / "parts" / config.name
+    part.mkdir(parents=True)
+    write_record(record, str(part))
+    checkpoint.record_validation(str(part), 1, value, metric="ndcg@20", is_higher_better=True)
 
 
 def test_the_best_model_gets_a_trend_if_the_time_is_too_short_for_the_other_models(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, value in {"walk": 0.2, "session_knn": 0.3}.items():
-        checkpoint.record_validation(str(tmp_path / "parts" / name), 1, value, metric="ndcg@20", is_higher_better=True)
+        write_part(tmp_path, auto_trials()[name], value)
     calls = []
 
     def blend_late(workdir: str, parts: Sequence[str], *_: Any, is_forced: bool, **options: Any) -> BlendRecord:
