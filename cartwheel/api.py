@@ -419,7 +419,8 @@ def doctor(*uris: str, gpu: bool = False) -> dict[str, Any]:
 
     Args:
       uris: paths or URIs of directories. In an object store, a small file is written and removed.
-      gpu: whether to check the GPUs instead, in at most ten minutes; then there must be no `uris`.
+      gpu: whether to check the GPUs instead, in at most ten minutes; then there must be no `uris`. Needs a process that
+        has not trained: after training, a process keeps the memory of the GPUs, and the check fails.
 
     Returns:
       `is_healthy`: False if a check failed; `findings`: the results of all checks.

@@ -35,6 +35,13 @@ _QUEUE = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
 _REGISTRY, _TAG = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _RESOURCE, _LABEL = r"[a-z0-9.-]+/[A-Za-z0-9._-]+", r"([a-z0-9.-]+/)?[A-Za-z0-9._-]+"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_WORD, _LINE = r"\S+", r"[^\r\n]*"
+_MANAGED_RESOURCES = ("cpu", "memory", "ephemeral-storage", GPU)
+"""Resources that other flags or the manifests set."""
+_MANAGED_VARIABLE = re.compile(
+    "TF_CONFIG|JOB_COMPLETION_INDEX|CARTWHEEL_(?!CACHE_BYTES$|STORAGE_PATIENCE_SECONDS$).*", re.DOTALL
+)
+"""Variables that describe the cluster to its workers; the two exceptions are limits that users may change."""
 _SECRET = "cartwheel-credentials"
 _CREDENTIAL = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATH_FLAGS = ("events", "item_properties", "category_tree", "output", "data", "workdir")
@@ -233,6 +240,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
         )
     gpus = (0 if "local" in overlays else 1) if given.gpus is None else given.gpus
     _check_gpus(gpus, given, parser)
+    _check_pairs(given, parser)
     return Placement(
         overlays=overlays,
         gpus=gpus,
@@ -274,12 +282,27 @@ def _check_paths(given: argparse.Namespace, overlays: Sequence[str], parser: arg
 
 
 def _check_gpus(gpus: int, given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Exits if the number of GPUs does not fit their resource, or a variable contains a credential."""
+    """Exits if the number of GPUs does not fit their resource."""
     if given.gpu_resource and not gpus:
         parser.error(f"--gpu-resource {given.gpu_resource} needs --gpus, which is 0 with --overlay local by default")
     if "/mig-" in (given.gpu_resource or "") and gpus > 1:
         parser.error(f"a process uses one MIG instance, got --gpus {gpus} of {given.gpu_resource}; give --gpus 1")
+
+
+def _check_pairs(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exits if a resource or a variable would replace one of `submit.py`, or a variable contains a credential."""
+    for name, _ in given.resource:
+        if name in (*_MANAGED_RESOURCES, given.gpu_resource):
+            parser.error(
+                f"--resource is for network devices and the like, got {name}; give cores, memory and GPUs with --cpu, "
+                "--memory, --gpus and --gpu-resource"
+            )
     for name, _ in given.env:
+        if _MANAGED_VARIABLE.fullmatch(name):
+            parser.error(
+                f"--env {name} would replace what submit.py or Kubernetes sets; remove it, and give the number of "
+                "machines with --nodes"
+            )
         if _CREDENTIAL.search(name):
             parser.error(f"--env {name} would store a credential in the manifest; put it in the Secret {_SECRET}")
 
@@ -313,6 +336,8 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     evaluate = _add_step(commands, "evaluate-export", "evaluate a run, then publish its model")
     evaluate.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     _add_evaluation(evaluate)
+    for other in (prepare, evaluate):
+        other.set_defaults(gpu_resource=None, resource=[], node_label=[], topology=None, env=[])
     pipeline = _add_step(commands, "pipeline", "prepare, train, evaluate and export in sequence")
     _add_files(pipeline)
     _add_training(pipeline)
@@ -353,7 +378,6 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; with --overlay local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
-    _add_devices(command)
     add(
         "--memory",
         type=_matching(_SIZE, "64Gi or 512Mi"),
@@ -381,20 +405,21 @@ def _add_devices(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"resource that --gpus counts, such as instances of a GPU (default: {GPU})",
     )
-    _add_pairs(command, "--resource", _LABEL, "vpc.amazonaws.com/efa=4", "other resource of a training machine")
-    _add_pairs(command, "--node-label", _LABEL, "disk=ssd", "label that the nodes of training must have")
+    machine = "other resource of a training machine"
+    _add_pairs(command, "--resource", (_LABEL, _WORD), "vpc.amazonaws.com/efa=4", machine)
+    _add_pairs(command, "--node-label", (_LABEL, _WORD), "disk=ssd", "label that the nodes of training must have")
     add(
         "--topology",
         type=_matching(_LABEL, "topology.kubernetes.io/zone"),
         metavar="LABEL",
         help="node label whose value should be the same for all workers (default: topology.kubernetes.io/zone)",
     )
-    _add_pairs(command, "--env", _VARIABLE, "NCCL_SOCKET_IFNAME=eth0", "environment variable of training")
+    _add_pairs(command, "--env", (_VARIABLE, _LINE), "NCCL_SOCKET_IFNAME=eth0", "environment variable of training")
 
 
-def _add_pairs(command: argparse.ArgumentParser, flag: str, name: str, example: str, text: str) -> None:
-    """Adds a flag that can be repeated, with a name, by the pattern `name`, and a value."""
-    check = _matching(f"{name}=[^\\s]+", example)
+def _add_pairs(command: argparse.ArgumentParser, flag: str, patterns: tuple[str, str], example: str, text: str) -> None:
+    """Adds a flag that can be repeated, with a name and a value, which match `patterns`."""
+    check = _matching("=".join(patterns), example)
 
     def parse(value: str) -> tuple[str, str]:
         first, _, second = check(value).partition("=")
@@ -432,6 +457,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the preset to change"
     )
+    _add_devices(command)
 
 
 def _add_search(command: argparse.ArgumentParser) -> None:

@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     # until training installs its own handlers
     stop = StopSignals(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
     try:
-        logs.import_tensorflow(verbose=given.verbose)
+        # the GPU driver may hang; the checks of GPUs ask it in a process with a time limit
+        if not given.__dict__.get("gpu"):
+            logs.import_tensorflow(verbose=given.verbose)
         with storage.explain_full_disk(given.__dict__.get("workdir"), given.__dict__.get("output")):
             result = _run(given, config)
     except Preempted as preempted:

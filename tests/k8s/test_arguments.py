@@ -7,6 +7,8 @@ from k8s.cli import main
 TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run", "--dry-run"]
 PREPARE = ["prepare", "--events", "gs://shop/e.csv", "--output", "gs://shop/dataset", "--dry-run"]
 
+EVALUATE = ["evaluate-export", "--workdir", "gs://shop/run", "--output", "gs://shop/model", "--dry-run"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -24,6 +26,22 @@ PREPARE = ["prepare", "--events", "gs://shop/e.csv", "--output", "gs://shop/data
         ([*TRAIN, "--nodes", "0"], "--nodes: '0' is not a whole number of at least 1"),
         ([*TRAIN, "--tag", "v1 beta"], "--tag: 'v1 beta' is not valid"),
         ([*TRAIN, "--registry", "https://registry"], "--registry: 'https://registry' is not valid"),
+        (
+            [*TRAIN, "--resource", "cpu=4"],
+            "--resource is for network devices and the like, got cpu; give cores, memory",
+        ),
+        ([*TRAIN, "--resource", "ephemeral-storage=9Gi"], "got ephemeral-storage"),
+        ([*TRAIN, "--resource", "nvidia.com/gpu=2"], "GPUs with --cpu, --memory, --gpus and --gpu-resource"),
+        ([*TRAIN, "--gpu-resource", "amd.com/gpu", "--resource", "amd.com/gpu=2"], "got amd.com/gpu"),
+        (
+            [*TRAIN, "--env", "CARTWHEEL_WORKERS=8"],
+            "--env CARTWHEEL_WORKERS would replace what submit.py or Kubernetes",
+        ),
+        ([*TRAIN, "--env", "TF_CONFIG={}"], "give the number of machines with --nodes"),
+        ([*TRAIN, "--env", "JOB_COMPLETION_INDEX=0"], "--env JOB_COMPLETION_INDEX"),
+        ([*TRAIN, "--env", "NCCL_ALGO=Ring\rTree"], "is not valid; give a value such as NCCL_SOCKET_IFNAME=eth0"),
+        ([*PREPARE, "--env", "NCCL_ALGO=Ring"], "unrecognized arguments: --env"),
+        ([*EVALUATE, "--resource", "example.com/nic=1"], "unrecognized arguments: --resource example.com/nic=1"),
         ([*TRAIN, "--poll", "nan"], "--poll: 'nan' is not a finite number of at least 0"),
         ([*TRAIN, "--patience", "soon"], "--patience: 'soon' is not a finite number of at least 0"),
     ],
@@ -33,3 +51,8 @@ def test_an_invalid_argument_is_a_usage_error_that_names_it(arguments, message, 
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert (stop.value.code, message in capsys.readouterr().err) == (2, True)
+
+
+def test_limits_of_cartwheel_are_variables_like_any_other(capsys):
+    assert main([*TRAIN, "--env", "CARTWHEEL_CACHE_BYTES=1000"]) == 0
+    assert "CARTWHEEL_CACHE_BYTES" in capsys.readouterr().out

@@ -48,7 +48,12 @@ def test_flags_for_devices_and_nodes_reach_the_workers(cluster: Cluster) -> None
         "--resource": ["vpc.amazonaws.com/efa=4", "hugepages-2Mi=5120Mi"],
         "--node-label": ["cloud.google.com/gke-accelerator=nvidia-h100-80gb", "pool=fast"],
         "--topology": ["topology.k8s.aws/network-node-layer-3"],
-        "--env": ["NCCL_SOCKET_IFNAME=eth0", "CUDA_CACHE_PATH=/data/cache", "NCCL_DEBUG=INFO"],
+        "--env": [
+            "NCCL_SOCKET_IFNAME=eth0",
+            "CUDA_CACHE_PATH=/data/cache",
+            "NCCL_DEBUG=INFO",
+            "XLA_FLAGS=--a=1 --b='2'",
+        ],
     }
     given = [word for flag, values in flags.items() for value in values for word in (flag, value)]
     status, manifests, errors = cluster.submit(
@@ -69,6 +74,7 @@ def test_flags_for_devices_and_nodes_reach_the_workers(cluster: Cluster) -> None
     found = variables(spec)
     assert (found["NCCL_SOCKET_IFNAME"], found["CUDA_CACHE_PATH"]) == ("eth0", "/data/cache")
     assert (found["NCCL_DEBUG"], found["CARTWHEEL_WORKERS"]) == ("INFO", "2")
+    assert found["XLA_FLAGS"] == "--a=1 --b='2'"
 
 
 def test_only_steps_that_train_get_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +105,8 @@ def test_workers_prefer_machines_of_one_zone(overlay: str, kind: str) -> None:
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "local"])
 def test_nccl_logs_why_a_message_failed(overlay: str) -> None:
     spec = train_pod(objects_of(render(f"overlays/{overlay}")), "JobSet" if overlay == "jobset" else "Job")
-    assert variables(spec)["NCCL_DEBUG"] == "WARN"
+    found = variables(spec)
+    assert (found["NCCL_DEBUG"], found["NCCL_DEBUG_FILE"]) == ("WARN", "/dev/stderr")
 
 
 @pytest.mark.parametrize("folder", SERVING)

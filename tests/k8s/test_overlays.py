@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from tests.k8s import checks
-from tests.k8s.rendering import FOLDERS, OVERLAYS, Object, find, job_spec, objects_of, pod_spec, render, tool, yaml
+from tests.k8s.rendering import (
+    FOLDERS,
+    OVERLAYS,
+    ROOT,
+    Object,
+    find,
+    job_spec,
+    objects_of,
+    pod_spec,
+    render,
+    tool,
+    yaml,
+)
 from trainer.config.flags import build_parser
 from trainer.doctor.plan import TOTAL_SECONDS
 
@@ -158,6 +170,13 @@ def test_the_gpu_check_is_a_job_of_its_own_with_a_command_that_the_image_accepts
 def test_the_gpu_check_has_more_time_than_its_checks() -> None:
     job = find(objects_of(render("gpu-check")), "Job", "gpu-check")
     assert job["spec"]["activeDeadlineSeconds"] > 2 * TOTAL_SECONDS
+
+
+def test_the_readme_waits_for_the_job_of_the_gpu_check() -> None:
+    # a selector of pods matches nothing right after the Job is created
+    lines = (ROOT / "k8s" / "README.md").read_text(encoding="utf-8").splitlines()
+    apply = lines.index("kubectl apply -k k8s/gpu-check")
+    assert lines[apply + 1] == "kubectl wait --for=jsonpath='{.status.ready}'=1 job/gpu-check --timeout=15m"
 
 
 def test_every_step_has_the_label_of_kueue() -> None:

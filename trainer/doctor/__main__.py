@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from common import logs
 from trainer.doctor.bench import Bench
+from trainer.doctor.devices import check_devices
 from trainer.doctor.findings import Finding, Result, State, format_error
 from trainer.doctor.placement import check_kernels
 from trainer.doctor.plan import PLAN, Kind
@@ -20,6 +21,7 @@ from trainer.doctor.steps import check_precision, check_replicas, check_step
 log = logging.getLogger(__name__)
 
 CHECKS: Mapping[str, Callable[[Bench, str], Result]] = {
+    "devices": check_devices,
     "kernels": check_kernels,
     "step": check_step,
     "precision": check_precision,
@@ -51,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as findings:
         os.dup2(2, 1)
         logs.start_log(verbose=False)
-        name, kind, data, folder = arguments
-        for finding in run_check(name, Bench(Kind(kind), data, folder)):
+        name, kind, folder = arguments
+        for finding in run_check(name, Bench(Kind(kind), folder)):
             print(json.dumps(asdict(finding), allow_nan=False), file=findings, flush=True)
 
 

@@ -1,5 +1,6 @@
 """The devices, the dataset and the short runs of the checks of GPUs."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -9,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common import storage
 from common.settings import apply_settings
+from contract.layout import DatasetLayout
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
@@ -17,11 +20,14 @@ from trainer.data.input_pipeline import total_events
 from trainer.distributed.embeddings import initialize
 from trainer.distributed.replicas import Replicas, start_replicas
 from trainer.doctor.plan import Kind
+from trainer.doctor.shop import write_shop
 from trainer.runs.checkpoint import TrainState
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.schedule import Schedule, make_schedule
 
 _REHEARSED = 2
+_SHOP = {Kind.GPU: {"visitors": 20_000, "items": 5_000}, Kind.CPU: {"visitors": 1_000, "items": 500}}
+"""Sizes of the dataset."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,16 @@ class Bench:
 
     kind: Kind
     """Kind of devices."""
-    data: str
-    """Directory of the prepared dataset."""
     folder: str
-    """Directory for the runs and exports of the checks."""
+    """Directory for the dataset, the runs and the exports of the checks."""
+
+    @cached_property
+    def data(self) -> str:
+        """Directory of the prepared dataset, which is the same for all checks: the first one writes it."""
+        path = os.path.join(self.folder, "dataset")
+        if not storage.exists(DatasetLayout(path).manifest):  # written last
+            write_shop(path, **_SHOP[self.kind])
+        return path
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -64,7 +76,7 @@ class Bench:
         return self._single("CPU:0")
 
     def _single(self, device: str) -> Replicas:
-        assert self.count
+        _ = self.count  # starts TensorFlow with all devices; a later check may need more than this one
         return Replicas(tf.distribute.get_strategy(), 1, (device,), 0, 1)
 
 

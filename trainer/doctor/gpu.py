@@ -15,22 +15,19 @@ from typing import Any
 
 from common import storage
 from trainer.doctor.findings import Finding, State, is_healthy
-from trainer.doctor.machine import check_gpus
 from trainer.doctor.plan import CPU_LIMIT_FACTOR, DEVICES, PLAN, TOTAL_SECONDS, Check, Kind
 
 log = logging.getLogger(__name__)
 
 _LABELS = {State.OK: "PASS", State.FAILED: "FAIL", State.SKIPPED: "SKIP"}
-_REHEARSAL = "`cartwheel doctor --gpu --devices cpu` rehearses the checks on logical CPUs"
 _AGAIN = "run the check again: at the first start on a new GPU, the driver compiles kernels for minutes, and keeps them"
 _HANG = (
     "look for Xid errors in the kernel's log (`dmesg`); if only several GPUs hang, try NCCL_DEBUG=INFO and "
     "NCCL_P2P_DISABLE=1"
 )
-_SHOP = {Kind.GPU: {"visitors": 20_000, "items": 5_000}, Kind.CPU: {"visitors": 1_000, "items": 500}}
-"""Sizes of the dataset."""
-_CLUSTER = ("TF_CONFIG", "CARTWHEEL_WORKERS")
-"""Variables of a cluster; the checks use one machine."""
+_REMOVED = ("TF_CONFIG", "CARTWHEEL_WORKERS", "NCCL_DEBUG_FILE")
+"""Variables that the checks do not get: those of a cluster, because they use one machine, and the file of NCCL's log,
+because /dev/stderr is the log of the check, which NCCL would truncate."""
 _LOG_LINES = 3
 
 
@@ -43,20 +40,39 @@ def examine_gpus(devices: str = "gpu") -> dict[str, Any]:
     Returns:
       `is_healthy` (no check failed), `findings` (the fields of each `Finding`), and `seconds`.
     """
-    kind, start_time = Kind(devices), time.monotonic()
-    findings = [_log_line(_check_devices(kind))]
-    if is_healthy(findings):
-        with storage.scratch_folder("doctor") as folder:
-            data = _write_shop(folder, kind)
-            factor = CPU_LIMIT_FACTOR if kind == Kind.CPU else 1
-            for check in PLAN:
-                left = TOTAL_SECONDS * factor - (time.monotonic() - start_time)
-                findings += map(_log_line, _run(check, kind, data, folder, min(check.seconds * factor, left)))
+    start_time = time.monotonic()
+    findings = list(map(_log_line, _run_all(Kind(devices))))
     return {
         "is_healthy": is_healthy(findings),
         "findings": [asdict(finding) for finding in findings],
         "seconds": round(time.monotonic() - start_time, 1),
     }
+
+
+def _run_all(kind: Kind) -> Iterator[Finding]:
+    """Runs all checks, or only the first one if there is no GPU that they can use."""
+    if kind == Kind.GPU and (count := _count_started_gpus()):
+        found = f"TensorFlow already runs with {count} GPUs in this process, and has reserved their memory"
+        yield Finding(DEVICES.name, found, State.FAILED, "start a new process, or restart the notebook's kernel")
+        return
+    factor = CPU_LIMIT_FACTOR if kind == Kind.CPU else 1
+    end = time.monotonic() + TOTAL_SECONDS * factor
+    with storage.scratch_folder("doctor") as folder:
+        for check in PLAN:
+            for finding in _run(check, kind, folder, min(check.seconds * factor, end - time.monotonic())):
+                yield finding
+                if check == DEVICES and finding.state == State.FAILED:
+                    return
+
+
+def _count_started_gpus() -> int:
+    """Returns the number of GPUs with which TensorFlow has started in this process; does not start it."""
+    if "tensorflow" not in sys.modules:
+        return 0
+    from tensorflow.python.eager import context
+
+    started = context.context_safe()
+    return len(started.list_logical_devices("GPU")) if started is not None and started._initialized else 0
 
 
 def _log_line(finding: Finding) -> Finding:
@@ -66,30 +82,7 @@ def _log_line(finding: Finding) -> Finding:
     return finding
 
 
-def _check_devices(kind: Kind) -> Finding:
-    """Checks that TensorFlow sees a GPU, without starting it: this process must not reserve the GPU's memory."""
-    if kind == Kind.CPU:
-        return Finding(DEVICES, "a rehearsal on two logical CPUs, which checks no GPU", State.SKIPPED)
-    import tensorflow as tf
-
-    from trainer.distributed.gpus import diagnose_gpus
-
-    if not tf.config.list_physical_devices("GPU"):
-        why = diagnose_gpus()
-        return Finding(DEVICES, f"no GPU: {why.found}", State.FAILED, f"{why.advice}; {_REHEARSAL}")
-    found = check_gpus()
-    return Finding(DEVICES, found.found, State.OK, found.advice)
-
-
-def _write_shop(folder: str, kind: Kind) -> str:
-    from trainer.doctor.shop import write_shop
-
-    data = os.path.join(folder, "dataset")
-    write_shop(data, **_SHOP[kind])
-    return data
-
-
-def _run(check: Check, kind: Kind, data: str, folder: str, seconds: float) -> Iterator[Finding]:
+def _run(check: Check, kind: Kind, folder: str, seconds: float) -> Iterator[Finding]:
     """Runs a check in its own process, for at most `seconds`.
 
     Yields its findings as soon as they are known, and then one for each missing line.
@@ -99,7 +92,7 @@ def _run(check: Check, kind: Kind, data: str, folder: str, seconds: float) -> It
     if seconds <= 0:
         yield from (Finding(name, "not checked, because the time is over", State.FAILED, _AGAIN) for name in missing)
         return
-    process = _start([sys.executable, "-m", "trainer.doctor", check.name, kind, data, folder], kind, path)
+    process = _start([sys.executable, "-m", "trainer.doctor", check.name, kind, folder], kind, path)
     with _limited(process, seconds) as is_late:
         for line in process.stdout or ():
             fields = json.loads(line)
@@ -137,8 +130,7 @@ def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threa
     timer.start()
     try:
         yield is_late
-        # does not free the process's number, which is that of its group, too
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        process.wait()
     finally:
         timer.cancel()
         _kill_group(process)
@@ -146,12 +138,14 @@ def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threa
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
+    """Kills a process and the runs that it started. The group's number stays in use as long as one of them runs."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS refuses if all of them have ended
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment(kind: Kind) -> dict[str, str]:
-    variables = {name: value for name, value in os.environ.items() if name not in _CLUSTER}
+    quiet = {} if log.isEnabledFor(logging.DEBUG) else {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    variables = quiet | {name: value for name, value in os.environ.items() if name not in _REMOVED}
     if kind == Kind.CPU:
         return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
     # memory as needed, so that nvidia-smi shows the need; and its numbers of the GPUs

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-DEVICES = "devices"
-"""Name of the first line of the report: whether TensorFlow sees GPUs."""
 TOTAL_SECONDS = 600
 """Time limit of all checks together."""
 CPU_LIMIT_FACTOR = 20
@@ -29,7 +27,7 @@ class Check:
     title: str
     """Name of its lines in the report; `{}` is the preset."""
     presets: tuple[str, ...]
-    """Presets that are checked, one line each."""
+    """Presets that are checked, one line each; '' if the check needs none."""
     seconds: int
     """Time limit of the process. Importing TensorFlow takes a few seconds of it."""
 
@@ -38,8 +36,11 @@ class Check:
         return self.title.format(preset)
 
 
+DEVICES = Check("devices", "devices", ("",), 60)
+"""Whether TensorFlow sees GPUs. Without them, no other check is made."""
 PLAN = (
-    # the first one has more time, because the driver may have to compile kernels
+    DEVICES,
+    # the first one on a device has more time, because the driver may have to compile kernels
     Check("kernels", "kernels of {}", ("mf", "nn"), 240),
     Check("step", "step of {}", ("notebook-mf", "notebook-nn", "mf", "nn"), 120),
     Check("precision", "precision of {}", ("mf", "nn"), 120),
@@ -48,4 +49,4 @@ PLAN = (
     Check("export", "export of {}", ("mf", "nn"), 120),
     Check("speed", "speed of {}", ("mf", "nn"), 120),
 )
-"""All checks that need a device, in order."""
+"""All checks, in order."""

@@ -17,6 +17,7 @@ from trainer.distributed.preemption import StopRequest
 from trainer.doctor.bench import Bench, make_config
 from trainer.doctor.findings import Result, State
 from trainer.doctor.plan import Kind
+from trainer.doctor.steps import relative_difference
 from trainer.export import export
 from trainer.models.interface import Queries
 from trainer.models.trained_run import open_trained_run
@@ -64,7 +65,7 @@ def judge_resume(found: Mapping[int, float], expected: Mapping[int, float], resu
     if found.keys() != expected.keys():
         text = f"the resumed run has {len(found)} losses, the undisturbed one {len(expected)}"
         return Result(text, State.FAILED, advice)
-    difference = max(abs(found[step] - loss) / abs(loss) for step, loss in expected.items())
+    difference = relative_difference(np.array([found[step] for step in expected]), np.array(list(expected.values())))
     last = max(expected)
     text = (
         f"killed after step {killed} of {last}, resumed at step {resumed}; last loss {found[last]:.6f}, "

@@ -109,15 +109,19 @@ def judge_replicas(found: np.ndarray, expected: np.ndarray, count: int) -> Resul
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the largest relative difference; infinity if a value of `found` is not finite."""
-    if not np.isfinite(found).all():
+    """Returns the largest relative difference; infinity if a value is not finite."""
+    if not _are_finite(found, expected):
         return float("inf")
     return float(np.max(np.abs(found - expected) / np.abs(expected)))
 
 
+def _are_finite(*arrays: np.ndarray) -> bool:
+    return all(np.isfinite(array).all() for array in arrays)
+
+
 def _distance(found: np.ndarray, expected: np.ndarray) -> float:
     """Returns the norm of the difference relative to the norm of `expected`; infinity if a value is not finite."""
-    if not np.isfinite(found).all():
+    if not _are_finite(found, expected):
         return float("inf")
     norm = float(np.linalg.norm(expected))
     distance = float(np.linalg.norm(found - expected))

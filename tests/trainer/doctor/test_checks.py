@@ -1,5 +1,7 @@
 """The checks of `doctor --gpu`, on logical CPUs and with made-up results."""
 
+import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +14,11 @@ import tensorflow as tf
 
 from contract.schema import Split
 from trainer.data.dataset import open_dataset
+from trainer.distributed import gpus
 from trainer.doctor import __main__ as program
 from trainer.doctor import placement, runs, speed, steps
 from trainer.doctor.bench import Bench, Steps
+from trainer.doctor.devices import check_devices
 from trainer.doctor.findings import Result, State
 from trainer.doctor.plan import Kind
 from trainer.doctor.shop import EVENTS, write_shop
@@ -24,7 +28,7 @@ from trainer.doctor.shop import EVENTS, write_shop
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     write_shop(f"{folder}/dataset", visitors=100, items=50)
-    return Bench(Kind.CPU, f"{folder}/dataset", str(folder))
+    return Bench(Kind.CPU, str(folder))
 
 
 def test_the_shop_is_a_dataset_in_order_of_frequency(bench: Bench, tmp_path: Path) -> None:
@@ -51,6 +55,35 @@ def test_an_exception_becomes_a_failed_line_and_the_next_preset_is_checked(
     first, second = program.run_check("kernels", bench)
     assert (first.check, first.state, first.found) == ("kernels of mf", State.FAILED, "InternalError: no kernel image")
     assert (second.check, second.state, second.found) == ("kernels of nn", State.OK, "fine")
+
+
+# devices
+
+
+def test_a_machine_without_a_gpu_fails_with_the_reason_and_the_command_of_a_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "glob", lambda _: [])
+    result = check_devices(Bench(Kind.GPU, str(tmp_path)), "")
+    assert (result.state, result.found) == (State.FAILED, "no GPU: no NVIDIA device")
+    assert "`cartwheel doctor --gpu --devices cpu`" in result.advice
+    assert check_devices(Bench(Kind.CPU, str(tmp_path)), "").state == State.SKIPPED
+
+
+def test_the_first_check_writes_the_dataset_of_all(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(root: str, *, visitors: int, items: int) -> None:
+        written.append(f"{root} {visitors} {items}")
+        shutil.copytree(bench.data, root, dirs_exist_ok=True)
+
+    monkeypatch.setattr("trainer.doctor.bench.write_shop", write)
+    (tmp_path / "dataset").mkdir()  # of a check that was killed while it wrote
+    for _ in range(2):
+        assert Bench(Kind.CPU, str(tmp_path)).dataset.num_items == 50
+    assert written == [f"{tmp_path}/dataset 1000 500"]
 
 
 # kernels
@@ -115,6 +148,16 @@ def test_a_wrong_loss_or_update_fails_with_the_figures(found: Steps, state: Stat
     assert bool(result.advice) == (state == State.FAILED)
 
 
+def test_the_cpu_must_have_finite_results_too() -> None:
+    assert steps.judge_step(changed(), changed(loss=float("nan"))).state == State.FAILED
+    # the second array, because a comparison with NaN is never true
+    found, expected = changed(), changed()
+    expected.updates["dense weights"][1] = np.nan
+    result = steps.judge_step(found, expected)
+    assert result.state == State.FAILED
+    assert "at most inf of their norm (of dense weights" in result.found
+
+
 def test_a_mode_with_distant_or_infinite_losses_fails_with_its_name() -> None:
     expected = np.array([4.0, 2.0])
     losses = {"TensorFloat-32": expected, "bfloat16": expected * 1.01, "XLA": expected}
@@ -153,6 +196,7 @@ def test_devices_that_train_differently_fail() -> None:
         ({10: 3.0, 20: 2.0}, 10, None),
         ({10: 3.0, 20: 2.002}, 10, None),  # 1e-3
         ({10: 3.0, 20: 2.02}, 10, "losses differ by at most 1.0e-02; allowed: 2e-03"),
+        ({10: 3.0, 20: math.nan}, 10, "losses differ by at most inf; allowed: 2e-03"),
         ({10: 3.0, 20: 2.0}, 0, "killed after step 10, but started again at step 0"),
         ({20: 2.0}, 10, "the resumed run has 1 losses, the undisturbed one 2"),
     ],
@@ -163,6 +207,13 @@ def test_a_resumed_run_must_resume_and_equal_the_undisturbed_one(
     result = runs.judge_resume(found, {10: 3.0, 20: 2.0}, resumed, killed=10)
     assert result.state == (State.OK if text is None else State.FAILED)
     assert text is None or text in result.found
+
+
+def test_an_undisturbed_run_without_a_finite_loss_does_not_pass() -> None:
+    losses = {10: 3.0, 20: math.nan}
+    result = runs.judge_resume(losses, losses, resumed=10, killed=10)
+    assert result.state == State.FAILED
+    assert "losses differ by at most inf" in result.found
 
 
 def start(code: str, workdir: Path) -> subprocess.Popen[bytes]:

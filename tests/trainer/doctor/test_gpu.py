@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
 
 from common import cli as common_cli
 from trainer import cli
-from trainer.distributed import gpus
 from trainer.doctor import gpu
 from trainer.doctor.__main__ import CHECKS
 from trainer.doctor.findings import State
@@ -40,8 +41,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str]], N
             return start([sys.executable, "-S", "-c", program], kind, path)
 
         monkeypatch.setattr(gpu, "_start", start_fake)
-        monkeypatch.setattr(gpu, "_write_shop", lambda folder, _: folder)
 
+    monkeypatch.delattr(os, "waitid", raising=False)  # macOS has none before Python 3.13
     return replace
 
 
@@ -52,7 +53,7 @@ def reports_of(name: str, state: str = "ok") -> str:
 
 
 def run(folder: Path, seconds: float = 600.0) -> list[tuple[str, str, str]]:
-    found = gpu._run(CHECK, Kind.CPU, "DATA", str(folder), seconds)
+    found = gpu._run(CHECK, Kind.CPU, str(folder), seconds)
     return [(finding.check, finding.state, finding.found) for finding in found]
 
 
@@ -62,26 +63,43 @@ def test_the_plan_names_the_functions_that_exist_and_ends_in_ten_minutes() -> No
     assert all(check.seconds < TOTAL_SECONDS for check in PLAN)
 
 
-def test_a_machine_without_a_gpu_fails_with_one_line_and_the_command_of_a_rehearsal(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("program", [reports_of("devices", "failed"), "sys.exit(3)"], ids=["none", "crash"])
+def test_without_a_gpu_the_report_has_one_line_and_the_command_fails(
+    program: str, start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gpus, "glob", lambda _: [])
+    start(lambda _: program)
+    # the driver may hang, so this process must not ask it
+    monkeypatch.setattr(cli.logs, "import_tensorflow", lambda **_: pytest.fail("asked the driver"))
     with caplog.at_level(logging.INFO):
-        result = gpu.examine_gpus()
-    (finding,) = result["findings"]
-    assert not result["is_healthy"]
-    assert (finding["check"], finding["state"], finding["found"]) == ("devices", "failed", "no GPU: no NVIDIA device")
-    assert "`cartwheel doctor --gpu --devices cpu`" in finding["advice"]
-    assert caplog.messages[0].startswith("FAIL  devices: no GPU: no NVIDIA device; ")
+        assert cli.main(["doctor", "--gpu", "--json"]) == common_cli.FAILED
+    (line,) = [message for message in caplog.messages if message[:4] in ("PASS", "FAIL", "SKIP")]
+    assert line.startswith("FAIL  devices: ")
+
+
+def test_gpus_that_this_process_has_reserved_are_reported_instead_of_failed_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu, "_start", lambda *_: pytest.fail("started"))
+    tf.constant(0)  # starts TensorFlow
+    monkeypatch.setattr(context.context(), "list_logical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    (finding,) = gpu.examine_gpus()["findings"]
+    assert (finding["check"], finding["state"]) == ("devices", "failed")
+    assert "TensorFlow already runs with 2 GPUs in this process" in finding["found"]
+    assert "restart the notebook's kernel" in finding["advice"]
+
+
+def test_a_process_without_gpus_can_check_them() -> None:
+    tf.constant(0)
+    assert gpu._count_started_gpus() == 0
 
 
 def test_every_line_is_reported_as_pass_fail_or_skip(start: Any, caplog: pytest.LogCaptureFixture) -> None:
-    states = {"replicas": "failed", "speed": "skipped"}
+    states = {"devices": "skipped", "replicas": "failed", "speed": "skipped"}
     start(lambda name: reports_of(name, states.get(name, "ok")))
     with caplog.at_level(logging.INFO):
         result = gpu.examine_gpus("cpu")
     lines = [check.line(preset) for check in PLAN for preset in check.presets]
-    assert [finding["check"] for finding in result["findings"]] == ["devices", *lines]
+    assert [finding["check"] for finding in result["findings"]] == lines
     assert not result["is_healthy"]
     assert "PASS  kernels of mf: found it" in caplog.messages
     assert "FAIL  all GPUs with nn: found it" in caplog.messages
@@ -92,7 +110,6 @@ def test_a_check_that_crashes_fails_and_the_others_still_run(start: Any) -> None
     start(lambda name: "sys.exit(3)" if name == "kernels" else reports_of(name))
     result = gpu.examine_gpus("cpu")
     states = {finding["check"]: finding["state"] for finding in result["findings"]}
-    assert states.pop("devices") == "skipped"
     assert (states.pop("kernels of mf"), states.pop("kernels of nn")) == ("failed", "skipped")
     assert set(states.values()) == {"ok"}
 
@@ -150,7 +167,7 @@ signal.pause()
 """
         )
     )
-    findings = gpu._run(CHECK, Kind.GPU, "DATA", str(tmp_path), 7.0)
+    findings = gpu._run(CHECK, Kind.GPU, str(tmp_path), 7.0)
     assert next(findings).state == State.OK
     (timer,) = timers
     assert timer.seconds == 7
@@ -182,7 +199,7 @@ def test_an_interrupted_report_leaves_no_process(start: Any, tmp_path: Path, mon
         return started[-1]
 
     monkeypatch.setattr(gpu, "_start", start_and_remember)
-    findings = gpu._run(CHECK, Kind.CPU, "DATA", str(tmp_path), 600.0)
+    findings = gpu._run(CHECK, Kind.CPU, str(tmp_path), 600.0)
     next(findings)
     findings.close()
     assert started[0].returncode == -signal.SIGKILL
@@ -191,9 +208,10 @@ def test_an_interrupted_report_leaves_no_process(start: Any, tmp_path: Path, mon
 def test_checks_join_no_cluster_and_see_gpus_only_if_they_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", "{}")
     monkeypatch.setenv("CARTWHEEL_WORKERS", "4")
+    monkeypatch.setenv("NCCL_DEBUG_FILE", "/dev/stderr")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
     on_gpus, on_cpus = gpu._environment(Kind.GPU), gpu._environment(Kind.CPU)
-    assert not {"TF_CONFIG", "CARTWHEEL_WORKERS"} & (on_gpus.keys() | on_cpus.keys())
+    assert not {"TF_CONFIG", "CARTWHEEL_WORKERS", "NCCL_DEBUG_FILE"} & (on_gpus.keys() | on_cpus.keys())
     assert (on_gpus["CUDA_VISIBLE_DEVICES"], on_cpus["CUDA_VISIBLE_DEVICES"]) == ("1,2", "-1")
     assert on_gpus["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
