@@ -65,6 +65,7 @@ EXAMPLES = {
     "cancel": ("train",),
 }
 """Example arguments of each command, line by line."""
+_TRAINING = "--preset PRESET --data DATASET --workdir RUN"
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/submit.py") -> int:
@@ -342,6 +343,10 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     _add_files(pipeline)
     _add_training(pipeline)
     _add_evaluation(pipeline)
+    # the whole usage has a dozen lines; the list below it has all options
+    train.usage = f"%(prog)s {_TRAINING} [option ...]"
+    tune.usage = f"%(prog)s {_TRAINING} \\\n    --search KEY=VALUES [option ...]"
+    pipeline.usage = f"%(prog)s --events GLOB {_TRAINING} \\\n    --output URI [option ...]"
     pipeline.set_defaults(options=[])
     for step in (prepare, train, tune, evaluate):
         step.add_argument("--detach", action="store_true", help="end after submitting the step, without following it")
@@ -403,18 +408,17 @@ def _add_devices(command: argparse.ArgumentParser) -> None:
         "--gpu-resource",
         type=_matching(_RESOURCE, "nvidia.com/mig-3g.20gb"),
         metavar="NAME",
-        help=f"resource that --gpus counts, such as instances of a GPU (default: {GPU})",
+        help=f"resource that --gpus counts (default: {GPU})",
     )
-    machine = "other resource of a training machine"
-    _add_pairs(command, "--resource", (_LABEL, _WORD), "vpc.amazonaws.com/efa=4", machine)
-    _add_pairs(command, "--node-label", (_LABEL, _WORD), "disk=ssd", "label that the nodes of training must have")
+    _add_pairs(command, "--resource", (_LABEL, _WORD), "vpc.amazonaws.com/efa=4", "other resource")
+    _add_pairs(command, "--node-label", (_LABEL, _WORD), "disk=ssd", "label of the nodes")
     add(
         "--topology",
         type=_matching(_LABEL, "topology.kubernetes.io/zone"),
         metavar="LABEL",
-        help="node label whose value should be the same for all workers (default: topology.kubernetes.io/zone)",
+        help="node label that workers should share (default: topology.kubernetes.io/zone)",
     )
-    _add_pairs(command, "--env", (_VARIABLE, _LINE), "NCCL_SOCKET_IFNAME=eth0", "environment variable of training")
+    _add_pairs(command, "--env", (_VARIABLE, _LINE), "NCCL_SOCKET_IFNAME=eth0", "variable of training")
 
 
 def _add_pairs(command: argparse.ArgumentParser, flag: str, patterns: tuple[str, str], example: str, text: str) -> None:
