@@ -9,8 +9,8 @@ _BEST = {
     "grocer, returning visitors, new items: auto NDCG@20 / best peer's without trend": (
         "Real grocer, items new to the visitor, NDCG@20: `auto` / best peer without trend"
     ),
-    "sessions, next item: nn recall@20 / best": (
-        "Retailrocket, next item in a session, recall@20: `nn` / best nearest-neighbour peer"
+    "demo shop, returning visitors: auto NDCG@20 / best": (
+        "Synthetic shop, returning visitors, NDCG@20: `auto` / best nearest-neighbour peer"
     ),
     "`prepare` at full size with 20.3 M": "`prepare` of 2.76 M events and 20.3 M item property changes",
 }
@@ -31,6 +31,7 @@ _MISSED = {
         "Real grocer, items bought before, NDCG@20: `auto` / best peer with trend"
     ),
     "grocer: training of auto": "Real grocer, seconds to train `auto` with `--budget 10m`",
+    "grocer: evaluation of auto": "Real grocer, seconds to evaluate `auto` and the baselines",
     "matrix, returning visitors: mf NDCG@20": "Retailrocket, returning visitors, NDCG@20: `mf` / best peer",
 }
 """README's labels for missed targets, by the start of the target's name. Other targets have their name as label."""
