@@ -92,8 +92,8 @@ def test_a_run_resumed_between_combinations_equals_an_uninterrupted_one(
     config = make_config(preset)
     whole = run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match=r"stopped at step 2 of [34]"):
-        # the validation after the first combination also checks for a stop
-        run(config, dataset, tmp_path / "stopped", stop_after=3)
+        # the run also checks for a stop after the checkpoint of the first combination, and in its validation
+        run(config, dataset, tmp_path / "stopped", stop_after=4)
     resumed = run(config, dataset, tmp_path / "stopped")
     assert_same(tmp_path / "whole", tmp_path / "stopped")
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")

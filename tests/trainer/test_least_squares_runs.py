@@ -44,8 +44,8 @@ def test_least_squares_resumed_between_sweeps_equal_an_uninterrupted_run(
 ) -> None:
     config = make_config("mf", *ALS)
     with pytest.raises(Preempted, match="stopped at step 2 of 4"):
-        # the validation after the first sweep also checks for a stop
-        run(config, dataset, tmp_path, stop_after=3)
+        # the run also checks for a stop after the checkpoint of the first sweep, and in its validation
+        run(config, dataset, tmp_path, stop_after=4)
     run(config, dataset, tmp_path)
     assert_same(whole, tmp_path)
     assert losses(whole) == losses(tmp_path)

@@ -98,7 +98,7 @@ def test_a_run_without_its_record_resumes_only_with_its_own_settings(
     path = Path(RunLayout(str(tmp_path)).run)
     record = path.read_text()
     path.unlink()
-    with pytest.raises(ValueError, match=r"run.json of that run is missing or was replaced; .* give another --workdir"):
+    with pytest.raises(ValueError, match=r"run.json of that run is missing or was replaced\..* give another --workdir"):
         run(make_config("mf", "seed=5", "optimizer.learning_rate=0.02"), dataset, tmp_path)
     assert not path.exists()
     again = run(make_config("mf", "step_timeout_seconds=60"), dataset, tmp_path)

@@ -151,9 +151,9 @@ def test_patience_is_kept_when_a_run_is_resumed(dataset: Dataset, finished: Fini
     """The run is stopped at the end of an epoch, between saving and validating."""
     config = make_config("mf", *STALLED)
     whole_run, _ = finished(config)
-    # the run checks for a stop once per step, and once in the validation of each of the two earlier epochs
+    # the run checks for a stop once per step, once after each of three checkpoints, and once in each of two validations
     with pytest.raises(Preempted, match="stopped at step 18 of 54"):
-        run(config, dataset, tmp_path / "stopped", stop_after=18 + 2)
+        run(config, dataset, tmp_path / "stopped", stop_after=18 + 3 + 2)
     result = run(config, dataset, tmp_path / "stopped")
     assert (result["best_step"], result["steps"], result["is_stopped_early"]) == (6, 18, True)
     assert_same(whole_run, tmp_path / "stopped")
