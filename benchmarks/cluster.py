@@ -37,6 +37,7 @@ from benchmarks.cluster_step import (
     trace_step,
 )
 from benchmarks.harness import Load, report
+from k8s.sizing import ModelSize, gpu_memory, train_memory
 from trainer.config.presets import PRESETS
 from trainer.distributed.replicas import start_replicas
 
@@ -75,7 +76,6 @@ REPLICAS = (1, 2, 4, 8, 16, 64)
 VISITORS = 10_000_000
 WAITS = ("Unique", "Where", "UniqueV2")
 """Operations with an output size that depends on the input values. The host waits for this size."""
-GIB = 2**30
 
 
 class Layout(NamedTuple):
@@ -208,14 +208,13 @@ def host_gib(preset: str, replicas: int) -> dict[str, float]:
 
     docs/operations.md explains the memory of a machine.
     """
-    columns = table_columns(PRESETS[preset])
-    rows = ITEMS if preset == "mf" else ITEMS + FEATURES
-    ranked = VISITORS + ITEMS if preset == "mf" else ITEMS
+    size = ModelSize(
+        table_rows=ITEMS if preset == "mf" else ITEMS + FEATURES,
+        ranked_rows=VISITORS + ITEMS if preset == "mf" else ITEMS,
+        dim=table_columns(PRESETS[preset]) - 1,
+    )
     hosts, gpus = -(-replicas // GPUS_PER_HOST), min(replicas, GPUS_PER_HOST)
-    tables = rows * columns * 4 * 2 / GIB  # with Adagrad's accumulators
-    vectors = ranked * columns * 4 / GIB
-    waiting = 0.05 * tables / hosts  # rows of a checkpoint that wait to be written
-    return {"host": waiting + vectors + 4 + 2 * gpus, "gpu": tables / replicas + 2}
+    return {"host": train_memory(size, gpus=gpus, nodes=hosts), "gpu": gpu_memory(size, replicas=replicas)}
 
 
 def project(

@@ -20,9 +20,11 @@ from k8s.kubectl import Kubectl
 from k8s.progress import Follower, Removal, Screen
 from k8s.rendering import GPU, OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
+from k8s.step_sizes import VocabularySizes, largest_config, parse_vocabulary, set_sizes
 from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
 from k8s.waiting import find_state
 from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
 from trainer.config.search import parse_search
 
 DETACHED = 130
@@ -91,10 +93,12 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
             return _QUERIES[given.command](given, screen)
         placement = _placement(given, parser)
         try:
-            steps, epochs = _steps(given, placement, parser)
+            steps, config = _steps(given, placement, parser)
+            if given.vocabulary:
+                steps = set_sizes(steps, given.vocabulary, config, placement, has_bucket=_has_bucket(given))
         except ValueError as error:
             parser.error(str(error))
-        return _run(steps, placement, epochs, given, screen)
+        return _run(steps, placement, config.num_epochs if config else None, given, screen)
     except (KubectlError, NotOwned) as error:
         screen.line(str(error))
         return FAILED
@@ -105,7 +109,7 @@ def _run(
 ) -> int:
     """Submits each step when the previous one is done; returns the exit status.
 
-    `epochs` is the number of epochs of the step `train`; None: no step is `train`.
+    `epochs` is the number of epochs of the step `train`; None: no step trains.
     """
     kubectl = _kubectl(given)
     if given.dry_run:
@@ -187,10 +191,14 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
-) -> tuple[list[Step], int | None]:
-    """Returns the steps to submit, in order, and the number of training epochs; None if no step is `train`."""
+) -> tuple[list[Step], RunConfig | None]:
+    """Returns the steps to submit, in order, and the config of training, with the largest model of a search.
+
+    The config is None if no step trains.
+    """
     is_all = given.command == "pipeline"
-    steps, epochs = [], None
+    steps: list[Step] = []
+    config: RunConfig | None = None
     if given.command == "prepare" or is_all:
         output = given.data if is_all else given.output
         flags = {"events": given.events, "item-properties": given.item_properties, "category-tree": given.category_tree}
@@ -198,19 +206,28 @@ def _steps(
         steps.append(Step(name="prepare", arguments={"prepare": [*files, f"--output={output}", *given.options]}))
     if given.command == "train" or is_all:
         config, settings = training_settings(given.preset, given.set, placement)
-        epochs = config.num_epochs
         inputs = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
         steps.append(Step(name="train", arguments={"train": [*inputs, *(f"--set={value}" for value in settings)]}))
     if given.command == "tune":
-        steps.append(_tuning_step(given, placement, parser))
+        step, config = _tuning_step(given, placement, parser)
+        steps.append(step)
     if given.command == "evaluate-export" or is_all:
         evaluate = [f"--workdir={given.workdir}", f"--split={given.split}"]
         export = [f"--workdir={given.workdir}", f"--output={given.output}"]
         steps.append(Step(name="evaluate-export", arguments={"evaluate": evaluate, "export": export}))
-    return steps, epochs
+    return steps, config
 
 
-def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser) -> Step:
+def _has_bucket(given: argparse.Namespace) -> bool:
+    """Returns whether an input or output of training or evaluation is in an object store."""
+    paths = [getattr(given, name, None) or "" for name in ("data", "workdir", "output")]
+    return any(urlsplit(path).scheme not in ("", "file") for path in paths)
+
+
+def _tuning_step(
+    given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
+) -> tuple[Step, RunConfig]:
+    """Returns the step, and the config of the trial with the largest model."""
     if placement.nodes > 1:
         several = "".join(f" and --overlay {name}" for name in placement.overlays if name in _SEVERAL)
         parser.error(f"tune trains each trial on one machine, got {placement.nodes} machines; remove --nodes{several}")
@@ -220,13 +237,14 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
             "--storage, or use --overlay local with a --workdir below /data, a shared file system"
         )
     config, settings = training_settings(given.preset, given.set, placement)
-    parse_search(given.search, config)
+    searched = parse_search(given.search, config)
     flags = {"preset": given.preset, "data": given.data, "workdir": given.workdir, "trials": given.trials}
     flags |= {"storage": given.storage} if given.storage else {}
     lists = [*(f"--search={value}" for value in given.search), *(f"--set={value}" for value in settings)]
     arguments = [*(f"--{name}={value}" for name, value in flags.items()), *lists]
     parallel = min(given.parallel, given.trials)
-    return Step(name="tune", arguments={"tune": arguments}, trials=given.trials, parallel=parallel)
+    step = Step(name="tune", arguments={"tune": arguments}, trials=given.trials, parallel=parallel)
+    return step, largest_config(config, searched)
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
@@ -389,12 +407,18 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         metavar="SIZE",
         help="memory per machine, such as 64Gi (default: 8Gi, or 8Gi per GPU)",
     )
+    add(
+        "--vocabulary",
+        type=_vocabulary,
+        metavar="VISITORS,ITEMS",
+        help="visitors and items, such as 10M,1M, from which memory and /tmp follow",
+    )
     add("--cpu", type=_matching(_CORES, "4 or 1500m"), metavar="N", help="cores per machine (default: 2, or 2 per GPU)")
     add(
         "--registry",
         type=_matching(_REGISTRY, "europe-docker.pkg.dev/project/cartwheel, without a scheme or a tag"),
         metavar="REGISTRY",
-        help="registry of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
+        help="registry of the images, such as europe-docker.pkg.dev/project/cartwheel",
     )
     add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
     _add_queue(command)
@@ -416,7 +440,7 @@ def _add_devices(command: argparse.ArgumentParser) -> None:
         "--topology",
         type=_matching(_LABEL, "topology.kubernetes.io/zone"),
         metavar="LABEL",
-        help="node label that workers should share (default: topology.kubernetes.io/zone)",
+        help="node label whose value the workers should share (default: the zone)",
     )
     _add_pairs(command, "--env", (_VARIABLE, _LINE), "NCCL_SOCKET_IFNAME=eth0", "variable of training")
 
@@ -434,7 +458,7 @@ def _add_pairs(command: argparse.ArgumentParser, flag: str, patterns: tuple[str,
         action="append",
         default=[],
         type=parse,
-        metavar="NAME=VALUE",
+        metavar="KEY=VALUE",
         help=f"{text}, such as {example}; can be repeated",
     )
 
@@ -479,8 +503,7 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     add(
         "--storage",
         metavar="URL",
-        help="URL, without a password, of the database that the trials share (default: a file in --workdir, which must "
-        "then be on a shared file system)",
+        help="database of the trials, without a password (default: a file in --workdir)",
     )
 
 
@@ -505,7 +528,7 @@ def _add_following(command: argparse.ArgumentParser) -> None:
         type=_duration,
         default=15.0,
         metavar="MINUTES",
-        help="minutes to wait for a queue, a quota, a volume, a deletion or a machine (default: 15)",
+        help="minutes to wait for a queue, quota, volume or machine (default: 15)",
     )
 
 
@@ -529,6 +552,13 @@ def _matching(pattern: str, example: str) -> Callable[[str], str]:
         return text
 
     return match
+
+
+def _vocabulary(text: str) -> VocabularySizes:
+    try:
+        return parse_vocabulary(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _duration(text: str) -> float:

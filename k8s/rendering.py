@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from k8s.kubectl import Kubectl
+from k8s.sizing import shared_memory
 
 HERE = Path(__file__).resolve().parent
 _BASE_STEPS = ("prepare", "train", "evaluate-export")
@@ -23,7 +24,9 @@ _LAST = ("jobset", "kueue")
 Job."""
 
 _MEMORY_GIB, _CPUS = 8, 2
-"""Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
+"""Least memory and default cores per machine without GPUs, or per GPU."""
+TMP_GIB = 50
+"""Limit of `/tmp` in `base/every-job.yaml`."""
 
 GPU = "nvidia.com/gpu"
 """Resource of whole GPUs. Instances of a GPU (MIG) have other names, such as `nvidia.com/mig-3g.20gb`."""
@@ -44,6 +47,10 @@ class Step:
     """Number of trials of a search, each in its own pod; used by `tune`."""
     parallel: int = 1
     """Number of trials that run at the same time, used by `tune`."""
+    memory_gib: int = 0
+    """GiB of memory that each machine needs; below the default, the default applies."""
+    tmp_gib: int = 0
+    """GiB that `/tmp` needs; below the limit of the base, that limit applies."""
 
     def __post_init__(self) -> None:
         for argument in (argument for arguments in self.arguments.values() for argument in arguments):
@@ -68,7 +75,7 @@ class Placement:
     nodes: int
     """Machines that train together."""
     memory: str | None = None
-    """Memory per machine, such as 64Gi; None: derived from the number of GPUs."""
+    """Memory per machine, such as 64Gi; None: derived from the step and the number of GPUs."""
     cpu: str | None = None
     """Cores per machine; None: derived from the number of GPUs."""
     registry: str | None = None
@@ -152,12 +159,9 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     """Builds the kustomize component that sets the step's arguments, resources and number of pods."""
     gpus = placement.gpus if step.name in _TRAINING else 0
-    resources = _resources(gpus, placement, is_training=step.name in _TRAINING)
+    resources = _resources(gpus, step, placement)
     main: dict[str, Any] = {"name": "main", "resources": resources}
-    pod: dict[str, Any] = {
-        "containers": [main],
-        "volumes": [{"name": "shared-memory", "emptyDir": {"sizeLimit": f"{max(1, gpus)}Gi"}}],
-    }
+    pod: dict[str, Any] = {"containers": [main], "volumes": _limited_volumes(step, gpus)}
     spec: dict[str, Any] = {"template": {"spec": pod}}
     if step.name == "evaluate-export":
         pod["initContainers"] = [{"name": "evaluate", "resources": resources}]
@@ -180,15 +184,22 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     }
 
 
-def _resources(gpus: int, placement: Placement, *, is_training: bool) -> dict[str, Any]:
+def _limited_volumes(step: Step, gpus: int) -> list[dict[str, Any]]:
+    """Returns the limits of the volumes whose sizes differ from those of the base."""
+    sizes = {"shared-memory": shared_memory(gpus)} | ({"tmp": step.tmp_gib} if step.tmp_gib > TMP_GIB else {})
+    return [{"name": name, "emptyDir": {"sizeLimit": f"{gib}Gi"}} for name, gib in sizes.items()]
+
+
+def _resources(gpus: int, step: Step, placement: Placement) -> dict[str, Any]:
     """Returns the resources of a step's containers."""
     units = max(1, gpus)
-    memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
+    memory = placement.memory or f"{max(_MEMORY_GIB * units, step.memory_gib)}Gi"
+    cpu = placement.cpu or str(_CPUS * units)
     limits: dict[str, Any] = {"memory": memory}
     if gpus:
         # null removes the GPU of the component
         limits |= ({GPU: None} if placement.gpu_resource != GPU else {}) | {placement.gpu_resource: gpus}
-    if is_training:
+    if step.name in _TRAINING:
         limits |= placement.resources
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": limits}
 
