@@ -95,7 +95,8 @@ COMPLETE = [
     command
     for document in DOCUMENTS
     for command in named_commands(document)
-    if " --" in command and command.startswith("cartwheel ")
+    # tests/trainer/doctor rehearses the check of GPUs; without a GPU, the command itself fails
+    if " --" in command and command.startswith("cartwheel ") and "doctor --gpu" not in command
 ]
 
 

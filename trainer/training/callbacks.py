@@ -96,6 +96,7 @@ class TrainingCallbacks:
             self.writer.begin(step, self.watchdog.progress)
             self.run_log.log_event("checkpoint")
             if self.replicas.any_worker(self.request.is_requested):  # during the pause
+                _warn_of_stop(step)
                 self._stop(step)
         else:
             self.writer.poll()
@@ -135,7 +136,7 @@ class TrainingCallbacks:
         self._update_patience(step)
 
     def _save_and_stop(self, step: int) -> NoReturn:
-        log.warning("stop requested: saving step %d; a second signal ends the process at once", step)
+        _warn_of_stop(step)
         self.writer.begin(step, self.watchdog.progress)
         self.run_log.log_event("checkpoint")
         self._stop(step)
@@ -192,3 +193,7 @@ class TrainingCallbacks:
         self.is_out_of_patience = self.replicas.any_worker(is_over and self.replicas.is_chief)
         if self.is_out_of_patience:
             log.info("early stopping: no improvement in the last %d validations", self.patience)
+
+
+def _warn_of_stop(step: int) -> None:
+    log.warning("stop requested: saving step %d; a second signal ends the process at once", step)
