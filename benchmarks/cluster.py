@@ -39,7 +39,11 @@ from benchmarks.cluster_step import (
 from benchmarks.harness import Load, report
 from k8s.sizing import ModelSize, gpu_memory, train_memory
 from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
 from trainer.distributed.replicas import start_replicas
+
+LARGE_ROWS = 32_768
+"""Batch rows per replica of a large batch, for the bytes of its messages."""
 
 
 class Figure(NamedTuple):
@@ -245,7 +249,7 @@ def project(
         "kernel launches": rest.launches,
         "routing": routes.total,
         "links": link_seconds(step.messages, count_traffic(step.messages, capacities, layout), layout),
-        "copy of the batch": step.batch_bytes / HARDWARE["PCIe"].value,
+        "copy of the batch": step.batch_bytes / layout.gpus / HARDWARE["PCIe"].value,
     }
     device = sum(parts.values())
     host = input_cpu_ms / 1000 / HARDWARE["input threads"].value
@@ -266,16 +270,13 @@ def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
     `input_cpu_ms`: CPU milliseconds that a machine needs to read its rows of a global batch, see `measure_input`.
     """
     config = make_config(preset, replicas)
-    requests = [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]
+    requests = requests_of(config, replicas)
     capacities = [capacity_of(table) for table in requests] if replicas > 1 else []
     received = replicas * max(capacities) if capacities else max(int(table.sum()) for table in requests)
     worker = first_worker(replicas)
     step, routing = (trace(config, worker, received) for trace in (trace_step, trace_routing))
     layout = Layout(-(-replicas // GPUS_PER_HOST), min(replicas, GPUS_PER_HOST), "100 Gb/s" if replicas > 8 else None)
     traffic = count_traffic(step.messages, capacities, layout)
-    sizes = row_bytes(step.messages, len(capacities))
-    sent = (replicas - 1) * sum(size * capacity for size, capacity in zip(sizes, capacities, strict=True))
-    least = sum(least_bytes(table, table_columns(config) * 4) for table in requests)
     routing_ms = {way: round(measure_routing(config, run), 2) for way, run in routing_replicas(replicas).items()}
     return {
         "nodes": step.nodes,
@@ -287,7 +288,10 @@ def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
         "input_cpu_ms": round(input_cpu_ms, 2),
         "batch_mb": round(step.batch_bytes / 1e6, 2),
         "sent_mb": {"same_machine": round(traffic.near / 1e6, 3), "network_card": round(traffic.far / 1e6, 3)},
-        "sent_to_least": round(sent / least, 3) if least else None,
+        "sent_to_least": sent_to_least(step.messages, requests, config),
+        "sent_to_least_in_large_batches": sent_to_least(
+            step.messages, requests_of(make_config(preset, replicas, LARGE_ROWS), replicas), config
+        ),
         "gib": {name: round(size, 2) for name, size in host_gib(preset, replicas).items()},
         "projected": {
             name: project(step, routing, capacities, case, input_cpu_ms=input_cpu_ms)
@@ -297,9 +301,32 @@ def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
     }
 
 
+def requests_of(config: RunConfig, replicas: int) -> list[np.ndarray]:
+    """Counts the rows that replicas request from each other in a step, for each table; see `count_requests`."""
+    return [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]
+
+
+def sent_to_least(messages: Sequence[Message], requests: Sequence[np.ndarray], config: RunConfig) -> float | None:
+    """Returns the bytes that a replica sends, divided by the minimum; None: there is only one replica.
+
+    Args:
+      messages: the collective operations of a step.
+      requests: for each table, the rows that replicas request from each other, see `count_requests`.
+      config: determines the size of a row.
+    """
+    others = len(requests[0]) - 1
+    if not others:
+        return None
+    sizes, capacities = row_bytes(messages, len(requests)), map(capacity_of, requests)
+    sent = others * sum(size * capacity for size, capacity in zip(sizes, capacities, strict=True))
+    least = sum(least_bytes(table, table_columns(config) * 4) for table in requests)
+    return round(sent / least, 3)
+
+
 def print_table(figures: Mapping[str, Any]) -> None:
     """Prints the main measurements and projected times for each number of replicas."""
-    names = ("nodes", "nodes_per_replica", "trace_cpu_seconds", "routing_cpu_ms", "input_cpu_ms", "sent_to_least")
+    names = ["nodes", "nodes_per_replica", "trace_cpu_seconds", "routing_cpu_ms", "input_cpu_ms"]
+    names += ["sent_to_least", "sent_to_least_in_large_batches"]
     for preset, by_replicas in figures.items():
         print("preset", "R", *names, sep="\t")
         for replicas, found in by_replicas.items():
@@ -319,7 +346,12 @@ def main() -> None:
         figures[preset] = {str(count): measure(preset, count, inputs[count]) for count in REPLICAS}
     print_table(figures)
     hardware = {name: [figure.text, figure.source] for name, figure in HARDWARE.items()}
-    report("cluster", {**figures, "hardware": hardware, "rows": ROWS}, quiet=True, load=load.share())
+    report(
+        "cluster",
+        {**figures, "hardware": hardware, "rows": ROWS, "large_rows": LARGE_ROWS},
+        quiet=True,
+        load=load.share(),
+    )
 
 
 if __name__ == "__main__":

@@ -191,11 +191,11 @@ class Traced(NamedTuple):
     cpu_seconds: float
     """CPU time of tracing."""
     operations: list[Operation]
-    """The operations of the first replica that run a kernel."""
+    """The operations of the last replica that run a kernel."""
     messages: list[Message]
-    """The collective operations of the first replica, in order."""
+    """The collective operations of the last replica, in order."""
     batch_bytes: int
-    """Bytes of a machine's part of the batch. Each replica of the machine receives this whole part."""
+    """Bytes of a machine's part of the batch. Each replica of the machine receives its own rows."""
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
@@ -230,7 +230,8 @@ def _read_graph(
     graph: tf.Graph, replicas: Replicas, received_rows: int, cpu_seconds: float, batch_bytes: int = 0
 ) -> Traced:
     nodes = graph.get_operations()
-    own = [node for node in nodes if _is_on(node, replicas.devices[0])]
+    # the first device also has the operations of the host
+    own = [node for node in nodes if _is_on(node, replicas.devices[-1])]
     operations = [
         Operation(node.type, _moved_bytes(node, received_rows, replicas.count), _flops(node))
         for node in own

@@ -215,7 +215,8 @@ def _cluster(results: Results) -> str:
             costs.append([f"`{preset}`", replicas, *_cluster_costs(found)])
             steps += [[f"`{preset}`", layout, *_cluster_step(step)] for layout, step in found["projected"].items()]
     header = ["preset", "R", "nodes", "nodes per replica", "CPU s to trace", "CPU ms of routing, alone", "all R"]
-    header += ["CPU ms of input", "MB to GPUs of the machine", "MB over the card", "sent / minimum", "GiB per machine"]
+    header += ["CPU ms of input", "MB to GPUs of the machine", "MB over the card", "sent / minimum"]
+    header += [f"at {figures['large_rows']:,} rows", "GiB per machine"]
     parts = ["memory", "products", "launches", "routing", "links", "batch copy", "GPU in all", "host input"]
     return "\n\n".join(
         [
@@ -228,7 +229,8 @@ def _cluster(results: Results) -> str:
 
 
 def _cluster_costs(found: Mapping[str, Any]) -> list[str]:
-    routing, sent, ratio = found["routing_cpu_ms"], found["sent_mb"], found["sent_to_least"]
+    routing, sent = found["routing_cpu_ms"], found["sent_mb"]
+    ratios = found["sent_to_least"], found["sent_to_least_in_large_batches"]
     return [
         f"{found['nodes']:,}",
         f"{found['nodes_per_replica']:,.0f}",
@@ -238,7 +240,7 @@ def _cluster_costs(found: Mapping[str, Any]) -> list[str]:
         f"{found['input_cpu_ms']:,.0f}",
         f"{sent['same_machine']:.1f}",
         f"{sent['network_card']:.1f}" if sent["network_card"] else "–",
-        f"{ratio:.2f}" if ratio else "–",
+        *(f"{ratio:.2f}" if ratio else "–" for ratio in ratios),
         f"{found['gib']['host']:.1f}",
     ]
 

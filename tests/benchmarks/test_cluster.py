@@ -91,10 +91,10 @@ def test_the_lower_bound_sends_each_row_once_to_every_other_replica_that_uses_it
 
 def test_a_projection_names_the_longest_part_unless_the_host_is_slower():
     operations = [Operation("Mul", moved_bytes=3_350_000_000, flops=0)]
-    step = Traced(1, 1.0, 0.0, operations, MESSAGES, batch_bytes=64_000_000)
+    step = Traced(1, 1.0, 0.0, operations, MESSAGES, batch_bytes=512_000_000)
     routing = Traced(1, 1.0, 0.0, [], [], batch_bytes=0)
     projected = project(step, routing, [5], Layout(1, 8), input_cpu_ms=8)
-    # 1 ms of memory, 5 × 30 µs of messages, 64 MB at 64 GB/s; the host needs 8 ms with 8 threads
+    # 1 ms of memory, 5 × 30 µs of messages, an eighth of 512 MB at 64 GB/s; the host needs 8 ms with 8 threads
     assert projected["gpu_ms"] == projected["step_ms"] == 2.15
     assert projected["limit"] == "memory bandwidth"
     assert projected["examples_per_second"] == pytest.approx(8 * 8192 / 0.00215, rel=1e-4)

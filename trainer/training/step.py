@@ -43,8 +43,7 @@ class TrainingStep:
           batch: the rows of all replicas of this process.
           step: number of this step from 0, a scalar int64.
         """
-        size, index = batch.item.shape[0] // len(self._replicas.local), replica - self._replicas.first
-        own = batch.rows(slice(index * size, (index + 1) * size)).with_int64()
+        own = self._rows_of(replica, batch).with_int64()
         lookups, inputs = self._model.objective.prepare(replica, own, step)
         vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
         weights = [tf.convert_to_tensor(variable.value) for variable in self._model.dense]
@@ -55,6 +54,11 @@ class TrainingStep:
         if self._optimizer is not None:
             apply_summed(self._optimizer, summed, self._model.dense)
         return loss
+
+    def _rows_of(self, replica: int, batch: Batch) -> Batch:
+        size, index = batch.item.shape[0] // len(self._replicas.local), replica - self._replicas.first
+        with tf.device("CPU:0"):  # on the host, so that each GPU receives only its own rows
+            return batch.rows(slice(index * size, (index + 1) * size))
 
     def _compute_gradients(
         self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.trainer.tiny_runs import checkerboard_dataset, first_epoch, make_config
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import Share
+from trainer.data.input_pipeline import Batch, Share
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.replicas import Replicas
 from trainer.models.build import build_training_model
@@ -112,6 +112,16 @@ def test_a_device_starts_its_operations_without_waiting_for_another_device(datas
     for own, others in ((first, second), (second, first)):
         for name in own:
             assert not ancestors(nodes, nodes[name].input).intersection(others)
+
+
+def test_a_device_receives_only_its_own_rows_of_the_batch(dataset: Dataset) -> None:
+    _, nodes = trace_loop_body(make_config("nn"), dataset)
+    (batch,) = [name for name, node in nodes.items() if node.op == "IteratorGetNext"]
+    uses = [node for node in nodes.values() if any(source.startswith(f"{batch}:") for source in node.input)]
+    columns = len(Batch._fields)
+    assert [(node.op, node.device[-5:]) for node in uses if node.op != "Identity"] == (
+        [("StridedSlice", "CPU:0")] * columns * len(DEVICES)
+    )
 
 
 @pytest.mark.parametrize("preset", ["mf", "nn"])
