@@ -56,6 +56,8 @@ class TrainingStep:
         return loss
 
     def _rows_of(self, replica: int, batch: Batch) -> Batch:
+        if len(self._replicas.local) == 1:
+            return batch
         size, index = batch.item.shape[0] // len(self._replicas.local), replica - self._replicas.first
         with tf.device("CPU:0"):  # on the host, so that each GPU receives only its own rows
             return batch.rows(slice(index * size, (index + 1) * size))
