@@ -28,31 +28,32 @@ class Recommender:
         `history` has item ids, oldest first. Unknown item ids are ignored. For an unknown `visitor_id`, some models
         rank by `history`, others by popularity. `exclude_seen` excludes the items of `history`.
         """
-        import tensorflow as tf
-
-        answer = self._signatures["recommend"](
-            visitor_id=tf.constant([visitor_id]),
-            history=tf.constant([list(history) or [""]]),
-            k=tf.constant([k]),
-            exclude_seen=tf.constant([exclude_seen]),
+        answer = self._call(
+            "recommend",
+            visitor_id=[visitor_id],
+            history=[list(history) or [""]],
+            k=[k],
+            exclude_seen=[exclude_seen],
         )
         return _first_list(answer)
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
         """Returns at most `k` items on offer, most similar first; popular items if `item_id` is unknown."""
-        import tensorflow as tf
-
-        return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant([k])))
+        return _first_list(self._call("similar_items", item_id=[item_id], k=[k]))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
         """Returns the visitor's scores of the items, in the given order; higher is better."""
-        import tensorflow as tf
-
-        answer = self._signatures["score"](
-            visitor_id=tf.constant([visitor_id] * len(item_ids)), item_id=tf.constant(list(item_ids))
-        )
+        answer = self._call("score", visitor_id=[visitor_id] * len(item_ids), item_id=list(item_ids))
         (scores,) = answer.values()
         return scores.numpy().reshape(-1).tolist()
+
+    def _call(self, signature: str, **inputs: list[Any]) -> Any:
+        import tensorflow as tf
+
+        from trainer.distributed.precision import full_float32
+
+        with full_float32():  # as the model was evaluated
+            return self._signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
 
 
 def load(export: str) -> Recommender:

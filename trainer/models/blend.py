@@ -213,7 +213,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     - recency: (1 + a) ** -1;
     - recency in days: 0.5 ** (d / 30), where d is the age in days, or 0 if unknown.
     """
-    is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
+    is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history, tf.int64)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]
     flat = entry[:, 0] * num_items + tf.gather_nd(queries.history, entry)
     pair, owner = tf.unique(flat, out_idx=tf.int64)  # [U], [E]

@@ -340,7 +340,7 @@ class MatrixFactorizationInference(tf.Module):
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns two tensors: [B, D] the sum of each history's item vectors; [B] bool, False if no item is known."""
-        num_queries, length = tf.unstack(tf.shape(queries.history))
+        num_queries, length = tf.unstack(tf.shape(queries.history, tf.int64))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
         # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
         vectors = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))

@@ -1,10 +1,13 @@
 """Only a GPU computes in TensorFloat-32; the tests check the switch that its kernels read."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
+from cartwheel.recommender import Recommender
 from tests.trainer.ranking.fakes import histories_of
 from tests.trainer.training.test_als import ITEMS, VISITORS, make_tables
 from trainer.config.optimizers import AlternatingConfig
@@ -39,6 +42,17 @@ def test_chunks_are_ranked_in_full_precision() -> None:
     found = [is_reduced() for _ in query_chunks(np.arange(3), histories_of([[0], [1], [0]]), np.zeros(3, np.int64), 2)]
     assert found == [False, False]
     assert is_reduced()
+
+
+def test_a_loaded_export_ranks_in_full_precision() -> None:
+    found = []
+
+    def score(**_: tf.Tensor) -> dict[str, tf.Tensor]:
+        found.append(is_reduced())
+        return {"score": tf.zeros([1])}
+
+    Recommender(SimpleNamespace(signatures={"score": score})).score("visitor", ["item"])
+    assert found == [False]
 
 
 def test_normal_equations_are_solved_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
