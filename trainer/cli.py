@@ -47,10 +47,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     parser = build_parser(program)
     # the budget of --preset auto includes the imports
     given = parser.parse_args(arguments, argparse.Namespace(started=time.monotonic()))
-    try:
+    with cli.usage_errors(parser):
         refuse_credentials_in_arguments(given)
-    except ValueError as error:
-        parser.error(str(error))
     _check_train_flags(given, parser)
     _check_doctor_flags(given, parser)
     config = _read_config(given, parser)
@@ -273,7 +271,7 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
     Exits with 2 if a setting is wrong. For `--preset auto`, returns the settings of the first model.
     """
-    try:
+    with cli.usage_errors(parser):
         if given.command == "train" and given.preset == AUTO:
             return next(iter(auto_trials(given.set).values()))
         if given.command == "train" and given.preset:
@@ -281,5 +279,3 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         if given.command == "tune":
             parse_search(given.search, apply_settings(PRESETS[given.preset], given.set))
         return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
-    except ValueError as error:
-        parser.error(str(error))
