@@ -16,9 +16,11 @@ from typing import TypeVar
 from common.once import once
 from common.storage import files
 from common.storage.limits import read_limits
+from common.storage.paths import is_local, local_path
 from common.storage.processes import Process, current_process, is_running
 from common.storage.retrying import call_with_retries
-from common.storage.stores import Store, is_local, local_path, open_store
+from common.storage.store_protocol import Store
+from common.storage.stores import open_store
 
 Result = TypeVar("Result")
 
