@@ -1,7 +1,6 @@
 """The trainer's command line: train, tune, evaluate, export, recommend, report, demo, doctor."""
 
 import argparse
-import json
 import logging
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from typing import Any
 
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, PREEMPTED, TERMINATED
+from common.json_files import encode_json
 from common.settings import apply_settings
 from common.signals import StopSignals, describe_stop
 from common.uris import refuse_credentials_in_arguments
@@ -143,8 +143,7 @@ def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> di
         return result | {"report": None}
     storage.check_ownership(given.workdir)
     result |= {"report": try_to_write_report(given.workdir, data=given.data, shown="training")}
-    content = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(RunLayout(given.workdir).result, content.encode())
+    storage.write_bytes(RunLayout(given.workdir).result, encode_json(result))
     return result
 
 
