@@ -16,26 +16,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from benchmarks.cluster_step import (
+from benchmarks.cluster_graph import Message, Operation, Traced
+from benchmarks.cluster_input import measure_input
+from benchmarks.cluster_requests import (
     FEATURES,
     GPUS_PER_HOST,
     ITEMS,
     ROWS,
-    Message,
-    Operation,
-    Traced,
     capacity_of,
     count_ids,
     count_requests,
-    first_worker,
     make_config,
-    measure_input,
-    measure_routing,
-    routing_replicas,
     table_columns,
-    trace_routing,
-    trace_step,
 )
+from benchmarks.cluster_step import first_worker, measure_routing, routing_replicas, trace_routing, trace_step
 from benchmarks.harness import Load, report
 from k8s.sizing import ModelSize, gpu_memory, train_memory
 from trainer.config.presets import PRESETS

@@ -28,10 +28,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
-    try:
+    with cli.usage_errors(parser):
         refuse_credentials_in_arguments(given)
-    except ValueError as error:
-        parser.error(str(error))
     if bool(given.data) == bool(given.items or given.shop):
         parser.error("give a newer table of items (--items or --shop) or a newer dataset (--data)")
     if given.data and given.map:

@@ -5,7 +5,8 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -56,6 +57,15 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr
         super()._print_message(encodable(printable(message), stream) if stream else message, file)
+
+
+@contextmanager
+def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Reports a ValueError of the block as a usage error of `parser`, which ends the program with status 2."""
+    try:
+        yield
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def failure_status(error: Exception) -> int:

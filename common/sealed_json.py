@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from common.json_files import encode_json
+
 _CHECKSUM = "checksum"
 
 
@@ -15,7 +17,7 @@ def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> byte
       ValueError: a number is NaN or infinite.
     """
     sealed = {**values, _CHECKSUM: _checksum_of(values)}
-    return (json.dumps(sealed, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
+    return encode_json(sealed, sort_keys=sort_keys)
 
 
 def decode_sealed(content: bytes) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 _URI = re.compile(r"[A-Za-z][\w+.-]*://.*", re.DOTALL)
 # fsspec chains URIs, as in simplecache::s3://bucket/file; elsewhere, two colons may be part of a password
 _CHAIN = re.compile(r"::(?=(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://)")
-_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
+"""Schemes of URIs of object stores."""
 _DATABASE_FLAG = "storage"  # its URL may name a user
 
 
@@ -20,7 +21,7 @@ def refuse_credentials(uri: str) -> None:
             continue
         parts = _split(link)
         extras = parts.query + parts.fragment
-        is_store = scheme in _OBJECT_STORES
+        is_store = scheme in OBJECT_STORES
         # a secret with slashes moves the bucket into the path; a colon may also precede a port
         has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
         # in an object store, "?" may be part of a glob, and "#" part of a name

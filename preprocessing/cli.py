@@ -40,10 +40,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     given, others = parser.parse_known_args(arguments)
     if others and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    try:
+    with cli.usage_errors(parser):
         refuse_credentials_in_arguments(given, others)
-    except ValueError as error:
-        parser.error(str(error))
     logs.start_log(verbose=given.verbose)
     stop = StopSignals()
     try:
@@ -73,10 +71,8 @@ def _fail(error: Exception, *, verbose: bool) -> int:
 
 
 def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
-    try:
+    with cli.usage_errors(parser):
         config = _prepare_config(given)
-    except ValueError as error:
-        parser.error(str(error))
     logs.import_tensorflow(verbose=given.verbose)
     if not given.verbose:
         # Beam raises every error that it logs; without this, users would read it twice
@@ -87,10 +83,8 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     from preprocessing.pipeline import prepare
 
     gc.freeze()  # garbage collections need not visit the 1.5 million objects of the imports
-    try:
+    with cli.usage_errors(parser):
         options = parse_beam_options(others)
-    except ValueError as error:
-        parser.error(str(error))
     result = prepare(config, given.output, options, baseline=given.baseline)
     return result | {"report": try_to_write_report(given.output)}
 

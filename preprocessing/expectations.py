@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from common import storage
 from common.errors import ContractError
+from common.json_files import encode_json
 from common.settings import from_json, to_json
 from common.storage.paths import join
 from contract.catalogue import read_columns, total_events
@@ -115,8 +116,8 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
 
 def write_expectations(expectations: Expectations, root: str) -> None:
     """Writes `expectations` into the dataset at `root`, as `expectations.json`."""
-    content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    storage.write_bytes(DatasetLayout(root).expectations, content.encode())
+    content = encode_json(to_json(expectations), ensure_ascii=False)
+    storage.write_bytes(DatasetLayout(root).expectations, content)
 
 
 def read_expectations(root: str) -> Expectations:
@@ -160,9 +161,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
                 check.name,
             )
     content = {"baseline": baseline, "checks": [asdict(check) for check in checks]}
-    storage.write_bytes(
-        DatasetLayout(root).comparison, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-    )
+    storage.write_bytes(DatasetLayout(root).comparison, encode_json(content))
     failed = [check for check in checks if check.verdict == "fail"]
     if failed:
         found = "; ".join(_format_check(check, check.fail) for check in failed)

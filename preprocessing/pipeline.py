@@ -7,7 +7,6 @@ tree ─────────────────────────
 The cuts are the times at which validation and test start.
 """
 
-import json
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from common import storage
+from common.json_files import encode_json
 from common.storage.paths import join
 from contract.layout import DatasetLayout
 from contract.manifest import VocabularyInfo, write_manifest
@@ -58,7 +58,7 @@ def prepare(
 
         root = job.layout.root
         statistics = description.describe_statistics(results)
-        storage.write_bytes(job.layout.statistics, _encode(statistics))
+        storage.write_bytes(job.layout.statistics, encode_json(statistics, ensure_ascii=False))
         expected = expectations.describe_expectations(statistics, root)
         expectations.write_expectations(expected, root)
         storage.check_ownership(output)
@@ -150,7 +150,3 @@ def _configure_transform(
         has_gaps=bool(counts.events.training_gaps.counts.sum()),
         num_buckets=config.num_buckets,
     )
-
-
-def _encode(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -22,6 +22,8 @@ import preprocessing.beam.job
 import preprocessing.cli
 import trainer.cli
 from common.settings import settings_of
+from k8s.placement import choose_placement
+from k8s.steps import build_steps
 from preprocessing.config import PrepareConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, named_commands
 from tests.test_help import parsers
@@ -252,7 +254,7 @@ def parse(job: str, arguments: list[str]) -> None:
         parser = k8s.cli.build_parser()
         given = parser.parse_args(arguments)
         if given.command not in k8s.cli._QUERIES:
-            k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)
+            build_steps(given, choose_placement(given))
 
 
 def parse_beam_options(command: str, arguments: list[str]) -> None:

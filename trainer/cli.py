@@ -1,7 +1,6 @@
 """The trainer's command line: train, tune, evaluate, export, recommend, report, demo, doctor."""
 
 import argparse
-import json
 import logging
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from typing import Any
 
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, PREEMPTED, TERMINATED
+from common.json_files import encode_json
 from common.settings import apply_settings
 from common.signals import StopSignals, describe_stop
 from common.uris import refuse_credentials_in_arguments
@@ -47,10 +47,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     parser = build_parser(program)
     # the budget of --preset auto includes the imports
     given = parser.parse_args(arguments, argparse.Namespace(started=time.monotonic()))
-    try:
+    with cli.usage_errors(parser):
         refuse_credentials_in_arguments(given)
-    except ValueError as error:
-        parser.error(str(error))
     _check_train_flags(given, parser)
     _check_doctor_flags(given, parser)
     config = _read_config(given, parser)
@@ -145,8 +143,7 @@ def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> di
         return result | {"report": None}
     storage.check_ownership(given.workdir)
     result |= {"report": try_to_write_report(given.workdir, data=given.data, shown="training")}
-    content = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(RunLayout(given.workdir).result, content.encode())
+    storage.write_bytes(RunLayout(given.workdir).result, encode_json(result))
     return result
 
 
@@ -273,7 +270,7 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
     Exits with 2 if a setting is wrong. For `--preset auto`, returns the settings of the first model.
     """
-    try:
+    with cli.usage_errors(parser):
         if given.command == "train" and given.preset == AUTO:
             return next(iter(auto_trials(given.set).values()))
         if given.command == "train" and given.preset:
@@ -281,5 +278,3 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         if given.command == "tune":
             parse_search(given.search, apply_settings(PRESETS[given.preset], given.set))
         return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
-    except ValueError as error:
-        parser.error(str(error))

@@ -1,12 +1,12 @@
 """The evaluation job: ranks the catalogue with a run's best model and the baselines, and compares their metrics."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from common import storage
+from common.json_files import encode_json
 from common.settings import to_json
 from contract.schema import Split, SplitMethod
 from trainer.config.losses import SquaredErrorConfig
@@ -105,9 +105,7 @@ def _evaluate(
         **evaluate_run(run, split, config, replicas),
     }
     if replicas.is_chief:
-        storage.write_bytes(
-            RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
-        )
+        storage.write_bytes(RunLayout(workdir).evaluation(split), encode_json(result))
         for note in result["notes"]:
             log.warning("%s", note)
     replicas.wait_for_all()

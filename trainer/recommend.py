@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import storage
+from common.json_files import encode_json
 from common.progress import make_bar
 from common.settings import to_json
 from common.storage.paths import join, shard_name
@@ -217,7 +218,7 @@ def write_recommendations(
         "files": {form: [join(output, shard.files[form]) for shard in shards] for form in formats},
     }
     if unfinished is not None:
-        unfinished.publish((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+        unfinished.publish(encode_json(summary))
         message = "wrote up to %d items for each of %d visitors (%d unknown) in %d shards of %s to %s"
         unknown = summary["visitors_unknown"]
         log.info(message, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)

@@ -23,6 +23,7 @@ from common.storage.files import (
     upload_all,
     write_bytes,
 )
+from common.storage.local_store import remove_partial
 from common.storage.ownership import (
     check_ownership,
     own_directory,
@@ -30,6 +31,7 @@ from common.storage.ownership import (
     stop_if_lost,
     try_to_check_ownership,
 )
+from common.storage.paths import OWNER, is_local, local_path
 from common.storage.publication import (
     CLAIM,
     check_writable,
@@ -39,7 +41,7 @@ from common.storage.publication import (
     was_published,
 )
 from common.storage.scratch import hold_temporary_files, make_scratch, remove_scratch, scratch_folder
-from common.storage.stores import OWNER, is_local, is_served_by_tensorflow, local_path, remove_partial
+from common.storage.tensorflow_store import is_served_by_tensorflow
 
 __all__ = [
     "CLAIM",

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from common.errors import ContractError
 from common.storage.cache import hash_file, process_cache
+from common.storage.paths import is_local, is_owner_file, local_path
 from common.storage.retrying import call_with_retries
-from common.storage.stores import Store, is_local, is_owner_file, local_path, open_store
+from common.storage.store_protocol import Store
+from common.storage.stores import open_store
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
+from common.json_files import encode_json
 from common.once import once
 from common.storage import files
 from common.storage.limits import read_limits
+from common.storage.paths import is_local, local_path
 from common.storage.processes import Process, current_process, is_running
 from common.storage.retrying import call_with_retries
-from common.storage.stores import Store, is_local, local_path, open_store
+from common.storage.store_protocol import Store
+from common.storage.stores import open_store
 
 Result = TypeVar("Result")
 
@@ -53,7 +56,7 @@ class Owner:
 
 def create_record(record: str, owner: Owner) -> None:
     """Writes an ownership record unless one exists already. Read it afterwards to learn the owner."""
-    files.create(record, (json.dumps(asdict(owner), indent=2, allow_nan=False) + "\n").encode())
+    files.create(record, encode_json(asdict(owner)))
 
 
 def read_owner(record: str, patience: float | None = None) -> Owner | None:

@@ -18,8 +18,7 @@ from common.errors import OwnershipError, OwnershipLostError
 from common.once import once
 from common.storage import owner_record
 from common.storage.owner_record import Owner, read_owner, remove_record, short_patience, write_beat
-from common.storage.paths import join
-from common.storage.stores import OWNER, is_local, local_path
+from common.storage.paths import OWNER, is_local, join, local_path
 from common.storage.takeover import acquire
 
 log = logging.getLogger(__name__)

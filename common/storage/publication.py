@@ -18,9 +18,11 @@ from contextlib import AbstractContextManager, contextmanager
 from common.storage import files
 from common.storage.disk_space import explain_full_disk
 from common.storage.ownership import check_ownership, own_output, try_to_check_ownership
+from common.storage.paths import is_local, is_owner_file, local_path, nearest_existing
 from common.storage.retrying import call_with_retries
 from common.storage.scratch import make_scratch
-from common.storage.stores import Store, is_local, is_owner_file, local_path, open_store
+from common.storage.store_protocol import Store
+from common.storage.stores import open_store
 
 CLAIM = "_unfinished"
 
@@ -67,9 +69,7 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
     path = local_path(destination)
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.listdir(path)):
         raise FileExistsError(f"{destination} already exists and is not empty; choose another output or remove it")
-    above = path
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
+    above = nearest_existing(path)
     if not os.path.isdir(above):
         raise FileExistsError(f"{destination} cannot be created: {above} is a file; choose another output")
     if not os.access(above, os.W_OK):

@@ -16,20 +16,9 @@ from benchmarks.cluster import (
     project,
     row_bytes,
 )
-from benchmarks.cluster_step import (
-    IdCounts,
-    Loopback,
-    Message,
-    Operation,
-    Traced,
-    capacity_of,
-    count_ids,
-    count_requests,
-    draw_ids,
-    first_worker,
-    make_config,
-    trace_step,
-)
+from benchmarks.cluster_graph import Message, Operation, Traced
+from benchmarks.cluster_requests import IdCounts, capacity_of, count_ids, count_requests, draw_ids, make_config
+from benchmarks.cluster_step import Loopback, first_worker, trace_step
 from trainer.distributed.all_to_all import Route
 from trainer.distributed.replicas import Replicas
 

@@ -92,9 +92,14 @@ def log(*lines: str, result: dict | None = None) -> list[str]:
     return [*LOG, *lines, *(json.dumps(result, indent=2).splitlines() if result else [])]
 
 
+def done(step: str) -> dict:
+    return job_state(stopped(f"{step}-a", 0, "Completed"), Complete="CompletionsReached")
+
+
 WAITING = job_state(pod("train-a", "Pending"))
 RUNNING = job_state(pod("train-a", "Running", running={}))
-FINISHED = job_state(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
+FINISHED = done("train")
+RESULT = {"workdir": "gs://shop/run", "validation_metric": "ndcg@20", "best_step": 40, "best_validation": 0.1771}
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from common import storage
+from common.storage.paths import nearest_existing
 from trainer.doctor.findings import Finding, State, format_error, is_healthy
 
 log = logging.getLogger(__name__)
@@ -188,9 +189,7 @@ def _check_writable(uri: str) -> None:
     if not storage.is_local(uri):
         storage.check_writable(uri)
         return
-    above = storage.local_path(uri)
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
+    above = nearest_existing(storage.local_path(uri))
     if not os.path.isdir(above):
         raise NotADirectoryError(f"{above} is a file; choose another directory")
     if not os.access(above, os.W_OK):

@@ -11,6 +11,7 @@ import numpy as np
 
 from common import storage
 from common.errors import explain_damage
+from common.json_files import encode_json
 from trainer.models.interface import InferenceModel
 from trainer.models.second_stage import ItemFacts, Layers, RerankedTowers, SecondStage
 from trainer.models.towers import TowersInference
@@ -67,9 +68,7 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
     """
     storage.check_ownership(workdir)
     storage.write_bytes(RunLayout(workdir).second_stage_arrays, content)
-    storage.write_bytes(
-        RunLayout(workdir).second_stage, f"{json.dumps(asdict(record), indent=2, allow_nan=False)}\n".encode()
-    )
+    storage.write_bytes(RunLayout(workdir).second_stage, encode_json(asdict(record)))
 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:

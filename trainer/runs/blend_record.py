@@ -9,6 +9,7 @@ import numpy as np
 
 from common import storage
 from common.errors import explain_damage
+from common.json_files import encode_json
 from trainer.runs.layout import RunLayout
 
 OWN_RUN = "."
@@ -118,9 +119,7 @@ def part_title(part: str, name: str) -> str:
 def write_blend(record: BlendRecord, workdir: str) -> None:
     """Writes the record of a blend to `blend.json`."""
     storage.check_ownership(workdir)
-    storage.write_bytes(
-        RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()
-    )
+    storage.write_bytes(RunLayout(workdir).blend, encode_json(asdict(record)))
 
 
 def read_blend(workdir: str) -> BlendRecord | None:

@@ -30,6 +30,7 @@ import numpy as np
 
 from common import storage
 from common.errors import explain_damage
+from common.json_files import encode_json
 from common.sealed_json import decode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import RowShards, ShardedTable, chunk_rows
@@ -383,8 +384,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
     """
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
-    content = json.dumps(asdict(validations), indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS), content.encode())
+    storage.write_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS), encode_json(asdict(validations)))
 
 
 def keep_best_and_last(workdir: str) -> None:

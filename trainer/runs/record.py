@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common import storage
+from common.json_files import encode_json
 from common.settings import differences, from_json, settings_of, to_json
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -83,7 +84,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
     """Writes a run's record to `run.json`."""
     values = {**asdict(record), "config": to_json(record.config)}
     storage.check_ownership(workdir)
-    storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    storage.write_bytes(RunLayout(workdir).run, encode_json(values))
 
 
 def run_identity(record: RunRecord) -> str:

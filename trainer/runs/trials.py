@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from common import storage
 from common.errors import explain_damage
+from common.json_files import encode_json
 from common.storage.paths import join
 
 State = Literal["running", "complete", "pruned", "failed"]
@@ -97,4 +98,4 @@ def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Writes a value to a file as indented JSON."""
-    storage.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    storage.write_bytes(path, encode_json(value))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import storage
+from common.json_files import encode_json
 from common.storage.paths import join
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class ResumableOutput:
 
     def _write_record(self) -> None:
         record = {"inputs": self.inputs, "finished": self.finished}
-        storage.write_bytes(join(self.folder, _RECORD), (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+        storage.write_bytes(join(self.folder, _RECORD), encode_json(record))
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:

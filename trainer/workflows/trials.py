@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from common import storage
 from common.errors import explain_damage
+from common.json_files import encode_json
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.runs import checkpoint
@@ -188,5 +189,4 @@ def _read_trials(layout: RunLayout) -> list[Trial]:
 
 def _write_trials(trials: Sequence[Trial], layout: RunLayout) -> None:
     storage.check_ownership(layout.root)
-    content = json.dumps([asdict(trial) for trial in trials], indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(layout.auto, content.encode())
+    storage.write_bytes(layout.auto, encode_json([asdict(trial) for trial in trials]))

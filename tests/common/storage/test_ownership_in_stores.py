@@ -9,8 +9,8 @@ import fsspec
 import pytest
 
 from common import storage
-from common.storage import owner_record, stores, takeover
-from common.storage.stores import FsspecStore
+from common.storage import owner_record, store_protocol, takeover
+from common.storage.fsspec_store import FsspecStore
 from tests.common.storage.owners import (
     BEAT,
     Clock,
@@ -137,7 +137,7 @@ REFUSED_CONDITIONS = {
 
 @pytest.mark.parametrize("reason", REFUSED_CONDITIONS)
 def test_a_store_that_refuses_conditions_gets_a_plain_write(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "time", Clock())
+    monkeypatch.setattr(store_protocol, "time", Clock())
     files = Files(REFUSED_CONDITIONS[reason])
     FsspecStore(files, has_directories=False).create("s3://b/x", b"1")
     assert files.written == [("s3://b/x", b"1")]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from preprocessing.config import PrepareConfig, TimeConfig
-from preprocessing.events import parse_events
+from preprocessing.events import ParsedEvents, parse_events
 from preprocessing.inputs import list_inputs
 from preprocessing.sources.source import read_batches
 from preprocessing.timelines import assemble_timelines
@@ -63,6 +63,13 @@ class Reading:
     def num_lines(self) -> int:
         """Number of lines that the reader accounts for."""
         return self.num_kept + self.num_duplicates + len(self.rejects) + self.num_blank
+
+
+def read_events(config: PrepareConfig) -> tuple[pa.Table, list[ParsedEvents]]:
+    """Reads the event log of a config; returns all rows, and the events of each batch."""
+    inputs = list_inputs(config)
+    parsed = [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)]
+    return pa.concat_tables(events.table for events in parsed), parsed
 
 
 def read(path: Path) -> Reading:

@@ -3,7 +3,6 @@
 import bz2
 import gzip
 import json
-import re
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -14,9 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.schema import DEFAULT_KINDS
-from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, TimeConfig
-from preprocessing.events import ParsedEvents, parse_events
-from preprocessing.inputs import list_inputs
+from preprocessing.config import EventColumns, FormatConfig, PrepareConfig
 from preprocessing.inspection.inspect import inspect
 from preprocessing.kinds import KindConfig
 from preprocessing.sources.formats import (
@@ -26,7 +23,7 @@ from preprocessing.sources.formats import (
     find_input_files,
     open_files,
 )
-from preprocessing.sources.source import read_batches
+from tests.preprocessing.sources.readers import read_events
 
 ROWS = [(1_709_262_000_000 + n, f"v{n % 3}", "view", f"i{n}") for n in range(20)]
 HEADER = "timestamp,visitorid,event,itemid"
@@ -34,14 +31,8 @@ CSV = "".join(f"{line}\n" for line in (HEADER, *(",".join(map(str, row)) for row
 COLUMNS = HEADER.split(",")
 
 
-def read(config: PrepareConfig) -> tuple[pa.Table, list[ParsedEvents]]:
-    inputs = list_inputs(config)
-    parsed = [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)]
-    return pa.concat_tables(events.table for events in parsed), parsed
-
-
 def rows_of(config: PrepareConfig) -> list[tuple[int, str, str, str]]:
-    table, _ = read(config)
+    table, _ = read_events(config)
     kinds = [DEFAULT_KINDS[code] for code in table["event"].to_pylist()]
     columns = [table[name].to_pylist() for name in ("timestamp_ms", "visitor", "item")]
     return [(time, visitor, kind, item) for time, visitor, item, kind in zip(*columns, kinds, strict=True)]
@@ -147,14 +138,6 @@ def test_columns_with_dots_are_read_from_every_format(tmp_path):
     ]
 
 
-def test_transactions_that_json_has_only_after_its_first_lines_are_read(tmp_path):
-    rows = [dict(zip(COLUMNS, ROWS[0], strict=True)) | {"pad": "x" * 100} for _ in range(1000)]
-    rows.append(rows[0] | {"event": "transaction", "transactionid": 7})
-    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table, _ = read(PrepareConfig(events=str(tmp_path / "events.jsonl")))
-    assert table["transaction"].to_pylist()[-1] == "7"
-
-
 def test_empty_files_among_others_are_skipped_with_a_warning(tmp_path, caplog):
     for name, content in {"a.csv": b"", "b.csv": CSV, "c.csv": b""}.items():
         (tmp_path / name).write_bytes(content)
@@ -176,116 +159,17 @@ def test_a_partition_without_a_value_is_null_and_a_stored_column_wins(tmp_path):
         (tmp_path / folder).mkdir()
         pq.write_table(pa.table({"t": [ROWS[0][0]], "i": ["x"], **stored}), tmp_path / folder / "0.parquet")
     columns = EventColumns(visitor="user", item="i", time="t", kind="'view'")
-    table, parsed = read(PrepareConfig(events=str(tmp_path), columns=columns))
+    table, parsed = read_events(PrepareConfig(events=str(tmp_path), columns=columns))
     assert table["visitor"].to_pylist() == ["A", "b c"]
     assert [reason for events in parsed for reason in events.rejects.reasons] == ["empty id"]
-
-
-def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
-    path = tmp_path / "lines.jsonl"
-    good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
-    lines = [good % "1", "{broken\n", "[1]\n", good % '"two"']
-    path.write_text("".join(lines))
-    table, (events,) = read(PrepareConfig(events=str(path)))
-    assert table["item"].to_pylist() == ["1", "two"]
-    assert events.rejects.reasons == ["not a JSON object"] * 2
-    assert events.rejects.positions == [len(lines[0]), len(lines[0]) + len(lines[1])]
-    assert events.rejects.texts == ["{broken", "[1]"]
-
-
-def test_the_first_line_of_json_may_be_long(tmp_path):
-    path = tmp_path / "lines.jsonl"
-    path.write_text(' \n\n{"timestam')
-    with pytest.raises(ValueError, match=r"is not valid JSON Lines: .* the first line is b'{.timestam'"):
-        read(PrepareConfig(events=str(path)))
-
-
-def read_json(tmp_path, *objects: dict, item: str = "i", bad: str = "") -> tuple[pa.Table, list[ParsedEvents]]:
-    path = tmp_path / "lines.jsonl"
-    path.write_text("".join(json.dumps({"t": ROWS[0][0]} | value) + "\n" for value in objects) + bad)
-    return read(PrepareConfig(events=str(path), columns=EventColumns(visitor="v", item=item, time="t", kind="'view'")))
-
-
-@pytest.mark.parametrize(
-    ("bad", "rejects"),
-    [
-        ('{"t": 1, "i": 1}{"t": 1, "i": 2}\n \n', ['{"t": 1, "i": 1}{"t": 1, "i": 2}', " "]),  # two objects, two lines
-        ('{"i": 1e400}\n{"i": Infinity}\n', ['{"i": 1e400}', '{"i": Infinity}']),
-        ('{"t": 1709262000000, "v": "v", "i": NaN}\n', ['{"t": 1709262000000, "v": "v", "i": NaN}']),  # a missing value
-        ('{"i": 1e400}\n{"i": [1]\n', ['{"i": 1e400}', '{"i": [1]']),
-    ],
-    ids=["objects", "infinite", "missing", "brackets"],
-)
-def test_a_line_of_json_is_one_object_with_finite_numbers(tmp_path, bad, rejects):
-    table, (events,) = read_json(tmp_path, {"i": "first", "v": "v"}, bad=bad)
-    assert table["item"].to_pylist() == ["first"]
-    assert events.rejects.texts == rejects
-
-
-@pytest.mark.parametrize("bad", ["", "{broken\n"])
-def test_ids_of_json_do_not_depend_on_the_other_lines(bad, tmp_path):
-    large = [12345678901234567890, 12345678901234567891]
-    objects = [{"v": large[0], "i": "2024-03-01"}, {"v": large[1], "i": "2024-03-02T00:00:00Z"}]
-    table, _ = read_json(tmp_path, *objects, bad=bad)
-    assert table["visitor"].to_pylist() == list(map(str, large))
-    assert table["item"].to_pylist() == ["2024-03-01", "2024-03-02T00:00:00Z"]
-    table, _ = read_json(tmp_path, {"v": 7.0, "i": "x", "t": float(ROWS[0][0])}, {"v": "a", "i": 8.0}, bad=bad)
-    assert table["visitor"].to_pylist() == ["7", "a"]
-    assert table["item"].to_pylist() == ["x", "8"]
-
-
-def test_a_field_missing_from_all_first_lines_of_json_is_a_warning(tmp_path, caplog):
-    read_json(tmp_path, {"v": "a", "sku": "x"})
-    assert "lines.jsonl (JSON Lines) has no column i: it has t, v, sku. Map columns with --map" in caplog.text
-    assert "in JSON Lines, later lines can have more columns" in caplog.text
-
-
-def test_broken_texts_of_json_are_rejected_or_replaced(tmp_path):
-    path = tmp_path / "lines.jsonl"
-    line = b'{"timestamp": 1709262000000, "visitorid": "%s", "event": "view", "itemid": 1}\n'
-    path.write_bytes(b"".join(line % visitor for visitor in (b"a", b"\xff", rb"b\ud83d")))
-    table, (events,) = read(PrepareConfig(events=str(path)))
-    assert table["visitor"].to_pylist() == ["a", "b?"]
-    assert events.rejects.reasons == ["invalid UTF-8"]
-
-
-def test_null_elements_of_a_list_in_json_are_rejected_alone(tmp_path):
-    lists = [[None, {"i": "x"}, {"i": None}], None, [], [{"i": "y"}]]
-    table, (events,) = read_json(tmp_path, *({"v": "a", "items": value} for value in lists), item="items[].i")
-    assert table["item"].to_pylist() == ["x", "y"]
-    assert events.rejects.reasons == ["empty id"] * 2
-    assert events.filtered.total() == 2
-
-
-def test_a_field_of_json_that_is_an_object_on_some_lines_is_an_error(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"lines.jsonl after byte 0 has a field `v` that changes its type from line to line"
-    ):
-        read_json(tmp_path, {"v": "a", "i": "x"}, {"v": {"id": 1}, "i": "x"})
 
 
 def test_a_reject_of_parquet_has_its_row_and_values(tmp_path):
     table = pa.table({"timestamp": [1_709_262_000_000] * 3, "visitorid": ["v", "v", None], "itemid": ["a", "b", "c"]})
     pq.write_table(table, tmp_path / "events.parquet", row_group_size=2)
-    _, parsed = read(PrepareConfig(events=str(tmp_path / "events.parquet"), columns=EventColumns(kind="'view'")))
+    _, parsed = read_events(PrepareConfig(events=str(tmp_path / "events.parquet"), columns=EventColumns(kind="'view'")))
     assert [events.rejects.positions for events in parsed] == [[], [2]]
     assert json.loads(parsed[1].rejects.texts[0])["itemid"] == "c"
-
-
-@pytest.mark.parametrize(("visitor", "path"), [({"id": 1}, "v.id"), ([1], "v[]")])
-def test_a_mapped_column_of_objects_or_lists_is_an_error(visitor, path, tmp_path):
-    with pytest.raises(ValueError, match=rf"`v` has values of type .*, not single values; .*`{re.escape(path)}`"):
-        read_json(tmp_path, {"v": visitor, "i": "x"})
-
-
-def test_a_reject_of_an_element_names_its_line(tmp_path):
-    path = tmp_path / "sessions.jsonl"
-    first = '{"session": 1, "events": [{"aid": 5, "ts": 1709262000000}]}\n'
-    path.write_text(first + '{"session": 2, "events": [{"aid": 6, "ts": 1709262000000}, {"aid": 7, "ts": 3}]}\n')
-    columns = EventColumns(visitor="session", item="events[].aid", time="events[].ts", kind="'view'")
-    table, (events,) = read(PrepareConfig(events=str(path), columns=columns, time=TimeConfig(unit="ms")))
-    assert table["item"].to_pylist() == ["5", "6"]
-    assert events.rejects.positions == [len(first)]
 
 
 def test_dropped_rows_are_counted_by_condition(tmp_path):
@@ -298,7 +182,7 @@ def test_dropped_rows_are_counted_by_condition(tmp_path):
         where=("u is not null", "q > 0"),
         kinds=KindConfig(words=("View=view", "Buy=transaction"), dropped=("search",)),
     )
-    table, (events,) = read(config)
+    table, (events,) = read_events(config)
     assert table["item"].to_pylist() == ["1", "5"]
     assert events.filtered == Counter({"not met: u is not null": 1, "not met: q > 0": 1, "kind search": 1})
 
@@ -341,7 +225,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(content, me
     path = tmp_path / "events.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"(?s){message}") as error:
-        read(PrepareConfig(events=str(path)))
+        read_events(PrepareConfig(events=str(path)))
     assert str(path) in str(error.value) or "`timestamp`" in str(error.value)
 
 
@@ -354,9 +238,9 @@ def test_unknown_kinds_are_an_error_with_their_counts_before_all_rows_are_read(t
         ValueError,
         match=r"`event` has event kinds .*: Ansicht \(3\), Kauf \(2\); add them to kinds.names, map",
     ):
-        read(config)
+        read_events(config)
     mapped = KindConfig(words=("Ansicht=view", "Kauf=transaction"), dropped=("Suche",))
-    table, _ = read(replace(config, kinds=mapped))
+    table, _ = read_events(replace(config, kinds=mapped))
     assert table["event"].to_pylist() == [0, 0, 0, 2, 2, 0]
 
 
@@ -365,14 +249,14 @@ def test_an_archive_of_several_files_is_refused_with_their_names(tmp_path):
         archive.writestr("a.csv", CSV)
         archive.writestr("b.csv", CSV)
     with pytest.raises(ValueError, match=r"must contain one file, got 2 \(a.csv, b.csv\); extract them"):
-        read(PrepareConfig(events=str(tmp_path / "all.zip")))
+        read_events(PrepareConfig(events=str(tmp_path / "all.zip")))
 
 
 def test_names_for_another_number_of_columns_are_refused(tmp_path):
     (tmp_path / "events.csv").write_bytes(CSV)
     config = PrepareConfig(events=str(tmp_path / "events.csv"), events_format=FormatConfig(columns=("a", "b")))
     with pytest.raises(ValueError, match=r"has 4 columns, but events_format.columns names 2: a, b"):
-        read(config)
+        read_events(config)
 
 
 @pytest.mark.parametrize(

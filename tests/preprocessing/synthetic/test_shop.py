@@ -1,6 +1,5 @@
-"""Tests the files and figures of the synthetic shop, and that recommenders can learn from it."""
+"""Tests the rows and figures of the synthetic shop, and that recommenders can learn from it."""
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -11,23 +10,12 @@ import pytest
 from scipy import sparse
 
 from benchmarks.synthesize import TABLE, measure_shop
-from preprocessing.synthetic import SynthesisConfig, files, synthesize
+from preprocessing.synthetic import SynthesisConfig, synthesize
 from preprocessing.synthetic import properties as synthetic_properties
 from preprocessing.synthetic.departments import DEPARTMENTS, NUM_LOOKS, NUM_MATERIALS, SERIES
-from preprocessing.synthetic.draws import (
-    apportion,
-    draw_weighted,
-    group_starts,
-    position_in_group,
-    power_law_counts,
-    stratified,
-    tail_quantiles,
-)
 from preprocessing.synthetic.values import PropertyRows
+from tests.preprocessing.synthetic.test_files import FILES
 
-FILES = ["category_tree.csv", "events.csv", "item_properties_part1.csv", "item_properties_part2.csv"]
-BEGIN_MS = 1_430_622_004_384  # 2015-05-03 03:00:04.384 UTC
-END_MS = 1_442_545_187_788  # 2015-09-18 02:59:47.788 UTC
 DAY_MS = 86_400_000
 VISITORS = 20_000
 
@@ -56,72 +44,6 @@ def parents(shop) -> dict[int, int | None]:
     return {
         node: None if pd.isna(parent) else parent for node, parent in zip(tree.categoryid, tree.parentid, strict=True)
     }
-
-
-# files
-
-
-def digest(directory: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
-
-
-def test_the_seed_determines_all_files(tmp_path):
-    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        synthesize(SynthesisConfig(visitors=500, seed=seed), str(tmp_path / name))
-    first, again, other = (digest(tmp_path / name) for name in "abc")
-    assert sorted(first) == FILES
-    assert first == again
-    assert all(first[name] != other[name] for name in FILES)
-
-
-@pytest.mark.parametrize("visitors", [1, 49])
-def test_a_shop_with_too_few_visitors_is_rejected_with_the_minimum(visitors):
-    with pytest.raises(ValueError, match=f"at least 50 visitors.*got {visitors}"):
-        SynthesisConfig(visitors=visitors)
-
-
-def test_a_negative_seed_is_rejected():
-    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
-        SynthesisConfig(visitors=50, seed=-1)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_smallest_shop_has_every_kind_of_event_and_every_file(tmp_path, seed):
-    summary = synthesize(SynthesisConfig(visitors=50, seed=seed), str(tmp_path / "shop"))
-    log = pd.read_csv(summary["events"])
-    assert log.visitorid.nunique() == 50
-    assert set(log.event) == {"view", "addtocart", "transaction"}
-    assert [log.timestamp.min(), log.timestamp.max()] == [BEGIN_MS, END_MS]
-    assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == FILES
-
-
-def test_the_summary_has_the_counts_of_the_files(tmp_path):
-    summary = synthesize(SynthesisConfig(visitors=300), str(tmp_path / "shop"))
-    log = pd.read_csv(summary["events"])
-    parts = (tmp_path / "shop").glob("item_properties_part*.csv")
-    properties = pd.concat(pd.read_csv(path, dtype={"value": str}) for path in parts)
-    assert summary["event_rows"] == log.event.value_counts().to_dict()
-    assert summary["items_in_events"] == log.itemid.nunique()
-    assert summary["items_with_properties"] == properties.itemid.nunique()
-    assert summary["property_rows"] == len(properties)
-    assert summary["categories"] == len(pd.read_csv(summary["category_tree"]))
-
-
-def test_an_output_directory_that_is_not_empty_is_rejected_unchanged(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty"):
-        synthesize(SynthesisConfig(visitors=50), str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_a_failed_shop_leaves_no_files(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(files, "_write_properties", fail)
-    with pytest.raises(OSError, match="disk full"):
-        synthesize(SynthesisConfig(visitors=50), str(tmp_path / "shop"))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_headers_and_rows_have_retailrockets_format_except_for_titles(shop):
@@ -409,50 +331,3 @@ def test_visitors_of_a_category_want_its_new_items(events, properties):
     chance = np.mean([by_chance.reindex(list(liked[visitor])).sum() for visitor in cold.visitorid])
     assert len(cold) > 10
     assert np.mean(hits) > 5 * chance
-
-
-# draws
-
-
-def test_apportion_divides_each_groups_total_in_proportion_to_the_weights():
-    # group 0 gives 10 in the proportions 1:3:1 (2, 6, 2); group 1 gives 3 to the only one with weight
-    counts = apportion(np.array([1.0, 3.0, 1.0, 0.0, 5.0]), np.array([0, 0, 0, 1, 1]), np.array([10, 3]))
-    assert counts.tolist() == [2, 6, 2, 0, 3]
-
-
-def test_apportioned_counts_are_within_one_of_the_exact_share_and_sum_to_the_totals():
-    random = np.random.default_rng(3)
-    group = np.sort(random.integers(0, 40, 5000))
-    weights, totals = random.lognormal(size=5000), random.integers(0, 900, 40)
-    counts = apportion(weights, group, totals)
-    exact = weights / np.bincount(group, weights)[group] * totals[group]
-    assert np.bincount(group, counts).tolist() == totals.tolist()
-    assert np.abs(counts - exact).max() < 1
-
-
-def test_power_law_counts_follow_the_power_law_up_to_the_maximum():
-    counts = power_law_counts((np.arange(10_000) + 0.5) / 10_000, 2.0, largest=50)
-    # P(count > n) = (n + 1) ** -2: 2,500 of 10,000 above 1, and 1,111 above 2
-    assert [(counts > 1).sum(), (counts > 2).sum()] == [2500, 1111]
-    assert [counts.min(), counts.max()] == [1, 50]
-
-
-def test_tail_quantiles_pass_through_their_knots_with_a_power_law_between():
-    knots = ((1, 0.5), (4, 0.125))
-    # P(X > 2) = 0.25, the geometric mean of 0.5 and 0.125
-    assert tail_quantiles(np.array([0.1, 0.5, 0.75, 0.875, 0.99]), knots) == pytest.approx([1, 1, 2, 4, 4])
-
-
-def test_each_interval_has_one_stratified_number():
-    numbers = stratified(8, np.random.default_rng(0))
-    assert sorted(numbers * 8 - 0.5) == pytest.approx(range(8))
-
-
-def test_weighted_draws_follow_the_weights_and_skip_zeros():
-    # cumulative weights 1, 1, 4: index 0 has the first quarter, index 2 the rest
-    assert draw_weighted(np.array([1, 0, 3]), np.array([0, 0.24, 0.25, 0.99])).tolist() == [0, 0, 2, 2]
-
-
-def test_group_starts_and_positions_describe_concatenated_groups():
-    assert group_starts(np.array([2, 0, 3])).tolist() == [0, 2, 2]
-    assert position_in_group(np.array([2, 0, 3])).tolist() == [0, 1, 0, 1, 2]
