@@ -186,7 +186,7 @@ def _check_values(manifest: Manifest) -> None:
             raise ValueError(f"{key} must be a whole number of milliseconds, got {cut}")
     kinds, weights = manifest.event_kinds, manifest.event_weights
     if not kinds or not all(isinstance(kind, str) for kind in kinds):
-        raise ValueError(f"event_kinds must be texts, got {kinds}")
+        raise ValueError(f"event_kinds must be strings, got {kinds}")
     if weights is not None and len(weights) != len(kinds):
         raise ValueError(f"event_weights must have a number for each of {kinds}, got {weights}")
     if not isinstance(manifest.config, dict):

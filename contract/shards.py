@@ -38,7 +38,7 @@ class Piece(NamedTuple):
     first: int
     """Number of blocks before the piece."""
     offset: int
-    """Position of the first block in the uncompressed shard, in bytes."""
+    """Position of the piece's first block, in bytes from the start of the uncompressed shard."""
     num_blocks: int
     """Number of blocks."""
 

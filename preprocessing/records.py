@@ -89,7 +89,10 @@ def _types_of_entries(kind: Any) -> tuple[Any, Any]:
 
 
 def _types_of_parts(kind: Any, parts: Iterable[Any]) -> list[Any]:
-    """Returns the type that the collection type `kind` declares for each of `parts`; only tuples declare several."""
+    """Returns the declared type of each of `parts`, the elements of a collection of type `kind`.
+
+    In `tuple[A, B]`, each element has its own type; in other collections, all have the same one.
+    """
     hints = get_args(kind)
     is_uniform = get_origin(kind) is not tuple or hints[-1] is ...
     return [hints[0] for _ in parts] if is_uniform else list(hints)

@@ -31,7 +31,7 @@ _MISSED = {
         "Real grocer, items bought before, NDCG@20: `auto` / best peer with trend"
     ),
     "grocer: training of auto": "Real grocer, seconds to train `auto` with `--budget 10m`",
-    "grocer: evaluation of auto": "Real grocer, seconds to evaluate `auto` and the baselines",
+    "grocer: evaluation of auto": "Real grocer, seconds to `evaluate` `auto` with its baselines",
     "matrix, returning visitors: mf NDCG@20": "Retailrocket, returning visitors, NDCG@20: `mf` / best peer",
 }
 """README's labels for missed targets, by the start of the target's name. Other targets have their name as label."""

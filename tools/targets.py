@@ -63,7 +63,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the table row for the share of CPU time that the statistics report adds to `prepare`."""
+    """Builds the table row for the CPU time of the statistics report, relative to that of `prepare` without it."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

@@ -28,7 +28,7 @@ class Process:
     id: int
     """Process id in its namespace."""
     boot: str
-    """Id of the running kernel. It differs between machines and changes at a reboot."""
+    """Id of the current boot of the system. It differs between machines and changes at a reboot."""
     namespace: str
     """PID namespace. Containers on the same machine usually have different ones."""
     start: str
@@ -70,7 +70,7 @@ def _choose_instance(process: int, start: str) -> str:  # noqa: ARG001 (a forked
 
 
 def boot_id() -> str:
-    """Returns the id of the running kernel, or an empty string if the system has no such id."""
+    """Returns the id of the current boot, or an empty string if the system has no such id."""
     try:
         return Path(_BOOT_ID).read_text().strip()
     except OSError:

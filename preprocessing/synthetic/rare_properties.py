@@ -87,7 +87,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
     """Draws 26 of `size` properties for each shelf, with replacement. Returns indices, [S, 26], ascending per shelf.
 
-    If there are enough draws, each property is drawn for at least one shelf.
+    If 26 · S is at least `size`, some draws are replaced so that each property belongs to at least one shelf.
     """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))

@@ -81,7 +81,7 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Counts, for each shelf, the wishes that end with a view, a cart or a purchase, [3, S]."""
+    """Counts, for each shelf, the wishes whose last event is a view, an add-to-cart or a purchase, [3, S]."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 

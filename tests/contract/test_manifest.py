@@ -150,7 +150,7 @@ def train_split(**change) -> dict[Split, SplitInfo]:
         ({"files": {"../outside": "0"}}, "'../outside' is not below the dataset's root"),
         ({"files": {"timelines/a": 7}}, "the checksum of timelines/a must be text, got 7"),
         ({"validation_from_ms": 0.5}, "validation_from_ms must be a whole number"),
-        ({"event_kinds": ()}, "event_kinds must be texts"),
+        ({"event_kinds": ()}, "event_kinds must be strings"),
         ({"event_weights": (1.0,)}, "event_weights must have a number for each"),
         ({"config": ["events"]}, "config must have settings by name"),
     ],

@@ -159,7 +159,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
         f"of the model: {_examples(ids.filter(row.is_null()))}; ids of the table: {_examples(facts['item_id'])}"
     )
     if row.null_count == len(ids):
-        raise ValueError(f"{message}; use the ids of the model in the table")
+        raise ValueError(f"{message}; the ids in the table must be those that the model was trained with")
     log.warning("%s; the missing items count as available", message)
 
 

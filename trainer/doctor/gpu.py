@@ -90,7 +90,9 @@ def _run(check: Check, kind: Kind, folder: str, seconds: float) -> Iterator[Find
     path = os.path.join(folder, f"{check.name}.log")
     missing = [check.line(preset) for preset in check.presets]
     if seconds <= 0:
-        yield from (Finding(name, "not checked, because the time is over", State.FAILED, _AGAIN) for name in missing)
+        yield from (
+            Finding(name, "not checked, because the time limit was reached", State.FAILED, _AGAIN) for name in missing
+        )
         return
     process = _start([sys.executable, "-m", "trainer.doctor", check.name, kind, folder], kind, path)
     with _limited(process, seconds) as is_late:

@@ -4,7 +4,7 @@ Each part (a blended model) and the popularity give two lists of candidates: the
 items with the highest sums of score and trend. If seen items are shown, the most frequent and the latest items of the
 history are candidates too.
 
-Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments, L
+Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments in time, L
 half-lives, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
 popularity, a trend per half-life, and the return features.
 """

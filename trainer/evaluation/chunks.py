@@ -1,6 +1,6 @@
 """Divides the cases of an evaluation into chunks; all systems rank a chunk before the next chunk is built.
 
-Shapes: B cases of a chunk, V cases, at most S seen and R relevant items of a case in the chunk, I items.
+Shapes: V cases in all, B cases in a chunk; in a chunk, at most S seen and R relevant items of a case; I items.
 """
 
 from collections.abc import Iterator, Sequence

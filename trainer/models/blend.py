@@ -2,12 +2,12 @@
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-Each of the `RANKINGS` (new items, returning, in session) has separate weights and a separate half-life of the trend:
-how visitors discover new items differs from how they return to old ones, and within a session they look for other items
-than after a break. Validation chooses the weights, see `evaluation.blend_weights`.
+Each of the `RANKINGS` (new items, any items after a break, any items in a session) has separate weights and a separate
+half-life of the trend: how visitors discover new items differs from how they return to old ones, and they look for
+different items in a session than after a break. Validation chooses the weights, see `evaluation.blend_weights`.
 
-Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L +
-4 features, E history entries of known items, U distinct (query, item) pairs among these entries.
+Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L half-lives, M moments in time,
+F = P + 1 + L + 4 features, E history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -209,9 +209,9 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
     `is_seen` is 1. The others are log(1 + 10 × Σ w), where Σ is over the item's entries in the history and w is:
 
-    - frequency: (1 + a) ** -0.25, where a is the number of later entries;
+    - frequency: (1 + a) ** -0.25, where a is the number of later entries in the history, of any item;
     - recency: (1 + a) ** -1;
-    - recency in days: 0.5 ** (d / 30), where d is the age in days, or 0 if unknown.
+    - recency in days: 0.5 ** (d / 30), where d is the age in days; an unknown age counts as 0.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history, tf.int64)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]

@@ -139,7 +139,9 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """Builds the next-item cases of the validation split; an event of one of the `kinds` makes its item relevant.
+    """Builds the cases that train the second stage: the next-item cases of the validation split.
+
+    An event of one of the `kinds` makes its item relevant.
 
     Returns None if there are fewer cases than the setting `second_stage_min_cases`.
     """

@@ -184,8 +184,8 @@ signal.pause()
 def test_checks_after_the_ten_minutes_fail_without_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "_start", lambda *_: pytest.fail("started"))
     assert run(tmp_path, seconds=0) == [
-        ("step of mf", "failed", "not checked, because the time is over"),
-        ("step of nn", "failed", "not checked, because the time is over"),
+        ("step of mf", "failed", "not checked, because the time limit was reached"),
+        ("step of nn", "failed", "not checked, because the time limit was reached"),
     ]
 
 
