@@ -3,8 +3,8 @@
 Ties count against the system: an irrelevant item with the same score is ranked before a relevant one, so that a scorer
 with constant scores gains nothing from the order of the catalogue.
 
-Shapes: V cases in all, B cases in a chunk; in a chunk, P (case, relevant item) pairs, at most S seen and R relevant items
-of a case; I items, K items in the longest list.
+Shapes: V cases in all, B cases in a chunk; in a chunk, P (case, relevant item) pairs, at most S seen and R relevant
+items of a case; I items, K items in the longest list.
 """
 
 import itertools
