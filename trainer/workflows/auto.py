@@ -53,7 +53,7 @@ def train_auto(
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
       budget_seconds: seconds for training, blending and the report that follows; the first model is always trained to
-        its end. If no time is left for a blend, the best model replaces it, with the trend of items added to its scores.
+        its end. If no time is left for a blend, the best model is used instead; the trend of items is added.
       settings: changes to the settings of all trials, such as `evaluate.kinds=transaction`.
       stop: request that stops the run; None: SIGTERM stops the run.
       started: start of the budget, as a time of `time.monotonic`; None: this call.

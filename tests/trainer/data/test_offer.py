@@ -95,7 +95,8 @@ def test_an_item_without_facts_counts_as_available_with_a_warning(caplog):
 def test_a_table_of_other_ids_is_refused_with_examples_of_both():
     with pytest.raises(
         ValueError,
-        match=r"ids of the model: '0108', '0109'; ids of the table: '108'; the ids in the table must be those that the model was trained with",
+        match=r"ids of the model: '0108', '0109'; ids of the table: '108'; "
+        "the ids in the table must be those that the model was trained with",
     ):
         find_offer(["0108", "0109"], facts_of(("108", True, None)), OfferRules())
 
