@@ -17,7 +17,7 @@ from trainer.config.models import SessionKnnConfig, WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents
-from trainer.evaluation.blend_weights import baseline_cases, blend_alone
+from trainer.evaluation.blend_weights import baseline_cases, blend_alone, ranking_cases
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.evaluator import Evaluator
 from trainer.models.interface import InferenceModel, Queries, Scorer, ServedModel
@@ -143,7 +143,7 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
       seed: seed of the random ranking.
       kinds: event kinds that make an item relevant in validation; empty: all.
     """
-    counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
+    counts, cases, of_rankings = dataset.item_counts, validation_cases(dataset, kinds), ranking_cases(dataset, kinds)
     baskets = training_baskets(dataset, max_items=WalkConfig().max_items)
     models: dict[str, Callable[[], ServedModel | None]] = {
         "trending": lambda: None,
@@ -152,7 +152,7 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
     }
     with ThreadPoolExecutor(_THREADS) as pool:
         tuned = {
-            name: pool.submit(lambda tune: blend_alone(tune(), dataset, events, kinds=kinds), tune)
+            name: pool.submit(lambda tune: blend_alone(tune(), of_rankings, events, counts), tune)
             for name, tune in models.items()
         }
     return {
