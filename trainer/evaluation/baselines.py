@@ -17,7 +17,7 @@ from trainer.config.models import SessionKnnConfig, WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents
-from trainer.evaluation.blend_weights import baseline_cases, blend_alone
+from trainer.evaluation.blend_weights import baseline_cases, blend_alone, ranking_cases
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.evaluator import Evaluator
 from trainer.models.interface import InferenceModel, Queries, Scorer, ServedModel
@@ -143,16 +143,19 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
       seed: seed of the random ranking.
       kinds: event kinds that make an item relevant in validation; empty: all.
     """
-    counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
-    baskets = training_baskets(dataset, max_items=WalkConfig().max_items)
-    models: dict[str, Callable[[], ServedModel | None]] = {
-        "trending": lambda: None,
-        "item_walk": lambda: item_walk(dataset, baskets, cases),
-        "session_knn": lambda: session_knn(dataset, baskets, cases),
-    }
+    counts = dataset.item_counts
     with ThreadPoolExecutor(_THREADS) as pool:
+        # started before the models, which wait for them
+        of_rankings = pool.submit(ranking_cases, dataset, kinds)
+        baskets = pool.submit(training_baskets, dataset, max_items=WalkConfig().max_items)
+        cases = pool.submit(validation_cases, dataset, kinds)
+        models: dict[str, Callable[[], ServedModel | None]] = {
+            "trending": lambda: None,
+            "item_walk": lambda: item_walk(dataset, baskets.result(), cases.result()),
+            "session_knn": lambda: session_knn(dataset, baskets.result(), cases.result()),
+        }
         tuned = {
-            name: pool.submit(lambda tune: blend_alone(tune(), dataset, events, kinds=kinds), tune)
+            name: pool.submit(lambda tune: blend_alone(tune(), of_rankings.result(), events, counts), tune)
             for name, tune in models.items()
         }
     return {

@@ -26,15 +26,8 @@ from trainer.distributed.replicas import Replicas
 from trainer.evaluation.cases import Cases
 from trainer.models.blend import SUM_RANK, Part, log_popularity, log_sums, return_features, sum_reference
 from trainer.models.interface import Queries
-from trainer.ranking.topk import (
-    TopItems,
-    chunk_size,
-    hide,
-    query_chunks,
-    query_signature,
-    top_k,
-    translate_divergence_errors,
-)
+from trainer.models.top_items import TopItems, top_k
+from trainer.ranking.topk import chunk_size, hide, query_chunks, query_signature, translate_divergence_errors
 from trainer.runs.blend_record import RETURN_FEATURES
 
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)

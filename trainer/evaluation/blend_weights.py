@@ -9,7 +9,7 @@ Shapes: V cases, W cases that have a relevant candidate, C candidates, F feature
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -207,11 +207,10 @@ class BlendFit:
 
 def fit_blend(
     parts: Sequence[Part],
-    dataset: Dataset,
+    cases: Mapping[str, Sequence[Cases]],
     events: ItemEvents,
+    item_counts: np.ndarray,
     *,
-    kinds: Sequence[str] = (),
-    held_out_seed: int | None = None,
     has_trend_only: bool = False,
     max_cases: int = MAX_CASES,
     replicas: Replicas | None = None,
@@ -225,10 +224,9 @@ def fit_blend(
 
     Args:
       parts: the P models to blend.
+      cases: the validation cases of each ranking, see `ranking_cases`.
       events: the events of all splits.
-      kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. The
-        cases of these visitors choose only the weights of the ranking `new_items`. None: no part has a second stage.
+      item_counts: [I] training events of each item.
       has_trend_only: whether to exclude the return features from all rankings; only parts, popularity and trend remain.
       max_cases: maximum number of sampled cases per ranking, or half as many per protocol if the ranking uses two.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
@@ -241,13 +239,10 @@ def fit_blend(
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
     """
-    cases = {}
-    if Split.VALIDATION in dataset.manifest.splits:
-        cases = ranking_cases(dataset, kinds, held_out_seed=held_out_seed)
     choices, counts = {}, {}
-    for number, (ranking, kinds_of_cases) in enumerate(cases.items()):
+    for number, (ranking, of_protocols) in enumerate(cases.items()):
         hides_seen = ranking == "new_items"
-        samples = [each.sample_cases(max_cases // len(kinds_of_cases), seed=0) for each in kinds_of_cases]
+        samples = [each.sample_cases(max_cases // len(of_protocols), seed=0) for each in of_protocols]
         end, limits = _limits(deadline, len(samples), len(cases) - number)
         find = partial(
             find_candidates,
@@ -257,7 +252,7 @@ def fit_blend(
             least_cases=-(-LEAST_CASES // len(samples)) if is_forced else 0,
         )
         found = join_candidates(
-            find(parts, sample, events, dataset.item_counts, deadline=limit)
+            find(parts, sample, events, item_counts, deadline=limit)
             for sample, limit in zip(samples, limits, strict=True)
         )
         counts[ranking] = len(found.num_relevant)
@@ -304,10 +299,13 @@ def ranking_cases(
     - `returning`: the cases outside a session, as two `Cases`: one of each protocol.
 
     Args:
-      dataset: the dataset, with a validation split.
+      dataset: the dataset; without a validation split, there are no cases.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: see `fit_blend`.
+      held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. Only
+        the cases of all other visitors are in `returning` and `in_session`. None: no part has a second stage.
     """
+    if Split.VALIDATION not in dataset.manifest.splits:
+        return {}
     visitors, rows = (build_cases(dataset, Split.VALIDATION, of, kinds) for of in (returning_visitors, next_items))
     held_out = [
         cases if held_out_seed is None else cases.split_visitors(HELD_OUT_SHARE, seed=held_out_seed)[1]
@@ -367,23 +365,22 @@ def baseline_cases(num_items: int) -> int:
 
 
 def blend_alone(
-    model: ServedModel | None, dataset: Dataset, events: ItemEvents, *, has_sums: bool = True, kinds: Sequence[str] = ()
+    model: ServedModel | None,
+    cases: Mapping[str, Sequence[Cases]],
+    events: ItemEvents,
+    item_counts: np.ndarray,
+    *,
+    has_sums: bool = True,
 ) -> BlendInference:
     """Blends a baseline with the popularity and trend of the items; validation chooses the weights.
 
     `model`: the baseline; None: popularity and trend only. `has_sums`: whether its scores are sums of weights, see
-    `comparable_scores`. `kinds`: event kinds that make an item relevant; empty: all.
+    `comparable_scores`. `fit_blend` explains the other arguments.
     """
     parts = [] if model is None else [Part(model, has_sums)]
-    fit = fit_blend(
-        parts, dataset, events, kinds=kinds, has_trend_only=True, max_cases=baseline_cases(dataset.num_items)
-    )
-    return BlendInference(
-        parts,
-        weights=fit.weights,
-        item_counts=dataset.item_counts,
-        trends=latest_trends(events, half_lives_of(fit.weights)),
-    )
+    fit = fit_blend(parts, cases, events, item_counts, has_trend_only=True, max_cases=baseline_cases(len(item_counts)))
+    trends = latest_trends(events, half_lives_of(fit.weights))
+    return BlendInference(parts, weights=fit.weights, item_counts=item_counts, trends=trends)
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:

@@ -10,7 +10,7 @@ from common import storage
 from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_weights import OutOfTimeError, fit_blend
+from trainer.evaluation.blend_weights import OutOfTimeError, fit_blend, ranking_cases
 from trainer.models.trained_run import load_part, part_directory
 from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
 from trainer.runs.checkpoint import choose_step
@@ -59,10 +59,9 @@ def blend_runs(
     models = [load_part(part_directory(workdir, part), step, dataset) for part, step in zip(parts, steps, strict=True)]
     fit = fit_blend(
         models,
-        dataset,
+        ranking_cases(dataset, kinds, held_out_seed=_held_out_seed(workdir, parts)),
         read_item_events(dataset),
-        kinds=kinds,
-        held_out_seed=_held_out_seed(workdir, parts),
+        dataset.item_counts,
         replicas=replicas,
         on_chunk=on_chunk,
         deadline=deadline,
@@ -90,7 +89,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the first run in `parts` that trained a second stage (see `fit_blend`); None if none did."""
+    """Returns the seed of the first run in `parts` that trained a second stage (see `ranking_cases`); None if none."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

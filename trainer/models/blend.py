@@ -10,6 +10,8 @@ Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L
 F = P + 1 + L + 4 features, E history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ import tensorflow as tf
 from trainer.data.trend import Trends
 from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
 from trainer.models.table_variables import HOST
+from trainer.models.top_items import top_k
 from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, half_lives_of
 
 SESSION_GAP_MS = 30 * 60 * 1000
@@ -110,22 +113,29 @@ class BlendInference(tf.Module):
         ]
         features += [self._popularity[None], *self._trends_at(queries.timestamp_ms)]
         returns = return_features(queries, self._num_items) if self._has_returns else None
+        shape = [tf.shape(queries.visitor)[0], self._num_items]
         shown_row = tf.where(is_in_session(queries), RANKINGS.index("in_session"), RANKINGS.index("returning"))
 
         def score(is_seen_hidden: tf.Tensor | bool) -> tf.Tensor:
             row = tf.where(is_seen_hidden, RANKINGS.index("new_items"), shown_row)
             weights = tf.gather(tf.constant(self._weights), row)  # [B, F]
-            total = tf.zeros([tf.shape(queries.visitor)[0], self._num_items])
-            for column, feature in enumerate(features):
-                if np.any(self._weights[:, column]):
-                    total += weights[:, column, None] * feature
-            if returns is None:
+            is_used = self._used_features(is_seen_hidden)
+            weighted = [weights[:, column, None] * each for column, each in enumerate(features) if is_used[column]]
+            total = functools.reduce(operator.add, weighted) if weighted else tf.zeros(shape)
+            if returns is None or not is_used[-len(RETURN_FEATURES) :].any():
                 return total
             of_pair = tf.gather(weights[:, -len(RETURN_FEATURES) :], returns.index[:, 0])  # [U, 4]
             offset = tf.reduce_sum(returns.value * of_pair, axis=1)
             return tf.tensor_scatter_nd_add(total, returns.index, offset)
 
         return score
+
+    def _used_features(self, is_seen_hidden: tf.Tensor | bool) -> np.ndarray:
+        """[F] bool: whether the feature has a weight in any of the rankings that `is_seen_hidden` allows."""
+        is_known = isinstance(is_seen_hidden, bool)  # a tensor allows all rankings
+        rows = [row for row, name in enumerate(RANKINGS) if not is_known or (name == "new_items") == is_seen_hidden]
+        is_used: np.ndarray = np.logical_or.reduce(self._weights[rows])
+        return is_used
 
     def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
         """Returns a tensor [B, I] for each half-life: the trends at the moments of the queries.
@@ -170,7 +180,7 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
     """
     if not has_sums:
         return scores
-    return log_sums(scores, sum_reference(tf.math.top_k(scores, min(SUM_RANK, scores.shape[1] or SUM_RANK)).values))
+    return log_sums(scores, sum_reference(top_k(scores, min(SUM_RANK, scores.shape[1] or SUM_RANK)).score))
 
 
 def sum_reference(best: tf.Tensor) -> tf.Tensor:

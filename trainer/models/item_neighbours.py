@@ -20,6 +20,7 @@ from trainer.data.dataset import Dataset
 from trainer.models.description import TableShapes, table_box
 from trainer.models.history_entries import Entries, latest_entries
 from trainer.models.interface import Queries
+from trainer.models.item_sums import item_sums
 from trainer.models.table_rows import CountedRows, TableRows, check_item_indices, index_names
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
@@ -145,11 +146,10 @@ class NeighbourInference(tf.Module):
         """Returns the score [B, I] of each item for each query, a sum over the query's entries.
 
         An entry adds its factor × the weight of the item as a neighbour of the entry's item. `query`, `item`, `factor`:
-        [E], one value per entry.
+        [E], one value per entry; `query` is ascending.
         """
         weight = factor[:, None] * tf.gather(self._weights, item)
-        size = num_queries * self._num_items  # int32, because twice the time is spent on int64 indices
-        index = tf.cast(query, tf.int32)[:, None] * self._num_items + tf.gather(self._neighbours, item)
-        index = tf.reshape(index, [-1])
-        sums = tf.math.unsorted_segment_sum(tf.reshape(weight, [-1]), index, size)
-        return tf.reshape(sums, [-1, self._num_items])
+        neighbour = tf.gather(self._neighbours, item)
+        splits = tf.searchsorted(query, tf.range(tf.cast(num_queries, tf.int64) + 1), out_type=tf.int64)
+        splits *= self._neighbours.shape[1]
+        return item_sums(tf.reshape(neighbour, [-1]), tf.reshape(weight, [-1]), splits, self._num_items)

@@ -5,12 +5,15 @@ The whole product may not fit into memory, so it is computed in blocks of rows.
 Shapes: N rows, T timelines, I items.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp
 
 _BLOCK_ENTRIES = 4_000_000  # entries of a block of the product before it is pruned: about 50 MB
+_THREADS = 2  # blocks that are computed at once; SciPy and NumPy compute without the lock of the interpreter
 
 Rescale = Callable[[sp.csr_matrix, slice], None]
 """Function of a block of the product and the slice of its rows; changes the entries of the block in place."""
@@ -25,12 +28,22 @@ def largest_products(
       left: [N, T].
       right: [T, I].
       count: number of entries to keep in each row. Of equal entries, those in lower columns are kept.
-      rescale: changes each block of the product before the largest entries are selected.
+      rescale: changes each block of the product before the largest entries are selected; called from several threads.
     """
-    for block in _row_blocks(left, right):
+
+    def multiply(block: slice) -> sp.csr_matrix:
         product = left[block] @ right
         rescale(product, block)
-        yield largest(product, count)
+        return largest(product, count)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        computed = deque[Future[sp.csr_matrix]]()
+        for block in _row_blocks(left, right):
+            if len(computed) == _THREADS:
+                yield computed.popleft().result()
+            computed.append(pool.submit(multiply, block))
+        for each in computed:
+            yield each.result()
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
@@ -40,9 +53,8 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
         weights.sort_indices()
         return weights
     row, kept_lengths = np.repeat(np.arange(len(lengths)), lengths), np.minimum(lengths, count)
-    key = _sort_keys(row, weights.data)
-    last = np.sort(key)[np.maximum(weights.indptr[:-1] + kept_lengths - 1, 0)][row]
-    larger, equal = np.flatnonzero(key < last), np.flatnonzero(key == last)
+    least = np.repeat(_least_kept(weights, count), lengths)
+    larger, equal = np.flatnonzero(weights.data > least), np.flatnonzero(weights.data == least)
     equal = equal[np.lexsort([weights.indices[equal], row[equal]])]
     rank = np.arange(len(equal)) - np.searchsorted(row[equal], row[equal])
     num_left = kept_lengths - np.bincount(row[larger], minlength=len(lengths))
@@ -52,11 +64,15 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
     return found
 
 
-def _sort_keys(row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns uint64 keys that sort entries by ascending row and descending value (float32, at least 0)."""
-    # read as whole numbers, the bits of floats of at least 0 have the order of the floats; sorting these whole numbers
-    # is several times as fast as an argsort of floats
-    return (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - values.view(np.uint32))
+def _least_kept(weights: sp.csr_matrix, count: int) -> np.ndarray:
+    """[N] float32: the `count`-th largest entry of each row; -1 for rows that have at most `count` entries."""
+    least = np.full(weights.shape[0], -1, np.float32)
+    lengths = np.diff(weights.indptr)
+    # a partial sort of each row takes a fifth of the time of sorting the entries of all rows at once
+    for row in np.flatnonzero(lengths > count):
+        place = lengths[row] - count
+        least[row] = np.partition(weights.data[weights.indptr[row] : weights.indptr[row + 1]], place)[place]
+    return least
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainer.config.models import SessionKnnConfig
 from trainer.models.history_entries import Entries
+from trainer.models.item_sums import item_sums
 from trainer.models.table_variables import make_variable
 
 _MAX_PAIRS = 4_000_000
@@ -112,14 +113,12 @@ class TimelineLists(tf.Module):
 
     def _block_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
         similar = self._most_similar(entries, num_queries)
-        place = tf.where(similar.similarity > 0)
-        lists = tf.gather(_ragged(self._items, self._item_splits), tf.gather_nd(similar.timeline, place))
-        owner = _row_ids(lists)
-        # int32, because twice the time is spent on int64 indices
-        index = tf.gather(tf.cast(place[:, 0], tf.int32) * self._num_items, owner) + lists.flat_values
-        added = tf.gather(tf.gather_nd(similar.similarity, place), owner)
-        sums = tf.math.unsorted_segment_sum(added, index, num_queries * self._num_items)
-        return tf.reshape(sums, [-1, self._num_items])
+        is_similar = similar.similarity > 0
+        lists = tf.gather(_ragged(self._items, self._item_splits), tf.boolean_mask(similar.timeline, is_similar))
+        added = tf.gather(tf.boolean_mask(similar.similarity, is_similar), _row_ids(lists))
+        num_lists = tf.cumsum(tf.math.count_nonzero(is_similar, axis=1))
+        splits = tf.gather(tf.cast(lists.row_splits, tf.int64), tf.concat([[0], num_lists], axis=0))
+        return item_sums(lists.flat_values, added, splits, self._num_items)
 
     def _most_similar(self, entries: Entries, num_queries: tf.Tensor) -> _Similar:
         lists = tf.gather(_ragged(self._timelines, self._timeline_splits), entries.item)

@@ -85,12 +85,10 @@ def walk_rows(
     by_visitor = (sp.diags(visitor_items**-powers.visitor) @ baskets).tocsr()
     by_item = baskets.T.tocsr()[items]
     of_item, of_neighbour = item_visitors[items] ** -powers.item, item_visitors**-powers.neighbour
-    total = np.zeros(len(items))
+    total = of_item * (by_item @ (by_visitor @ of_neighbour.astype(np.float64)))
 
     def rescale(product: sp.csr_matrix, rows: slice) -> None:
-        lengths = np.diff(product.indptr)
-        product.data *= np.repeat(of_item[rows], lengths) * of_neighbour[product.indices]
-        total[rows] = np.bincount(np.repeat(np.arange(len(lengths)), lengths), product.data, len(lengths))
+        product.data *= np.repeat(of_item[rows], np.diff(product.indptr)) * of_neighbour[product.indices]
 
     first = 0
     for block in largest_products(by_item, by_visitor, num_neighbours, rescale):

@@ -10,16 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.interface import PieceScorer, Queries, Scorer
-from trainer.ranking.topk import (
-    TopItems,
-    best_blocks,
-    check_finite,
-    chunk_size,
-    hide,
-    top_k,
-    visible_scores,
-    withhold,
-)
+from trainer.models.top_items import TopItems, best_blocks, top_k
+from trainer.ranking.topk import check_finite, chunk_size, hide, visible_scores, withhold
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)

@@ -7,7 +7,6 @@ Shapes: B visitors of a chunk, V visitors, I items, K items of a list, H entries
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +14,7 @@ import tensorflow as tf
 from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas
 from trainer.models.interface import PolicyScorer, Queries, Scorer
+from trainer.models.top_items import TopItems
 from trainer.ranking.histories import Histories
 
 # Memory for scores [B, I]. On a CPU, larger blocks are slower, because glibc's allocator reuses up to 32 MiB without
@@ -22,22 +22,11 @@ from trainer.ranking.histories import Histories
 CPU_SCORES_BYTES = 32 << 20
 GPU_SCORES_BYTES = 256 << 20
 _FLOAT_BYTES = 4
-_BLOCK_ITEMS = 64
 _MAX_CHUNK = 1024
 _NOT_FINITE = (
     "scores are not finite: the model has diverged; lower optimizer.learning_rate (with solver=als, raise als.l2) and "
     "train into another --workdir"
 )
-
-
-class TopItems(NamedTuple):
-    """The K best items of each query, best first."""
-
-    item: tf.Tensor
-    """[B, K] int64 item indices."""
-    score: tf.Tensor
-    """[B, K] float32 scores. If a query has fewer than K visible items, its last scores are -inf, and the items in
-    these columns have no meaning."""
 
 
 def visible_scores(
@@ -113,60 +102,6 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
     item = tf.gather_nd(items, entries)
     index = tf.stack([entries[:, 0], item], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill(tf.shape(item), -np.inf))
-
-
-def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Returns the K best items of each row of scores [B, I]; ties go to the lower index."""
-
-    def at_once() -> TopItems:
-        values, indices = tf.math.top_k(scores, k)
-        return TopItems(tf.cast(indices, tf.int64), values)
-
-    def by_blocks() -> TopItems:
-        return _top_k_by_blocks(scores, k)
-
-    least = 4 * _BLOCK_ITEMS * k  # in a shorter row, the K best blocks would be most of the row
-    num_items = scores.shape[1]
-    if num_items is not None and isinstance(k, int):
-        return by_blocks() if num_items >= least else at_once()
-    best: TopItems = tf.cond(tf.shape(scores)[1] >= least, by_blocks, at_once)
-    return best
-
-
-def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """Like `top_k`, but sorts only the items that `best_blocks` returns."""
-    item, score = best_blocks(scores, k)
-    values, index = tf.math.top_k(score, k)
-    return TopItems(tf.gather(item, index, batch_dims=1), values)
-
-
-def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Selects a few items per row, among them the K best.
-
-    It selects the K blocks of consecutive items with the highest maxima, and the items after the last whole block.
-
-    Args:
-      scores: [B, I].
-      k: the length of a list, K.
-      above: [B, 1] limit of each row: items with lower or equal scores may be missing. None: no limit.
-
-    Returns:
-      The indices [B, C] of the C selected items, ascending in each row, and their scores [B, C].
-    """
-    num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
-    end = num_items - num_items % _BLOCK_ITEMS  # the items after the last whole block are always included
-    blocks = tf.reshape(scores[:, :end], [num_rows, -1, _BLOCK_ITEMS])
-    maxima = tf.reduce_max(blocks, axis=2)
-    count = tf.minimum(k, tf.shape(maxima)[1])
-    if above is not None:
-        count = tf.minimum(count, tf.reduce_max(tf.math.count_nonzero(maxima > above, axis=1, dtype=tf.int32)))
-    # in catalogue order, so that the lower index still wins ties
-    best = tf.sort(tf.cast(tf.math.top_k(maxima, count).indices, tf.int64), axis=1)  # int32 would be in host memory
-    of_best = tf.reshape(best[:, :, None] * _BLOCK_ITEMS + tf.range(_BLOCK_ITEMS, dtype=tf.int64), [num_rows, -1])
-    rest = tf.tile(tf.range(tf.cast(end, tf.int64), tf.shape(scores, tf.int64)[1])[None], [num_rows, 1])
-    score = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
-    item = tf.concat([of_best, rest], axis=1)
-    return item, tf.concat([score, scores[:, end:]], axis=1)
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:

@@ -273,7 +273,7 @@ def test_a_rising_item_is_a_candidate_even_if_its_score_equals_those_of_many_oth
 def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **{**checkerboard(), "validation": [], "test": []})
     parts = [Part(Noise(0), has_sums=False), Part(Noise(1), has_sums=False)]
-    fit = fit_blend(parts, dataset, read_item_events(dataset))
+    fit = fit_blend(parts, ranking_cases(dataset), read_item_events(dataset), dataset.item_counts)
     assert {weights.parts for weights in fit.weights.values()} == {(1.0, 1.0)}
     assert fit.validation == dict.fromkeys(RANKINGS)
 
@@ -288,8 +288,10 @@ def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvent
     with pytest.raises(
         OutOfTimeError, match="only 0 cases of the ranking new_items could be used before the time limit"
     ):
-        fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0)
-    forced = fit_blend(parts, dataset, read_item_events(dataset), deadline=0.0, is_forced=True)
+        fit_blend(parts, ranking_cases(dataset), read_item_events(dataset), dataset.item_counts, deadline=0.0)
+    forced = fit_blend(
+        parts, ranking_cases(dataset), read_item_events(dataset), dataset.item_counts, deadline=0.0, is_forced=True
+    )
     assert forced.validation["new_items"]["cases"] == 60  # one for each visitor
 
 
@@ -326,7 +328,7 @@ def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen:
 def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **checkerboard())
     events = read_item_events(dataset)
-    trending = blend_alone(None, dataset, events)
+    trending = blend_alone(None, ranking_cases(dataset), events, dataset.item_counts)
     assert isinstance(trending, BlendInference)
     case = cases_of([[0]], [[1]], dataset.num_items)
     set_trends([trending], replace(case, timestamp_ms=events.timestamp_ms[-1:] + 1), events)
