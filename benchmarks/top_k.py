@@ -22,9 +22,10 @@ import tensorflow as tf
 
 from benchmarks.harness import report
 from trainer.models.interface import Queries
+from trainer.models.top_items import TopItems, top_k
 from trainer.ranking.histories import Histories
 from trainer.ranking.pieces import best_items, visitors_at_once
-from trainer.ranking.topk import TopItems, chunk_size, query_chunks, query_signature, top_k
+from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 QUERIES, ITEMS, DIM, K = 50_000, 235_000, 64, 20
 SEEN = 10

@@ -25,10 +25,11 @@ from trainer.data.visitors import read_visitor_timelines
 from trainer.distributed.cluster import is_chief, join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.models.interface import Queries, Scorer
+from trainer.models.top_items import TopItems
 from trainer.models.trained_run import TrainedRun, open_trained_run
 from trainer.ranking.histories import Histories
 from trainer.ranking.pieces import best_items, visitors_at_once
-from trainer.ranking.topk import TopItems, query_chunks, query_signature, translate_divergence_errors
+from trainer.ranking.topk import query_chunks, query_signature, translate_divergence_errors
 from trainer.runs.checkpoint import weights_checksum
 from trainer.serving.recommendation_files import ENCODERS, ItemNames, ShardLists
 from trainer.serving.resumable_output import ResumableOutput, open_output

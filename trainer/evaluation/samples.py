@@ -14,7 +14,8 @@ from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.evaluation.cases import Cases
 from trainer.models.interface import Scorer
-from trainer.ranking.topk import query_chunks, top_k, translate_divergence_errors, visible_scores
+from trainer.models.top_items import top_k
+from trainer.ranking.topk import query_chunks, translate_divergence_errors, visible_scores
 
 NUM_VISITORS = 10
 LIST_LENGTH = 10

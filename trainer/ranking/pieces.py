@@ -10,13 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.interface import PieceScorer, Queries, Scorer
+from trainer.models.top_items import TopItems, best_blocks, top_k
 from trainer.ranking.topk import (
-    TopItems,
-    best_blocks,
     check_finite,
     chunk_size,
     hide,
-    top_k,
     visible_scores,
     withhold,
 )

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
 from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
-from trainer.ranking.topk import hide, top_k, visible_scores, withhold
+from trainer.models.top_items import top_k
+from trainer.ranking.topk import hide, visible_scores, withhold
 
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
 _HISTORY = tf.TensorSpec([None, None], tf.string, "history")

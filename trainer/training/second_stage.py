@@ -265,7 +265,11 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
     optimizer.build(weights)
     normalisation = [tf.constant(value, tf.float32) for value in (mean, deviation)]
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    # any number of examples, so that the shorter last batch is not traced separately
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, *column.shape[1:]], column.dtype) for column in examples],
+        autograph=False,
+    )
     def step(feature: tf.Tensor, score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             logits = score_candidates(Layers(*normalisation, *weights), feature, score)

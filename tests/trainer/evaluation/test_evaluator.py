@@ -12,7 +12,7 @@ from trainer.evaluation.cases import build_cases, next_items
 from trainer.evaluation.evaluator import Evaluator, evaluate_scorer, evaluate_scorers
 from trainer.evaluation.exposure import coverage
 from trainer.evaluation.metrics import metric_values
-from trainer.ranking.topk import TopItems, top_k
+from trainer.models.top_items import TopItems, top_k
 
 NUM_ITEMS = 40
 

@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from tests.trainer.ranking.fakes import TableScorer, histories_of, queries_of
 from trainer.models.interface import Queries
-from trainer.ranking.topk import TopItems, add_items, chunk_size, query_chunks, top_k, visible_scores
+from trainer.models.top_items import TopItems, add_items, top_k
+from trainer.ranking.topk import chunk_size, query_chunks, visible_scores
 
 
 def test_the_best_items_are_first_and_ties_are_in_catalogue_order():
