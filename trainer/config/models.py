@@ -160,7 +160,7 @@ class TowersConfig(BaseModelConfig):
     return_bonus: float = 3.0
     """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
     the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
-    second_stage_cases: int = 24_000
+    second_stage_cases: int = 48_000
     """Maximum number of cases (a history and its next item) that train the second stage, a network that ranks the best
     items again. It is trained after the last epoch, on most visitors of the validation split. It is used only if it
     improves the ranking for the other visitors of this split. 0: no second stage."""

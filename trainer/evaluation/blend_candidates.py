@@ -106,64 +106,128 @@ class Candidates:
         return [position[: (count > number).sum(), number] for number in range(count.max(initial=0))]
 
 
-def find_candidates(
-    parts: Sequence[Part],
-    cases: Cases,
-    events: ItemEvents,
-    item_counts: np.ndarray,
-    replicas: Replicas | None = None,
-    on_chunk: Callable[[], None] = lambda: None,
-    *,
-    hides_seen: bool,
-    deadline: float | None = None,
-    least_cases: int = 0,
+class _Lists(NamedTuple):
+    """The trends at the moments of some cases, and the best items without a part; n: length of a list."""
+
+    moments: tf.Tensor
+    """[M] int64: the moments (ms), ascending."""
+    trends: tf.Tensor
+    """[LMI] float32: the trend of each item, by half-life, moment and item."""
+    rising: tf.Tensor
+    """[M, n] int64: the items with the highest trends."""
+    popular: tf.Tensor
+    """[1, n] int64: the most popular items."""
+    trending: tf.Tensor
+    """[M, n] int64: the items with the highest sums of popularity and trend."""
+
+    @classmethod
+    def signature(cls) -> "_Lists":
+        """Returns the `tf.function` signature of lists of any length, at any number of moments."""
+        times, items = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)
+        return cls(times, tf.TensorSpec([None], tf.float32), items, items, items)
+
+
+class CandidateFinder:
+    """Finds the candidates of cases, and computes their features; compiles only once for all cases."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        events: ItemEvents,
+        item_counts: np.ndarray,
+        replicas: Replicas | None = None,
+        *,
+        hides_seen: bool,
+    ) -> None:
+        """Compiles the search.
+
+        Args:
+          parts: the models.
+          events: events of all splits; the trends for a case use only events before the case.
+          item_counts: [I] training events of each item.
+          replicas: all replicas; each worker handles a part of the cases. None: this process handles all cases.
+          hides_seen: whether to exclude the items of a case's history.
+        """
+        self._events, self._replicas, self._hides_seen = events, replicas, hides_seen
+        self._chunk_size = max(chunk_size(events.num_items) // _THREADS, 1)
+        self._search = _Search(parts, log_popularity(item_counts), hides_seen=hides_seen)
+        # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and
+        # warns
+        self._find = tf.function(
+            self._search.find,
+            input_signature=[query_signature(self._chunk_size), _Lists.signature()],
+            autograph=False,
+        ).get_concrete_function()
+
+    def find(
+        self,
+        cases: Cases,
+        on_chunk: Callable[[], None] = lambda: None,
+        *,
+        deadline: float | None = None,
+        least_cases: int = 0,
+    ) -> Candidates:
+        """Finds the candidates of each case.
+
+        Args:
+          cases: cases with the items of the events.
+          on_chunk: called before each chunk of cases.
+          deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then.
+            None: no limit. Must be None if there are several workers.
+          least_cases: number of cases that are done even after the deadline, if there are as many.
+        """
+        lists = self._search.list_items(cases, self._events)
+        item = np.zeros((len(cases), self._search.num_candidates), np.int64)
+        is_candidate = np.zeros_like(item)
+        feature = np.zeros((*item.shape, self._search.num_features), np.float32)
+
+        def rank(chunk: slice, queries: Queries) -> None:
+            with full_float32(), translate_divergence_errors():
+                found = self._find(queries, lists)
+            count = chunk.stop - chunk.start
+            item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
+
+        num_ranked = self._rank_chunks(rank, cases, on_chunk, deadline, least_cases)
+        if self._replicas is not None:
+            item, is_candidate, feature = (
+                self._replicas.sum_over_workers(column) for column in (item, is_candidate, feature)
+            )
+        if deadline is not None:
+            cases = cases.take(np.arange(num_ranked))
+        return _make_candidates(
+            cases, item[: len(cases)], is_candidate[: len(cases)], feature[: len(cases)], hides_seen=self._hides_seen
+        )
+
+    def _rank_chunks(
+        self,
+        rank: Callable[[slice, Queries], None],
+        cases: Cases,
+        on_chunk: Callable[[], None],
+        deadline: float | None,
+        least_cases: int,
+    ) -> int:
+        """Calls `rank` for this worker's chunks until the deadline; returns the end of the last chunk."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            ranked, num_ranked = deque[Future[None]](), 0
+            for chunk, queries in query_chunks(
+                cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
+            ):
+                on_chunk()
+                if deadline is not None and num_ranked >= least_cases and time.monotonic() > deadline:
+                    break
+                if len(ranked) == _THREADS:
+                    ranked.popleft().result()
+                ranked.append(pool.submit(rank, chunk, queries))
+                num_ranked = chunk.stop
+            for each in ranked:
+                each.result()
+        return num_ranked
+
+
+def _make_candidates(
+    cases: Cases, item: np.ndarray, is_candidate: np.ndarray, feature: np.ndarray, *, hides_seen: bool
 ) -> Candidates:
-    """Finds the candidates of each case, and computes their features.
-
-    Args:
-      events: events of all splits; the trends for a case use only events before the case.
-      item_counts: [I] training events of each item.
-      replicas: all replicas; each worker handles a part of the cases. None: this process handles all cases.
-      on_chunk: called before each chunk of cases.
-      hides_seen: whether to exclude the items of a case's history.
-      deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then. None:
-        no limit. Must be None if there are several workers.
-      least_cases: number of cases that are done even after the deadline, if there are as many.
-    """
-    moments = moments_of(cases.timestamp_ms, cases.num_items)
-    trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
-    size = max(chunk_size(cases.num_items) // _THREADS, 1)
-    finder = _Finder(parts, moments, trends, log_popularity(item_counts), _max_seen(cases) if hides_seen else None)
-    # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
-    find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
-    width, num_features = finder.num_candidates, len(parts) + NUM_COMMON_FEATURES
-    item = np.zeros((len(cases), width), np.int64)
-    is_candidate = np.zeros((len(cases), width), np.int64)
-    feature = np.zeros((len(cases), width, num_features), np.float32)
-
-    def rank(chunk: slice, queries: Queries) -> None:
-        with full_float32(), translate_divergence_errors():
-            found = find(queries)
-        count = chunk.stop - chunk.start
-        item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        ranked, num_ranked = deque[Future[None]](), 0
-        for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, size, replicas):
-            on_chunk()
-            if deadline is not None and num_ranked >= least_cases and time.monotonic() > deadline:
-                break
-            if len(ranked) == _THREADS:
-                ranked.popleft().result()
-            ranked.append(pool.submit(rank, chunk, queries))
-            num_ranked = chunk.stop
-        for each in ranked:
-            each.result()
-    if replicas is not None:
-        item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
-    if deadline is not None:
-        cases = cases.take(np.arange(num_ranked))
-        item, is_candidate, feature = item[:num_ranked], is_candidate[:num_ranked], feature[:num_ranked]
+    """Moves the padding behind the candidates, and finds the relevant candidates; see `_Search.find` for the shapes."""
     is_known = is_candidate.astype(bool)
     # candidates first, so that the padding after the longest row can be dropped
     order = np.argsort(~is_known, axis=1, kind="stable")[
@@ -204,39 +268,32 @@ class _History(NamedTuple):
     """[U + 1, 4] float32: see `RETURN_FEATURES`; 0 for the last key."""
 
 
-class _Finder:
+class _Search:
     """Finds the candidates of each query, and computes their features."""
 
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        moments: np.ndarray,
-        trends: np.ndarray,
-        popularity: np.ndarray,
-        max_hidden: int | None,
-    ) -> None:
-        """`moments`: [M] times of the trends (ms). `trends`: [L, M, I]. `popularity`: [I], see `log_popularity`.
-
-        `max_hidden`: largest number of seen items to hide in a case; None: seen items are not hidden.
-        """
-        self._parts, self._hides_seen, self._num_items = parts, max_hidden is not None, len(popularity)
+    def __init__(self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool) -> None:
+        """`popularity`: [I], see `log_popularity`; `hides_seen`: see `CandidateFinder`."""
+        self._parts, self._hides_seen, self._num_items = parts, hides_seen, len(popularity)
         self._top = min(TOP, self._num_items)
-        middle = trends[len(HALF_LIVES) // 2]  # [M, I]
-        # so long that enough items remain after the seen ones
-        size = min(self._top + (max_hidden or 0), self._num_items)
-        self._rising, self._popular, self._trending = (
-            top_k(tf.constant(scores), size).item for scores in (middle, popularity[None], popularity + middle)
-        )
-        self._moments, self._popularity = tf.constant(moments), tf.constant(popularity)
-        self._trends = tf.reshape(tf.constant(trends), [-1])
-        self._trend_size = len(moments) * self._num_items
+        self._popularity = tf.constant(popularity)
         # two lists per part, two without a part, and the items of the history by each return feature but the first
-        num_histories = 0 if self._hides_seen else len(RETURN_FEATURES) - 1
+        num_histories = 0 if hides_seen else len(RETURN_FEATURES) - 1
         self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
+        self.num_features = len(parts) + NUM_COMMON_FEATURES
 
-    def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def list_items(self, cases: Cases, events: ItemEvents) -> _Lists:
+        """Computes the trends at the moments of the cases, and the best items by trend and popularity."""
+        moments = moments_of(cases.timestamp_ms, self._num_items)
+        trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
+        middle = tf.constant(trends[len(HALF_LIVES) // 2])  # [M, I]
+        # so long that enough items remain after the seen ones
+        size = min(self._top + (_max_seen(cases) if self._hides_seen else 0), self._num_items)
+        best = (top_k(scores, size).item for scores in (middle, self._popularity[None], self._popularity + middle))
+        return _Lists(tf.constant(moments), tf.constant(trends.reshape(-1)), *best)
+
+    def find(self, queries: Queries, lists: _Lists) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns three tensors: [B, C] candidate items; [B, C] int64 mask, 0 for padding; [B, C, F] features."""
-        moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
+        moment = tf.maximum(tf.searchsorted(lists.moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
         references, items = list[tf.Tensor | None](), list[tf.Tensor]()
@@ -247,9 +304,9 @@ class _Finder:
             if self._hides_seen:
                 visible = hide(of_part, queries.history, queries.history_length)
                 best = top_k(visible, min(2 * self._top, self._num_items))
-            items += self._best_of_part(visible, best, references[-1], moment)
-        popular = tf.tile(self._popular, [tf.shape(moment)[0], 1])
-        items += [self._first_shown(listed, history) for listed in (popular, tf.gather(self._trending, moment))]
+            items += self._best_of_part(visible, best, references[-1], lists, moment)
+        popular = tf.tile(lists.popular, [tf.shape(moment)[0], 1])
+        items += [self._first_shown(listed, history) for listed in (popular, tf.gather(lists.trending, moment))]
         if not self._hides_seen:
             items += self._best_returns(history, tf.shape(moment)[0])
         item = tf.sort(tf.concat(items, axis=1), axis=1)
@@ -263,21 +320,25 @@ class _Finder:
             _feature(tf.gather(each, known, batch_dims=1), reference)
             for each, reference in zip(scores, references, strict=True)
         ]
-        columns += [tf.gather(self._popularity, known), *self._trends_of(known, moment), *tf.unstack(returns, axis=2)]
+        columns += [
+            tf.gather(self._popularity, known),
+            *self._trends_of(known, lists, moment),
+            *tf.unstack(returns, axis=2),
+        ]
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _best_of_part(
-        self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, moment: tf.Tensor
+        self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, lists: _Lists, moment: tf.Tensor
     ) -> list[tf.Tensor]:
         """Returns two arrays of items [B, TOP]: the best by score, and the best by the sum of score and trend."""
-        rising = tf.gather(self._rising, moment)
+        rising = tf.gather(lists.rising, moment)
         score = tf.gather(scores, rising, batch_dims=1)
         is_among_best = tf.reduce_any(rising[:, :, None] == best.item[:, None, :], axis=2)
         item = tf.concat([best.item, rising], axis=1)
         score = tf.concat([best.score, tf.where(is_among_best, -np.inf, score)], axis=1)
         feature = tf.where(score > -np.inf, _feature(score, reference), 0.0)
         spread = tf.math.reduce_std(feature[:, : self._top], axis=1, keepdims=True)
-        trend = self._trends_of(item, moment)[len(HALF_LIVES) // 2]
+        trend = self._trends_of(item, lists, moment)[len(HALF_LIVES) // 2]
         with_trend = tf.where(score > -np.inf, feature + spread * trend, -np.inf)
         chosen = tf.math.top_k(with_trend, self._top).indices
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
@@ -319,10 +380,11 @@ class _Finder:
             for column in tf.unstack(history.value, axis=1)[1:]
         ]
 
-    def _trends_of(self, item: tf.Tensor, moment: tf.Tensor) -> list[tf.Tensor]:
+    def _trends_of(self, item: tf.Tensor, lists: _Lists, moment: tf.Tensor) -> list[tf.Tensor]:
         """Returns a tensor [B, n] per half-life: the items' trends. `item`: [B, n]. `moment`: [B] moment indices."""
         cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + item
-        return [tf.gather(self._trends, number * self._trend_size + cell) for number in range(len(HALF_LIVES))]
+        size = tf.size(lists.moments, tf.int64) * self._num_items
+        return [tf.gather(lists.trends, number * size + cell) for number in range(len(HALF_LIVES))]
 
 
 def _max_seen(cases: Cases) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from contract.schema import Split
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents, count_trends, latest_trends, moments_of
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
+from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
 from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
 from trainer.models.blend import SESSION_GAP_MS, BlendInference, Part
 from trainer.models.interface import Scorer, ServedModel
@@ -239,20 +239,16 @@ def fit_blend(
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
     """
+    # compiled once for several rankings, which takes seconds
+    finder_for = cache(lambda hides: CandidateFinder(parts, events, item_counts, replicas, hides_seen=hides))
     choices, counts = {}, {}
     for number, (ranking, of_protocols) in enumerate(cases.items()):
         hides_seen = ranking == "new_items"
         samples = [each.sample_cases(max_cases // len(of_protocols), seed=0) for each in of_protocols]
         end, limits = _limits(deadline, len(samples), len(cases) - number)
-        find = partial(
-            find_candidates,
-            replicas=replicas,
-            on_chunk=on_chunk,
-            hides_seen=hides_seen,
-            least_cases=-(-LEAST_CASES // len(samples)) if is_forced else 0,
-        )
+        least = -(-LEAST_CASES // len(samples)) if is_forced else 0
         found = join_candidates(
-            find(parts, sample, events, item_counts, deadline=limit)
+            finder_for(hides_seen).find(sample, on_chunk, deadline=limit, least_cases=least)
             for sample, limit in zip(samples, limits, strict=True)
         )
         counts[ranking] = len(found.num_relevant)

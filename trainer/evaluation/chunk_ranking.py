@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from trainer.evaluation.chunks import Policy
 from trainer.models.interface import PolicyScorer, Queries, Scorer
-from trainer.models.top_items import TopItems, top_k
-from trainer.ranking.topk import add_items, check_finite, hide, scores_for, withhold
+from trainer.models.top_items import TopItems, add_items, top_k
+from trainer.ranking.topk import check_finite, hide, scores_for, withhold
 
 
 class ChunkRanking(NamedTuple):

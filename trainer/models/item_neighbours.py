@@ -121,11 +121,15 @@ class NeighbourInference(tf.Module):
         self._powers.assign(weights.dense[0])
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        sums = self.sums(queries)
+        return tf.where(sums > 0, sums, self._popularity[:-1])
+
+    def sums(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32: the sums of weights; 0 for items that are no neighbour of an item of the history."""
         entries = latest_entries(queries, self._max_items, self._num_rows, self._powers[self._recency])
         if not self._adds_repeats:
             entries = self._distinct(entries)
-        sums = self._sums(*entries, tf.shape(queries.history)[0])
-        return tf.where(sums > 0, sums, self._popularity[:-1])
+        return self._sums(*entries, tf.shape(queries.history)[0])
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))

@@ -196,6 +196,27 @@ class Candidates(NamedTuple):
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
 
+    def find_rows(self, items: tf.Tensor) -> tf.Tensor:
+        """Returns [b, C] bool: whether each candidate is among the items of each row.
+
+        XLA cannot compile this method, because its arrays have no fixed shapes.
+
+        Args:
+          items: [b, n] items of each row; negative numbers are padding.
+        """
+        # searches the sorted candidates; comparing all items with all candidates takes ten times as long
+        order = tf.cast(tf.argsort(self.items), tf.int64)
+        candidates, wanted = tf.gather(self.items, order), tf.reshape(items, [-1])
+        first, end = (tf.searchsorted(candidates, wanted, side, tf.int64) for side in ("left", "right"))
+        ends = tf.cumsum(end - first)
+        match = tf.range(ends[-1])  # all pairs of an item and an equal candidate, in the order of the items
+        entry = tf.searchsorted(ends, match, "right", tf.int64)
+        column = tf.gather(order, match + tf.gather(end - ends, entry))
+        index = tf.stack([entry // items.shape[1], column], axis=1)
+        # repeated items are added up; GPUs cannot scatter booleans
+        count = tf.scatter_nd(index, tf.ones_like(match, tf.uint16), [items.shape[0], self.items.shape[0]])
+        return tf.cast(count, tf.bool)
+
     def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Splits `rows`, the table rows of the items that `entries` returned, into histories and positives.
 

@@ -18,6 +18,7 @@ from trainer.config.models import WalkConfig
 from trainer.models.interface import Queries
 from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.table_variables import make_variable
+from trainer.models.top_items import top_k
 from trainer.models.towers import History, ScoreParts, TowersInference, latest
 from trainer.runs.checkpoint import Weights
 
@@ -205,7 +206,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
+        walk = self._walk.sums(queries)
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
         item, is_candidate = self._choose(history, entries, first.score, walk)
@@ -225,13 +226,12 @@ class RerankedTowers(tf.Module):
         """
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
-        of_tower = tf.math.top_k(_mask_items(tower, of_history, history.is_entry), count)
-        of_tower_item = tf.cast(of_tower.indices, tf.int64)
-        is_of_tower = of_tower.values > _NEVER
-        others = _mask_items(_mask_items(walk, of_history, history.is_entry), of_tower_item, is_of_tower)
-        of_walk = tf.math.top_k(others, count)
-        item = tf.concat([of_history, of_tower_item, tf.cast(of_walk.indices, tf.int64)], axis=1)
-        return item, tf.concat([entries.is_first, is_of_tower, of_walk.values > 0], axis=1)
+        of_tower = top_k(_mask_items(tower, of_history, history.is_entry), count)
+        is_of_tower = of_tower.score > _NEVER
+        others = _mask_items(_mask_items(walk, of_history, history.is_entry), of_tower.item, is_of_tower)
+        of_walk = top_k(others, count)
+        item = tf.concat([of_history, of_tower.item, of_walk.item], axis=1)
+        return item, tf.concat([entries.is_first, is_of_tower, of_walk.score > 0], axis=1)
 
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries

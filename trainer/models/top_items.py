@@ -1,4 +1,4 @@
-"""Finds the best items of each row of scores, without sorting all items.
+"""Finds the exact best items of rows of scores.
 
 Shapes: B rows, I items, K items of a list.
 """
@@ -72,3 +72,21 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     score = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
     item = tf.concat([of_best, rest], axis=1)
     return item, tf.concat([score, scores[:, end:]], axis=1)
+
+
+def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
+    """Merges other items into the K best items of each row, and returns the K best of all; ties go to the lower index.
+
+    Args:
+      top: K items per row.
+      item: [B, S] int64 indices of the other items; all indices must be below 2^31.
+      score: [B, S] float32 scores of the other items.
+    """
+    items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
+    # -0.0 equals 0.0, but its bits differ
+    bits = tf.cast(tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32), tf.int64)
+    # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
+    order = tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max))
+    # the items in the lower half break ties, which top_k would break by position
+    best = tf.math.top_k(order * 2**32 + (tf.int32.max - items), tf.shape(top.item)[1]).indices
+    return TopItems(tf.gather(items, best, batch_dims=1), tf.gather(scores, best, batch_dims=1))

@@ -33,7 +33,7 @@ from trainer.distributed.replicas import Replicas
 from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import UNKNOWN_EVENT, Queries
 from trainer.models.item_features import ItemFeatures, ItemRows, read_item_features
-from trainer.models.losses import SAMPLED_LOSSES
+from trainer.models.losses import SAMPLED_LOSSES, log_sum
 from trainer.models.objectives import (
     Candidates,
     Prepared,
@@ -59,6 +59,9 @@ VISITS = 4
 """Number of visit classes with separate weights: this visit, the last one, the one before, all earlier ones."""
 
 _NEVER = -1e9
+
+_LEAST_SQUARE = 1e-12
+"""Lower limit of the squared length of a vector that is normalised."""
 
 _NEWEST_SHARE = 0.5
 """The newest item's vector is added to the output of the layers with this weight. Validation NDCG@20 on
@@ -323,13 +326,16 @@ class Towers:
           own: [B, D] rows of the visitor table; 0 for visitors without a row.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
-        read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
+        # a product with few rows instead of a gather, whose gradient would add up all entries one by one
+        is_event = tf.one_hot(tf.reshape(history.event, [-1]), dense.event.shape[0])
+        events = tf.matmul(is_event, dense.event)
+        read = (vectors + tf.reshape(events, tf.shape(vectors))) * has_entry[:, :, None]
         newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
         query = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
         attention = tf.einsum("bhd,bd->bh", read, query) + dense.position
         attention += tf.gather(dense.age, history.age) + tf.gather(dense.visit, history.visit)
         share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
-        attended = tf.einsum("bh,bhd->bd", share, read)
+        attended = tf.reduce_sum(share[:, :, None] * read, axis=1)  # faster than many small matrix products
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
         hidden = tf.nn.gelu(hidden)
         visitors = tf.add_n([attended, _NEWEST_SHARE * newest, tf.matmul(hidden, dense.output), own])
@@ -338,7 +344,14 @@ class Towers:
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes item vectors, [..., D], and item biases, [...], from rows of the item table, [..., W]."""
-        return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
+        vectors, biases = self.split_rows(rows)
+        return tf.nn.l2_normalize(vectors, axis=-1, epsilon=_LEAST_SQUARE), biases
+
+    def split_rows(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Splits rows [..., W] of the item table into vectors, [..., D], not normalised, and biases, [...]."""
+        # the gradient of a split is one concatenation; that of two slices would add two tables of mostly zeros
+        vectors, biases = tf.split(rows, [self.config.dim, 1], axis=rows.shape.rank - 1)
+        return vectors, biases[..., 0]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """Returns [B, C]: the score of each candidate for each visitor, without the bonuses for history items.
@@ -379,6 +392,8 @@ class NextItemInputs(NamedTuple):
 
     candidates: Candidates
     """Items to score: the positives of the batch and the negatives."""
+    is_excluded: tf.Tensor
+    """[b, C] bool: whether each candidate is the row's positive, in its history, or no candidate at all."""
     history: History
     """The histories of this replica's b rows."""
     keep: tf.Tensor
@@ -427,8 +442,10 @@ class NextItemObjective:
         items = tf.concat([tf.reshape(entries, [-1]), candidates.items], axis=0)
         feature_weight = tf.gather(self.features.weight, self._clip_to_trained(items))
         shape = [*batch.history.shape, self.model.config.dim]
+        own_items = tf.concat([batch.item[:, None], tf.where(is_entry, batch.history, -1)], axis=1)
         inputs = NextItemInputs(
             candidates=candidates,
+            is_excluded=candidates.find_rows(own_items) | ~candidates.is_candidate,
             history=history,
             keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, replica),
             keep_own=self._own_row_mask(feature_weight, entries.shape, replica, step),
@@ -460,43 +477,49 @@ class NextItemObjective:
         rows = _item_rows(vectors, inputs)
         entry_rows, candidate_rows = tf.split(rows, [-1, candidates.items.shape[0]])
         history_rows, positive_rows = candidates.split_entries(entry_rows, history.item.shape[1])
-        read = history_rows[..., : self.model.config.dim] * inputs.keep
+        history_vectors, history_biases = self.model.split_rows(history_rows)
         visitor_rows = vectors.get("visitor", tf.zeros([tf.size(inputs.keep_visitor), self.model.config.dim]))
         own_vectors = visitor_rows * inputs.keep_visitor[:, None]
-        visitors, returning = self.model.embed_visitors(weights, read, history, own_vectors)
+        visitors, returning = self.model.embed_visitors(weights, history_vectors * inputs.keep, history, own_vectors)
         items, biases = self.model.embed_items(candidate_rows)
-        scores = self.model.candidate_scores(visitors, items, biases)
         bonus = self.model.bonuses(weights, history, returning)
-        history_scores, is_repeated = self._score_history(visitors, history_rows, history, bonus)
         is_positive = tf.equal(history.item, candidates.positive[:, None]) & history.is_entry
         if positive_rows is None:
-            positive = tf.gather(scores, candidates.positive_index, batch_dims=1)
+            index = candidates.positive_index
+            positive = self.model.pair_scores(visitors, tf.gather(items, index), tf.gather(biases, index))
         else:
             positive = self.model.pair_scores(visitors, *self.model.embed_items(positive_rows))
         positive += tf.reduce_sum(tf.where(is_positive, bonus, 0.0), axis=1)
-        is_hit = tf.equal(candidates.positive[:, None], candidates.items[None, :])
-        is_hit |= _is_in_history(candidates.items, history)
-        log_expected_count = tf.broadcast_to(candidates.log_expected_count, tf.shape(scores))
+        history_scores, is_repeated = self._score_history(visitors, history_vectors, history_biases, history, bonus)
         losses = SAMPLED_LOSSES[self.config.kind](
             positive,
-            tf.concat([scores, history_scores], axis=1),
-            tf.concat([log_expected_count, tf.zeros_like(history_scores)], axis=1),
-            tf.concat([is_hit | ~candidates.is_candidate, is_positive | is_repeated | ~history.is_entry], axis=1),
+            self.model.candidate_scores(visitors, items, biases),
+            candidates.log_expected_count,
+            inputs.is_excluded,
+            log_sum(history_scores, is_positive | is_repeated | ~history.is_entry),
         )
         return tf.reduce_sum(candidates.weight * losses)
 
     def _score_history(
-        self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
+        self, visitors: tf.Tensor, vectors: tf.Tensor, biases: tf.Tensor, history: History, bonus: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Scores the items of the histories; an item gets the bonuses of all its entries in the history.
+
+        Args:
+          visitors: [b, D] visitor vectors.
+          vectors: [b, H, D] vectors of the items, not normalised.
+          biases: [b, H] biases of the items.
+          history: the histories.
+          bonus: [b, H] return bonus of each entry.
 
         Returns:
           Scores [b, H], and [b, H] bool: whether an earlier column of the history has the same item.
         """
         is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
-        items, biases = self.model.embed_items(rows)
-        scores = tf.einsum("bd,bhd->bh", visitors, items) + biases
-        scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
+        # normalising the products instead of the vectors saves several passes over them
+        inverse_lengths = tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(vectors), axis=2), _LEAST_SQUARE))
+        scores = tf.linalg.matvec(vectors, visitors) * inverse_lengths + biases
+        scores += tf.linalg.matvec(tf.cast(is_same, tf.float32), bonus)
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
@@ -539,9 +562,9 @@ class NextItemObjective:
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
     """Returns [bJ + C, W]: per item, its own row (0 if id dropout drops it) plus its weighted feature rows."""
+    if "feature" not in vectors:  # id dropout drops no row of an item without features
+        return vectors["item"]
     rows = vectors["item"] * inputs.keep_own[:, None]
-    if "feature" not in vectors:
-        return rows
     features = tf.reshape(vectors["feature"], [*inputs.feature_weight.shape, -1])
     return rows + tf.einsum("nf,nfw->nw", inputs.feature_weight, features)
 
@@ -550,15 +573,6 @@ def _is_earlier_column(size: int) -> tf.Tensor:
     """Returns a [size, size] bool matrix: whether column < row."""
     index = tf.range(size)
     return index[None, :] < index[:, None]
-
-
-def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
-    """Returns [b, C] bool: whether the row's history contains the candidate."""
-    item = tf.where(history.is_entry, history.item, -1)
-    is_found = tf.equal(item[:, :1], candidates[None, :])
-    for column in range(1, item.shape[1]):  # [b, C, H] at once would take ten times the memory of the scores
-        is_found |= tf.equal(item[:, column, None], candidates[None, :])
-    return is_found
 
 
 class ScoreParts(NamedTuple):

@@ -1,8 +1,9 @@
-"""Finds the exact best items of the whole catalogue, for a chunk of visitors at a time.
+"""Scores the whole catalogue for a chunk of visitors at a time, and hides items.
 
 Evaluation, export and recommendation rank with these functions, so the served lists equal the evaluated ones.
+`models.top_items` finds the best of the scores.
 
-Shapes: B visitors of a chunk, V visitors, I items, K items of a list, H entries of a chunk's longest history.
+Shapes: B visitors of a chunk, V visitors, I items, H entries of a chunk's longest history.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ import tensorflow as tf
 from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas
 from trainer.models.interface import PolicyScorer, Queries, Scorer
-from trainer.models.top_items import TopItems
 from trainer.ranking.histories import Histories
 
 # Memory for scores [B, I]. On a CPU, larger blocks are slower, because glibc's allocator reuses up to 32 MiB without
@@ -102,24 +102,6 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
     item = tf.gather_nd(items, entries)
     index = tf.stack([entries[:, 0], item], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill(tf.shape(item), -np.inf))
-
-
-def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """Merges other items into the K best items of each row, and returns the K best of all; ties go to the lower index.
-
-    Args:
-      top: K items per row.
-      item: [B, S] int64 indices of the other items; all indices must be below 2^31.
-      score: [B, S] float32 scores of the other items.
-    """
-    items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
-    # -0.0 equals 0.0, but its bits differ
-    bits = tf.cast(tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32), tf.int64)
-    # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
-    order = tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max))
-    # the items in the lower half break ties, which top_k would break by position
-    best = tf.math.top_k(order * 2**32 + (tf.int32.max - items), tf.shape(top.item)[1]).indices
-    return TopItems(tf.gather(items, best, batch_dims=1), tf.gather(scores, best, batch_dims=1))
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:

@@ -61,9 +61,9 @@ MAX_CASES = 4000
 _RECENT_SHARE = 0.1  # share of the training events that are recent
 _PRIOR_EVENTS = 10.0  # events with the mean repeat rate, added to each item's own events
 _MAX_CHUNK = 128
-_NUM_KEPT = 48  # the positive and random other candidates; all of them would take three times the memory
+_NUM_KEPT = 24  # the positive and random other candidates; twice as many cases gain more than twice as many of these
 _BATCH = 256
-_EPOCHS, _LEAST_STEPS = 8, 300  # small windows get more epochs
+_EPOCHS, _LEAST_STEPS = 8, 450  # small windows get more epochs
 _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
@@ -267,7 +267,11 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
     optimizer.build(weights)
     normalisation = [tf.constant(value, tf.float32) for value in (mean, deviation)]
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    # any number of examples, so that the shorter last batch is not traced separately
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, *column.shape[1:]], column.dtype) for column in examples],
+        autograph=False,
+    )
     def step(feature: tf.Tensor, score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             logits = score_candidates(Layers(*normalisation, *weights), feature, score)

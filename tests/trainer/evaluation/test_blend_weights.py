@@ -12,7 +12,7 @@ from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_events
-from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
+from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
 from trainer.evaluation.blend_weights import (
     OutOfTimeError,
     _Ascent,
@@ -63,7 +63,7 @@ def events() -> ItemEvents:
 
 def candidates_of(cases: Cases, events: ItemEvents, *models: tf.Module) -> Candidates:
     parts = [Part(model, has_sums=False) for model in models]
-    return find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=cases.hides_seen)
+    return CandidateFinder(parts, events, np.ones(NUM_ITEMS), hides_seen=cases.hides_seen).find(cases)
 
 
 def test_ndcg_of_candidates_by_hand() -> None:
@@ -264,7 +264,7 @@ def test_a_rising_item_is_a_candidate_even_if_its_score_equals_those_of_many_oth
     # item 199 has the only event, so it has the highest trend; all other trends are equal
     events, counts = ItemEvents(np.array([1]), np.array([199]), 200), np.zeros(200)
     counts[100:160] = 10**6
-    found = find_candidates([Part(TableScorer(scores), has_sums=False)], one, events, counts, hides_seen=True)
+    found = CandidateFinder([Part(TableScorer(scores), has_sums=False)], events, counts, hides_seen=True).find(one)
     # the 60 best by score are items 0 to 59, and the most popular ones are 100 to 159
     assert found.is_candidate.sum() == 60 + 60 + 1
     assert found.is_relevant.sum() == 1
@@ -280,9 +280,10 @@ def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
 
 def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvents, tmp_path) -> None:
     parts = [Part(Noise(0), has_sums=False)]
-    late = find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=True, deadline=time.monotonic() + 600)
+    finder = CandidateFinder(parts, events, np.ones(NUM_ITEMS), hides_seen=True)
+    late = finder.find(cases, deadline=time.monotonic() + 600)
     np.testing.assert_array_equal(late.feature, candidates_of(cases, events, Noise(0)).feature)
-    assert not len(find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=True, deadline=0.0).feature)
+    assert not len(finder.find(cases, deadline=0.0).feature)
     dataset = build_dataset(str(tmp_path), **checkerboard())
     parts = [Part(TableScorer(np.zeros((dataset.num_visitors + 9, dataset.num_items))), has_sums=False)]
     with pytest.raises(
@@ -304,7 +305,7 @@ def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen:
     sums, logits = (rng.normal(size=(4, NUM_ITEMS)).astype(np.float32) for _ in range(2))
     parts = [Part(TableScorer(sums), has_sums=True), Part(TableScorer(logits), has_sums=False)]
     some = replace(some, visitor=np.arange(4))
-    found = find_candidates(parts, some, events, np.arange(NUM_ITEMS), hides_seen=hides_seen)
+    found = CandidateFinder(parts, events, np.arange(NUM_ITEMS), hides_seen=hides_seen).find(some)
     trends = [count_trends(events, some.timestamp_ms[:1], days).values[0] for days in HALF_LIVES]
     for case, history in enumerate(histories):
         # the value of the second part identifies an item
@@ -325,6 +326,26 @@ def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen:
         np.testing.assert_array_equal(feature[-4], np.isin(item, history))
 
 
+@pytest.mark.parametrize("hides_seen", [True, False])
+def test_a_finder_finds_the_same_candidates_after_other_cases(hides_seen: bool) -> None:
+    rng = np.random.default_rng(0)
+    events = ItemEvents(np.sort(rng.integers(0, 10**9, 500)), rng.integers(0, NUM_ITEMS, 500), NUM_ITEMS)
+    parts = [Part(Noise(0), has_sums=False)]
+
+    def cases_at(*days: int) -> Cases:
+        histories = [rng.integers(0, NUM_ITEMS, 3 * day).tolist() for day in days]
+        some = cases_of(histories, [[80]] * len(days), NUM_ITEMS)
+        return replace(some, hides_seen=hides_seen, timestamp_ms=np.array(days) * 24 * 60 * 60 * 1000)
+
+    def finder() -> CandidateFinder:
+        return CandidateFinder(parts, events, np.arange(NUM_ITEMS), hides_seen=hides_seen)
+
+    used, first, second = finder(), cases_at(2), cases_at(1, 4, 9)
+    used.find(first)  # one moment; the second cases have nine, and longer histories
+    for found, expected in zip(vars(used.find(second)).values(), vars(finder().find(second)).values(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **checkerboard())
     events = read_item_events(dataset)
@@ -339,7 +360,7 @@ def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(num_items: int, event
     few = cases_of([[0], [1]], [[2], [2]], num_items)
     parts = [Part(TableScorer(np.eye(2, num_items)), has_sums=False)]
     events = replace(events, num_items=num_items)
-    found = find_candidates(parts, few, events, np.ones(num_items), hides_seen=True)
+    found = CandidateFinder(parts, events, np.ones(num_items), hides_seen=True).find(few)
     assert found.is_candidate.sum(axis=1).tolist() == [num_items - 1] * 2
     choice = choose_weights(found, 1, 0, has_returns=False)
     assert 0 < choice.value <= 1

@@ -12,6 +12,7 @@ from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import start_replicas
 from trainer.models.item_features import ItemFeatures
+from trainer.models.objectives import Candidates
 from trainer.models.towers import (
     AGES_MS,
     DenseWeights,
@@ -122,6 +123,15 @@ def scores_of(
     if not by_items_alone:
         queries = queries._replace(history_event=tf.zeros_like(queries.history))
     return np.asarray(model.catalogue_scores(queries))
+
+
+def test_each_candidate_that_equals_an_item_of_a_row_is_found() -> None:
+    scalar = tf.zeros([])
+    candidates = Candidates(scalar, None, scalar, tf.constant([4, 1, 4, 7], tf.int64), scalar, scalar)
+    found = candidates.find_rows(tf.constant([[4, 4, -1], [7, 1, 3], [-1, -1, 2]], tf.int64))
+    expected = [[True, False, True, False], [False, True, False, True], [False] * 4]
+    np.testing.assert_array_equal(found, expected)
+    assert not candidates.find_rows(tf.constant([[-1]], tf.int64)).numpy().any()
 
 
 def test_history_items_have_no_correction_and_others_are_corrected_by_their_expected_count() -> None:

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from tests.trainer.ranking.fakes import TableScorer, histories_of, queries_of
 from trainer.models.interface import Queries
-from trainer.models.top_items import TopItems, top_k
-from trainer.ranking.topk import add_items, chunk_size, query_chunks, visible_scores
+from trainer.models.top_items import TopItems, add_items, top_k
+from trainer.ranking.topk import chunk_size, query_chunks, visible_scores
 
 
 @pytest.mark.parametrize("levels", [3, 1000])
