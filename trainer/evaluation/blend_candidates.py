@@ -1,11 +1,13 @@
 """Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
 
-Each part (a blended model) and the popularity give two lists of candidates: the items with the highest scores, and the
-items with the highest sums of score and trend. If seen items are shown, the most frequent and the latest items of the
-history are candidates too.
+If cases × items are few, all items are candidates. Otherwise, each part (a blended model) gives two lists of candidates:
+the items with the highest scores, and the items with the highest sums of score and trend. Further lists are the most
+popular items, and for each half-life the items with the highest sums of popularity and trend, with a low and with a
+high weight of the trend. If seen items are shown, the most frequent and the latest items of the history are candidates
+too.
 
 Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments in time, L
-half-lives, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
+half-lives, T pairs of a half-life and a weight of the trend, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
 popularity, a trend per half-life, and the return features.
 """
 
@@ -35,6 +37,13 @@ HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
 LIST_LENGTH = 20
 TOP = 60
 """Number of candidates from each list; more than `LIST_LENGTH`, because the blend changes their order."""
+TREND_WEIGHTS = (1.0, 4.0)
+"""Weights of the trend in the lists of popularity and trend. Without the high weight, validation would overrate heavy
+trends: the irrelevant items that they rank first would not be candidates."""
+TREND_TOP = 40
+"""Number of candidates from each list of popularity and trend; these lists overlap."""
+MAX_CELLS = 720_000
+"""Maximum number of cases × items for which all items are candidates; 2,000 cases have about as many candidates."""
 NUM_COMMON_FEATURES = 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
 """Number of features in addition to the scores of the parts."""
 _THREADS = (
@@ -118,13 +127,15 @@ class _Lists(NamedTuple):
     popular: tf.Tensor
     """[1, n] int64: the most popular items."""
     trending: tf.Tensor
-    """[M, n] int64: the items with the highest sums of popularity and trend."""
+    """[M, T, n] int64: the items with the highest sums of popularity and weighted trend, for each half-life and each of
+    `TREND_WEIGHTS`."""
 
     @classmethod
     def signature(cls) -> "_Lists":
         """Returns the `tf.function` signature of lists of any length, at any number of moments."""
         times, items = tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, None], tf.int64)
-        return cls(times, tf.TensorSpec([None], tf.float32), items, items, items)
+        lists = tf.TensorSpec([None, len(HALF_LIVES) * len(TREND_WEIGHTS), None], tf.int64)
+        return cls(times, tf.TensorSpec([None], tf.float32), items, items, lists)
 
 
 class CandidateFinder:
@@ -138,6 +149,7 @@ class CandidateFinder:
         replicas: Replicas | None = None,
         *,
         hides_seen: bool,
+        has_all_items: bool = False,
     ) -> None:
         """Compiles the search.
 
@@ -147,10 +159,15 @@ class CandidateFinder:
           item_counts: [I] training events of each item.
           replicas: all replicas; each worker handles a part of the cases. None: this process handles all cases.
           hides_seen: whether to exclude the items of a case's history.
+          has_all_items: whether all items are candidates, see `MAX_CELLS`.
         """
         self._events, self._replicas, self._hides_seen = events, replicas, hides_seen
-        self._chunk_size = max(chunk_size(events.num_items) // _THREADS, 1)
-        self._search = _Search(parts, log_popularity(item_counts), hides_seen=hides_seen)
+        self._search = _Search(
+            parts, log_popularity(item_counts), hides_seen=hides_seen, has_all_items=has_all_items
+        )
+        # the features of all items take as much memory as the scores of as many more queries
+        columns = self._search.num_features if has_all_items else 1
+        self._chunk_size = max(chunk_size(events.num_items) // (_THREADS * columns), 1)
         # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and
         # warns
         self._find = tf.function(
@@ -271,45 +288,45 @@ class _History(NamedTuple):
 class _Search:
     """Finds the candidates of each query, and computes their features."""
 
-    def __init__(self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool) -> None:
-        """`popularity`: [I], see `log_popularity`; `hides_seen`: see `CandidateFinder`."""
+    def __init__(
+        self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool, has_all_items: bool
+    ) -> None:
+        """`popularity`: [I], see `log_popularity`; for the others, see `CandidateFinder`."""
         self._parts, self._hides_seen, self._num_items = parts, hides_seen, len(popularity)
-        self._top = min(TOP, self._num_items)
+        self._has_all_items = has_all_items
+        self._top, self._trend_top = min(TOP, self._num_items), min(TREND_TOP, self._num_items)
         self._popularity = tf.constant(popularity)
-        # two lists per part, two without a part, and the items of the history by each return feature but the first
-        num_histories = 0 if hides_seen else len(RETURN_FEATURES) - 1
-        self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
+        # two lists per part, the popular items, and the items of the history by each return feature but the first
+        num_lists = 2 * len(parts) + 1 + (0 if hides_seen else len(RETURN_FEATURES) - 1)
+        num_trending = len(HALF_LIVES) * len(TREND_WEIGHTS) * self._trend_top
+        self.num_candidates = self._num_items if has_all_items else num_lists * self._top + num_trending
         self.num_features = len(parts) + NUM_COMMON_FEATURES
 
     def list_items(self, cases: Cases, events: ItemEvents) -> _Lists:
         """Computes the trends at the moments of the cases, and the best items by trend and popularity."""
         moments = moments_of(cases.timestamp_ms, self._num_items)
         trends = np.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
-        middle = tf.constant(trends[len(HALF_LIVES) // 2])  # [M, I]
+        middle = trends[len(HALF_LIVES) // 2]  # [M, I]
         # so long that enough items remain after the seen ones
         size = min(self._top + (_max_seen(cases) if self._hides_seen else 0), self._num_items)
-        best = (top_k(scores, size).item for scores in (middle, self._popularity[None], self._popularity + middle))
-        return _Lists(tf.constant(moments), tf.constant(trends.reshape(-1)), *best)
+        rising, popular = (top_k(scores, size).item for scores in (tf.constant(middle), self._popularity[None]))
+        trending = [
+            top_k(self._popularity + weight * trend, size).item for trend in trends for weight in TREND_WEIGHTS
+        ]
+        return _Lists(
+            tf.constant(moments), tf.constant(trends.reshape(-1)), rising, popular, tf.stack(trending, axis=1)
+        )
 
     def find(self, queries: Queries, lists: _Lists) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns three tensors: [B, C] candidate items; [B, C] int64 mask, 0 for padding; [B, C, F] features."""
         moment = tf.maximum(tf.searchsorted(lists.moments, queries.timestamp_ms, side="right") - 1, 0)
         history = self._read_history(queries)
         scores = [part.model.catalogue_scores(queries) for part in self._parts]
-        references, items = list[tf.Tensor | None](), list[tf.Tensor]()
-        for part, of_part in zip(self._parts, scores, strict=True):
-            best = top_k(of_part, min(SUM_RANK if self._hides_seen else 2 * self._top, self._num_items))
-            references.append(sum_reference(best.score[:, :SUM_RANK]) if part.has_sums else None)
-            visible = of_part
-            if self._hides_seen:
-                visible = hide(of_part, queries.history, queries.history_length)
-                best = top_k(visible, min(2 * self._top, self._num_items))
-            items += self._best_of_part(visible, best, references[-1], lists, moment)
-        popular = tf.tile(lists.popular, [tf.shape(moment)[0], 1])
-        items += [self._first_shown(listed, history) for listed in (popular, tf.gather(lists.trending, moment))]
-        if not self._hides_seen:
-            items += self._best_returns(history, tf.shape(moment)[0])
-        item = tf.sort(tf.concat(items, axis=1), axis=1)
+        references, items = self._list_parts(queries, scores, lists, moment)
+        if self._has_all_items:
+            item = tf.tile(tf.range(self._num_items, dtype=tf.int64)[None], [tf.shape(moment)[0], 1])
+        else:
+            item = tf.sort(tf.concat(items + self._list_others(history, lists, moment), axis=1), axis=1)
         known = tf.maximum(item, 0)
         is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
         returns = self._returns_of(known, history)
@@ -327,6 +344,30 @@ class _Search:
         ]
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
+    def _list_parts(
+        self, queries: Queries, scores: Sequence[tf.Tensor], lists: _Lists, moment: tf.Tensor
+    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor]]:
+        """Returns the `sum_reference` of each part (None: no sums), and two arrays of items [B, TOP] per part."""
+        references, items = list[tf.Tensor | None](), list[tf.Tensor]()
+        for part, of_part in zip(self._parts, scores, strict=True):
+            best = top_k(of_part, min(SUM_RANK if self._hides_seen else 2 * self._top, self._num_items))
+            references.append(sum_reference(best.score[:, :SUM_RANK]) if part.has_sums else None)
+            visible = of_part
+            if self._hides_seen:
+                visible = hide(of_part, queries.history, queries.history_length)
+                best = top_k(visible, min(2 * self._top, self._num_items))
+            items += self._best_of_part(visible, best, references[-1], lists, moment)
+        return references, items
+
+    def _list_others(self, history: _History, lists: _Lists, moment: tf.Tensor) -> list[tf.Tensor]:
+        """Returns arrays of items [B, n]: the best by popularity, trend and returns; -1 is padding."""
+        popular = tf.tile(lists.popular[:, None], [tf.shape(moment)[0], 1, 1])
+        items = [
+            self._first_shown(popular, history, self._top),
+            self._first_shown(tf.gather(lists.trending, moment), history, self._trend_top),
+        ]
+        return items if self._hides_seen else items + self._best_returns(history, tf.shape(moment)[0])
+
     def _best_of_part(
         self, scores: tf.Tensor, best: TopItems, reference: tf.Tensor | None, lists: _Lists, moment: tf.Tensor
     ) -> list[tf.Tensor]:
@@ -343,13 +384,14 @@ class _Search:
         chosen = tf.math.top_k(with_trend, self._top).indices
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
-    def _first_shown(self, item: tf.Tensor, history: _History) -> tf.Tensor:
-        """Removes hidden items from each list in `item` [B, n]; returns the first TOP remaining items, [B, TOP]."""
-        if not self._hides_seen:
-            return item
-        is_hidden = self._returns_of(item, history)[:, :, 0] > 0
-        position = tf.where(is_hidden, tf.shape(item)[1], tf.range(tf.shape(item)[1]))
-        return tf.gather(item, tf.math.top_k(-position, self._top).indices, batch_dims=1)
+    def _first_shown(self, item: tf.Tensor, history: _History, count: int) -> tf.Tensor:
+        """[B, T × count]: the first `count` items that are not hidden, of each of the T lists in `item` [B, T, n]."""
+        rows, size = tf.shape(item)[0], tf.shape(item)[2]
+        if self._hides_seen:
+            _, is_seen = self._find_seen(tf.reshape(item, [rows, -1]), history)
+            position = tf.where(tf.reshape(is_seen, tf.shape(item)), size, tf.range(size))
+            item = tf.gather(item, tf.math.top_k(-position, count).indices, batch_dims=2)
+        return tf.reshape(item[:, :, :count], [rows, -1])
 
     def _read_history(self, queries: Queries) -> _History:
         index, value = return_features(queries, self._num_items)
@@ -360,9 +402,14 @@ class _Search:
 
     def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
         """[B, n, 4]: the `RETURN_FEATURES` of each item; 0 for items outside the history. `item`: [B, n]."""
+        place, is_seen = self._find_seen(item, history)
+        return tf.where(is_seen[:, :, None], tf.gather(history.value, place), 0.0)
+
+    def _find_seen(self, item: tf.Tensor, history: _History) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns two [B, n]: the place of each item in `history`, and whether it is there. `item`: [B, n]."""
         key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
         place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
-        return tf.where((tf.gather(history.key, place) == key)[:, :, None], tf.gather(history.value, place), 0.0)
+        return place, tf.gather(history.key, place) == key
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
         """Finds the history items that have the highest values of each return feature except `is_seen`.

@@ -21,7 +21,7 @@ from contract.schema import Split
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents, count_trends, latest_trends, moments_of
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
+from trainer.evaluation.blend_candidates import HALF_LIVES, MAX_CELLS, CandidateFinder, Candidates, join_candidates
 from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
 from trainer.models.blend import SESSION_GAP_MS, BlendInference, Part
 from trainer.models.interface import Scorer, ServedModel
@@ -239,12 +239,26 @@ def fit_blend(
     Raises:
       OutOfTimeError: fewer than `LEAST_CASES` of a ranking's cases could be used before the deadline.
     """
-    # compiled once for several rankings, which takes seconds
-    finder_for = cache(lambda hides: CandidateFinder(parts, events, item_counts, replicas, hides_seen=hides))
+    samples_of = {
+        ranking: [each.sample_cases(max_cases // len(of_protocols), seed=0) for each in of_protocols]
+        for ranking, of_protocols in cases.items()
+    }
+
+    @cache  # compiled once for several rankings, which takes seconds
+    def finder_for(hides_seen: bool) -> CandidateFinder:
+        num_cases = max(sum(map(len, samples_of[of])) for of in samples_of if (of == "new_items") == hides_seen)
+        return CandidateFinder(
+            parts,
+            events,
+            item_counts,
+            replicas,
+            hides_seen=hides_seen,
+            has_all_items=num_cases * events.num_items <= MAX_CELLS,
+        )
+
     choices, counts = {}, {}
-    for number, (ranking, of_protocols) in enumerate(cases.items()):
+    for number, (ranking, samples) in enumerate(samples_of.items()):
         hides_seen = ranking == "new_items"
-        samples = [each.sample_cases(max_cases // len(of_protocols), seed=0) for each in of_protocols]
         end, limits = _limits(deadline, len(samples), len(cases) - number)
         least = -(-LEAST_CASES // len(samples)) if is_forced else 0
         found = join_candidates(
