@@ -162,9 +162,7 @@ class CandidateFinder:
           has_all_items: whether all items are candidates, see `MAX_CELLS`.
         """
         self._events, self._replicas, self._hides_seen = events, replicas, hides_seen
-        self._search = _Search(
-            parts, log_popularity(item_counts), hides_seen=hides_seen, has_all_items=has_all_items
-        )
+        self._search = _Search(parts, log_popularity(item_counts), hides_seen=hides_seen, has_all_items=has_all_items)
         # the features of all items take as much memory as the scores of as many more queries
         columns = self._search.num_features if has_all_items else 1
         self._chunk_size = max(chunk_size(events.num_items) // (_THREADS * columns), 1)
@@ -288,9 +286,7 @@ class _History(NamedTuple):
 class _Search:
     """Finds the candidates of each query, and computes their features."""
 
-    def __init__(
-        self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool, has_all_items: bool
-    ) -> None:
+    def __init__(self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool, has_all_items: bool) -> None:
         """`popularity`: [I], see `log_popularity`; for the others, see `CandidateFinder`."""
         self._parts, self._hides_seen, self._num_items = parts, hides_seen, len(popularity)
         self._has_all_items = has_all_items
@@ -310,9 +306,7 @@ class _Search:
         # so long that enough items remain after the seen ones
         size = min(self._top + (_max_seen(cases) if self._hides_seen else 0), self._num_items)
         rising, popular = (top_k(scores, size).item for scores in (tf.constant(middle), self._popularity[None]))
-        trending = [
-            top_k(self._popularity + weight * trend, size).item for trend in trends for weight in TREND_WEIGHTS
-        ]
+        trending = [top_k(self._popularity + weight * trend, size).item for trend in trends for weight in TREND_WEIGHTS]
         return _Lists(
             tf.constant(moments), tf.constant(trends.reshape(-1)), rising, popular, tf.stack(trending, axis=1)
         )

@@ -12,6 +12,7 @@ from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_events
+from trainer.evaluation import blend_weights
 from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
 from trainer.evaluation.blend_weights import (
     OutOfTimeError,
@@ -270,6 +271,50 @@ def test_a_rising_item_is_a_candidate_even_if_its_score_equals_those_of_many_oth
     assert found.is_relevant.sum() == 1
 
 
+@pytest.mark.parametrize("max_cells", [0, 160 * 200])
+def test_items_that_only_a_heavy_trend_ranks_first_count_in_the_choice_of_weights(
+    max_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Items 0 to 7 are giants, 8 to 17 are wanted, 18 to 59 are old, and 60 to 159 are rare and new. The scores with the
+    # weight w of the trend are 11.5 - 4.59 w, 6.9 - 3.24 w, 6.9 - 6.2 w and 0.2 - 0.2 w: below w = 2.2, only the
+    # giants rank before the wanted items; from w = 3.4 on, only the rare items do.
+    monkeypatch.setattr(blend_weights, "MAX_CELLS", max_cells)
+    old = [np.repeat(np.arange(8), 100), np.repeat(np.arange(8, 60), 25)]
+    recent = [np.arange(18), np.arange(60, 160)]
+    items = np.concatenate(old + recent)
+    times = np.repeat([0, 999 * DAY_MS], [8 * 100 + 52 * 25, 118])
+    counts = np.repeat([10.0**5, 1000.0, 1.0], [8, 52, 100])
+    wanted = cases_of([[]] * 200, [[8 + case % 10] for case in range(200)], 160)
+    wanted = replace(wanted, timestamp_ms=np.full(200, 1000 * DAY_MS))
+    fit = fit_blend([], {"new_items": [wanted]}, ItemEvents(times, items, 160), counts)
+    weights = fit.weights["new_items"]
+    assert 0 < weights.trend < 2.2 * weights.popularity
+    # the ten wanted items have equal scores, so the wanted one counts as the last of them
+    assert fit.validation["new_items"]["blend"] == pytest.approx(1 / np.log2(8 + 10 + 1))
+
+
+@pytest.mark.parametrize("hides_seen", [True, False])
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0, 4.0, 9.0])
+def test_the_best_items_by_popularity_and_any_trend_are_candidates(weight: float, hides_seen: bool) -> None:
+    rng, num_items = np.random.default_rng(0), 400
+    days = np.sort(rng.integers(0, 60, 4000))
+    # the favourites change from day to day
+    items = (rng.zipf(1.5, 4000) + 7 * days) % num_items
+    events, counts = ItemEvents(days * DAY_MS, items, num_items), np.bincount(items, minlength=num_items)
+    history = rng.integers(0, num_items, 30)
+    case = cases_of([history.tolist()], [[1]], num_items)
+    case = replace(case, hides_seen=hides_seen, timestamp_ms=np.array([60 * DAY_MS]))
+    found = CandidateFinder([], events, counts, hides_seen=hides_seen).find(case)
+    assert found.is_candidate.sum() < num_items / 2
+    for number, half_life in enumerate(HALF_LIVES):
+        trend = count_trends(events, case.timestamp_ms, half_life).values[0]
+        score = np.log(counts + 0.25) + weight * trend
+        best = np.sort(score[~np.isin(np.arange(num_items), history)] if hides_seen else score)[-20:]
+        feature = found.feature[0][found.is_candidate[0]]
+        of_candidates = np.sort(feature[:, 0] + weight * feature[:, 1 + number])[-20:]
+        np.testing.assert_allclose(of_candidates, best, rtol=1e-4, atol=1e-4)
+
+
 def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **{**checkerboard(), "validation": [], "test": []})
     parts = [Part(Noise(0), has_sums=False), Part(Noise(1), has_sums=False)]
@@ -296,8 +341,9 @@ def test_few_cases_are_used_if_the_time_is_short(cases: Cases, events: ItemEvent
     assert forced.validation["new_items"]["cases"] == 60  # one for each visitor
 
 
+@pytest.mark.parametrize("has_all_items", [True, False])
 @pytest.mark.parametrize("hides_seen", [True, False])
-def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen: bool) -> None:
+def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen: bool, has_all_items: bool) -> None:
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, 30, length).tolist() for length in (0, 1, 5, 40)]
     some = replace(cases_of(histories, [[80]] * 4, NUM_ITEMS), hides_seen=hides_seen, timestamp_ms=np.full(4, 10**9))
@@ -305,7 +351,9 @@ def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen:
     sums, logits = (rng.normal(size=(4, NUM_ITEMS)).astype(np.float32) for _ in range(2))
     parts = [Part(TableScorer(sums), has_sums=True), Part(TableScorer(logits), has_sums=False)]
     some = replace(some, visitor=np.arange(4))
-    found = CandidateFinder(parts, events, np.arange(NUM_ITEMS), hides_seen=hides_seen).find(some)
+    found = CandidateFinder(
+        parts, events, np.arange(NUM_ITEMS), hides_seen=hides_seen, has_all_items=has_all_items
+    ).find(some)
     trends = [count_trends(events, some.timestamp_ms[:1], days).values[0] for days in HALF_LIVES]
     for case, history in enumerate(histories):
         # the value of the second part identifies an item
@@ -313,6 +361,7 @@ def test_the_features_of_candidates_are_those_of_the_whole_catalogue(hides_seen:
             int(np.flatnonzero(logits[case] == value)[0]) for value in found.feature[case, found.is_candidate[case], 1]
         ]
         assert len(set(item)) == len(item) > 60 - len(set(history))
+        assert not has_all_items or len(item) == NUM_ITEMS - hides_seen * len(set(history))
         assert not hides_seen or not set(item) & set(history)
         assert {*np.argsort(-np.where(np.isin(range(90), history) & hides_seen, -99, logits[case]))[:60]} <= set(item)
         feature = found.feature[case, found.is_candidate[case]].T
