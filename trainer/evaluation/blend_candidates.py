@@ -1,14 +1,13 @@
 """Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
 
-If cases × items are few, all items are candidates. Otherwise, each part (a blended model) gives two lists of candidates:
-the items with the highest scores, and the items with the highest sums of score and trend. Further lists are the most
-popular items, and for each half-life the items with the highest sums of popularity and trend, with a low and with a
-high weight of the trend. If seen items are shown, the most frequent and the latest items of the history are candidates
-too.
+If cases × items are few, all items are candidates. Otherwise, each part (a blended model) gives two lists: the items
+with the highest scores, and the items with the highest sums of score and trend. Further lists are the most popular
+items, and for each half-life the items with the highest sums of popularity and trend, with a low and with a high weight
+of the trend. If seen items are shown, the most frequent and the latest items of the history are candidates too.
 
 Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments in time, L
-half-lives, T pairs of a half-life and a weight of the trend, U pairs of a query and an item of its history, F features. The features are the scores of P parts, the
-popularity, a trend per half-life, and the return features.
+half-lives, T pairs of a half-life and a weight of the trend, U pairs of a query and an item of its history, F features.
+The features are the scores of P parts, the popularity, a trend per half-life, and the return features.
 """
 
 import time
