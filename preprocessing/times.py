@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from preprocessing.config import PLAUSIBLE_FROM_MS, PLAUSIBLE_UNTIL_MS, TimeConfig
 from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
+_GUESSED_FROM_MS = 631_152_000_000  # 1990-01-01; smaller numbers are more likely ids
 _Unit = Literal["s", "ms", "us", "ns"]
 _PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; next to NaN, pandas writes 7 as 7.0
@@ -64,8 +65,9 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
         )
     raise ValueError(
         f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "
-        "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 2000 to 2100); set time.format to the "
-        "format of these values, such as %d.%m.%Y %H:%M:%S, or give another column as columns.time"
+        "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 1990 to 2100; set time.unit for "
+        "earlier ones, from 1970-02-18 on); set time.format to the format of these values, such as %d.%m.%Y %H:%M:%S, or "
+        "give another column as columns.time"
     )
 
 
@@ -83,7 +85,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
         fits = [
             TimeConfig(unit=unit)
             for unit, per_ms in _PER_MS.items()
-            if PLAUSIBLE_FROM_MS * per_ms <= low and high < PLAUSIBLE_UNTIL_MS * per_ms
+            if _GUESSED_FROM_MS * per_ms <= low and high < PLAUSIBLE_UNTIL_MS * per_ms
         ]
         if fits:
             return fits
@@ -156,8 +158,8 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
         stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
         has_zone = np.full(len(texts), "%z" in config.format.lower())
     milliseconds = _to_milliseconds(stamps).copy()
-    # other years are implausible, and time zones may not support them
-    is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1990, 2110).to_numpy()
+    # earlier and later years are implausible, and time zones may not support them
+    is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1970, 2110).to_numpy()
     if is_local.any():
         milliseconds[is_local] = _to_milliseconds(_read_in_zone(stamps[is_local], config.zone))
     distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))

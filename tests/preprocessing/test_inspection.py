@@ -136,7 +136,7 @@ def test_possible_problems_are_reported(tmp_path):
         "1 of 3 visitor ids in `user` are missing",
         "item ids in `sku` have leading zeros",
         "some times are in the future, up to 2099-01-01",
-        "rows of the sample that would be rejected (time outside 2000 to 2100): 1",
+        "rows of the sample that would be rejected (time outside 1970-02-18 to 2100): 1",
         "no column of event kinds was found, so all events are 'view'",
     ):
         assert warning in text
