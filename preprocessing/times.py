@@ -19,6 +19,7 @@ _GUESSED_FROM_MS = 631_152_000_000  # 1990-01-01; smaller numbers are more likel
 _Unit = Literal["s", "ms", "us", "ns"]
 _PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; next to NaN, pandas writes 7 as 7.0
+_YEAR = r"[0-9]{4}(?:\.0)?"
 _ISO_ZONE = r"(?:Z|UTC)$|[T ]\d\d.*[+-]\d\d(?::?\d\d)?$"
 _COMMON_FORMATS = (
     "%d.%m.%Y %H:%M:%S",
@@ -66,8 +67,8 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     raise ValueError(
         f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "
         "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 1990 to 2100; set time.unit for "
-        "earlier ones, from 1970-02-18 on); set time.format to the format of these values, such as %d.%m.%Y %H:%M:%S, or "
-        "give another column as columns.time"
+        "earlier ones, from 1970-02-18 on); set time.format to the format of these values, such as %d.%m.%Y %H:%M:%S, "
+        "or give another column as columns.time"
     )
 
 
@@ -78,7 +79,7 @@ def drop_missing(values: pa.Array) -> pa.Array:
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
-    """Returns the units or formats that fit most values of a sample."""
+    """Returns the units or formats that fit most values of a sample; none for plain years, such as 1995."""
     numbers = _to_numbers(values)
     if numbers is not None:
         low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
@@ -90,7 +91,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
         if fits:
             return fits
     texts = _distinct_texts(values)
-    if not len(texts):
+    if not len(texts) or texts.str.fullmatch(_YEAR).mean() > 0.9:  # years, for example of release, are no event times
         return []
     if _parse_iso(texts).notna().mean() > 0.9 and numbers is None:
         return [TimeConfig(unit="iso")]

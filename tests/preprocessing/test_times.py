@@ -151,6 +151,11 @@ def test_a_given_unit_is_kept_whatever_the_values_are():
     assert resolve_times(pa.array(["1709262000"]), given, "ts") is given
 
 
+@pytest.mark.parametrize("years", [["1995", "2004"], [1995, 2004], ["1995.0", "2004.0"]])
+def test_plain_years_are_no_times(years):
+    assert guess_times(pa.array(years)) == []
+
+
 @pytest.mark.parametrize("zone", ["Berlin", "", "UTC+1"])
 def test_an_unknown_time_zone_is_refused(zone):
     with pytest.raises(ValueError, match="zone must be the name of a time zone, such as UTC"):
