@@ -72,6 +72,26 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     )
 
 
+def check_times(sample: pa.Array, config: TimeConfig, column: str, max_reject_share: float) -> None:
+    """Checks that the times in a sample [N] are plausible in their unit or format.
+
+    Raises:
+      ValueError: more than `max_reject_share` of the times are implausible, and they fit another unit or format.
+    """
+    flaws = Flaws.none(len(sample))
+    parse_times(sample, config, flaws)
+    implausible = flaws.reasons.count(IMPLAUSIBLE_TIME)
+    found = guess_times(sample) if implausible > max_reject_share * len(sample) else []
+    others = [other for other in found if (other.unit, other.format) != (config.unit, config.format)]
+    if len(others) != 1:
+        return
+    setting = f"time.format = {others[0].format}" if others[0].format else f"time.unit = {others[0].unit}"
+    raise ValueError(
+        f"`{column}` has times outside 1970-02-18 to 2100 if they are read as {config.format or config.unit}, such as "
+        f"{str(sample[0].as_py())!r}; they fit {others[0].format or others[0].unit}, so set {setting}"
+    )
+
+
 def drop_missing(values: pa.Array) -> pa.Array:
     """Returns the values that are neither null nor empty."""
     present = values.drop_null()

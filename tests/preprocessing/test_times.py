@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from preprocessing.config import TimeConfig
-from preprocessing.times import guess_times, parse_times, resolve_times
+from preprocessing.times import check_times, guess_times, parse_times, resolve_times
 from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
 MS = 1_709_262_000_000  # 2024-03-01T03:00:00Z
@@ -149,6 +149,19 @@ def test_an_ambiguous_or_unknown_format_is_an_error_with_the_options():
 def test_a_given_unit_is_kept_whatever_the_values_are():
     given = TimeConfig(unit="ms")
     assert resolve_times(pa.array(["1709262000"]), given, "ts") is given
+
+
+def test_times_in_another_unit_than_the_given_one_are_an_error_with_the_right_one():
+    seconds = pa.array(["1709262000", "881250949"])
+    with pytest.raises(
+        ValueError,
+        match=r"`ts` has times outside .* read as ms, such as '1709262000'; they fit s, so set time.unit = s",
+    ):
+        check_times(seconds, TimeConfig(unit="ms"), "ts", 0.5)
+    check_times(seconds, TimeConfig(unit="ms"), "ts", 1)  # all rows may be invalid
+    check_times(seconds, TimeConfig(unit="s"), "ts", 0)
+    one_of_two = pa.array([MS, 1])
+    check_times(one_of_two, TimeConfig(unit="ms"), "ts", 0.5)
 
 
 @pytest.mark.parametrize("years", [["1995", "2004"], [1995, 2004], ["1995.0", "2004.0"]])
