@@ -235,6 +235,10 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
             "unknown keys: column; correct or remove them; the known keys are events, ",
         ),
         (
+            'events = "a.csv"\nvisitor = "u"\nitem = "i"\ntime = "t"\nkind = "k"',
+            "visitor, item, time, kind must be in the section [columns]; write a line [columns] above visitor",
+        ),
+        (
             'events = "a.csv"\n[columns]\nuser = "x"',
             "unknown keys: columns.user; correct or remove them; the known keys are columns.visitor, columns.item",
         ),
