@@ -35,3 +35,8 @@ def find_usual(role: str, paths: Iterable[str]) -> list[str]:
     """Returns the paths with a usual name for a role, such as `item`; the best name first."""
     names = USUAL_NAMES[role].split("|")
     return sorted((path for path in paths if plain_name(path) in names), key=lambda path: names.index(plain_name(path)))
+
+
+def role_of(path: str) -> str | None:
+    """Returns the role for which the name of a column is usual; None for other names."""
+    return next((role for role in USUAL_NAMES if find_usual(role, [path])), None)
