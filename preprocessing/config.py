@@ -9,8 +9,9 @@ from common.settings import check
 from contract.schema import SplitMethod
 from preprocessing.kinds import KindConfig
 
-# outside this range a timestamp is probably not in milliseconds: seconds give 1970, microseconds the year 47,000
-PLAUSIBLE_FROM_MS = 946_684_800_000  # 2000-01-01
+# outside this range a time is probably in another unit: seconds up to 2100, read as milliseconds, are before
+# 1970-02-18; microseconds give the year 47,000
+PLAUSIBLE_FROM_MS = 4_147_200_000  # 1970-02-18
 PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
 
 
@@ -42,7 +43,8 @@ class TimeConfig:
     """How times of events are read."""
 
     unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
-    """Unit of numeric times since 1970, or `iso` for ISO 8601. `auto`: the only unit that gives plausible times."""
+    """Unit of numeric times since 1970, or `iso` for ISO 8601. `auto`: the only unit that gives times from
+    1990 to 2100."""
 
     format: str | None = None
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
@@ -358,7 +360,7 @@ def parse_when(text: str) -> int:
       text: ISO 8601 (UTC if it has no zone), or milliseconds since 1970.
 
     Raises:
-      ValueError: the text is not a time, or the time is before 2000 or after 2099.
+      ValueError: the text is not a time, or the time is before 1970-02-18 or after 2099.
     """
     if text.isdigit():
         when = int(text)
@@ -374,8 +376,7 @@ def parse_when(text: str) -> int:
         when = round(moment.timestamp() * 1000)
     if not PLAUSIBLE_FROM_MS <= when < PLAUSIBLE_UNTIL_MS:
         raise ValueError(
-            f"{text!r} is not between the years 2000 and 2100; give a date such as 2015-09-01, or milliseconds since "
-            "1970"
+            f"{text!r} is not between 1970-02-18 and 2100; give a date such as 2015-09-01, or milliseconds since 1970"
         )
     return when
 

@@ -14,7 +14,7 @@ from preprocessing.item_table import ItemTableMapping, resolve_types
 from preprocessing.mapping import constant_of, select_elements
 from preprocessing.sources.formats import EVENTS_ADVICE, FIXED_ADVICE, ITEM_TABLE_ADVICE, ColumnAdvice, open_files
 from preprocessing.sources.source import Part, read_batches
-from preprocessing.times import drop_missing, resolve_times
+from preprocessing.times import check_times, drop_missing, resolve_times
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
       max_reject_share: maximum share of rows with an unknown event kind.
 
     Raises:
-      ValueError: the time is a quoted constant, a path has no values, no format fits, or too many kinds are unknown.
+      ValueError: the time is a quoted constant, a path has no values, no format fits or another
+        one fits better, or too many kinds are unknown.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:
@@ -100,6 +101,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
     if mapping.columns.kind in columns:
         check_kinds(columns[mapping.columns.kind], mapping.columns.kind, mapping.kinds, max_reject_share)
     time = resolve_times(sample, mapping.time, path)
+    check_times(sample, time, path, max_reject_share)
     if time != mapping.time:
         log.info("times in `%s` are %s", path, time.format or _UNITS[time.unit])
     return replace(mapping, time=time)

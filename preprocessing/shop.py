@@ -7,14 +7,14 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from common import storage
 from common.settings import from_json
 from common.storage.paths import join
 from common.text import decode_text
-from preprocessing.config import PrepareConfig
+from preprocessing.config import EventColumns, PrepareConfig
 
 _PATHS = ("events", "item_properties", "category_tree")
 
@@ -63,6 +63,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
             values[name] = value
     if "events" not in values:
         raise ValueError("give the event log: --events GLOB, or --shop shop.toml with `events`")
+    _check_columns(shop, values)
     return from_json(PrepareConfig, values)
 
 
@@ -117,6 +118,18 @@ def _changed(config: Any) -> dict[str, Any]:
 
 def _resolve(folder: str, path: str) -> str:
     return path if not folder or "://" in path or path.startswith("/") else join(folder, path)
+
+
+def _check_columns(shop: str | None, values: Mapping[str, Any]) -> None:
+    """Raises ValueError if columns, such as the visitor, are at the top level of a shop.toml."""
+    sections = {entry.name for entry in fields(PrepareConfig)}
+    columns = [entry.name for entry in fields(EventColumns)]
+    # `time` is also a section
+    found = [name for name in columns if name in values and (name not in sections or isinstance(values[name], str))]
+    if found:
+        raise ValueError(
+            f"{shop}: {', '.join(found)} must be in the section [columns]; write a line [columns] above {found[0]}"
+        )
 
 
 def _check_list(path: str, owner: Any, name: str) -> None:

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 from preprocessing.config import PLAUSIBLE_FROM_MS, PLAUSIBLE_UNTIL_MS, TimeConfig
 from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
+_GUESSED_FROM_MS = 631_152_000_000  # 1990-01-01; smaller numbers are more likely ids
 _Unit = Literal["s", "ms", "us", "ns"]
 _PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; next to NaN, pandas writes 7 as 7.0
+_YEAR = r"[0-9]{4}(?:\.0)?"
 _ISO_ZONE = r"(?:Z|UTC)$|[T ]\d\d.*[+-]\d\d(?::?\d\d)?$"
 _COMMON_FORMATS = (
     "%d.%m.%Y %H:%M:%S",
@@ -64,8 +66,29 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
         )
     raise ValueError(
         f"`{column}` has values such as {example}, which fit no known time format: ISO 8601, a common date format, or "
-        "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 2000 to 2100); set time.format to the "
-        "format of these values, such as %d.%m.%Y %H:%M:%S, or give another column as columns.time"
+        "seconds, milliseconds, microseconds or nanoseconds since 1970 (years 1990 to 2100; set time.unit for "
+        "earlier ones, from 1970-02-18 on); set time.format to the format of these values, such as %d.%m.%Y %H:%M:%S, "
+        "or give another column as columns.time"
+    )
+
+
+def check_times(sample: pa.Array, config: TimeConfig, column: str, max_reject_share: float) -> None:
+    """Checks that the times in a sample [N] are plausible in their unit or format.
+
+    Raises:
+      ValueError: more than `max_reject_share` of the times are implausible, and they fit another unit or format.
+    """
+    flaws = Flaws.none(len(sample))
+    parse_times(sample, config, flaws)
+    implausible = flaws.reasons.count(IMPLAUSIBLE_TIME)
+    found = guess_times(sample) if implausible > max_reject_share * len(sample) else []
+    others = [other for other in found if (other.unit, other.format) != (config.unit, config.format)]
+    if len(others) != 1:
+        return
+    setting = f"time.format = {others[0].format}" if others[0].format else f"time.unit = {others[0].unit}"
+    raise ValueError(
+        f"`{column}` has times outside 1970-02-18 to 2100 if they are read as {config.format or config.unit}, such as "
+        f"{str(sample[0].as_py())!r}; they fit {others[0].format or others[0].unit}, so set {setting}"
     )
 
 
@@ -76,19 +99,19 @@ def drop_missing(values: pa.Array) -> pa.Array:
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
-    """Returns the units or formats that fit most values of a sample."""
+    """Returns the units or formats that fit most values of a sample; none for plain years, such as 1995."""
     numbers = _to_numbers(values)
     if numbers is not None:
         low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
         fits = [
             TimeConfig(unit=unit)
             for unit, per_ms in _PER_MS.items()
-            if PLAUSIBLE_FROM_MS * per_ms <= low and high < PLAUSIBLE_UNTIL_MS * per_ms
+            if _GUESSED_FROM_MS * per_ms <= low and high < PLAUSIBLE_UNTIL_MS * per_ms
         ]
         if fits:
             return fits
     texts = _distinct_texts(values)
-    if not len(texts):
+    if not len(texts) or texts.str.fullmatch(_YEAR).mean() > 0.9:  # years, for example of release, are no event times
         return []
     if _parse_iso(texts).notna().mean() > 0.9 and numbers is None:
         return [TimeConfig(unit="iso")]
@@ -156,8 +179,8 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
         stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
         has_zone = np.full(len(texts), "%z" in config.format.lower())
     milliseconds = _to_milliseconds(stamps).copy()
-    # other years are implausible, and time zones may not support them
-    is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1990, 2110).to_numpy()
+    # earlier and later years are implausible, and time zones may not support them
+    is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1970, 2110).to_numpy()
     if is_local.any():
         milliseconds[is_local] = _to_milliseconds(_read_in_zone(stamps[is_local], config.zone))
     distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))

@@ -130,13 +130,16 @@ def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any
 def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
+    from trainer.runs.progress import read_progress
     from trainer.runs.record import has_run
 
+    before = read_progress(given.workdir)
     try:
         result = _refit(given) if config is None else _train_preset(given, config)
     except BaseException:  # the report of a run that was stopped or failed is needed most
         storage.try_to_check_ownership(given.workdir)
-        if has_run(given.workdir):
+        # after a refusal, the run and its report stay as they are
+        if has_run(given.workdir) and read_progress(given.workdir) != before:
             try_to_write_report(given.workdir, data=given.data, shown="training")
         raise
     if not has_run(given.workdir):

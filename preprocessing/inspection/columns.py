@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from preprocessing.config import TimeConfig
 from preprocessing.mapping import is_list, is_missing, to_plain
-from preprocessing.times import guess_times, is_time_type
+from preprocessing.times import drop_missing, guess_times, is_time_type, parse_times
+from preprocessing.validation import Flaws
 
 _EXAMPLES = 3
 _TIMES = 1000  # values that decide whether a column has times
@@ -76,10 +78,18 @@ def _name_type(kind: pa.DataType) -> str:
 
 
 def has_times(values: pa.Array) -> bool:
-    """Returns True if the values are times, or can be parsed as times."""
-    if is_time_type(values.type):
-        return True
-    return is_single(values.type) and bool(guess_times(values.drop_null()[:_TIMES]))
+    """Returns True if the values are times, or can be parsed as times, and at least one can be the time of an event."""
+    if not is_single(values.type):
+        return False
+    sample = drop_missing(values)[:_TIMES]
+    guesses = [TimeConfig()] if is_time_type(values.type) else guess_times(sample)
+    return any(_has_valid_time(sample, guess) for guess in guesses)
+
+
+def _has_valid_time(values: pa.Array, config: TimeConfig) -> bool:
+    flaws = Flaws.none(len(values))
+    parse_times(values, config, flaws)
+    return bool(flaws.is_valid.any())
 
 
 def is_single(kind: pa.DataType) -> bool:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,8 @@ from common import storage
 from contract.schema import DEFAULT_KINDS
 from preprocessing.config import FormatConfig, PrepareConfig, format_when
 from preprocessing.events import EventMapping, make_mapping, parse_events
-from preprocessing.inspection.columns import Column, describe_column, has_times, walk_columns
-from preprocessing.inspection.proposals import looks_like_weight, propose_log, propose_table
+from preprocessing.inspection.columns import Column, describe_column, walk_columns
+from preprocessing.inspection.proposals import find_time, looks_like_log, looks_like_weight, propose_log, propose_table
 from preprocessing.mapping import constant_of, select_elements, to_ids
 from preprocessing.shop import format_shop
 from preprocessing.sources.formats import Layout, detect_layout, find_input_files, first_file, make_source
@@ -74,10 +74,14 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
     batch = _read_sample(first, layout)
     table = batch.columns.slice(0, _SAMPLE_ROWS)
     columns = tuple(describe_column(path, values) for path, values in walk_columns(table))
-    if not any(has_times(values) for _, values in walk_columns(table)):
+    values = dict(walk_columns(table))
+    if find_time(values) is None:
         table_config = propose_table(glob, table, columns, config)
         proposed = PrepareConfig(events="", item_table=table_config)
-        return Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table), is_item_table=True)
+        warnings = tuple(_warn_of_missing_times(values))
+        return Inspection(
+            tuple(files), layout, columns, proposed, sample_rows=len(table), warnings=warnings, is_item_table=True
+        )
     proposed = propose_log(glob, table, columns, config)
     return _try(Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table)), batch, table)
 
@@ -93,7 +97,9 @@ def describe(found: Inspection) -> str:
         lines.append(f"  {column.path:{width}}  {column.type:{kinds}}  {', '.join(column.examples)}{missing}"[:120])
     if found.is_item_table:
         lines += ["", "no column has times, so this is a table of items; add this to shop.toml:", ""]
-        return "\n".join([*lines, *(f"  {line}".rstrip() for line in format_shop(found.config).splitlines())])
+        lines += [f"  {line}".rstrip() for line in format_shop(found.config).splitlines()]
+        lines += ["", *(f"warning: {warning}" for warning in found.warnings)]
+        return "\n".join(lines).rstrip()
     lines += ["", "proposed shop.toml:", ""]
     lines += [f"  {line}".rstrip() for line in format_shop(found.config).splitlines()]
     lines += ["", f"first events, of {found.sample_rows:,} rows read:"]
@@ -152,6 +158,14 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         filtered=parsed.filtered.total(),
         warnings=tuple(warnings),
     )
+
+
+def _warn_of_missing_times(values: Mapping[str, pa.Array]) -> Iterator[str]:
+    if looks_like_log(values):
+        yield (
+            f"the columns {', '.join(values)} look like an event log without times, but each event needs its time; add "
+            "a column with the times or, if their format is not recognised, write [columns] and [time] by hand"
+        )
 
 
 def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:

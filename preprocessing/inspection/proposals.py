@@ -5,7 +5,7 @@ The role of a column, such as the visitor or the price, is recognised by the nam
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,24 +16,9 @@ from preprocessing.events import count_words
 from preprocessing.inspection.columns import Column, has_times, is_single, walk_columns
 from preprocessing.kinds import KindConfig, is_kind_name
 from preprocessing.mapping import is_missing, select_elements, to_numbers, to_text
+from preprocessing.names import find_usual, plain_name
 from preprocessing.times import guess_times, is_time_type
 
-_NAMES = {
-    "visitor": (
-        "visitorid|visitor|userid|user|customerid|customer|custid|clientid|client|userpseudoid|sessionid|session|cookie|"
-        "accountid|account|memberid|householdid|household|kunde|kundennr|kundennummer|uid"
-    ),
-    "item": (
-        "itemid|item|productid|product|articleid|article|sku|stockcode|aid|asin|movieid|bookid|upc|ean|artikel|artikelnr|"
-        "artikelnummer|pid|iid"
-    ),
-    "time": (
-        "timestamp|ts|eventtimestamp|eventtime|time|datetime|date|tdat|createdat|invoicedate|orderdate|purchasedate|"
-        "eventdate|zeitpunkt|datum|zeit"
-    ),
-    "kind": "event|eventtype|eventname|action|type|behavior|behaviour|activity|aktion|ereignis|kind",
-    "transaction": "transactionid|invoiceno|invoice|orderid|order|basketid|basket|receiptid",
-}
 # usual words for event kinds, in the order of the funnel
 _STEPS = (
     "view|views|viewitem|click|clicks|detail|productview|pv|ansicht|impression",
@@ -41,11 +26,6 @@ _STEPS = (
     "addtocart|cart|carts|basket|addtobasket|warenkorb",
     "transaction|purchase|order|orders|buy|bought|sale|kauf|checkout|purchased",
 )
-_ITEM_NAMES = {
-    "title": "title|name|prodname|productname|itemname|producttitle|bezeichnung",
-    "price": "price|unitprice|preis|cost",
-    "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
-}
 _CATEGORIES = (
     "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie|"
     "productcategory|producttype"
@@ -60,14 +40,14 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
     `table` contains the first rows; `columns` are descriptions of its columns.
     """
     values = dict(walk_columns(table))
-    found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
+    found = {role: _match(role, values) for role in ("visitor", "item", "kind", "transaction")}
     found["kind"] = found["kind"] or next((path for path, column in values.items() if _is_kind(column)), None)
-    found["time"] = found["time"] or next((path for path, column in values.items() if has_times(column)), None)
+    found["time"] = find_time(values)
     rest = [column.path for column in columns if column.path not in found.values()]
     for role in ("visitor", "item"):
         if found[role] is None and rest:
             found[role] = rest.pop(0)
-    has_purchases = any(re.fullmatch(_PURCHASE_SIGNS, _plain(column.path)) for column in columns)
+    has_purchases = any(re.fullmatch(_PURCHASE_SIGNS, plain_name(column.path)) for column in columns)
     kind = found["kind"] or ("'transaction'" if has_purchases else "'view'")
     named = {role: found[role] or "?" for role in ("visitor", "item", "time")}
     mapped = EventColumns(**named, kind=kind, transaction=found["transaction"])
@@ -85,10 +65,10 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
     `table` contains the first rows; `columns` are descriptions of its columns.
     """
     values = dict(walk_columns(table))
-    named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
-    item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
+    named = {role: _match(role, values) for role in ("title", "price", "availability")}
+    item = _match("item", values) or columns[0].path
     single = [path for path, column in values.items() if "[]" not in path and is_single(column.type)]
-    found = [path for path in single if _plain(path) in _CATEGORIES.split("|")]
+    found = [path for path in single if plain_name(path) in _CATEGORIES.split("|")]
     # from the root down: a category has fewer values than those below it
     category = sorted(found, key=lambda path: len(to_text(values[path]).unique()))
     rest = [path for path in single if path not in (item, *named.values(), *category)]
@@ -104,27 +84,29 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
     )
 
 
+def find_time(values: Mapping[str, pa.Array]) -> str | None:
+    """Returns the path of the column with the times of events; None if no column has times.
+
+    A usual name for times is preferred. The ids of visitors or items are not times, although they may look like it.
+    """
+    others = {path for role in ("visitor", "item") for path in find_usual(role, values)}
+    paths = dict.fromkeys([*find_usual("time", values), *(path for path in values if path not in others)])
+    return next((path for path in paths if has_times(values[path])), None)
+
+
+def looks_like_log(values: Mapping[str, pa.Array]) -> bool:
+    """Returns True if columns have usual names for visitors and for items, whether or not a column has times."""
+    return bool(find_usual("visitor", values) and find_usual("item", values))
+
+
+def _match(role: str, values: Mapping[str, pa.Array]) -> str | None:
+    return next(iter(find_usual(role, values)), None)
+
+
 def looks_like_weight(column: Column) -> bool:
     """Returns True for a column of numbers with a usual name for weights, such as `quantity`."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
-    return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
-
-
-def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the path of the column that fits a role, such as `item`; None if no column fits.
-
-    `pattern` lists the usual names for the role, separated by `|`, best first. For the role `time`, columns that can
-    be parsed as times are preferred. `values` are the columns by path.
-    """
-    names = pattern.split("|")
-    fits = [column.path for column in columns if _plain(column.path) in names]
-    if role == "time":  # a date is worse than the time itself
-        fits = [path for path in fits if has_times(values[path])] or fits
-    return min(fits, key=lambda path: names.index(_plain(path)), default=None)
-
-
-def _plain(path: str) -> str:
-    return re.sub(r"[^a-z]", "", re.split(r"\.|\[\]\.?", path)[-1].lower())
+    return are_numbers and plain_name(column.path) in _WEIGHTS.split("|")
 
 
 def _is_kind(values: pa.Array) -> bool:
@@ -181,7 +163,7 @@ def _propose_conditions(mapped: EventColumns, columns: Sequence[Column], values:
         if missing.get(path) and "[]" not in path:
             yield f"{path} is not null"
     for column in columns:
-        if _plain(column.path) in ("quantity", "qty", "menge"):
+        if plain_name(column.path) in ("quantity", "qty", "menge"):
             lowest = pc.min(to_numbers(values[column.path])).as_py()
             if lowest is not None and lowest <= 0:
                 yield f"{column.path} > 0"

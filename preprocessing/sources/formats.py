@@ -11,6 +11,7 @@ from typing import NamedTuple
 from common import storage
 from preprocessing.config import FormatConfig
 from preprocessing.mapping import root_of
+from preprocessing.names import find_usual, role_of
 from preprocessing.sources.csv_rows import CsvSource, parse_header
 from preprocessing.sources.csv_tables import CsvTableSource
 from preprocessing.sources.json_rows import JsonSource
@@ -32,6 +33,7 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
 # role by its default column; any other missing column was named by the settings
 _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event": "kind"}
+_COLUMN = "COLUMN"  # if no column of the file has a usual name
 
 
 class ColumnAdvice(NamedTuple):
@@ -39,13 +41,13 @@ class ColumnAdvice(NamedTuple):
 
     mapping: str
     """Template of a sentence that says how to map a missing column. The placeholder {role} is the meaning of the
-    missing column, such as `visitor`, and {first} is the name of the first column of the file."""
+    missing column, such as `visitor`, and {column} is the likeliest column of the file, or COLUMN."""
     setting: str = ""
     """The setting that lists the column names of files without a header. Empty: files need a header."""
 
 
 EVENTS_ADVICE = ColumnAdvice(
-    "Map columns with --map, such as {role}={first}, or let `cartwheel inspect` propose a mapping",
+    "Map columns with --map, such as {role}={column}, or let `cartwheel inspect` propose a mapping",
     "events_format.columns",
 )
 FIXED_ADVICE = ColumnAdvice("Rename the columns, or check the path")
@@ -53,7 +55,7 @@ FIXED_ADVICE = ColumnAdvice("Rename the columns, or check the path")
 ITEM_TABLE_ADVICE = ColumnAdvice(
     "Name the right column in item_table.id, item_table.title, …", "item_table.format.columns"
 )
-ITEM_FACTS_ADVICE = ColumnAdvice("Name the right column, such as --map id={first}", "item_table.format.columns")
+ITEM_FACTS_ADVICE = ColumnAdvice("Name the right column, such as --map id={column}", "item_table.format.columns")
 
 
 @dataclass(frozen=True)
@@ -236,8 +238,27 @@ def _describe_missing(path: str, layout: Layout, missing: list[str], advice: Col
         header = f"name the columns in {advice.setting}" if advice.setting else "add a header line"
         first_line = ", ".join(layout.columns)[:80]
         return f"{found}, and its first line looks like data, not like a header: {first_line}; {header}"
-    mapping = advice.mapping.format(role=_ROLES.get(missing[0], "visitor"), first=layout.columns[0])
-    return f"{found}: it has {', '.join(layout.columns)}. {mapping}"
+    separator = next((sign for sign in _SEPARATORS if sign in layout.columns[0]), None)
+    if separator and len(layout.columns) == 1 and layout.format == "csv" and advice.setting:
+        setting = advice.setting.replace("columns", "separator")
+        return (
+            f"{found}: its only column is {layout.columns[0]}, which contains {_NAMES[separator]}; set "
+            f"{setting} to {json.dumps(separator)}, or remove the setting, so that the separator is detected"
+        )
+    return f"{found}: it has {', '.join(layout.columns)}. {_advise_mapping(layout, missing, advice)}"
+
+
+def _advise_mapping(layout: Layout, missing: list[str], advice: ColumnAdvice) -> str:
+    """Returns the advice about missing columns, with the likeliest column for the first one that has any."""
+    if advice is ITEM_FACTS_ADVICE:
+        return advice.mapping.format(column=next(iter(find_usual("item", layout.columns)), _COLUMN))
+    roles = [_ROLES[name] if name in _ROLES else role_of(name) or "visitor" for name in missing]
+    likely = {role: found[0] for role in roles if (found := find_usual(role, layout.columns))}
+    role = next(iter(likely), roles[0])
+    mapping = advice.mapping.format(role=role, column=likely.get(role, _COLUMN))
+    if advice is EVENTS_ADVICE and "time" in roles and "time" not in likely:
+        return f"{mapping}. No column is named like a time; a log needs a column with the time of each event"
+    return mapping
 
 
 def _is_data(name: str) -> bool:

@@ -127,6 +127,47 @@ def test_kinds_with_usual_words_are_proposed_if_there_are_too_many(tmp_path):
     assert "rows of the sample that would be rejected (unknown event kind): 33" in describe(unusual)
 
 
+def test_names_with_a_type_are_recognised_like_the_plain_names(tmp_path):
+    log = (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t242\t3\t881250949\n186\t302\t3\t891717742\n"
+    )
+    (tmp_path / "shop.inter").write_text(log)
+    found = inspect(str(tmp_path / "shop.inter"))
+    columns = found.config.columns
+    assert (columns.visitor, columns.item, columns.time) == ("user_id:token", "item_id:token", "timestamp:float")
+    assert (found.config.time, found.rejected) == (TimeConfig(unit="s"), 0)
+    assert any('write weight = "rating:float" in [columns]' in warning for warning in found.warnings)
+
+
+def test_an_item_table_with_years_of_release_is_no_log(tmp_path):
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    (tmp_path / "shop.item").write_text(f"{header}1\tToy Story\t1995\tAnimation Comedy\n2\tGoldenEye\t1995\tAction\n")
+    found = inspect(str(tmp_path / "shop.item"))
+    assert found.is_item_table
+    assert (found.config.item_table.id, found.config.item_table.title) == ("item_id:token", "movie_title:token_seq")
+    assert found.config.item_table.attributes == ("release_year:token", "class:token_seq")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "article_id,name\n710778015,Strap top\n759871002,Shirt\n",  # as seconds, 1992 and 1994
+        "article,founded\n7,1881-02-03\n8,1952-12-31\n",  # before the earliest time of an event
+    ],
+)
+def test_ids_and_dates_that_no_event_can_have_are_no_times(rows, tmp_path):
+    (tmp_path / "items.csv").write_text(rows)
+    assert inspect(str(tmp_path / "items.csv")).is_item_table
+
+
+def test_a_log_without_times_is_reported(tmp_path):
+    (tmp_path / "events.csv").write_text("user,item,rating\nu,7,3\nu,8,4\n")
+    text = describe(inspect(str(tmp_path / "events.csv")))
+    assert "warning: the columns user, item, rating look like an event log without times" in text
+    (tmp_path / "items.csv").write_text("item,name\n7,Milk\n")
+    assert "warning" not in describe(inspect(str(tmp_path / "items.csv")))
+
+
 def test_possible_problems_are_reported(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text("user,sku,when\nu1,007,2999-01-01\n,008,2099-01-01\nu2,009,2099-01-01\n")
@@ -136,7 +177,7 @@ def test_possible_problems_are_reported(tmp_path):
         "1 of 3 visitor ids in `user` are missing",
         "item ids in `sku` have leading zeros",
         "some times are in the future, up to 2099-01-01",
-        "rows of the sample that would be rejected (time outside 2000 to 2100): 1",
+        "rows of the sample that would be rejected (time outside 1970-02-18 to 2100): 1",
         "no column of event kinds was found, so all events are 'view'",
     ):
         assert warning in text
@@ -192,6 +233,10 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
         (
             'events = "a.csv"\n[column]\nuser = "x"',
             "unknown keys: column; correct or remove them; the known keys are events, ",
+        ),
+        (
+            'events = "a.csv"\nvisitor = "u"\nitem = "i"\ntime = "t"\nkind = "k"',
+            "visitor, item, time, kind must be in the section [columns]; write a line [columns] above visitor",
         ),
         (
             'events = "a.csv"\n[columns]\nuser = "x"',

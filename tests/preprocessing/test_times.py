@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from preprocessing.config import TimeConfig
-from preprocessing.times import guess_times, parse_times, resolve_times
+from preprocessing.times import check_times, guess_times, parse_times, resolve_times
 from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
 MS = 1_709_262_000_000  # 2024-03-01T03:00:00Z
@@ -70,6 +70,22 @@ def test_times_at_the_ends_of_the_calendar_are_implausible():
     assert parse(pa.array(["9223372036854775808"]), TimeConfig(unit="ns"))[1] == [BAD_TIME]
 
 
+def test_times_before_1990_need_their_unit_or_format():
+    seconds = pa.array(["120700800", "631151999"])  # 1973-10-29, and the last second of 1989
+    with pytest.raises(ValueError, match=r"years 1990 to 2100; set time.unit for earlier ones, from 1970-02-18 on"):
+        resolve_times(seconds, TimeConfig(), "ts")
+    assert parse(seconds, TimeConfig(unit="s")) == ([120_700_800_000, 631_151_999_000], [])
+    # the clocks of Berlin were one hour ahead of UTC
+    day = pa.array(["29.10.1973"])
+    assert parse(day, TimeConfig(format="%d.%m.%Y", zone="Europe/Berlin")) == ([120_697_200_000], [])
+
+
+def test_the_earliest_time_is_later_than_all_seconds_that_are_read_as_milliseconds():
+    seconds_of_2099 = 4_102_444_799
+    times = pa.array([seconds_of_2099, 4_147_199_999, 4_147_200_000])
+    assert parse(times, TimeConfig(unit="ms"))[1] == [IMPLAUSIBLE_TIME] * 2
+
+
 def test_a_date_is_its_midnight_in_the_zone():
     day = pa.array([datetime.date(2024, 3, 1)])
     assert parse(day, TimeConfig()) == ([MS - 3 * 3_600_000], [])
@@ -101,6 +117,8 @@ def test_times_that_cannot_be_read_are_marked():
     ("values", "expected"),
     [
         (["1709262000", "1709262001"], TimeConfig(unit="s")),
+        (["881250949", "891717742"], TimeConfig(unit="s")),  # 1997 and 1998
+        ([631_152_000_000], TimeConfig(unit="ms")),  # 1990-01-01
         ([MS], TimeConfig(unit="ms")),
         ([MS * 1000], TimeConfig(unit="us")),
         ([MS * 1_000_000], TimeConfig(unit="ns")),
@@ -131,6 +149,24 @@ def test_an_ambiguous_or_unknown_format_is_an_error_with_the_options():
 def test_a_given_unit_is_kept_whatever_the_values_are():
     given = TimeConfig(unit="ms")
     assert resolve_times(pa.array(["1709262000"]), given, "ts") is given
+
+
+def test_times_in_another_unit_than_the_given_one_are_an_error_with_the_right_one():
+    seconds = pa.array(["1709262000", "881250949"])
+    with pytest.raises(
+        ValueError,
+        match=r"`ts` has times outside .* read as ms, such as '1709262000'; they fit s, so set time.unit = s",
+    ):
+        check_times(seconds, TimeConfig(unit="ms"), "ts", 0.5)
+    check_times(seconds, TimeConfig(unit="ms"), "ts", 1)  # all rows may be invalid
+    check_times(seconds, TimeConfig(unit="s"), "ts", 0)
+    one_of_two = pa.array([MS, 1])
+    check_times(one_of_two, TimeConfig(unit="ms"), "ts", 0.5)
+
+
+@pytest.mark.parametrize("years", [["1995", "2004"], [1995, 2004], ["1995.0", "2004.0"]])
+def test_plain_years_are_no_times(years):
+    assert guess_times(pa.array(years)) == []
 
 
 @pytest.mark.parametrize("zone", ["Berlin", "", "UTC+1"])

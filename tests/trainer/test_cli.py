@@ -160,20 +160,47 @@ def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys,
     assert "stopped after step 7" in caplog.text
 
 
-@pytest.mark.parametrize("error", [None, Preempted("stopped"), ValueError("the loss is not finite")])
-def test_the_report_is_drawn_after_a_success_and_after_a_failure(monkeypatch, tmp_path, error):
-    drawn = []
-    result = {"name": "mf", "workdir": str(tmp_path), "epochs": 1, "steps": 2, "seconds": 3.0, "best_step": None}
-    result |= {"examples_per_second": 4.0, "is_stopped_early": False, "refit_of": None}
-    fake_train(monkeypatch, refuse(error) if error else answer(result))
-    report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
+RESULT = {"name": "mf", "epochs": 1, "steps": 2, "seconds": 3.0, "best_step": None}
+RESULT |= {"examples_per_second": 4.0, "is_stopped_early": False, "refit_of": None}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The list of the runs whose reports were drawn."""
+    runs = []
+    report = SimpleNamespace(try_to_write_report=lambda workdir, **_: runs.append(workdir))
     monkeypatch.setitem(sys.modules, "trainer.pages.report", report)
+    return runs
+
+
+@pytest.mark.parametrize("error", [None, Preempted("stopped"), ValueError("the loss is not finite")])
+def test_the_report_is_drawn_after_a_success_and_after_a_failure(monkeypatch, tmp_path, drawn, error):
+    has_started = False
+
+    def train(*_, **__):
+        if has_started:
+            (tmp_path / "run.json").touch()
+            (tmp_path / "history.jsonl").write_text("started")
+        if error:
+            raise error
+        return RESULT | {"workdir": str(tmp_path)}
+
+    fake_train(monkeypatch, train)
     arguments = ["train", "--preset", "mf", "--data", "D", "--workdir", str(tmp_path)]
     cli.main(arguments)
     assert drawn == [], "no run was started"
-    (tmp_path / "run.json").touch()
+    has_started = True
     cli.main(arguments)
     assert drawn == [str(tmp_path)]
+
+
+def test_a_refused_call_leaves_the_report_of_the_run_unchanged(monkeypatch, tmp_path, drawn):
+    (tmp_path / "run.json").touch()
+    (tmp_path / "history.jsonl").write_text("started")
+    fake_train(monkeypatch, refuse(ValueError("the run differs from the requested one")))
+    assert cli.main(["train", "--preset", "mf", "--data", "OTHER", "--workdir", str(tmp_path)]) == 1
+    assert drawn == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "run.json"]
 
 
 @pytest.mark.parametrize(

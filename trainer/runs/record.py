@@ -14,6 +14,7 @@ from typing import Any
 from common import storage
 from common.json_files import encode_json
 from common.settings import differences, from_json, settings_of, to_json
+from trainer.config.presets import AUTO, PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.runs.layout import RunLayout
@@ -151,6 +152,7 @@ def check_same_run(
     Raises:
       ValueError: the runs differ; the message lists the differences.
     """
+    _check_preset(workdir, record, config)
     changed = differences(record.config, config)
     harmless = [line for line in changed if line.split(":")[0] in HARMLESS_SETTINGS]
     found = [line for line in changed if line not in harmless]
@@ -170,6 +172,18 @@ def check_same_run(
         )
     if harmless:
         log.info("resuming with changed settings: %s", "; ".join(harmless))
+
+
+def _check_preset(workdir: str, record: RunRecord, config: RunConfig) -> None:
+    """Raises ValueError if the run and the requested run have different presets: almost all settings differ then."""
+    found, requested = record.config.name, config.name
+    if found != requested and found in (AUTO, *PRESETS) and requested in PRESETS:
+        raise ValueError(
+            f"{workdir} has a run of the preset {found}, not of {requested}; give another --workdir, or resume that "
+            f"run with `--preset {found}`"
+            if record.refit_of is None
+            else f"{workdir} has a refit of {record.refit_of['run']}; give another --workdir"
+        )
 
 
 def current_commit() -> str | None:

@@ -76,7 +76,7 @@ def train_auto(
     dataset = open_dataset(data)
     configs = auto_trials(settings, is_dense=_is_dense(dataset))
     with storage.own_directory(workdir):
-        _check_workdir(workdir)
+        _check_workdir(workdir, [*configs, NAME], dataset)
         runner = TrialRunner(workdir, data)
         budget = Budget.of_call(budget_seconds, started, runner.trials, dataset)
         with stop_on_signals(stop) as request:
@@ -174,11 +174,30 @@ def _best_model(workdir: str, names: Sequence[str], dataset: Dataset) -> str:
     return max(comparable, key=lambda name: max(values[name].values(), default=0.0))
 
 
-def _check_workdir(workdir: str) -> None:
-    """Raises ValueError if the workdir contains a run of a preset other than `auto`."""
-    if has_run(workdir) and read_record(workdir).config.name != AUTO:
-        name = read_record(workdir).config.name
-        raise ValueError(f"{workdir} has a run of the preset {name}; use another --workdir for --preset auto")
+def _check_workdir(workdir: str, names: Sequence[str], dataset: Dataset) -> None:
+    """Raises ValueError if the workdir contains a run of another preset, a refit, or models of another dataset.
+
+    Args:
+      workdir: directory of the run.
+      names: names of all trials.
+      dataset: the requested dataset.
+    """
+    if has_run(workdir):
+        record = read_record(workdir)
+        if record.config.name != AUTO:
+            raise ValueError(
+                f"{workdir} has a run of the preset {record.config.name}; use another --workdir for --preset auto"
+            )
+        if record.refit_of is not None:
+            raise ValueError(f"{workdir} has a refit of {record.refit_of['run']}; give another --workdir")
+    for part in (part_directory(workdir, part_name(name)) for name in names):
+        if has_run(part) and read_record(part).dataset_checksum != dataset.checksum:
+            record = read_record(part)
+            raise ValueError(
+                f"the models in {workdir} were trained on the dataset {record.data} (checksum "
+                f"{record.dataset_checksum[:12]}…), but {dataset.root} has the checksum {dataset.checksum[:12]}…; give "
+                "the original dataset with --data, or another --workdir"
+            )
 
 
 def _summarize(

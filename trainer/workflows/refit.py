@@ -75,6 +75,8 @@ def _refit_blend(
 
     Returns the results of the first model, but with the name, directory and total seconds of the blend.
     """
+    if has_run(workdir):
+        _read_refit(workdir, run)  # refuses another run before anything is trained
     results = {
         part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
         for part in blend.parts

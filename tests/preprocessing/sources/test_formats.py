@@ -195,6 +195,9 @@ WRONG = [
     (b"1709262000000,v,view,i\n", r"first line looks like data, not like a header.*events_format.columns"),
     (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map, such as time=time, .*inspect"),
     (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
+    (b"rank,user_id,when\n", r"has no columns visitorid, .* such as visitor=user_id, .*No column is named like a time"),
+    (b"rank,sku\n", r"has no columns visitorid, .*--map, such as item=sku, or"),
+    (b"a,b\n", r"has no columns visitorid, .*--map, such as visitor=COLUMN, or"),
     (
         b"timestamp,visitorid,event,itemid,itemid\n",
         "repeats the column name itemid; rename or remove the repeated columns",
@@ -227,6 +230,14 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(content, me
     with pytest.raises(ValueError, match=f"(?s){message}") as error:
         read_events(PrepareConfig(events=str(path)))
     assert str(path) in str(error.value) or "`timestamp`" in str(error.value)
+
+
+@pytest.mark.parametrize(("separator", "sign"), [(";", '";"'), ("\t", r'"\\t"'), ("|", r'"\|"'), (",", '","')])
+def test_a_wrong_separator_is_an_error_that_names_the_right_one(separator, sign, tmp_path):
+    (tmp_path / "events.csv").write_text(HEADER.replace(",", separator) + "\n")
+    files = FormatConfig(separator=";" if separator == "," else ",")
+    with pytest.raises(ValueError, match=rf"which contains \w+; set events_format\.separator to {sign}, or remove"):
+        read_events(PrepareConfig(events=str(tmp_path / "events.csv"), events_format=files))
 
 
 def test_unknown_kinds_are_an_error_with_their_counts_before_all_rows_are_read(tmp_path):
@@ -301,7 +312,7 @@ def test_a_file_with_brackets_or_a_tilde_in_its_path_is_found(tmp_path, monkeypa
             r"it has a, b\. Name the right column in item_table\.id, item_table\.title, …$",
         ),
         (ITEM_TABLE_ADVICE, "1,2\n", r"; name the columns in item_table\.format\.columns$"),
-        (ITEM_FACTS_ADVICE, "a,b\n1,2\n", r"it has a, b\. Name the right column, such as --map id=a$"),
+        (ITEM_FACTS_ADVICE, "a,sku\n1,2\n", r"it has a, sku\. Name the right column, such as --map id=sku$"),
     ],
     ids=["fixed", "fixed-data", "table", "table-data", "facts"],
 )

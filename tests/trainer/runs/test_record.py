@@ -85,3 +85,11 @@ def test_a_change_of_a_setting_that_changes_the_result_is_refused(dataset: Datas
     (name,) = change
     with pytest.raises(ValueError, match=f"the run in run differs .*\\({name}: .*give another --workdir"):
         check_same_run("run", make_record(dataset), dataclasses.replace(PRESETS["mf"], **change), dataset)
+
+
+def test_the_error_for_another_preset_does_not_list_all_settings(dataset: Dataset) -> None:
+    record = make_record(dataset)
+    with pytest.raises(ValueError, match=r"^run has a run of the preset mf, not of walk; .*`--preset mf`$"):
+        check_same_run("run", record, PRESETS["walk"], dataset)
+    with pytest.raises(ValueError, match=r"^run has a refit of first; give another --workdir$"):
+        check_same_run("run", dataclasses.replace(record, refit_of={"run": "first"}), PRESETS["walk"], dataset)

@@ -264,3 +264,10 @@ def test_the_run_of_another_preset_is_not_replaced(dataset: Dataset, tmp_path: P
     run(make_config("walk"), dataset, tmp_path)
     with pytest.raises(ValueError, match="has a run of the preset walk; use another --workdir for --preset auto"):
         train_auto(data=dataset.root, workdir=str(tmp_path))
+
+
+def test_models_of_another_dataset_are_not_blended(dataset: Dataset, tmp_path: Path) -> None:
+    write_part(tmp_path, auto_trials()["als"], 0.3)  # with the checksum of no dataset
+    with pytest.raises(ValueError, match=r"were trained on the dataset dataset \(checksum .*give the original dataset"):
+        train_auto(data=dataset.root, workdir=str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]

@@ -24,6 +24,7 @@ from trainer.export import describe_run as write_card
 from trainer.models.trained_run import open_trained_run
 from trainer.pages.report import write_report
 from trainer.runs import checkpoint
+from trainer.runs.blend_record import RANKINGS, BlendRecord, BlendWeights, write_blend
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record, write_record
 from trainer.train import train
@@ -170,3 +171,13 @@ def test_a_dataset_without_held_out_splits_may_be_another_one(finished: Path, tm
     write_record(replace(read_record(str(finished)), dataset_checksum=later.checksum), str(tmp_path / "run"))
     with pytest.raises(ValueError, match="which has no held-out split; there is no need to refit"):
         refit(str(tmp_path / "run"), workdir=str(tmp_path / "needless"), data=later.root)
+
+
+def test_the_refit_of_a_blend_does_not_replace_another_run(finished: Path, tmp_path: Path) -> None:
+    blend, other = tmp_path / "blend", tmp_path / "other"
+    weights = {ranking: BlendWeights(parts=(1.0,), half_life_days=7.0) for ranking in RANKINGS}
+    write_blend(BlendRecord(parts=("parts/walk",), steps=(1,), weights=weights, validation={}), str(blend))
+    write_record(read_record(str(finished)), str(other))
+    with pytest.raises(ValueError, match=r"has a run that is not a refit, not a refit of .*give another --workdir"):
+        refit(str(blend), workdir=str(other))
+    assert [path.name for path in other.iterdir()] == ["run.json"]
