@@ -27,7 +27,11 @@ class Recommender:
 
         `history` has item ids, oldest first. Unknown item ids are ignored. For an unknown `visitor_id`, some models
         rank by `history`, others by popularity. `exclude_seen` excludes the items of `history`.
+
+        Raises TypeError, as the other methods do, if an id is not text.
         """
+        _check_ids("history", history)
+        _check_ids("visitor_id", [visitor_id])
         answer = self._call(
             "recommend",
             visitor_id=[visitor_id],
@@ -39,10 +43,15 @@ class Recommender:
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
         """Returns at most `k` items on offer, most similar first; popular items if `item_id` is unknown."""
+        _check_ids("item_id", [item_id])
         return _first_list(self._call("similar_items", item_id=[item_id], k=[k]))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
         """Returns the visitor's scores of the items, in the given order; higher is better."""
+        _check_ids("visitor_id", [visitor_id])
+        _check_ids("item_ids", item_ids)
+        if len(item_ids) == 0:  # a call would have no type
+            return []
         answer = self._call("score", visitor_id=[visitor_id] * len(item_ids), item_id=list(item_ids))
         (scores,) = answer.values()
         return scores.numpy().reshape(-1).tolist()
@@ -73,6 +82,17 @@ def load(export: str) -> Recommender:
     recommender.similar_items("", k=1)
     recommender.score("", [""])
     return recommender
+
+
+def _check_ids(name: str, ids: Sequence[str]) -> None:
+    """Raises TypeError unless `ids`, the value of the argument `name`, is a sequence of texts."""
+    if isinstance(ids, str):
+        raise TypeError(f"{name} must be a list of ids, got the text {ids!r}; pass [{ids!r}]")
+    for each in ids:
+        if not isinstance(each, str):
+            raise TypeError(
+                f"{name}: ids are text, got {each!r} ({type(each).__name__}); pass {str(each)!r}, as in the event log"
+            )
 
 
 def _first_list(answer: Any) -> list[Recommendation]:

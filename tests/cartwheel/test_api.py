@@ -80,6 +80,8 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     assert model.recommend(history=seen, k=exported["items"], exclude_seen=False)[0].item_id
     assert seen[0] not in {item for item, _ in model.similar_items(seen[0], k=3)}
     assert len(model.score("1", seen)) == 2
+    assert model.score("1", []) == []
+    check_ids_that_are_not_text(model)
 
     # what `make demo` prints of the same files
     lines = show_recommendations("export", "dataset").splitlines()
@@ -89,3 +91,17 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     assert {line.split()[0] for line in table if line.startswith("  ")} >= {"mf", "popular", "random"}
     assert max(map(len, table)) <= 100
     assert os.path.exists("export/saved_model.pb")
+
+
+def check_ids_that_are_not_text(model: cartwheel.Recommender) -> None:
+    """Checks the messages for ids that would otherwise end in an error of TensorFlow, or in a wrong list."""
+    with pytest.raises(TypeError, match=r"history: ids are text, got 50 \(int\); pass '50', as in the event log"):
+        model.recommend(history=[50, 181])
+    with pytest.raises(TypeError, match=r"history must be a list of ids, got the text '50'; pass \['50'\]"):
+        model.recommend(history="50")
+    with pytest.raises(TypeError, match="visitor_id: ids are text, got 1 "):
+        model.score(1, ["50"])
+    with pytest.raises(TypeError, match="item_ids must be a list of ids, got the text '50'"):
+        model.score("1", "50")
+    with pytest.raises(TypeError, match="item_id: ids are text, got 50 "):
+        model.similar_items(50)

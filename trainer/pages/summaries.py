@@ -69,8 +69,10 @@ def _describe_blend(blend: Result) -> list[str]:
         best = max(figures["parts"].values(), default=0.0)
         lines.append(
             f"Blend for {title}: validation NDCG@20 {figures['blend']:.3f}, best single model {best:.3f}: "
-            f"{' + '.join(terms)}"
+            f"{' + '.join(terms).replace('+ -', '- ')}"
         )
+        if not any(weights["parts"]) and not any(weights["returns"]):
+            lines.append("  No model has a weight here: apart from hidden seen items, all visitors get the same list.")
     return lines
 
 

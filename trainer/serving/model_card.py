@@ -5,7 +5,7 @@ Every number comes from `run.json`, the dataset's manifest and statistics, and `
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,9 +108,10 @@ def _describe(subject: Subject) -> ModelDescription:
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
     """Returns the preset with the fewest differences from `config`, and these differences.
 
-    A difference is `KEY: OLD, now NEW`: the value in the preset, then the value in `config`.
+    A difference is `KEY: OLD, now NEW`: the value in the preset, then the value in `config`. The name does not count: the
+    models of `auto` have names of their own.
     """
-    changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
+    changes = {name: differences(preset, replace(config, name=name)) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
     return name, changes[name]
 

@@ -23,7 +23,7 @@ from trainer.evaluation.blending import blend_runs
 from trainer.evaluation.cases import most_common_cases
 from trainer.models.trained_run import part_directory
 from trainer.runs import checkpoint
-from trainer.runs.blend_record import BlendRecord
+from trainer.runs.blend_record import BlendRecord, read_blend
 from trainer.runs.layout import part_name
 from trainer.runs.record import RunRecord, has_run, read_record, write_record
 from trainer.workflows.budget import Budget
@@ -48,6 +48,7 @@ def train_auto(
     """Trains the models of `presets.auto_trials` within a time budget, and blends them.
 
     If visitors have long histories and time is left, also trains `nn` with a longer history; see `longer_histories`.
+    Nothing is trained if the run is finished, even if the budget is larger than before.
 
     Args:
       data: path of the prepared dataset.
@@ -79,8 +80,11 @@ def train_auto(
         _check_workdir(workdir, [*configs, NAME], dataset)
         runner = TrialRunner(workdir, data)
         budget = Budget.of_call(budget_seconds, started, runner.trials, dataset)
-        with stop_on_signals(stop) as request:
-            _run_trials(runner, configs, dataset, budget, request)
+        if runner.trials and read_blend(workdir) is not None:  # which would not use further models
+            log.info("%s has a finished run; to try more with a larger --budget, give another --workdir", workdir)
+        else:
+            with stop_on_signals(stop) as request:
+                _run_trials(runner, configs, dataset, budget, request)
         if not runner.usable:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in runner.trials)
             raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")

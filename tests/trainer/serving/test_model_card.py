@@ -123,6 +123,7 @@ def test_a_card_lists_the_changes_to_the_preset():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_nearest_preset_of_a_preset_is_itself(preset):
     assert nearest_preset(PRESETS[preset]) == (preset, [])
+    assert nearest_preset(replace(PRESETS[preset], name="auto")) == (preset, [])
 
 
 def test_a_card_describes_the_data():

@@ -1,6 +1,7 @@
 """`--preset auto` is never worse in validation than the best baseline, stays within its budget, and can be resumed."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from trainer.ranking.topk import visible_scores
 from trainer.runs import checkpoint
 from trainer.runs.blend_record import BlendRecord, BlendWeights
 from trainer.runs.record import RunRecord, write_record
+from trainer.workflows import auto
 from trainer.workflows.auto import _best_model, _blend, train_auto
 from trainer.workflows.refit import refit
 
@@ -129,6 +131,17 @@ def test_a_small_budget_skips_all_models_but_the_first_one(dataset: Dataset, tmp
         "returning": None,
         "in_session": 60,
     }
+
+
+def test_a_finished_run_trains_nothing_with_a_larger_budget(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train_auto(data=dataset.root, workdir=str(tmp_path), budget_seconds=0.001, settings=SMALL)
+    monkeypatch.setattr(auto, "_run_trials", None)  # a call would fail
+    with caplog.at_level(logging.INFO):
+        second = train_auto(data=dataset.root, workdir=str(tmp_path), budget_seconds=1000, settings=SMALL)
+    assert {**second, "seconds": 0} == {**first, "seconds": 0}
+    assert f"{tmp_path} has a finished run; to try more with a larger --budget, give another --workdir" in caplog.text
 
 
 def test_the_best_model_is_chosen_among_those_with_the_same_task(dataset: Dataset, tmp_path: Path) -> None:
