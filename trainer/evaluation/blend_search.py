@@ -29,6 +29,8 @@ _LIKELIHOOD_CASES = 1000  # at most; more change the weights little
 _PULL, _EXPECTED_TREND = 5.0, 0.5  # towards the expected weights; as strong as some cases
 _STEPS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.2, 1.4, 2.0, 3.0)  # of the current weight
 _NEW_SHARES = (0.05, 0.2, 0.6)  # of the largest weight, for a weight of 0
+_LEAST_SHARE = 0.001  # of the largest weight; the minimiser leaves smaller ones instead of 0
+_SMALL_SHARE = 0.15  # of the largest weight
 _TREND_SHARES = (0.0, 0.06, 0.12, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)  # of the largest weight
 
 
@@ -50,8 +52,8 @@ def choose_weights(
 ) -> Choice:
     """Chooses the best weights found by several searches: with all parts, with single parts, and with none.
 
-    Each part is tried alone if there are fewer than `_MANY_CASES`, otherwise only the best one. If `has_returns`, another
-    search starts from the best return feature.
+    Each part is tried alone if there are fewer than `_MANY_CASES`, otherwise only the best one. If `has_returns`,
+    another search starts from the best return feature.
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
@@ -69,7 +71,9 @@ def choose_weights(
         ascents.append(_Ascent.from_best_return(features))
     for ascent in ascents:
         ascent.climb(deadline=deadline)
+    ascents += [_Ascent.of_one_feature(features, part) for part in best_parts[:1]]
     best = max(ascents, key=lambda ascent: ascent.best)
+    best.drop_small_parts()
     weights = BlendWeights.from_array(best.weight * features.unit, HALF_LIVES[half_life])
     frequency = features.value_alone(num_parts + 3) if has_returns else None
     return Choice(weights, best.best, tuple(alone), frequency)
@@ -161,7 +165,7 @@ class _Features:
         bounds = [(None if self.can_be_negative(column) else 0.0, None) for column in columns]
         found = minimize(loss, expected, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
         weights = np.zeros(len(self.unit), np.float32)
-        weights[columns] = found.x
+        weights[columns] = np.where(np.abs(found.x) < _LEAST_SHARE * np.abs(found.x).max(), 0.0, found.x)
         return weights
 
 
@@ -184,9 +188,14 @@ class _Ascent:
     def from_best_return(cls, features: _Features) -> "_Ascent":
         """Starts from the return feature that is best alone, such as the visitor's most frequent items."""
         returns = range(features.num_parts + 3, len(features.unit))
+        return cls.of_one_feature(features, max(returns, key=features.value_alone))
+
+    @classmethod
+    def of_one_feature(cls, features: _Features, column: int) -> "_Ascent":
+        """Starts from the weight 1 of one feature; all others are 0."""
         weight = np.zeros(len(features.unit), np.float32)
-        weight[max(returns, key=features.value_alone)] = 1.0
-        return cls(features, range(len(features.unit)), weight)
+        weight[column] = 1.0
+        return cls(features, range(len(weight)), weight)
 
     @property
     def best(self) -> float:
@@ -199,7 +208,7 @@ class _Ascent:
         Ends early if a pass changes no weight, or at the deadline, but completes the first pass.
         """
         trend = self._features.trend
-        # returns are last, because they depend on all others
+        # the returns are last, because they depend on all others
         order = [trend, *(column for column in self._columns if column != trend)]
         for number in range(passes):
             before = self.best
@@ -224,6 +233,16 @@ class _Ascent:
         if gain.mean() > max(_LEAST_GAIN * self.best, _LEAST_ERRORS * error):
             self.weight[column], self._values = values[choice], found[choice]
             self._total = rest + self.weight[column] * self._features.unit[column] * feature
+
+    def drop_small_parts(self) -> None:
+        """Sets small weights of parts to 0 if the NDCG@20 does not fall: each served model takes time and memory."""
+        limit = _SMALL_SHARE * self._scale
+        for part in np.argsort(self.weight[: self._features.num_parts]).tolist():
+            if 0 < self.weight[part] < limit:
+                rest = self._without(part)
+                values = self._features.candidates.ndcg_of_hits(rest)
+                if values.mean() >= self.best:
+                    self.weight[part], self._values, self._total = 0.0, values, rest
 
     def values_with(self, half_life: int) -> np.ndarray:
         """[V]: NDCG@20 of each case, if the trend has half-life number `half_life` and the best weight for it."""
@@ -263,5 +282,3 @@ def longest_of_the_best(values: np.ndarray) -> int:
     difference = values - values[values.mean(axis=1).argmax()]
     error = difference.std(axis=1) / np.sqrt(values.shape[1])
     return int(np.flatnonzero(difference.mean(axis=1) >= -error).max())
-
-

@@ -108,8 +108,8 @@ def _describe(subject: Subject) -> ModelDescription:
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
     """Returns the preset with the fewest differences from `config`, and these differences.
 
-    A difference is `KEY: OLD, now NEW`: the value in the preset, then the value in `config`. The name does not count: the
-    models of `auto` have names of their own.
+    A difference is `KEY: OLD, now NEW`: the value in the preset, then the value in `config`. The name does not count,
+    because the models of `auto` have names of their own.
     """
     changes = {name: differences(preset, replace(config, name=name)) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))

@@ -15,7 +15,7 @@ _BLEND_START_SECONDS, _BLEND_START_SHARE = 10.0, 2.0  # the same, to load the mo
 _TRIAL_SECONDS, _TRIAL_SHARE = 5.0, 0.5  # the same, for a trial: to build and trace a model, which no limit stops
 _LARGEST_END_SHARE = 0.1  # of the budget
 _LARGEST_BLEND_SHARE = 0.3  # of the budget: validations of few cases measure the start of a model, not its speed
-_FIT_SECONDS = 0.002  # per case, to choose the weights after the ranking
+_FIT_SECONDS = 0.004  # per case, to choose the weights after the ranking
 _LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time for a trial: if others follow, if none do
 
 

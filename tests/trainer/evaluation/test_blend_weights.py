@@ -14,16 +14,13 @@ from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_events
 from trainer.evaluation import blend_weights
 from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
+from trainer.evaluation.blend_search import _Ascent, _Features, choose_half_life, choose_weights, longest_of_the_best
 from trainer.evaluation.blend_weights import (
     OutOfTimeError,
-    _Ascent,
     _fill_missing,
     baseline_cases,
     blend_alone,
-    choose_half_life,
-    choose_weights,
     fit_blend,
-    longest_of_the_best,
     ranking_cases,
     set_trends,
 )
@@ -105,7 +102,7 @@ def test_a_good_part_is_found_and_noise_has_no_weight(cases: Cases, events: Item
     good = Noise(0, favourites=cases.relevant.values)
     choice = choose_weights(candidates_of(cases, events, Noise(1), good, Noise(2)), 3, 0, has_returns=False)
     assert choice.weights.parts[1] > 0
-    assert choice.weights.parts[0] == choice.weights.parts[2] == choice.weights.trend == 0
+    assert choice.weights.parts[0] == choice.weights.parts[2] == 0
     assert choice.value >= max(choice.alone)
 
 
@@ -127,21 +124,77 @@ def test_an_ascent_after_its_deadline_has_one_pass(
     most, few = relevant.copy(), relevant.copy()
     most[::4], few[np.arange(len(few)) % 4 > 0] = 0, 0
     found = candidates_of(cases, events, Noise(0, favourites=few), Noise(1, favourites=most))
-    later_passes: list[int] = []
+    improved: list[int] = []
     improve = _Ascent.improve
 
-    def count(ascent: _Ascent, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        later_passes.extend([column] * is_local)
-        improve(ascent, column, grid, is_local=is_local)
+    def count(ascent: _Ascent, column: int) -> None:
+        improved.append(column)
+        improve(ascent, column)
 
     monkeypatch.setattr(_Ascent, "improve", count)
     late = choose_weights(found, 2, 0, has_returns=False, deadline=0.0)
     assert min(late.weights.parts) > 0
     assert late.value > max(late.alone)
-    assert not later_passes
+    # trend, then the parts and the popularity: with both parts, with each alone, and with none
+    assert sorted(improved) == sorted([3, 0, 1, 2, 3, 0, 2, 3, 1, 2, 3, 2])
+    improved.clear()
     assert choose_weights(found, 2, 0, has_returns=False).value >= late.value
-    # trend, two parts and popularity
-    assert later_passes[:4] == [3, 0, 1, 2]
+    assert len(improved) > 12
+
+
+def test_the_search_with_many_cases_tries_only_the_best_part_alone(
+    cases: Cases, events: ItemEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.evaluation.blend_search._MANY_CASES", 200)
+    sets: list[list[int]] = []
+    most_likely = _Features.most_likely
+
+    def record(features: _Features, columns: Sequence[int]) -> np.ndarray:
+        sets.append(list(columns))
+        return most_likely(features, columns)
+
+    monkeypatch.setattr(_Features, "most_likely", record)
+    good = Noise(0, favourites=cases.relevant.values)
+    choose_weights(candidates_of(cases, events, Noise(1), good, Noise(2)), 3, 0, has_returns=False)
+    assert sets == [[0, 1, 2, 3, 4], [1, 3, 4], [3, 4]]
+
+
+def test_the_likeliest_weights_by_hand() -> None:
+    # One part with the values 1 and 0 for two candidates; of 40 cases, the first candidate is relevant in 30. Without
+    # the pull to the expected weights, the softmax of w and 0 is (3/4, 1/4), so w = ln 3.
+    feature = np.zeros((40, 2, 1 + 1 + len(HALF_LIVES) + 4), np.float32)
+    feature[:, 0, 0] = 1.0
+    is_relevant = np.stack([np.arange(40) < 30, np.arange(40) >= 30], axis=1)
+    candidates = Candidates(feature, is_relevant, np.ones((40, 2), bool), np.ones(40, np.int64))
+    features = _Features(candidates, 1, 0, has_returns=False)
+    found = features.most_likely([0, 1, 2])
+    # units: the standard deviation of 1 and 0 is 1/2. With the pull, 2 times (30 - 40 p) - 5 (w - 1) = 0 in this unit,
+    # and p is the sigmoid of 2 w
+    weight = float(found[0])
+    assert features.unit[0] == pytest.approx(2)
+    assert 2 * (30 - 40 / (1 + np.exp(-2 * weight))) == pytest.approx(5 * (weight - 1), abs=1e-3)
+    assert np.log(3) / 2 < weight < 1  # between the likeliest and the expected weight
+    # the trend has no values, so it keeps its expected weight; the popularity keeps 0
+    np.testing.assert_allclose(found[1:3], [0, 0.5], atol=1e-6)
+    assert found[3:].tolist() == [0] * 4
+
+
+def test_few_cases_prefer_the_average_of_the_models_to_noise(events: ItemEvents) -> None:
+    # ten models that each know a little; on 15 cases, one of them or a few are the best by chance
+    rng = np.random.default_rng(0)
+    relevant = rng.integers(0, NUM_ITEMS, 200)
+    everyone = cases_of([[]] * 200, [[item] for item in relevant], NUM_ITEMS)
+    models = []
+    for seed in range(10):
+        scores = np.random.default_rng(seed + 5).normal(size=(200, NUM_ITEMS))
+        scores[np.arange(200), relevant] += 0.7
+        models.append(TableScorer(scores))
+    found = candidates_of(everyone.take(np.arange(15)), events, *models)
+    choice = choose_weights(found, 10, 0, has_returns=False)
+    later = candidates_of(everyone.take(np.arange(15, 200)), events, *models)
+    values = later.ndcg(np.tensordot(later.feature[:, :, :10], np.array(choice.weights.parts), 1))
+    best_alone = max(later.ndcg(later.feature[:, :, model]).mean() for model in range(10))
+    assert values.mean() > 1.5 * best_alone
 
 
 def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
@@ -235,12 +288,12 @@ def test_each_ranking_has_the_cases_that_it_serves(tmp_path) -> None:
     assert served.timestamp_ms.tolist() == cases["in_session"][0].timestamp_ms.tolist() == [2 * minute, 122 * minute]
 
 
-def test_few_cases_fit_no_noise(events: ItemEvents) -> None:
+def test_noise_has_small_weights_even_if_there_are_few_cases(events: ItemEvents) -> None:
     relevant = np.random.default_rng(3).integers(0, NUM_ITEMS, 12)
     few = cases_of([[]] * 12, [[item] for item in relevant], NUM_ITEMS)
     models = [Noise(0, favourites=np.resize(relevant, 200)), *(Noise(seed) for seed in range(1, 6))]
     choice = choose_weights(candidates_of(few, events, *models), 6, 0, has_returns=False)
-    assert np.count_nonzero(choice.weights.parts) <= 2
+    assert max(choice.weights.parts[1:]) < choice.weights.parts[0] / 4
 
 
 @pytest.mark.parametrize("hides_seen", [True, False])
