@@ -32,12 +32,12 @@ def test_the_time_of_a_blend_is_predicted_from_the_validations_of_its_models() -
     trials = [
         Trial(name=name, state="trained", seconds=9, case_seconds=each) for name, each in (("a", 0.01), ("b", 0.02))
     ]
-    # 10 s to start; for each case, 2 ms for the weights, 30 ms for both models, and 20 ms for the next one
-    assert budget.blend_seconds(trials) == pytest.approx(10 + 2 + 30 + 20)
-    assert budget.blend_seconds([]) == pytest.approx(10 + 2)
+    # 10 s to start; for each case, 4 ms for the weights, 30 ms for both models, and 20 ms for the next one
+    assert budget.blend_seconds(trials) == pytest.approx(10 + 4 + 30 + 20)
+    assert budget.blend_seconds([]) == pytest.approx(10 + 4)
     # a stopped model without a validation is as slow as the slowest one; a failed model is not blended
     trials += [Trial(name="c", state="stopped", seconds=9), Trial(name="d", state="failed", seconds=9)]
-    assert budget.blend_seconds(trials) == pytest.approx(10 + 2 + 30 + 20 + 20)
+    assert budget.blend_seconds(trials) == pytest.approx(10 + 4 + 30 + 20 + 20)
 
 
 def test_the_estimates_grow_if_the_command_starts_slowly() -> None:
@@ -89,8 +89,8 @@ def test_trials_without_time_are_skipped_after_slow_ones(
     runner = TrialRunner(str(tmp_path), dataset.root)
     budget = Budget.of_call(100.0, 0.0, runner.trials, dataset)
     _run_trials(runner, auto_trials(), dataset, budget, StopRequest())
-    # 99 s without the report, 75 s after session_knn; the blend takes 10 s + 180 cases * 2 ms = 10.36 s, so 13.64 s
-    # remain, of which als may use half; the next 9.64 s are too few for mf (4.82 s), and nn may use 95% (9.16 s)
+    # 99 s without the report, 75 s after session_knn; the blend takes 10 s + 180 cases * 4 ms = 10.72 s, so 13.28 s
+    # remain, of which als may use half; the next 9.28 s are too few for mf (4.64 s), and nn may use 95% (8.82 s)
     assert [(trial.name, trial.state) for trial in runner.trials] == [
         ("walk", "trained"),
         ("session_knn", "trained"),
@@ -98,7 +98,7 @@ def test_trials_without_time_are_skipped_after_slow_ones(
         ("mf", "skipped"),
         ("nn", "trained"),
     ]
-    assert runner.trials[3].reason == "no time was left (4.8 of at least 5.0 s)"
+    assert runner.trials[3].reason == "no time was left (4.6 of at least 5.0 s)"
 
 
 def test_a_validation_that_took_minutes_for_a_case_does_not_end_the_run(tmp_path: Path) -> None:
