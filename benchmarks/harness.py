@@ -107,7 +107,10 @@ def timed(function: Callable[[], Any]) -> float:
 def report(
     name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
 ) -> None:
-    """Writes `figures`, `load`, the machine and the command to `results/NAME.json`; prints all of it unless `quiet`."""
+    """Writes `figures`, the machine and the command to `results/NAME.json`; prints all of it unless `quiet`.
+
+    `load`: share of the CPU time that other programs used during the measurement; None: unknown.
+    """
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),

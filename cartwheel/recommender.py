@@ -1,5 +1,7 @@
 """Loads an exported model, which recommends items for raw ids. Needs only TensorFlow."""
 
+import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ class Recommender:
         `history` has item ids, oldest first. Unknown item ids are ignored. For an unknown `visitor_id`, some models
         rank by `history`, others by popularity. `exclude_seen` excludes the items of `history`.
 
-        Raises TypeError, as the other methods do, if an id is not text.
+        Raises ValueError if `k` is out of range, and TypeError, as the other methods do, if an id is not text.
         """
         _check_ids("history", history)
         _check_ids("visitor_id", [visitor_id])
@@ -61,8 +63,15 @@ class Recommender:
 
         from trainer.distributed.precision import full_float32
 
-        with full_float32():  # as the model was evaluated
-            return self._signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        try:
+            with full_float32():  # as the model was evaluated
+                return self._signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow's message ends with the text of the signature's own check and the wrong value, in brackets
+            checked = re.search(r"\[(k must be .*?)\] \[(.*?)\]", str(error), re.DOTALL)
+            if checked is None:
+                raise
+            raise ValueError(f"{checked[1]} {checked[2]}") from error
 
 
 def load(export: str) -> Recommender:
@@ -72,6 +81,8 @@ def load(export: str) -> Recommender:
     """
     import tensorflow as tf
 
+    if os.path.exists(os.path.join(export, "run.json")):
+        raise ValueError(f"{export} is the directory of a run; export it with `cartwheel export --workdir {export} …`")
     try:
         recommender = Recommender(tf.saved_model.load(export))
     except (tf.errors.OpError, KeyError, ValueError) as error:

@@ -129,6 +129,6 @@ def _sentence(refusal: _Refusal | None, words: str) -> str:
 
 
 def flags_for(words: str) -> str:
-    """Returns advice on what to change after the server has refused an object with the message `words`."""
+    """Returns advice on what to change. `words`: the message with which the server refused an object."""
     flags = [flag for pattern, flag in _FLAGS.items() if re.search(pattern, words)]
     return f"change {', '.join(flags)}" if flags else "change the manifests in k8s/components"

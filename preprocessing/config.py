@@ -329,7 +329,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if self.item_table.files and (self.item_properties or self.category_tree):
-            raise ValueError("give either item_table.files or item_properties with a category_tree, not both")
+            raise ValueError("give either item_table.files, or item_properties with a category_tree; not both")
         if not 0 <= self.max_reject_share <= 1:
             raise ValueError(f"--max-reject-share must be between 0 and 1, got {self.max_reject_share}")
         for name in ("max_events_per_day", "block_rows", "partition_bytes"):

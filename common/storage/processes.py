@@ -94,7 +94,7 @@ def is_running(process: Process) -> bool | None:
 
 
 def _exists(process: int) -> bool | None:
-    """Returns False if no process has this id; otherwise None, because a newer process may have got the id."""
+    """Returns False if no process has this id; otherwise None (unknown), because the id may be that of a newer one."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -120,7 +120,7 @@ def read_properties(
 ) -> PropertyCounts:
     """Reads the item properties or the item table.
 
-    Writes the rejects and the latest property values, one file per item partition.
+    Writes the rejects, and one file per item partition with the latest property values.
 
     Args:
       until_ms: milliseconds since 1970; item properties at or after this time are ignored. An item table has no times.

@@ -163,7 +163,7 @@ def _propose_conditions(mapped: EventColumns, columns: Sequence[Column], values:
         if missing.get(path) and "[]" not in path:
             yield f"{path} is not null"
     for column in columns:
-        if plain_name(column.path) in ("quantity", "qty", "menge"):
+        if plain_name(column.path).endswith(("quantity", "qty", "menge")):
             lowest = pc.min(to_numbers(values[column.path])).as_py()
             if lowest is not None and lowest <= 0:
                 yield f"{column.path} > 0"

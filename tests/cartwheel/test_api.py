@@ -81,6 +81,10 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     assert seen[0] not in {item for item, _ in model.similar_items(seen[0], k=3)}
     assert len(model.score("1", seen)) == 2
     assert model.score("1", []) == []
+    with pytest.raises(ValueError, match=r"^k must be from 1 to \d+, the number of items in the catalogue; got 0$"):
+        model.recommend(k=0)
+    with pytest.raises(ValueError, match="run is the directory of a run; export it with `cartwheel export --workdir "):
+        cartwheel.load("run")
     check_ids_that_are_not_text(model)
 
     # what `make demo` prints of the same files

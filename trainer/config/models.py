@@ -295,10 +295,11 @@ class WalkConfig(CountedConfig[WalkPowers]):
     powers = WalkPowers
     kind: Literal["walk"] = "walk"
     item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
-    """A weight is divided by (number of visitors of the history's item) ** item_power."""
+    """The weight from a history's item to a scored item is divided by (number of visitors of the history's item) **
+    item_power."""
     neighbour_power: tuple[float, ...] = (0.5, 0.15, 0.25)
-    """A weight is divided by (number of visitors of the scored item) ** neighbour_power. Higher values recommend rarer
-    items."""
+    """The same weight is divided by (number of visitors of the scored item) ** neighbour_power. Higher values recommend
+    rarer items."""
     visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
     """A visitor with events on both items adds 1 / (number of the visitor's items) ** visitor_power to the weight."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
@@ -308,8 +309,9 @@ class WalkConfig(CountedConfig[WalkPowers]):
     adds_repeats: ClassVar[bool] = True
     """Whether every occurrence of an item in a history adds to the scores."""
     max_items: int = 500
-    """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
-    The time to count the items of a visitor grows with the square of their number."""
+    """Two limits: only a visitor's latest `max_items` distinct items are counted in training, and only the latest
+    `max_items` entries of a history are used for its scores. The time to count the items of a visitor grows with the
+    square of their number."""
 
     def __post_init__(self) -> None:
         self.check_powers()
@@ -394,7 +396,8 @@ class EaseConfig(CountedConfig[EaseValues]):
     num_neighbours: int = 500
     """Number of neighbours kept per item: those with the largest absolute weights."""
     max_items: int = 1_000
-    """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
+    """Two limits: only a visitor's latest `max_items` distinct items are counted in training, and only the latest
+    `max_items` entries of a history are used for its scores."""
     adds_repeats: ClassVar[bool] = False
     """Whether every occurrence of an item in a history adds to the scores."""
     remedy: ClassVar[str] = "raise model.l2"

@@ -52,8 +52,9 @@ def choose_weights(
 ) -> Choice:
     """Chooses the best weights found by several searches: with all parts, with single parts, and with none.
 
-    Each part is tried alone if there are fewer than `_MANY_CASES`, otherwise only the best one. If `has_returns`,
-    another search starts from the best return feature.
+    If `has_returns`, another search starts from the best return feature. If there are fewer than `_MANY_CASES`, each
+    part is tried alone, and the weights of several parts must be better by a standard error. Otherwise only the best
+    part is tried alone.
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
@@ -65,18 +66,31 @@ def choose_weights(
     alone = [features.value_alone(part) for part in range(num_parts)]
     best_parts = sorted(range(num_parts), key=lambda part: -alone[part])
     single = best_parts if len(candidates.num_relevant) < _MANY_CASES else best_parts[:1]
-    sets = {tuple(range(num_parts)), *((part,) for part in single), ()}
-    ascents = [_Ascent.from_likelihood(features, of) for of in sorted(sets, key=len, reverse=True)]
-    if has_returns:
-        ascents.append(_Ascent.from_best_return(features))
-    for ascent in ascents:
+    simple = [_Ascent.from_likelihood(features, parts) for parts in [*([part] for part in single), []]]
+    full = [_Ascent.from_likelihood(features, range(num_parts))] if num_parts > 1 else []
+    full += [_Ascent.from_best_return(features)] if has_returns else []
+    for ascent in [*full, *simple]:
         ascent.climb(deadline=deadline)
-    ascents += [_Ascent.of_one_feature(features, part) for part in best_parts[:1]]
-    best = max(ascents, key=lambda ascent: ascent.best)
+    simple += [_Ascent.of_one_feature(features, part) for part in best_parts[:1]]
+    simple += [_Ascent.from_best_return(features)] if has_returns else []
+    best = _choose(simple, full)
     best.drop_small_parts()
     weights = BlendWeights.from_array(best.weight * features.unit, HALF_LIVES[half_life])
     frequency = features.value_alone(num_parts + 3) if has_returns else None
     return Choice(weights, best.best, tuple(alone), frequency)
+
+
+def _choose(simple: Sequence["_Ascent"], full: Sequence["_Ascent"]) -> "_Ascent":
+    """Returns the best ascent. One of `full` must be better than `simple`, with few cases by a standard error."""
+    best = max(simple, key=lambda ascent: ascent.best)
+    if full:
+        fullest = max(full, key=lambda ascent: ascent.best)
+        gain = fullest.values - best.values
+        # many weights fit few cases better than few weights do, even if they are worse on other cases
+        errors = _LEAST_ERRORS if len(gain) < _MANY_CASES else 0.0
+        if gain.mean() > errors * gain.std() / np.sqrt(len(gain)):
+            return fullest
+    return best
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
@@ -176,7 +190,8 @@ class _Ascent:
         """`columns`: the features whose weights may change. `weight`: [F], the first weights."""
         self._features, self._columns, self.weight = features, columns, weight
         self._total = features.total(weight)
-        self._values = features.candidates.ndcg_of_hits(self._total)
+        self.values = features.candidates.ndcg_of_hits(self._total)
+        """[V]: NDCG@20 of each case, with the current weights."""
 
     @classmethod
     def from_likelihood(cls, features: _Features, parts: Sequence[int]) -> "_Ascent":
@@ -200,7 +215,7 @@ class _Ascent:
     @property
     def best(self) -> float:
         """Mean NDCG@20 over all cases, with the current weights."""
-        return float(self._values.mean())
+        return float(self.values.mean())
 
     def climb(self, passes: int = _PASSES, deadline: float | None = None) -> None:
         """Improves the weight of each feature in turn, up to `passes` times.
@@ -228,10 +243,10 @@ class _Ascent:
         values = self._values_near(column)
         found = self._features.measure(rest, feature, [self._features.unit[column] * value for value in values])
         choice = int(np.argmax([value.mean() for value in found]))
-        gain = found[choice] - self._values
+        gain = found[choice] - self.values
         error = gain.std() / np.sqrt(len(gain))
         if gain.mean() > max(_LEAST_GAIN * self.best, _LEAST_ERRORS * error):
-            self.weight[column], self._values = values[choice], found[choice]
+            self.weight[column], self.values = values[choice], found[choice]
             self._total = rest + self.weight[column] * self._features.unit[column] * feature
 
     def drop_small_parts(self) -> None:
@@ -242,7 +257,7 @@ class _Ascent:
                 rest = self._without(part)
                 values = self._features.candidates.ndcg_of_hits(rest)
                 if values.mean() >= self.best:
-                    self.weight[part], self._values, self._total = 0.0, values, rest
+                    self.weight[part], self.values, self._total = 0.0, values, rest
 
     def values_with(self, half_life: int) -> np.ndarray:
         """[V]: NDCG@20 of each case, if the trend has half-life number `half_life` and the best weight for it."""

@@ -47,7 +47,7 @@ class Measurement:
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """[V]: the value of each metric, such as `ndcg@10`, for each of the V cases in the primary ranking."""
+        """[V] values of each metric, such as `ndcg@10`, for the V cases in the primary ranking (see `Cases`)."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:

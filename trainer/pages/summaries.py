@@ -52,6 +52,9 @@ _RANKINGS = {
 }
 
 
+_FEW_CASES = 30
+
+
 def _describe_blend(blend: Result) -> list[str]:
     lines = []
     for ranking, title in _RANKINGS.items():
@@ -73,6 +76,9 @@ def _describe_blend(blend: Result) -> list[str]:
         )
         if not any(weights["parts"]) and not any(weights["returns"]):
             lines.append("  No model has a weight here: apart from hidden seen items, all visitors get the same list.")
+        if figures["cases"] < _FEW_CASES:
+            count = figures["cases"]
+            lines.append(f"  Only {count} validation case{'s' * (count > 1)}: these weights may be far from the best.")
     return lines
 
 

@@ -156,7 +156,7 @@ def test_the_search_with_many_cases_tries_only_the_best_part_alone(
     monkeypatch.setattr(_Features, "most_likely", record)
     good = Noise(0, favourites=cases.relevant.values)
     choose_weights(candidates_of(cases, events, Noise(1), good, Noise(2)), 3, 0, has_returns=False)
-    assert sets == [[0, 1, 2, 3, 4], [1, 3, 4], [3, 4]]
+    assert sets == [[1, 3, 4], [3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_the_likeliest_weights_by_hand() -> None:
