@@ -33,7 +33,7 @@ _MISSED = {
     "grocer: training of auto": "Real grocer, seconds to train `auto` with `--budget 10m`",
     "grocer: evaluation of auto": "Real grocer, seconds to `evaluate` `auto` with its baselines",
     "matrix, returning visitors: mf NDCG@20": "Retailrocket, returning visitors, NDCG@20: `mf` / best peer",
-    "buyers, next item (all): nn recall@20": "Retailrocket buyers, next item, recall@20: `nn` / best nearest-neighbour peer",
+    "buyers, next item (all): nn recall@20": "Retailrocket buyers, next item, recall@20: `nn` / best neighbour peer",
 }
 """README's labels for missed targets, by the start of the target's name. Other targets have their name as label."""
 
