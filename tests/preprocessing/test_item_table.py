@@ -177,7 +177,7 @@ def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path):
 
 
 def test_a_table_and_properties_together_are_refused():
-    with pytest.raises(ValueError, match=r"give either item_table\.files or item_properties with a category_tree"):
+    with pytest.raises(ValueError, match=r"give either item_table\.files, or item_properties with a category_tree"):
         PrepareConfig(events="e.csv", item_properties="p.csv", item_table=ItemTableConfig(files="i.csv"))
 
 
