@@ -184,6 +184,12 @@ def test_possible_problems_are_reported(tmp_path):
     assert 'where = ["user is not null"]' in text
 
 
+def test_refunds_are_dropped_by_the_proposal_also_in_a_column_with_a_longer_name(tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text("customer,sku,created at,Lineitem quantity\nu1,a,2024-01-01,2\nu1,a,2024-01-02,-2\n")
+    assert 'where = ["Lineitem quantity > 0"]' in describe(inspect(str(path)))
+
+
 def test_columns_without_a_role_are_listed_with_their_types_and_examples(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"user_id": 1, "product": "a", "ts": 1709262000, "price": 2.5, "tags": ["x", "y"]}\n')
