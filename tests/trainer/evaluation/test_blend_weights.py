@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends, read_item_events
 from trainer.evaluation import blend_weights
 from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
-from trainer.evaluation.blend_search import _Ascent, _Features, choose_half_life, choose_weights, longest_of_the_best
+from trainer.evaluation.blend_search import (
+    _Ascent,
+    _choose,
+    _Features,
+    choose_half_life,
+    choose_weights,
+    longest_of_the_best,
+)
 from trainer.evaluation.blend_weights import (
     OutOfTimeError,
     _fill_missing,
@@ -157,6 +165,19 @@ def test_the_search_with_many_cases_tries_only_the_best_part_alone(
     good = Noise(0, favourites=cases.relevant.values)
     choose_weights(candidates_of(cases, events, Noise(1), good, Noise(2)), 3, 0, has_returns=False)
     assert sets == [[1, 3, 4], [3, 4], [0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("num_cases", "gain", "is_full"), [(100, 0.009, False), (100, 0.011, True), (500, 0.009, True)]
+)
+def test_with_few_cases_several_models_must_be_better_by_a_standard_error(
+    num_cases: int, gain: float, is_full: bool
+) -> None:
+    # the gain of each case is `gain` plus or minus 0.1, so the standard error is 0.1 / 10 = 0.01 with 100 cases
+    simple = SimpleNamespace(values=np.full(num_cases, 0.5), best=0.5)
+    values = simple.values + gain + np.tile([0.1, -0.1], num_cases // 2)
+    full = SimpleNamespace(values=values, best=float(values.mean()))
+    assert _choose([simple], [full]) is (full if is_full else simple)
 
 
 def test_the_likeliest_weights_by_hand() -> None:
