@@ -27,8 +27,14 @@ _TYPE_SUFFIX = re.compile(r":(token|float)(_seq)?$")  # RecBole's, such as `user
 
 
 def plain_name(path: str) -> str:
-    """Returns the last name of a path in small letters: `userid` for `events[].User_ID` and for `user_id:token`."""
-    return re.sub(r"[^a-z]", "", re.split(r"\.|\[\]\.?", _TYPE_SUFFIX.sub("", path))[-1].lower())
+    """Returns the last name of a path in small letters: `userid` for `events[].User_ID` and for `user_id:token`.
+
+    An `id` is named like its object: `productid` for `product.id` and for `products[].id`.
+    """
+    *parents, name = (
+        re.sub(r"[^a-z]", "", name.lower()) for name in re.split(r"\.|\[\]\.?", _TYPE_SUFFIX.sub("", path))
+    )
+    return parents[-1].removesuffix("s") + name if name == "id" and parents else name
 
 
 def find_usual(role: str, paths: Iterable[str]) -> list[str]:

@@ -73,23 +73,34 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
 
 
 def check_times(sample: pa.Array, config: TimeConfig, column: str, max_reject_share: float) -> None:
-    """Checks that the times in a sample [N] are plausible in their unit or format.
+    """Checks that the times in a sample [N] fit their unit or format.
 
     Raises:
-      ValueError: more than `max_reject_share` of the times are implausible, and they fit another unit or format.
+      ValueError: more than `max_reject_share` of the times cannot be read or are implausible, and they fit another
+        unit or format; or no time can be read.
     """
     flaws = Flaws.none(len(sample))
     parse_times(sample, config, flaws)
-    implausible = flaws.reasons.count(IMPLAUSIBLE_TIME)
-    found = guess_times(sample) if implausible > max_reject_share * len(sample) else []
-    others = [other for other in found if (other.unit, other.format) != (config.unit, config.format)]
-    if len(others) != 1:
+    unreadable, implausible = (flaws.reasons.count(reason) for reason in (BAD_TIME, IMPLAUSIBLE_TIME))
+    if unreadable + implausible <= max_reject_share * len(sample):
         return
-    setting = f"time.format = {others[0].format}" if others[0].format else f"time.unit = {others[0].unit}"
-    raise ValueError(
-        f"`{column}` has times outside 1970-02-18 to 2100 if they are read as {config.format or config.unit}, such as "
-        f"{str(sample[0].as_py())!r}; they fit {others[0].format or others[0].unit}, so set {setting}"
-    )
+    others = [time for time in guess_times(sample) if (time.unit, time.format) != (config.unit, config.format)]
+    if len(others) != 1 and unreadable < len(sample):
+        return
+    example = str(sample[int(flaws.invalid_rows[0])].as_py())
+    problem = "that cannot be read as" if unreadable else "outside 1970-02-18 to 2100 if they are read as"
+    advice = f"they fit {_name(others[0])}, so {_advise(config, others[0])}" if len(others) == 1 else "correct [time]"
+    raise ValueError(f"`{column}` has times {problem} {_name(config)}, such as {example!r}; {advice}")
+
+
+def _name(config: TimeConfig) -> str:
+    return config.format or config.unit
+
+
+def _advise(config: TimeConfig, better: TimeConfig) -> str:
+    if better.format is not None:
+        return f"set time.format to {better.format}"
+    return f"set time.unit to {better.unit}{' and remove time.format' * (config.format is not None)}"
 
 
 def drop_missing(values: pa.Array) -> pa.Array:
@@ -142,6 +153,14 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
     return found
 
 
+def have_zones(values: pa.Array, config: TimeConfig) -> bool:
+    """Returns True if no time depends on `config.zone`, because all are numbers since 1970 or name their zone."""
+    if config.format is None and config.unit != "iso":
+        return True
+    texts = _distinct_texts(drop_missing(values))
+    return bool(_name_zone(texts, config.format).all())
+
+
 def is_time_type(kind: pa.DataType) -> bool:
     """Returns True for timestamps and dates."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
@@ -174,10 +193,10 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
     encoded = _to_text(values).dictionary_encode()  # dates repeat
     texts = pd.Series(encoded.dictionary.to_pandas(), dtype=object)
     if config.format is None:
-        stamps, has_zone = _parse_iso(texts), texts.str.contains(_ISO_ZONE).to_numpy(bool)
+        stamps = _parse_iso(texts)
     else:
         stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
-        has_zone = np.full(len(texts), "%z" in config.format.lower())
+    has_zone = _name_zone(texts, config.format)
     milliseconds = _to_milliseconds(stamps).copy()
     # earlier and later years are implausible, and time zones may not support them
     is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1970, 2110).to_numpy()
@@ -185,6 +204,13 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
         milliseconds[is_local] = _to_milliseconds(_read_in_zone(stamps[is_local], config.zone))
     distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))
     return distinct.take(encoded.indices)
+
+
+def _name_zone(texts: pd.Series, pattern: str | None) -> np.ndarray:
+    """Returns a mask [N] of the times that name their zone. `pattern`: their format; None: ISO 8601."""
+    if pattern is None:
+        return texts.str.contains(_ISO_ZONE).to_numpy(bool)
+    return np.full(len(texts), "%z" in pattern.lower())
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
@@ -200,7 +226,8 @@ def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
     """Parses ISO 8601; times without a zone are in UTC. BigQuery's suffix `UTC` is read as `Z`."""
-    return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
+    dates = texts.where(texts.str.match(r"\s*\d"))  # pandas reads `now` and `today` as the time of reading
+    return pd.to_datetime(dates.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 
 def _without_decimals(values: pa.Array) -> pa.Array:

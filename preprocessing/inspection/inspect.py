@@ -16,11 +16,26 @@ from contract.schema import DEFAULT_KINDS
 from preprocessing.config import FormatConfig, PrepareConfig, format_when
 from preprocessing.events import EventMapping, make_mapping, parse_events
 from preprocessing.inspection.columns import Column, describe_column, walk_columns
-from preprocessing.inspection.proposals import find_time, looks_like_log, looks_like_weight, propose_log, propose_table
+from preprocessing.inspection.proposals import (
+    find_time,
+    looks_like_log,
+    looks_like_weight,
+    looks_unique,
+    propose_log,
+    propose_table,
+)
 from preprocessing.mapping import constant_of, select_elements, to_ids
 from preprocessing.shop import format_shop
-from preprocessing.sources.formats import Layout, detect_layout, find_input_files, first_file, make_source
+from preprocessing.sources.formats import (
+    Layout,
+    describe_wrong_separator,
+    detect_layout,
+    find_input_files,
+    first_file,
+    make_source,
+)
 from preprocessing.sources.source import Batch, read_batches
+from preprocessing.times import have_zones
 
 _SAMPLE_ROWS = 50_000
 _EVENTS = 5
@@ -61,12 +76,14 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
 
     Raises:
       FileNotFoundError: no file matches the glob.
-      ValueError: the first non-empty file cannot be read, or has no rows.
+      ValueError: the first non-empty file cannot be read, has no rows, or has another separator.
     """
     config = files_config or FormatConfig()
     files = find_input_files(glob)
     first = first_file(files)
     layout = detect_layout(first, config)
+    if problem := describe_wrong_separator(layout, "--separator"):
+        raise ValueError(f"{first} ({layout.describe()}) cannot be read: {problem}")
     if layout.has_header and _looks_like_data(layout.columns):
         names = tuple(f"column{number}" for number in range(1, len(layout.columns) + 1))
         config = replace(config, columns=names)
@@ -145,7 +162,11 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         }
         for row in parsed.table.slice(0, _EVENTS).to_pylist()
     )
-    warnings = [*_warn_of_ids(mapping, table), *_warn_of_times(found.config, parsed.table)]
+    warnings = [
+        *_warn_of_ids(mapping, table),
+        *_warn_of_times(parsed.table),
+        *_warn_of_zone(found.config, table),
+    ]
     warnings += [
         f"rows of the sample that would be rejected ({reason}): {count:,}"
         for reason, count in Counter(parsed.rejects.reasons).items()
@@ -199,6 +220,11 @@ def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:
         values = elements.columns.get(path)
         if values is None:
             continue
+        if looks_unique(values):
+            yield (
+                f"nearly every event has its own {role} id in `{path}`, as if `{path}` were the id of the event; check "
+                f"columns.{role}"
+            )
         if pa.types.is_floating(values.type):
             yield f"{role} ids in `{path}` are stored as numbers such as 12003.0; they are read as 12003"
         ids = to_ids(values)
@@ -212,13 +238,16 @@ def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:
             )
 
 
-def _warn_of_times(config: PrepareConfig, events: pa.Table) -> Iterator[str]:
+def _warn_of_times(events: pa.Table) -> Iterator[str]:
     if len(events) == 0:
         return
     latest = pc.max(events["timestamp_ms"]).as_py()
     if latest > datetime.now(UTC).timestamp() * 1000:
         yield f"some times are in the future, up to {format_when(latest)}; check [time]"
-    if config.time.format is not None or config.time.unit == "iso":
+
+
+def _warn_of_zone(config: PrepareConfig, table: pa.Table) -> Iterator[str]:
+    if not have_zones(select_elements(table, [config.columns.time]).columns[config.columns.time], config.time):
         yield f"times without a zone are read as {config.time.zone}; set time.zone if they are in another zone"
 
 

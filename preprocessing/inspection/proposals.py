@@ -31,6 +31,7 @@ _CATEGORIES = (
     "productcategory|producttype"
 )
 _WEIGHTS = "quantity|qty|menge|rating|stars|bewertung|playcount|watchtime"
+_MIN_ROWS = 50  # fewer rows may have distinct visitors or items by chance
 _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
 
 
@@ -44,6 +45,9 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
     found["kind"] = found["kind"] or next((path for path, column in values.items() if _is_kind(column)), None)
     found["time"] = find_time(values)
     rest = [column.path for column in columns if column.path not in found.values()]
+    num_events = max(map(len, values.values()))  # of a list in a row, each element is an event
+    # the id of the event is neither the visitor nor the item
+    rest.sort(key=lambda path: len(values[path]) == num_events and looks_unique(values[path]))
     for role in ("visitor", "item"):
         if found[role] is None and rest:
             found[role] = rest.pop(0)
@@ -97,6 +101,12 @@ def find_time(values: Mapping[str, pa.Array]) -> str | None:
 def looks_like_log(values: Mapping[str, pa.Array]) -> bool:
     """Returns True if columns have usual names for visitors and for items, whether or not a column has times."""
     return bool(find_usual("visitor", values) and find_usual("item", values))
+
+
+def looks_unique(values: pa.Array) -> bool:
+    """Returns True if nearly every row has its own value, as in a column with ids of events. False for few rows."""
+    present = values.filter(pa.array(~is_missing(values)))
+    return len(present) >= _MIN_ROWS and is_single(present.type) and len(present.unique()) > 0.95 * len(present)
 
 
 def _match(role: str, values: Mapping[str, pa.Array]) -> str | None:

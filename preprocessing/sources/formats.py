@@ -238,14 +238,23 @@ def _describe_missing(path: str, layout: Layout, missing: list[str], advice: Col
         header = f"name the columns in {advice.setting}" if advice.setting else "add a header line"
         first_line = ", ".join(layout.columns)[:80]
         return f"{found}, and its first line looks like data, not like a header: {first_line}; {header}"
-    separator = next((sign for sign in _SEPARATORS if sign in layout.columns[0]), None)
-    if separator and len(layout.columns) == 1 and layout.format == "csv" and advice.setting:
-        setting = advice.setting.replace("columns", "separator")
-        return (
-            f"{found}: its only column is {layout.columns[0]}, which contains {_NAMES[separator]}; set "
-            f"{setting} to {json.dumps(separator)}, or remove the setting, so that the separator is detected"
-        )
+    if advice.setting and (problem := describe_wrong_separator(layout, advice.setting.replace("columns", "separator"))):
+        return f"{found}: {problem}"
     return f"{found}: it has {', '.join(layout.columns)}. {_advise_mapping(layout, missing, advice)}"
+
+
+def describe_wrong_separator(layout: Layout, setting: str) -> str | None:
+    """Returns a text for an error message if a CSV file has another separator; None if the separator may be right.
+
+    `setting` is the name of the setting for the separator.
+    """
+    separator = next((sign for sign in _SEPARATORS if sign in layout.columns[0]), None)
+    if separator is None or len(layout.columns) > 1 or layout.format != "csv":
+        return None
+    return (
+        f"its only column is {layout.columns[0]}, which contains {_NAMES[separator]}; set {setting} to "
+        f"{json.dumps(separator)}, or remove the setting, so that the separator is detected"
+    )
 
 
 def _advise_mapping(layout: Layout, missing: list[str], advice: ColumnAdvice) -> str:

@@ -16,6 +16,7 @@ from preprocessing.events import parse_events
 from preprocessing.inputs import list_inputs
 from preprocessing.inspection import Inspection, describe, inspect
 from preprocessing.kinds import KindConfig
+from preprocessing.names import plain_name
 from preprocessing.shop import format_shop, read_shop
 from preprocessing.sources.source import read_batches
 
@@ -345,3 +346,54 @@ def test_inspect_writes_the_proposal_once(tmp_path, capsys):
     assert f"cartwheel prepare --shop {shop} --output dataset" in capsys.readouterr().out
     assert 'visitor = "visitorid"' in shop.read_text()
     assert cli.main(command) == 1
+
+
+def write_clicks(path: Path, num_rows: int) -> str:
+    """Writes JSON Lines of 5 visitors and 7 products, each with its own event id, and times with a zone."""
+    rows = [
+        {
+            "event": {"id": f"e{row}", "name": "view"},
+            "at": f"2024-03-01T10:{row % 60:02d}:00+01:00",
+            "user": {"id": f"u{row % 5}"},
+            "product": {"id": f"p{row % 7}"},
+        }
+        for row in range(num_rows)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_an_id_is_named_like_its_object(tmp_path):
+    found = inspect(write_clicks(tmp_path / "clicks.jsonl", 60))
+    assert found.config.columns == EventColumns(visitor="user.id", item="product.id", time="at", kind="event.name")
+    assert not found.warnings  # in particular none of the time zone, which every time names
+
+
+def test_the_id_of_the_event_is_neither_visitor_nor_item(tmp_path):
+    rows = "".join(f"k{row},guest{row % 5},2024-03-01 10:{row % 60:02d},thing{row % 7}\n" for row in range(60))
+    (tmp_path / "log.csv").write_text(f"key,who,when,what\n{rows}")
+    columns = inspect(str(tmp_path / "log.csv")).config.columns
+    assert (columns.visitor, columns.item) == ("who", "what")
+
+
+def test_an_item_with_its_own_id_in_every_event_is_reported(tmp_path):
+    rows = "".join(f"u{row % 5},{row},2024-03-01 10:{row % 60:02d}\n" for row in range(60))
+    (tmp_path / "log.csv").write_text(f"user_id,item,time\n{rows}")
+    warnings = inspect(str(tmp_path / "log.csv")).warnings
+    assert any("nearly every event has its own item id in `item`" in warning for warning in warnings)
+    assert any("times without a zone are read as UTC" in warning for warning in warnings)
+    assert not any("visitor id" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("id", "id"), ("product.id", "productid"), ("products[].id", "productid"), ("events[].User_ID", "userid")],
+)
+def test_plain_names(path, name):
+    assert plain_name(path) == name
+
+
+def test_a_wrong_separator_is_an_error(tmp_path):
+    (tmp_path / "log.csv").write_text("user;item;time\nu1;p1;2024-03-01\n")
+    with pytest.raises(ValueError, match=r'only column is user;item;time, .* set --separator to ";", or remove'):
+        inspect(str(tmp_path / "log.csv"), FormatConfig(separator=","))

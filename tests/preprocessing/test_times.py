@@ -155,13 +155,39 @@ def test_times_in_another_unit_than_the_given_one_are_an_error_with_the_right_on
     seconds = pa.array(["1709262000", "881250949"])
     with pytest.raises(
         ValueError,
-        match=r"`ts` has times outside .* read as ms, such as '1709262000'; they fit s, so set time.unit = s",
+        match=r"`ts` has times outside .* read as ms, such as '1709262000'; they fit s, so set time.unit to s",
     ):
         check_times(seconds, TimeConfig(unit="ms"), "ts", 0.5)
     check_times(seconds, TimeConfig(unit="ms"), "ts", 1)  # all rows may be invalid
     check_times(seconds, TimeConfig(unit="s"), "ts", 0)
     one_of_two = pa.array([MS, 1])
     check_times(one_of_two, TimeConfig(unit="ms"), "ts", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            TimeConfig(format="%d.%m.%Y"),
+            r"`ts` has times that cannot be read as %d.%m.%Y, such as '2024-03-01 03:00'; they fit iso, so set "
+            "time.unit to iso and remove time.format",
+        ),
+        (
+            TimeConfig(unit="s"),
+            "cannot be read as s, such as '2024-03-01 03:00'; they fit iso, so set time.unit to iso$",
+        ),
+    ],
+)
+def test_times_that_cannot_be_read_are_an_error_with_the_right_format(config, message):
+    with pytest.raises(ValueError, match=message):
+        check_times(pa.array(["2024-03-01 03:00", "2024-03-02 04:00"]), config, "ts", 0.01)
+
+
+def test_times_in_an_unknown_format_are_an_error_with_an_example():
+    with pytest.raises(ValueError, match="cannot be read as iso, such as 'yesterday'; correct \\[time\\]"):
+        check_times(pa.array(["yesterday", "today"]), TimeConfig(unit="iso"), "ts", 0.01)
+    # some of the rows can be read, so prepare counts the others and reports their lines
+    check_times(pa.array(["yesterday", "2024-03-02"]), TimeConfig(unit="iso"), "ts", 0.01)
 
 
 @pytest.mark.parametrize("years", [["1995", "2004"], [1995, 2004], ["1995.0", "2004.0"]])
