@@ -17,8 +17,10 @@ from trainer.data.offer import OfferRules, dataset_offer
 from trainer.distributed.replicas import start_replicas
 from trainer.models.blend import BlendInference
 from trainer.models.interface import ServedModel
-from trainer.models.trained_run import TrainedRun, open_trained_run
+from trainer.models.trained_run import TrainedRun, open_trained_run, part_directory
+from trainer.runs.blend_record import OWN_RUN, BlendRecord, part_title
 from trainer.runs.layout import RunLayout
+from trainer.runs.record import RunRecord, read_record
 from trainer.serving import layout
 from trainer.serving.model_card import Subject, model_card
 from trainer.serving.module import ServingModel
@@ -60,8 +62,15 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
         evaluations=_evaluations(workdir, evaluated),
         items=run.dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS],
         blend=run.blend,
+        trials=_trials(workdir, run.blend),
     )
     return model_card(subject)
+
+
+def _trials(workdir: str, blend: BlendRecord | None) -> dict[str, RunRecord]:
+    if blend is None or OWN_RUN in blend.parts:
+        return {}
+    return {part_title(part, ""): read_record(part_directory(workdir, part)) for part in blend.parts}
 
 
 def export_model(

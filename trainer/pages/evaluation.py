@@ -76,7 +76,6 @@ def _overview(figures: Figures) -> list[Part]:
     facts = [
         ("dataset", figures["dataset"]),
         ("dataset checksum", figures["dataset_checksum"][:12]),
-        ("checkpoint", f"step {figures['step']:,}"),
         ("confidence intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
         ("resamples", intervals["resamples"]),
     ]

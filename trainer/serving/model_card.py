@@ -5,7 +5,7 @@ Every number comes from `run.json`, the dataset's manifest and statistics, and `
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,6 +69,8 @@ class Subject:
     """Item ids of the catalogue for the usage example, at least one."""
     blend: BlendRecord | None = None
     """The blend that computes the scores; None: the model alone computes them."""
+    trials: Mapping[str, RunRecord] = field(default_factory=dict)
+    """Records of the blended runs of `auto`, by title; empty for other presets, whose own run is in the blend."""
 
 
 def model_card(subject: Subject) -> str:
@@ -90,19 +92,21 @@ def _head(subject: Subject) -> str:
     config, versions = subject.record.config, subject.record.versions
     catalogue = subject.manifest.vocabularies[Vocabulary.ITEMS].size
     name, changes = nearest_preset(config)
-    is_changed = bool(changes) and config.name != AUTO
+    is_changed = bool(changes) and not subject.trials
+    principle = f"a blend of {', '.join(subject.trials)}" if subject.trials else _describe(subject).principle
     return (
         f"# Model card: {config.name}{f' (preset {name} with changes)' if is_changed else ''}\n\n"
-        f"Ranks the {catalogue:,} items of one shop for a visitor: {_describe(subject).principle}. "
+        f"Ranks the {catalogue:,} items of one shop for a visitor: {principle}. "
         "Inputs and outputs are the shop's own ids.\n\n"
         f"Trained with Cartwheel {versions.get('cartwheel', '(unknown version)')}, "
         f"commit {subject.record.commit or 'unknown (not run from a checkout)'}."
     )
 
 
-def _describe(subject: Subject) -> ModelDescription:
+def _describe(subject: Subject, config: RunConfig | None = None) -> ModelDescription:
+    """Describes the model of a run; `config` are its settings, None: those of the subject's own run."""
     sizes = (subject.manifest.vocabularies[name].size for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES))
-    return describe_model(subject.record.config, has_content=any(sizes))
+    return describe_model(config or subject.record.config, has_content=any(sizes))
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
@@ -117,27 +121,41 @@ def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
 
 
 def _training(subject: Subject) -> str:
-    record, config = subject.record, subject.record.config
-    name, changes = nearest_preset(config)
+    record = subject.record
+    name, changes = nearest_preset(record.config)
+    rows = [
+        ("seed", str(record.config.seed)),
+        ("refit of", _refit(record)),
+        ("warm start", f"from {record.warm_start['run']}" if record.warm_start else "no"),
+        ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
+    ]
+    if subject.blend is None or not subject.trials:
+        preset = f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"
+        return _table(["setting", "value"], [("preset", preset), *_model_rows(record, subject.step), *rows])
+    parts = [_table(["setting", "value"], [("preset", AUTO), *rows])]
+    for (title, trial), step in zip(subject.trials.items(), subject.blend.steps, strict=True):
+        principle = _describe(subject, trial.config).principle
+        table = _table(["setting", "value"], _model_rows(trial, step))
+        parts.append(f"### {title}\n\n{principle[0].upper()}{principle[1:]}.\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _model_rows(record: RunRecord, step: int) -> list[tuple[str, str]]:
+    """Returns the settings of a run's model and of its training, and the checkpoint."""
+    config = record.config
     parts: dict[str, Any] = {"model": config.scored_model}
     if config.solver == "als":
         parts["als"] = config.als
     elif config.solver == "sgd":
         parts |= {"loss": config.loss, "optimizer": config.optimizer}
-    rows = [
-        ("preset", f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"),
+    return [
         *((key, _format_settings(part)) for key, part in parts.items()),
-        *_chosen_powers(config, subject.step),
+        *_chosen_powers(config, step),
         ("input", _format_settings(config.input)),
         ("epochs", f"at most {config.num_epochs}"),
         ("solver", config.solver),
-        ("seed", str(config.seed)),
-        ("refit of", _refit(record)),
-        ("checkpoint", f"step {subject.step:,}: {_describe_choice(record)}"),
-        ("warm start", f"from {record.warm_start['run']}" if record.warm_start else "no"),
-        ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
+        ("checkpoint", f"step {step:,}: {_describe_choice(record)}"),
     ]
-    return _table(["setting", "value"], rows)
 
 
 def _blend(blend: BlendRecord, name: str) -> str:
@@ -271,7 +289,7 @@ def _compare_with_best_baseline(ranking: Figures) -> str:
 
 
 def _limits(subject: Subject) -> Iterable[str]:
-    yield from _describe(subject).limits
+    yield from _limits_of_models(subject)
     yield "Items that were not in the catalogue when the dataset was prepared are never recommended."
     if isinstance(subject.record.config.loss, SquaredErrorConfig):
         yield from _limits_of_squared_error(subject)
@@ -295,6 +313,18 @@ def _limits(subject: Subject) -> Iterable[str]:
         "that use them. `recommend_events` has these inputs, as the evaluation does."
     )
     yield "`assets/` contains the ids of the training visitors: personal data if they can be traced to people."
+
+
+def _limits_of_models(subject: Subject) -> Iterable[str]:
+    if not subject.trials:
+        yield from _describe(subject).limits
+        return
+    names: dict[str, list[str]] = {}
+    for title, trial in subject.trials.items():
+        for limit in _describe(subject, trial.config).limits:
+            names.setdefault(limit, []).append(f"`{title}`")
+    for limit, titles in names.items():
+        yield f"{', '.join(titles)}: {limit}"
 
 
 def _limits_of_squared_error(subject: Subject) -> Iterable[str]:

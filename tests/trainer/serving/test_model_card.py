@@ -9,6 +9,7 @@ from common.settings import apply_settings
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo
 from contract.schema import DEFAULT_KINDS, Split, SplitMethod, Vocabulary
 from trainer.config.presets import PRESETS
+from trainer.runs.blend_record import RANKINGS, BlendRecord, BlendWeights
 from trainer.runs.record import RunRecord
 from trainer.serving.model_card import Subject, model_card, nearest_preset
 
@@ -112,6 +113,29 @@ def test_a_card_describes_the_model_and_its_training():
     assert rows["model"].startswith("kind matrix_factorization, dim 128, history_length 12,")
     assert rows["checkpoint"].startswith("step 1,500:")
     assert rows["software"] == "python 3.11.7, cartwheel 0.1.0"
+
+
+def test_the_card_of_auto_describes_each_model_of_the_blend():
+    own = subject("walk", "seed=3")
+    trials = {"walk": own.record, "nn": replace(own.record, config=replace(PRESETS["nn"], name="nn"))}
+    even = BlendWeights(parts=(0.5, 0.5), half_life_days=7.0)
+    blend = BlendRecord(
+        parts=("parts/walk", "parts/nn"), steps=(2, 640), weights=dict.fromkeys(RANKINGS, even), validation={}
+    )
+    record = replace(own.record, config=replace(own.record.config, name="auto"))
+    text = model_card(replace(own, record=record, trials=trials, blend=blend))
+    assert text.startswith("# Model card: auto\n")
+    assert "Ranks the 56 items of one shop for a visitor: a blend of walk, nn. Inputs" in text
+    shared, walk, towers = section(text, "Training").split("\n### ")
+    assert (cells(shared)["preset"], cells(shared)["seed"]) == ("auto", "3")
+    assert walk.startswith("walk\n\nAn item's score is the weighted number of visitors")
+    assert cells(walk)["checkpoint"].startswith("step 2:")
+    assert towers.startswith("nn\n\n")
+    assert cells(towers)["checkpoint"].startswith("step 640:")
+    assert cells(towers)["model"].startswith("kind towers,")
+    limits = section(text, "Limitations")
+    assert "- `walk`: The model knows a visitor only by the items of the history" in limits
+    assert "- `nn`: " in limits
 
 
 def test_a_card_lists_the_changes_to_the_preset():
