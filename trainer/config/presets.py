@@ -163,14 +163,25 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
         "mf": replace(plain, epochs=20),
         "nn": replace(NN, blend=False),
     }
-    return {name: _change(replace(config, name=name), settings) for name, config in models.items()}
+    return _apply_to_all([replace(config, name=name) for name, config in models.items()], settings)
 
 
-def _change(config: RunConfig, settings: Sequence[str]) -> RunConfig:
-    try:
-        return apply_settings(config, settings)
-    except ValueError as error:
+def _apply_to_all(configs: Sequence[RunConfig], settings: Sequence[str]) -> dict[str, RunConfig]:
+    refused = {config.name: error for config in configs if (error := _refusal(config, settings))}
+    if len(refused) == len(configs):  # wrong for every preset
+        raise list(refused.values())[-1]
+    if refused:
         raise ValueError(
-            f"{error}; --preset auto applies each setting to all its models, but {config.name} does not accept this "
-            "one; remove it, or train a single preset with it"
-        ) from error
+            f"--preset auto applies all settings to all its models, but {', '.join(refused)} cannot use "
+            f"{', '.join(settings)}; train a single preset with these settings"
+        )
+    return {config.name: apply_settings(config, settings) for config in configs}
+
+
+def _refusal(config: RunConfig, settings: Sequence[str]) -> ValueError | None:
+    """Returns the error that applying the settings raises; None if the config accepts them."""
+    try:
+        apply_settings(config, settings)
+    except ValueError as error:
+        return error
+    return None

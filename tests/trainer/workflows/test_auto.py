@@ -267,10 +267,16 @@ def test_ease_is_tried_only_if_visitors_have_dozens_of_events() -> None:
 
 
 def test_a_setting_that_a_model_lacks_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"preset auto applies each setting to all its models, but walk does not accept this one"
-    ):
-        auto_trials(["model.dim=8"])
+    message = (
+        r"auto applies all settings to all its models, but walk, session_knn cannot use seed=1, model.dim=8; train"
+    )
+    with pytest.raises(ValueError, match=message):
+        auto_trials(["seed=1", "model.dim=8"])
+
+
+def test_a_setting_that_no_model_has_is_an_error_with_the_right_name() -> None:
+    with pytest.raises(ValueError, match=r"^Unknown setting `epoch`; did you mean `epochs`\?$"):
+        auto_trials(["epoch=3"])
 
 
 def test_the_run_of_another_preset_is_not_replaced(dataset: Dataset, tmp_path: Path) -> None:
