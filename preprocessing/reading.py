@@ -81,6 +81,8 @@ def read_properties(
         _warn_of_no_properties(cuts if table is None else None)
     elif table is None:
         check_property_names(counts.properties, job.config.properties)
+    else:
+        warn_of_repeated_items(summary.rows - summary.rejects.total(), counts.items)
     for partition in set(range(properties.num_partitions)) - summary.partitions:
         write_table(job.work.properties(partition), catalogue.empty_properties())
     log.info("read %d item property rows into %d partitions", summary.rows, properties.num_partitions)
@@ -96,6 +98,23 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
         )
     else:
         log.warning("no item properties were found, so no item has a category or price; check the files of the items")
+
+
+def warn_of_repeated_items(num_rows: int, items: EncodedTable) -> None:
+    """Warns if an item table has more valid rows than items.
+
+    Args:
+      num_rows: number of valid rows.
+      items: the ids of all items with a property, in the column id.
+    """
+    num_items = len(decode_columns(items))
+    if num_rows > num_items:
+        log.warning(
+            "the item table has %d rows, but describes %d items; the other rows repeat an id or have only an id. For "
+            "an item with several rows, the last known value of each property is used",
+            num_rows,
+            num_items,
+        )
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:

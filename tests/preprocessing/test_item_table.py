@@ -4,13 +4,14 @@ import gzip
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.columns import encode_columns
 from preprocessing.config import ItemTableConfig, PrepareConfig, PropertyConfig
 from preprocessing.item_table import ItemTableMapping, parse_item_table, resolve_types
 from preprocessing.pipeline import prepare
-from preprocessing.reading import check_join, check_property_names
+from preprocessing.reading import check_join, check_property_names, warn_of_repeated_items
 from preprocessing.sources.formats import open_files
 from preprocessing.sources.source import read_batches
 from tests.preprocessing.shop import plain_events, write_events
@@ -150,10 +151,11 @@ def test_the_last_row_of_an_item_wins(tmp_path):
     assert found["1"]["title"] == "Cup"
 
 
-def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path):
+def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path, caplog):
     events = write_events(tmp_path / "events.csv", *plain_events(60))
     rows = "".join(f"i{n},Item {n},Shop,Shelf {n % 2},{n + 1}.5,yes,red wine\n" for n in range(4))
-    (tmp_path / "items.csv").write_text("id,name,a,b,cost,stock,colour\n" + rows)
+    repeated = "i1,Item 1,,,,,\n"
+    (tmp_path / "items.csv").write_text(f"id,name,a,b,cost,stock,colour\n{rows}{repeated}")
     table = ItemTableConfig(
         files=str(tmp_path / "items.csv"),
         id="id",
@@ -164,8 +166,7 @@ def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path):
         attributes=("colour",),
     )
     prepare(PrepareConfig(events=events, item_table=table), str(tmp_path / "dataset"))
-    import pyarrow.parquet as pq
-
+    assert "the item table has 5 rows, but describes 4 items; the other rows repeat an id" in caplog.text
     (file,) = (tmp_path / "dataset" / "catalogue").iterdir()
     catalogue = {row["item_id"]: row for row in pq.read_table(file).to_pylist()}
     assert catalogue["i1"]["title"] == "Item 1"
@@ -174,6 +175,11 @@ def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path):
     assert [vocabulary[index] for index in catalogue["i1"]["category_path"]] == ["Shop", "Shop > Shelf 1"]
     manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
     assert manifest["config"]["item_table"]["title"] == "name"
+
+
+def test_a_table_with_one_row_per_item_is_no_warning(caplog):
+    warn_of_repeated_items(2, counts(a=0, b=0))
+    assert not caplog.text
 
 
 def test_a_table_and_properties_together_are_refused():
