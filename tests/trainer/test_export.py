@@ -12,13 +12,17 @@ from common import storage
 from contract.layout import DatasetLayout
 from contract.schema import DEFAULT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.optimized_graphs import record_large_sums
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
 from tests.trainer.tiny_runs import run as run_training
 from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, SessionKnnConfig, TowersConfig, WalkConfig
 from trainer.config.presets import PRESETS
+from trainer.data.trend import Trends
 from trainer.evaluation.cases import build_cases, next_items
+from trainer.evaluation.evaluator import evaluate_scorers
 from trainer.export import describe_run, export, export_model
+from trainer.models.blend import BlendInference, Part
 from trainer.models.interface import Queries
 from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
@@ -27,6 +31,7 @@ from trainer.models.session_knn import SessionKnnInference
 from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.models.trained_run import TrainedRun, open_trained_run
 from trainer.ranking.topk import query_chunks, query_signature
+from trainer.runs.blend_record import RANKINGS, BlendWeights
 from trainer.runs.checkpoint import Weights
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
@@ -278,6 +283,42 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     pairs = signatures["score"](visitor_id=tf.constant(["bob", "bob"]), item_id=tf.constant(["item-4", "?"]))["score"]
     own = tf.function(model.pair_scores)(tf.constant([1, 1], tf.int64), tf.constant([4, 8], tf.int64))
     np.testing.assert_array_equal(bits(pairs), bits(own))
+
+
+def blend_of(models):
+    """Builds a blend in which all models and features have weights."""
+    weights = BlendWeights(
+        parts=(1.0,) * len(models), popularity=0.5, trend=0.5, half_life_days=1.0, returns=(0.1, 0.2, 0.3, 0.4)
+    )
+    trends = Trends(1.0, np.array([0]), np.ones((1, 8), np.float32), np.ones((1, 8), np.float32))
+    parts = [Part(model, has_sums=False) for model in models]
+    return BlendInference(
+        parts, weights=dict.fromkeys(RANKINGS, weights), item_counts=np.arange(8, 0, -1), trends=[trends]
+    )
+
+
+def test_threads_may_evaluate_models_at_the_same_time(tmp_path):
+    events = [(f"v{n % 3}", f"item-{n % 7}", "view", n * 60_000) for n in range(40)]
+    dataset = build_dataset(str(tmp_path), train=events[:20], test=events[20:], visitors=["v0", "v1"], items=ITEMS)
+    models = trained_models()
+    with record_large_sums() as found:
+        cases = build_cases(dataset, Split.TEST, next_items)
+        evaluate_scorers({"blend": blend_of(models), "towers": models[-1]}, cases, [3], with_secondary=True)
+    assert not found
+
+
+def test_threads_may_call_an_export_at_the_same_time(dataset, tmp_path):
+    export_model(blend_of(trained_models()), dataset, str(tmp_path / "export"), name="blend")
+    signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
+    visitor, history = tf.constant(["bob"]), tf.constant([["item-1", "item-2"]])
+    inputs = {"visitor_id": visitor, "history": history, "k": tf.constant([8]), "exclude_seen": tf.constant([False])}
+    kinds, ages = tf.constant([["view", "view"]]), tf.constant([[20, 10]], tf.int64)
+    with record_large_sums() as found:
+        signatures["recommend"](**inputs)
+        signatures["recommend_events"](**inputs, history_event=kinds, history_age_ms=ages)
+        signatures["score"](visitor_id=visitor, item_id=tf.constant(["item-4"]))
+        signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant([1]))
+    assert not found
 
 
 @pytest.mark.parametrize("preset", ["mf", pytest.param("nn", marks=pytest.mark.slow), "walk", "session_knn", "ease"])

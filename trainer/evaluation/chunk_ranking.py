@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from trainer.evaluation.chunks import Policy
 from trainer.models.interface import PolicyScorer, Queries, Scorer
+from trainer.models.sums import add_tensors
 from trainer.models.top_items import TopItems, add_items, top_k
 from trainer.ranking.topk import check_finite, hide, scores_for, withhold
 
@@ -107,7 +108,7 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
     num_reaching = tf.cond(
         tf.reduce_any(top.score[:, longest:] == last),
         # int64, because TensorFlow sums int32 in host memory
-        lambda: tf.add_n([tf.reduce_sum(tf.cast(part >= last, tf.int64), axis=1) for part in candidates.scores]),
+        lambda: add_tensors([tf.reduce_sum(tf.cast(part >= last, tf.int64), axis=1) for part in candidates.scores]),
         lambda: tf.fill(tf.shape(last)[:1], tf.constant(longest, tf.int64)),
     )
     return ChunkRanking(top.item[:, :longest], top.score[:, :longest], num_reaching, relevant_score)

@@ -10,8 +10,6 @@ Shapes: B queries, H entries of a history, I items of the vocabulary, P parts, L
 F = P + 1 + L + 4 features, E history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
-import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +18,7 @@ import tensorflow as tf
 
 from trainer.data.trend import Trends
 from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
+from trainer.models.sums import add_tensors
 from trainer.models.table_variables import HOST
 from trainer.models.top_items import top_k
 from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, half_lives_of
@@ -121,7 +120,7 @@ class BlendInference(tf.Module):
             weights = tf.gather(tf.constant(self._weights), row)  # [B, F]
             is_used = self._used_features(is_seen_hidden)
             weighted = [weights[:, column, None] * each for column, each in enumerate(features) if is_used[column]]
-            total = functools.reduce(operator.add, weighted) if weighted else tf.zeros(shape)
+            total = add_tensors(weighted) if weighted else tf.zeros(shape)
             if returns is None or not is_used[-len(RETURN_FEATURES) :].any():
                 return total
             of_pair = tf.gather(weights[:, -len(RETURN_FEATURES) :], returns.index[:, 0])  # [U, 4]
@@ -161,7 +160,7 @@ class BlendInference(tf.Module):
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)
         ]
         features += [tf.gather(self._popularity, known), *tf.unstack(tf.gather(self._trend[:, -1], known, axis=1))]
-        return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
+        return add_tensors([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
         """[B, I] float32: similarity of each item in `item` [B] to every item, by the first model of the blend."""

@@ -47,6 +47,7 @@ from trainer.models.objectives import (
     valid_rows,
 )
 from trainer.models.similarity import cosines
+from trainer.models.sums import add_tensors
 from trainer.models.table_rows import TableRows, first_rows
 from trainer.models.table_variables import HOST, fill, fill_rows, make_variable
 from trainer.runs.checkpoint import Weights
@@ -223,7 +224,7 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
     """Returns the age class of each event, int64: the number of thresholds AGES_MS that its age has reached."""
-    return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
+    return add_tensors([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
 class DenseWeights(NamedTuple):
@@ -332,13 +333,13 @@ class Towers:
         read = (vectors + tf.reshape(events, tf.shape(vectors))) * has_entry[:, :, None]
         newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
         query = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
-        attention = tf.einsum("bhd,bd->bh", read, query) + dense.position
-        attention += tf.gather(dense.age, history.age) + tf.gather(dense.visit, history.visit)
+        similarity = tf.einsum("bhd,bd->bh", read, query) + dense.position
+        attention = add_tensors([similarity, tf.gather(dense.age, history.age), tf.gather(dense.visit, history.visit)])
         share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
         attended = tf.reduce_sum(share[:, :, None] * read, axis=1)  # faster than many small matrix products
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
         hidden = tf.nn.gelu(hidden)
-        visitors = tf.add_n([attended, _NEWEST_SHARE * newest, tf.matmul(hidden, dense.output), own])
+        visitors = add_tensors([attended, _NEWEST_SHARE * newest, tf.matmul(hidden, dense.output), own])
         returning = tf.linalg.matvec(hidden, dense.return_hidden)
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
@@ -382,8 +383,12 @@ class Towers:
           history: the histories.
           returning: [B] term per visitor that is added to all bonuses, from `embed_visitors`.
         """
-        bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
-        bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
+        of_entry = [
+            tf.gather(dense.return_event, history.event),
+            tf.gather(dense.return_age, history.age),
+            tf.gather(dense.return_visit, history.visit),
+        ]
+        bonus = add_tensors(of_entry) + dense.return_position + returning[:, None]
         return tf.where(history.is_entry, bonus, 0.0)
 
 
