@@ -58,7 +58,7 @@ def test_denied_items_and_categories_are_excluded(folder, capsys, caplog):
         "offered": 1,
         "excluded": {"unavailable": 0, "denied": 1, "category": 2},
     }
-    assert "denied ids that are not items of the model have no effect: 1 of 2 ('bowl')" in caplog.text
+    assert "1 of the 2 denied ids are not items of the model and have no effect, such as 'bowl'" in caplog.text
 
 
 def test_a_newer_dataset_changes_what_is_recommended(folder):

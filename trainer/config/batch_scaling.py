@@ -25,10 +25,10 @@ _WARMUP_FROM, _WARMUP_SHARE = 8, 0.1
 
 
 def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConfig:
-    """Scales the global batch and the optimizer's settings to the number of replicas.
+    """Returns `config` with the global batch and the optimizer's settings for the number of replicas.
 
     Args:
-      config: returned unchanged if `input.batch_size_per_replica` is None or `solver` is not `sgd`.
+      config: settings of a run; returned unchanged if `input.batch_size_per_replica` is None or `solver` is not `sgd`.
       replicas: number of replicas, over all workers.
       training_rows: approximate number of rows per epoch; determines the length of the warmup.
     """

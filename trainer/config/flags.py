@@ -41,7 +41,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         "--devices",
         choices=["gpu", "cpu"],
         default="gpu",
-        help="devices of --gpu; cpu: rehearse the checks on two logical CPUs (default: gpu)",
+        help="devices for the checks of --gpu; cpu: rehearse the checks on two logical CPUs (default: gpu)",
     )
     for command in commands.choices.values():
         cli.add_output_flags(command)
@@ -247,7 +247,7 @@ def add_offer_flags(command: argparse.ArgumentParser) -> None:
 
 
 def offer_flags(given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the values of the flags of `add_offer_flags`, as arguments for `trainer.data.offer.make_rules`."""
+    """Converts the flags that `add_offer_flags` added to arguments for `trainer.data.offer.make_rules`."""
     return {
         "include_unavailable": given.include_unavailable,
         "deny": given.deny,

@@ -12,18 +12,18 @@ if TYPE_CHECKING:  # k8s/submit.py reads the settings without any packages, but 
 
 @dataclass(frozen=True, kw_only=True)
 class SquaredErrorConfig:
-    """Squared error between the score and the weight of the event's kind."""
+    """Squared error between the score of a (visitor, item) pair and the weight of the event."""
 
     kind: Literal["squared_error"] = "squared_error"
     event_weights: tuple[float, ...] | None = None
-    """Weights to predict, one per event kind of the dataset; none: the weights in the dataset. If the dataset has no
-    weights either, its first kind has the weight 1, the second one 2, and so on."""
+    """Weights to predict, one per event kind of the dataset; none: the weights in the dataset or, if it has none, 1 for
+    its first kind, 2 for the second one, and so on."""
 
     def __post_init__(self) -> None:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the value that the model should predict for an event, by event kind of a dataset."""
+        """Returns the weight to predict for each event kind of a dataset."""
         return _weights_by_kind(self.event_weights, manifest, default=range(1, len(manifest.event_kinds) + 1))
 
     @property
@@ -52,17 +52,17 @@ class SampledSoftmaxConfig:
     negative_power: float = 0.5
     """Items are sampled in proportion to (training events + 1) ** negative_power; 0: uniformly."""
     uniform_share: float = 0.0
-    """Share of the sampled negatives that are drawn uniformly despite negative_power, so that rare items occur too."""
+    """Share of the sampled negatives that are drawn uniformly, without negative_power, so that rare items occur too."""
     in_batch_negatives: bool = True
     """Whether the positives of the other rows in the batch are also negatives."""
     max_in_batch_negatives: int = 8192
-    """Maximum number of in-batch negatives per row. If the global batch is larger, the positives of evenly spaced rows
-    are used, equally many from each replica. All replicas use the same in-batch negatives."""
+    """Maximum number of in-batch negatives. In a larger global batch, only the positives of evenly spaced rows are
+    in-batch negatives, equally many from each replica. All replicas use the same ones."""
     event_weights: tuple[float, ...] | None = None
     """Weights of training examples, one per event kind of the dataset; none: the weights in the dataset, or 1 if it has
     none."""
     half_life_days: float | None = None
-    """Days after which the weight of an example has halved; none: weights do not depend on age."""
+    """Half-life of the weight of an example, in days; none: weights do not depend on age."""
     l2: float = 0.0
     """L2 penalty on the table rows that a step reads: those of visitors, positives and sampled negatives. For dot
     products only, because a cosine does not depend on the length of a vector."""

@@ -60,12 +60,12 @@ class MatrixFactorizationConfig(BaseModelConfig):
     """Number of entries of an embedding vector."""
     history_length: int = 0
     """0: every visitor has a learnt vector. Above 0: a visitor's vector is the normalised sum of the normalised vectors
-    of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items, without the positive.
-    Visitors who are new after training are served from their history."""
+    of their items (FISM: Kabbur et al., KDD 2013), so the model also ranks for visitors who are new after training. In
+    training, the sum has at most this many items, and the positive is not among them."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
-    """Factor that multiplies the similarity: 1 / temperature of the softmax."""
+    """Factor of the similarity; the temperature of the softmax is 1 / scale."""
     is_scale_learnt: bool = False
     """Whether Adam learns the scale, starting from `scale`, with a learning rate of 0.001."""
     has_item_bias: bool = True
@@ -129,7 +129,7 @@ class NeuralConfig(BaseModelConfig):
         if loss.is_ranking:
             raise ValueError(
                 f"model.kind={self.kind} scores one item at a time, but loss.kind={loss.kind} compares the scores of "
-                "many; use loss.kind=squared_error"
+                "many items; use loss.kind=squared_error"
             )
 
 
@@ -144,12 +144,12 @@ class TowersConfig(BaseModelConfig):
     dim: int = 64
     """Number of entries of an embedding vector."""
     history_length: int = 10
-    """Number of a visitor's latest items that the model reads."""
+    """Maximum number of history items that the model reads: the latest ones."""
     dropout: float = 0.2
-    """Share of a history vector's entries that a training step drops."""
+    """Dropout rate of the item vectors of the history."""
     id_dropout: float = 0.3
-    """Share of the items that a training step represents by their features alone, without the vectors of their ids, so
-    that the features learn to represent new items. No effect if the catalogue does not describe the items."""
+    """Share of the items for which a training step drops the id vector and uses only the features. So the features
+    learn to represent new items. No effect on items without features."""
     context_dropout: float = 0.25
     """Share of the training rows for which a step drops the event kinds and times of the history, so that the model can
     also rank for requests without kinds and times."""
@@ -158,14 +158,16 @@ class TowersConfig(BaseModelConfig):
     visitor_dropout: float = 0.5
     """Share of the learnt visitor vectors that a training step drops."""
     return_bonus: float = 3.0
-    """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
-    the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
+    """Constant that is added to the scores of history items when the model ranks, in addition to the learnt bonuses.
+    The learnt ones are too low, because from the second epoch on the model has memorised the next items of the training
+    rows."""
     second_stage_cases: int = 48_000
-    """Maximum number of cases (a history and its next item) that train the second stage, a network that ranks the best
-    items again. It is trained after the last epoch, on most visitors of the validation split. It is used only if it
-    improves the ranking for the other visitors of this split. 0: no second stage."""
+    """Maximum number of cases (a history and its next item) that train the second stage, a network that re-ranks the
+    best items. It is trained after the last epoch, on the cases of 80% of the validation split's visitors. It is used
+    only if it improves the ranking for the other 20%. 0: no second stage."""
     second_stage_min_cases: int = 2_000
-    """Minimum number of cases (a history and its next item) in the validation split; with fewer, no second stage."""
+    """Minimum number of cases (a history and its next item) in the validation split. If there are fewer, no second
+    stage is trained."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05
@@ -224,12 +226,12 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def combinations(self) -> list[Powers]:
-        """Returns, for each epoch, the powers (exponents in the model's formula) that it tries."""
+        """Returns the powers (exponents in the model's formula) of each epoch."""
         return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
 
     @property
     def num_combinations(self) -> int | None:
-        """Returns the number of epochs; each epoch tries one combination of powers (exponents)."""
+        """Returns the number of epochs; each epoch tries one combination of powers."""
         return len(self.combinations)
 
     @property
@@ -238,7 +240,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns a copy of these settings in which the only powers are those that epoch `number` tries."""
+        """Returns a copy of these settings that has only the powers of epoch `number`."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
@@ -283,35 +285,34 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(CountedConfig[WalkPowers]):
-    """Scores items by the visitors they share with the items of the history; needs `solver=count`.
+    """Scores items by the visitors they share with the history's items; needs `solver=count`.
 
-    If all powers are 0, the weight between two items is the number of visitors who have events on both. The powers
-    reduce the weights of popular items, and the influence of visitors with many items. A score is the sum of an item's
-    weights to the items of the history.
-
-    Each power has one value per epoch; see `CountedConfig`.
+    An item's score is the sum of the weights from the history's items to it. If all powers are 0, the weight between
+    two items is the number of visitors who have events on both. The powers reduce the weights of popular items, and the
+    influence of visitors with many items. Each power has one value per epoch; see `CountedConfig`.
     """
 
     powers = WalkPowers
     kind: Literal["walk"] = "walk"
     item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
-    """The weight from a history's item to a scored item is divided by (number of visitors of the history's item) **
-    item_power."""
+    """Divides the weights from a history item by (number of its visitors) ** item_power. Each power has one value per
+    epoch, and validation chooses the epoch."""
     neighbour_power: tuple[float, ...] = (0.5, 0.15, 0.25)
-    """The same weight is divided by (number of visitors of the scored item) ** neighbour_power. Higher values recommend
+    """Divides the weights to a scored item by (number of its visitors) ** neighbour_power. Higher values recommend
     rarer items."""
     visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
-    """A visitor with events on both items adds 1 / (number of the visitor's items) ** visitor_power to the weight."""
+    """Each visitor of two items adds 1 / (number of the visitor's items) ** visitor_power to the weight between
+    them."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
-    """The weights of a history's item are divided by (1 + number of later entries) ** recency_power."""
+    """Divides the weights of a history entry by (1 + number of later entries) ** recency_power."""
     num_neighbours: int = 50
     """Number of neighbours kept per item: those with the largest weights."""
     adds_repeats: ClassVar[bool] = True
     """Whether every occurrence of an item in a history adds to the scores."""
     max_items: int = 500
-    """Two limits: only a visitor's latest `max_items` distinct items are counted in training, and only the latest
-    `max_items` entries of a history are used for its scores. The time to count the items of a visitor grows with the
-    square of their number."""
+    """Two limits: training uses only the latest `max_items` distinct items of a visitor, and ranking uses only the
+    latest `max_items` entries of a history. The training time per visitor grows with the square of the number of
+    their items."""
 
     def __post_init__(self) -> None:
         self.check_powers()
@@ -335,27 +336,30 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Finds the timelines that are most similar to the history, and scores their items; needs `solver=count`.
+    """Finds the timelines most similar to the history, and scores their items; needs `solver=count`.
 
-    Each power has one value per epoch; see `CountedConfig`.
+    The similarity of a timeline is the sum of the weights of the history entries with an item that it contains. Each
+    power has one value per epoch; see `CountedConfig`.
     """
 
     powers = SessionKnnPowers
     kind: Literal["session_knn"] = "session_knn"
     item_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.5)
-    """The weight of a history's item is divided by (number of timelines with the item) ** item_power."""
+    """Divides the weight of a history entry by (number of timelines with its item) ** item_power. Each power has one
+    value per epoch, and validation chooses the epoch."""
     length_power: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5)
-    """The similarity of a timeline is divided by (number of its items) ** length_power."""
+    """Divides the similarity of a timeline, the sum of the weights of the history entries with items in it, by (number
+    of its items) ** length_power."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0, 0.5)
-    """The weight of a history's item is divided by (1 + number of later entries) ** recency_power."""
+    """Divides the weight of a history entry by (1 + number of later entries) ** recency_power."""
     num_neighbours: int = 200
-    """Number of most similar timelines that are used; each adds its similarity to the scores of its items."""
+    """Number of most similar timelines that add their similarities to the scores of their items."""
     max_timelines: int = 1000
-    """Number of latest timelines per history item that are compared with a history."""
+    """Maximum number of timelines that are compared with the history per history item: the latest that contain it."""
     max_items: int = 500
-    """Number of latest distinct items per timeline that are compared and scored."""
+    """Maximum number of items per timeline: its latest distinct items. Other items are ignored."""
     max_entries: int = 100
-    """Number of latest entries of a history that are used."""
+    """Maximum number of history entries that are used: the latest ones."""
 
     def __post_init__(self) -> None:
         self.check_powers()
@@ -367,7 +371,7 @@ class EaseValues(NamedTuple):
     """The settings `l2` and `recency_power` that EASE uses in one epoch; see `EaseConfig`."""
 
     l2: float
-    """Penalty on squared weights."""
+    """L2 penalty on the weights."""
     recency: float
     """Exponent of 1 + age. The age of a history entry is the number of later entries."""
 
@@ -379,25 +383,26 @@ class EaseValues(NamedTuple):
 class EaseConfig(CountedConfig[EaseValues]):
     """Predicts each item of a visitor from their other items, by linear regression; needs `solver=count`.
 
-    `l2` and `recency_power` list a value per epoch, and validation chooses; see `CountedConfig`.
+    `l2` and `recency_power` have one value per epoch; see `CountedConfig`.
     """
 
     powers = EaseValues
     kind: Literal["ease"] = "ease"
     l2: tuple[float, ...] = (300.0, 1000.0, 1000.0, 3000.0)
-    """Penalty on squared weights; a higher value reduces the weights of rare items most. The weights do not depend on
-    `recency_power`, so an epoch with the same `l2` as the epoch before reuses its weights."""
+    """L2 penalty on the weights; a higher value reduces the weights of rare items most. `l2` and `recency_power` have
+    one value per epoch, and validation chooses the epoch. An epoch with the same `l2` as the epoch before reuses its
+    weights, because they do not depend on `recency_power`."""
     recency_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.0)
-    """The weights of a history's item are divided by (1 + number of later entries) ** recency_power."""
+    """Divides the weights of a history entry by (1 + number of later entries) ** recency_power."""
     num_frequent_items: int = 5_000
     """Number of items with weights: those with the most training events. Other items rank last, by popularity. Training
-    inverts a matrix in memory that has 4 bytes per pair of these items: 100 MB for 5,000. The time grows with the cube
-    of their number."""
+    inverts a matrix that takes 4 bytes of memory per pair of these items: 100 MB for 5,000 items. The time grows with
+    the cube of their number."""
     num_neighbours: int = 500
     """Number of neighbours kept per item: those with the largest absolute weights."""
     max_items: int = 1_000
-    """Two limits: only a visitor's latest `max_items` distinct items are counted in training, and only the latest
-    `max_items` entries of a history are used for its scores."""
+    """Two limits: training uses only the latest `max_items` distinct items of a visitor, and ranking uses only the
+    latest `max_items` entries of a history."""
     adds_repeats: ClassVar[bool] = False
     """Whether every occurrence of an item in a history adds to the scores."""
     remedy: ClassVar[str] = "raise model.l2"

@@ -14,13 +14,13 @@ class AdagradConfig:
     learning_rate: float = 0.1
     """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     initial_accumulator: float = 1e-9
-    """Initial sum of squared gradients. If it is not far below a typical squared gradient, rows hardly move. The loss
-    is a mean over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
+    """Initial value of the accumulator, the sum of squared gradients. It must be far below a typical squared gradient;
+    otherwise rows hardly change. Squared gradients are only about 1e-7, because the loss is a mean over the batch."""
     epsilon: float = 1e-7
     """Added to the square root of the accumulator, to avoid division by zero."""
     is_row_wise: bool = False
-    """Whether to keep one accumulator per table row instead of one per entry, which halves the memory. The accumulator
-    adds up the mean of the row's squared gradients."""
+    """Whether a table row has only one accumulator, the sum of its mean squared gradients, instead of one per entry.
+    This halves the memory of the tables and their accumulators."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
@@ -63,17 +63,17 @@ class AlternatingConfig:
     """Weighted alternating least squares; see `models.least_squares` for the objective."""
 
     unobserved_weight: float = 0.01
-    """Weight of each pair without an event; also added to the weight of each pair with events."""
+    """Weight of a (visitor, item) pair without events; also added to the weights of pairs with events."""
     l2: float = 0.01
-    """L2 penalty λ of a vector, before `l2_power` scales it."""
+    """L2 penalty λ of the vectors, before `l2_power` scales it."""
     l2_power: float = 0.0
-    """Scales the penalty of each row: λ = l2 × (number of entries of the row + unobserved_weight × size of the other
-    vocabulary) ** l2_power; 0: λ = l2."""
+    """Scales the penalty of each vector: λ = l2 × (n + unobserved_weight × N) ** l2_power; 0: λ = l2. For a visitor, n
+    is the number of their items, and N is the number of all items; for an item, n and N are numbers of visitors."""
     weight_power: float = 1.0
     """The weight of a pair is the sum of its events' weights, raised to this power; 0: every pair with events has the
     weight 1."""
     batch_entries: int = 32_768
-    """Number of pairs with events per batch; a replica solves one batch at a time."""
+    """Number of (visitor, item) pairs with events per batch, padding included; a replica solves one batch at a time."""
 
     def __post_init__(self) -> None:
         check(self.unobserved_weight > 0, "unobserved_weight", self.unobserved_weight, "above 0")

@@ -17,17 +17,17 @@ class InputConfig:
     batch_size: int = 1024
     """Number of rows of a global batch, over all replicas."""
     batch_size_per_replica: int | None = None
-    """Number of rows of a global batch per replica, instead of `batch_size` rows in total. The optimizer's settings are
-    meant for `batch_size`, so they are adapted. The run records the adapted settings, so only the same number of
-    replicas can resume it. None: a global batch has `batch_size` rows."""
+    """Number of rows per replica. If it is set, the global batch grows with the number of replicas, and the settings of
+    the optimizer, which are meant for `batch_size`, are adapted. The run records the adapted settings, so only the same
+    number of replicas can resume it. None: a global batch has `batch_size` rows."""
     streams: int = 8
-    """Maximum number of streams: parts of the training rows that are read at the same time. A batch has the same number
-    of rows from each stream, so the number of streams is a divisor of the batch size: the largest one up to this
-    maximum, or a smaller one if there are few blocks. A worker reads only the streams that contain its rows. With more
-    workers than streams, several workers read the same stream."""
+    """Maximum number of streams, the parts of the training rows that are read at the same time. Each stream supplies
+    the same number of rows to a batch, so the number of streams is the largest divisor of the batch size up to this
+    maximum; it is smaller if there are few blocks. A worker reads only the streams that contain its rows. If there are
+    more workers than streams, several workers read the same stream."""
     window_blocks: int = 256
-    """Mean number of blocks that are shuffled together, over all streams. A block is a record of the dataset with whole
-    timelines."""
+    """Number of blocks that are shuffled together, on average and over all streams. A block is a record of the dataset
+    with whole timelines."""
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -42,11 +42,11 @@ class TargetConfig:
     """Determines the relevant items in validation and evaluation."""
 
     kinds: tuple[str, ...] = ()
-    """Event kinds that make an item relevant, such as `transaction`; empty: all kinds of the dataset. Events of other
-    kinds are only history."""
+    """Event kinds that make an item relevant, such as `transaction`. Events of other kinds are only history. Empty: all
+    kinds of the dataset; for the command `evaluate`, the kinds of the run's validation."""
 
     def check_kinds(self, known: Sequence[str]) -> None:
-        """Raises ValueError if one of the `kinds` is not among the dataset's event kinds, `known`."""
+        """Raises ValueError if one of the `kinds` is not an event kind of the dataset (`known`)."""
         unknown = [kind for kind in self.kinds if kind not in known]
         check(not unknown, "evaluate.kinds", ", ".join(unknown), f"among the dataset's event kinds, {', '.join(known)}")
 
@@ -66,20 +66,21 @@ class RunConfig:
     input: InputConfig = field(default_factory=InputConfig)
     """The input pipeline."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
-    """Which items are relevant in validation; the command `evaluate` may use other rules."""
+    """Which items are relevant in validation; the command `evaluate` has a setting of the same name."""
     solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
-    `count`: computes a walk, session kNN or EASE from counts; an epoch is one combination of powers, and `epochs` has
-    no effect. Of the loss, only event_weights is used: events of kinds with weight 0 are skipped."""
+    `count`: computes a walk, session kNN or EASE from counts; an epoch is one combination of powers, `epochs` has no
+    effect, and the only setting of the loss that is used is event_weights: kinds with the weight 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Settings of alternating least squares; used with `solver=als` only."""
     companions: tuple[str, ...] = ()
-    """Presets that are trained after this model, in directories below the run, and blended with it. Not used without
+    """Presets that are trained after this model, in directories below the run, and blended with it. No effect without
     `blend`."""
     blend: bool = False
-    """Whether the run ends with a blend: validation chooses weights for the scores, for the popularity and trend of the
-    items, and for the visitor's history. False: the model is used as it was trained."""
+    """Whether the run ends with a blend: a weighted sum of the scores of the model and its `companions`, of the
+    popularity and trend of the items, and of features of the visitor's history. Validation chooses the weights. False:
+    the scores of the model are used alone."""
     epochs: int = 1
     """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of counted models."""
     seed: int = 0
@@ -101,17 +102,17 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds of training between checkpoints within an epoch; none: only `checkpoint_every_steps` applies."""
     step_timeout_seconds: float = 300.0
-    """Seconds in which the next step or validation chunk must finish. Otherwise a worker is assumed to hang, and the
-    workers of a cluster exit, so that the cluster restarts them. The first step may take five times as long, because
-    it is compiled."""
+    """Maximum seconds for one compiled call (`steps_per_execution` training steps) or one validation chunk; used with
+    several workers only. After this time, a worker is assumed to hang, and all workers exit, so that the cluster
+    restarts them. The first call may take five times as long, because it is compiled."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
-    """Number of consecutive validations without a new best value after which the run stops early; none: all epochs are
-    trained."""
+    """Early stopping: the run ends after this many consecutive validations without a new best value; none: all epochs
+    are trained."""
     max_loss_growth: float | None = 10.0
-    """The run stops as diverged if the mean loss of 20 steps exceeds this multiple of the first loss; none: it
-    stops only if a loss is NaN or infinite."""
+    """The run stops with an error if the mean loss of 20 steps exceeds this multiple of the first loss, or if a loss is
+    NaN or infinite; none: only if a loss is NaN or infinite."""
 
     def __post_init__(self) -> None:
         check(bool(self.name.strip()), "name", repr(self.name), "a word, such as mf")
@@ -143,7 +144,7 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                "model.kind=walk, session_knn and ease need solver=count, which fits no other model.kind; got "
+                "model.kind=walk, session_knn and ease need solver=count, and other models cannot use it; got "
                 f"model.kind={self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 

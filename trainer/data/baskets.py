@@ -15,10 +15,13 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each training timeline. Row 0 is the latest timeline.
+    """[T, I] float32: 1 for the latest `max_items` distinct items of each training timeline.
 
-    Timelines are ordered by their last event. If `event_weights` (one per event kind) is given, skips events with the
-    weight 0, and kinds with the weight 0; raises ValueError if no event remains.
+    Timelines are sorted by the time of their last event, descending. If `event_weights` (one per event kind) is given,
+    events with the weight 0 and events of kinds with the weight 0 are skipped.
+
+    Raises:
+      ValueError: `event_weights` is given, and no event remains.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -36,7 +39,10 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 for the latest `max_items` items of each timeline. Row 0 is the timeline that ends last."""
+    """[T, I] float32: 1 for the latest `max_items` distinct items of each timeline; None: for all items.
+
+    Timelines are sorted by the time of their last event, descending. `is_entry` [N] selects the rows; None: all rows.
+    """
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
     rank = np.empty(len(last), np.int64)

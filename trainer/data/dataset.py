@@ -34,7 +34,7 @@ class Dataset:
     trains_on_all: bool = False
     """Whether models are trained on the events of all splits, as in a refit, or only on those of the training split."""
     on_progress: Callable[[], None] = field(default=lambda: None, compare=False)
-    """Called repeatedly while files are verified or all events are read, to show that a long call does not hang."""
+    """Called repeatedly while files are verified or all events are read, so that a watchdog sees progress."""
 
     @property
     def num_items(self) -> int:
@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Describes the vocabularies, the splits and the cuts between them; equal datasets have equal descriptions."""
+        """Describes the vocabularies and the splits, including the times at which validation and test start."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -72,7 +72,7 @@ class Dataset:
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def with_all_events(self) -> "Dataset":
-        """Returns a copy of the dataset; models that are built on the copy train on the events of all splits."""
+        """Returns a copy of the dataset with `trains_on_all`."""
         return replace(self, trains_on_all=True)
 
     @cached_property
@@ -125,13 +125,13 @@ class Dataset:
     def num_trained_items(self) -> int:
         """1 + the highest index of an item that has a training event; 0 if there is no such item.
 
-        If `trains_on_all` is False, exactly the items below this index have training events.
+        If `trains_on_all` is False, all items with a lower index have training events, too.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[V] int64, read-only: events of each visitor in the training split; the most active visitor is first."""
+        """[V] int64, read-only: number of events of each visitor in the training split, descending."""
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
         return counts

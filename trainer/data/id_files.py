@@ -11,7 +11,7 @@ def read_ids(path: str, flag: str) -> list[str]:
 
     Args:
       path: path or URI of the file.
-      flag: the command-line flag of the path, for error messages.
+      flag: the command-line flag that the path was given with, for error messages.
 
     Raises:
       ValueError: the file does not exist, starts with a header, or is not text.

@@ -83,7 +83,7 @@ class Batch(NamedTuple):
         return Batch(*(column[rows] for column in self))
 
     def with_int64(self) -> "Batch":
-        """Returns the batch with int64 instead of int32, because TensorFlow computes with int32 in host memory."""
+        """Returns the batch with int64 instead of int32, because TensorFlow keeps int32 tensors in host memory."""
         return Batch(*(tf.cast(column, tf.int64) if column.dtype == tf.int32 else column for column in self))
 
 
@@ -106,7 +106,7 @@ WHOLE = Share()
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
-    """Returns the number of batches per epoch; a partly filled last batch counts too."""
+    """Returns the number of batches per epoch, including a last batch that is not full."""
     return -(-target_rows // batch_size)
 
 
@@ -127,7 +127,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns the batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
 
-    Each training row is in exactly one batch of an epoch. In the last batch, the rows of each stream are padded.
+    Each training row is in exactly one batch of an epoch. If a stream has too few rows for the last batch, the batch is
+    padded.
 
     Args:
       events: the timelines, and the rule that selects the training rows.
@@ -135,6 +136,7 @@ def training_batches(
       epochs: number of epochs, including those before `first_epoch`.
       history_length: H, the maximum length of a history; if above 0, rows without a history are skipped.
       is_sequential: whether a row's history has only the timeline's earlier rows; False: all its other rows.
+      has_times: whether to read the times of the rows; False: `Batch.timestamp_ms` is 0.
       event_weights: a factor for each event kind; it multiplies the weights of rows. None: all rows have the weight 1.
       first_epoch: first epoch to return, from 0.
       first_step: number of batches to skip in `first_epoch`.
@@ -240,7 +242,7 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """Number of threads that read: one per core, at least 2 because threads wait for files, at most `_MAX_THREADS`."""
+    """Number of reading threads: one per core; at least 2, because they wait for files; at most `_MAX_THREADS`."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
@@ -291,7 +293,7 @@ class _RowContent(NamedTuple):
         return is_kept & (self.num_others(columns) > 0) if self.history_length else is_kept
 
     def num_others(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] int64: number of rows that can be in the history of each row."""
+        """[N] int64: length of each row's history before it is limited to H."""
         position = columns["position"]
         return position if self.is_sequential else timeline_lengths(position) - 1
 
@@ -324,7 +326,7 @@ def _parse(
 
 
 def _one_by_one(columns: Mapping[str, tf.Tensor], indices: tf.Tensor, is_row: tf.Tensor) -> tf.data.Dataset:
-    """Splits the results of `_parse` into steps; each step has all columns, which are not copied."""
+    """Splits the results of `_parse` into steps; each step has the columns of the whole window, without a copy."""
     steps = tf.data.Dataset.from_tensor_slices((indices, is_row))
     return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(columns).repeat(), steps)
 

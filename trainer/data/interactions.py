@@ -36,9 +36,9 @@ def read_interactions(
 
     Args:
       event_weights: a factor for each event kind; it multiplies the weights of events.
-      half_life_days: half-life of event weights; an event's age is its time before the last training event. None: no
-        decay.
-      power: exponent of the sums; 0: each pair that has a sum above 0 gets the value 1.
+      half_life_days: half-life of event weights, in days; the age of an event is the time from it to the last training
+        event. None: no decay.
+      power: exponent of the sums; 0: all sums above 0 become 1.
 
     Raises:
       ValueError: no event has a weight above 0.

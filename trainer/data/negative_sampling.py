@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class NegativeSampler:
-    """Samples negatives, and computes how often each item is expected as a candidate."""
+    """Samples negatives, and computes the expected counts of candidates for the logQ correction."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class NegativeSampler:
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C] float32: log of how often each item is expected among the candidates of one batch row.
+        """[C] float32: log of the expected number of times that each item is a candidate of one batch row.
 
         Args:
           items: [C] candidates.

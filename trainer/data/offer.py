@@ -52,8 +52,8 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool: whether each item may be recommended; at least one is True."""
     excluded: Mapping[str, int]
-    """Number of items that are not on offer, by reason: `unavailable`, `denied` or `category`. An item counts
-    for the first reason that applies to it."""
+    """Number of items that are not on offer, by reason: `unavailable`, `denied` or `category`. An item
+    with several reasons is counted only for the first one."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the number of items on offer, and the number of excluded items by reason."""
@@ -81,7 +81,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds the items that were on offer at the end of training (the first cut), from the dataset's catalogue.
+    """Finds the items on offer from the dataset's catalogue, which describes them as of the end of the training split.
 
     Raises:
       ValueError: see `find_offer`.
@@ -90,7 +90,7 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """[I] bool: False for items known to be unavailable; None if there are no unavailable items."""
+    """[I] bool: False for items known to be unavailable; None if no item is known to be unavailable."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 
@@ -160,7 +160,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
     )
     if row.null_count == len(ids):
         raise ValueError(f"{message}; the ids in the table must be those that the model was trained with")
-    log.warning("%s; the missing items count as available", message)
+    log.warning("%s; the missing items are treated as available", message)
 
 
 def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
@@ -169,7 +169,7 @@ def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
     unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
     if len(unknown):
         log.warning(
-            "denied ids that are not items of the model have no effect: %s of %s (%s)",
+            "%s of the %s denied ids are not items of the model and have no effect, such as %s",
             f"{len(unknown):,}",
             f"{len(given):,}",
             _examples(unknown),
@@ -202,7 +202,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """[I] bool: the value in `values` [F] at each index of `row` [I]; `default` if the index or the value is null."""
+    """[I] bool: the values [F] at the indices `row` [I]; `default` where the index or the value is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

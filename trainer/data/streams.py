@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Streams:
-    """Divides the training rows of an epoch into streams; the docstring of this module explains them."""
+    """Divides the training rows of an epoch into streams, as the docstring of this module explains."""
 
     shards: Sequence[ShardBlocks]
     """The blocks of all shards [F]."""
@@ -50,7 +50,7 @@ class Streams:
     max_streams: int
     """Upper limit of S."""
     window_blocks: int
-    """Mean number of blocks in a shuffling window, over all streams; a window is rounded up to whole steps."""
+    """Number of blocks in a shuffling window, on average and over all streams; rounded up to whole steps."""
 
     @cached_property
     def num_rows(self) -> int:
@@ -71,7 +71,7 @@ class Streams:
 
     @property
     def batch_rows(self) -> int:
-        """Number of rows that a global batch has from each stream."""
+        """Number of rows that each stream supplies to a global batch."""
         return self.batch_size // self.count
 
     @cached_property
@@ -91,7 +91,7 @@ class Streams:
         Args:
           blocks: all blocks in the order of an epoch; see `order`.
           window: index of the window in the epoch.
-          own: indices in a global batch: the n rows that the reader needs.
+          own: indices of the n rows of a global batch that the reader needs.
         """
         edges = self.num_rows * np.arange(self.count + 1) // self.count
         size = self.window_steps * self.batch_rows
@@ -139,7 +139,7 @@ class Streams:
 
 
 class EpochBlocks(NamedTuple):
-    """Consecutive blocks of an epoch, in its order."""
+    """All blocks in the order of an epoch, or some consecutive ones."""
 
     key: tuple[int, int]
     """Seed of the run and number of the epoch."""
@@ -150,12 +150,12 @@ class EpochBlocks(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Number of training rows in the epoch before the first block of this object."""
+        """Number of the epoch's training rows before the first of these blocks."""
         return int(self.edges[0])
 
     @property
     def end(self) -> int:
-        """Number of training rows in the epoch up to the end of the last block of this object."""
+        """Number of the epoch's training rows up to the end of the last of these blocks."""
         return int(self.edges[-1])
 
     def with_rows(self, first: int, last: int) -> "EpochBlocks":

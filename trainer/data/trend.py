@@ -1,10 +1,10 @@
-"""The trend of an item: the share of its events that are recent, as a logarithm.
+"""The trend of an item: the logarithm of the share of its events that are recent.
 
     trend_i(t) = log((p_i(t) + 0.05) / (n_i(t) + 0.25))
 
 n_i(t) is the number of events of item i before the moment t. p_i(t) is the sum of the weights of these events; a weight
-is 1 at the time of the event and halves every `half_life` days. The constants limit the trends of rare items; an item
-without events has the trend log(0.2).
+is 1 at the time of the event and halves every `half_life_days` days. The constants limit the trends of rare items; an
+item without events has the trend log(0.2).
 
 Shapes: N events, M moments (times in milliseconds since 1970), I items of the vocabulary.
 """
@@ -41,7 +41,7 @@ class Trends:
     """The trend of each item at several moments; the docstring of this module has the formula."""
 
     half_life_days: float
-    """Days after which the weight of an event has halved."""
+    """Half-life of the weight of an event, in days."""
     moment_ms: np.ndarray
     """[M] int64 moments, ascending; the trends at a moment depend only on the events before it."""
     recent: np.ndarray

@@ -1,4 +1,4 @@
-"""Ids and whole timelines of all visitors of a dataset, also of those outside the vocabulary."""
+"""Ids and whole timelines of all visitors of a dataset, including those outside the vocabulary."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class VisitorTimelines(NamedTuple):
 
     ids: list[str]
     """[V] ids: first those of the vocabulary, in its order, then those of other visitors with events, such as visitors
-    who are new after the first cut."""
+    without training events."""
     rows: TimelineRows
     """Rows of all timelines, sorted by visitor, then by time; the column `visitor` contains indices into `ids`."""
 
@@ -34,18 +34,18 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
     """Reads the target rows of a shard.
 
-    An unknown visitor gets the index `num_known` + `others[id]`; an id that `others` lacks is added with the next
-    number.
+    A visitor outside the vocabulary gets the index `num_known` + `others[id]`. An id that is not yet in `others` is
+    added with the next number.
 
     Raises:
-      ContractError: the shard lacks the ids of unknown visitors.
+      ContractError: the shard lacks the ids of visitors outside the vocabulary.
     """
     rows, unknown_ids = read_identified_timelines(shard)
     starts = timeline_starts(rows.position)
     visitor = rows.visitor[starts]
     is_unknown = visitor >= num_known
     if is_unknown.sum() != len(unknown_ids):
-        raise ContractError(f"{shard.path} lacks the ids of new visitors; prepare the dataset again")
+        raise ContractError(f"{shard.path} lacks the ids of visitors outside the vocabulary; prepare the dataset again")
     visitor[is_unknown] = [num_known + others.setdefault(visitor_id, len(others)) for visitor_id in unknown_ids]
     rows = replace(rows, visitor=np.repeat(visitor, np.diff(np.append(starts, len(rows)))))
     return rows[rows.is_target == 1]

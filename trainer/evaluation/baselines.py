@@ -43,7 +43,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """Ranks all items in one random cyclic order; each visitor's list starts at a random, but fixed position."""
+    """Ranks all items in the same random cyclic order; the list of each visitor starts at a random position."""
 
     def __init__(self, num_items: int, *, seed: int):
         order = np.random.default_rng(seed).permutation(num_items).astype(np.float32)

@@ -1,9 +1,11 @@
-"""Finds the candidates of a sample of cases and their features; `blend_weights` chooses the weights of a blend on them.
+"""Finds the candidate items of evaluation cases and their features; `blend_search` fits the weights of a blend to them.
 
-If cases × items are few, all items are candidates. Otherwise, each part (a blended model) gives two lists: the items
-with the highest scores, and the items with the highest sums of score and trend. Further lists are the most popular
-items, and for each half-life the items with the highest sums of popularity and trend, with a low and with a high weight
-of the trend. If seen items are shown, the most frequent and the latest items of the history are candidates too.
+If cases × items is at most `MAX_CELLS`, all items are candidates. Otherwise, the candidates come from several lists:
+
+- for each part (a blended model), the items with the highest scores, and the highest sums of score and trend;
+- the most popular items;
+- for each half-life and each of the `TREND_WEIGHTS`, the items with the highest sums of popularity and weighted trend;
+- if the ranking shows seen items, the history's items with the highest values of each return feature.
 
 Shapes: V cases, W cases that have a relevant candidate, B cases of a chunk, C candidates, I items, M moments in time, L
 half-lives, T pairs of a half-life and a weight of the trend, U pairs of a query and an item of its history, F features.
@@ -76,7 +78,7 @@ class Candidates:
         """
         gain = np.zeros(len(scores))
         # counting better candidates takes a third of the time of a partial sort, which ranks all others as well
-        for position in self._relevant:
+        for position in self._relevant_columns:
             rows = scores[: len(position)]
             own = np.take_along_axis(rows, position[:, None], 1)
             rank = np.count_nonzero(rows >= own, axis=1) - 1
@@ -87,13 +89,13 @@ class Candidates:
 
     @cached_property
     def hits(self) -> np.ndarray:
-        """[W] indices of the cases that have a relevant candidate; cases that have more of them come first."""
+        """[W] indices of the cases that have relevant candidates; those with the most of them come first."""
         count = self.is_relevant.sum(axis=1)
         return np.argsort(-count, kind="stable")[: np.count_nonzero(count)]
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """[F, W, C] float32: features of the candidates, only for cases that have a relevant candidate; see `hits`."""
+        """[F, W, C] float32: features of the candidates of the cases `hits`."""
         return np.ascontiguousarray(np.moveaxis(self.feature[self.hits], 2, 0))
 
     @cached_property
@@ -103,10 +105,10 @@ class Candidates:
         return [_typical_spread(self.feature[:, :, part], self.is_candidate) for part in range(num_parts)]
 
     @cached_property
-    def _relevant(self) -> list[np.ndarray]:
-        """Element k is an array over the first cases of `hits`: those that have more than k relevant candidates.
+    def _relevant_columns(self) -> list[np.ndarray]:
+        """For k = 0, 1, …: the columns of the k-th relevant candidates, an array over the cases that have one.
 
-        For each of these cases, it contains the column of relevant candidate number k, from 0.
+        These are the first cases of `hits`.
         """
         is_relevant = self.is_relevant[self.hits]
         count = is_relevant.sum(axis=1)
@@ -115,12 +117,12 @@ class Candidates:
 
 
 class _Lists(NamedTuple):
-    """The trends at the moments of some cases, and the best items without a part; n: length of a list."""
+    """Trends at the moments of cases, and the lists of items that do not depend on a part; n: length of a list."""
 
     moments: tf.Tensor
     """[M] int64: the moments (ms), ascending."""
     trends: tf.Tensor
-    """[LMI] float32: the trend of each item, by half-life, moment and item."""
+    """[L × M × I] float32, flat: the trend for each half-life, moment and item."""
     rising: tf.Tensor
     """[M, n] int64: the items with the highest trends."""
     popular: tf.Tensor
@@ -184,11 +186,11 @@ class CandidateFinder:
         """Finds the candidates of each case.
 
         Args:
-          cases: cases with the items of the events.
+          cases: cases of the dataset that the events are from.
           on_chunk: called before each chunk of cases.
-          deadline: time on the clock `time.monotonic` at which to stop; the result has only the cases done by then.
-            None: no limit. Must be None if there are several workers.
-          least_cases: number of cases that are done even after the deadline, if there are as many.
+          deadline: time on the clock `time.monotonic` at which to stop; later cases are missing in the result. None: no
+            limit. Must be None if there are several workers.
+          least_cases: minimum number of cases, even after the deadline; all cases if there are fewer.
         """
         lists = self._search.list_items(cases, self._events)
         item = np.zeros((len(cases), self._search.num_candidates), np.int64)
@@ -286,7 +288,7 @@ class _Search:
     """Finds the candidates of each query, and computes their features."""
 
     def __init__(self, parts: Sequence[Part], popularity: np.ndarray, *, hides_seen: bool, has_all_items: bool) -> None:
-        """`popularity`: [I], see `log_popularity`; for the others, see `CandidateFinder`."""
+        """`popularity`: [I], see `log_popularity`; `CandidateFinder` explains the other arguments."""
         self._parts, self._hides_seen, self._num_items = parts, hides_seen, len(popularity)
         self._has_all_items = has_all_items
         self._top, self._trend_top = min(TOP, self._num_items), min(TREND_TOP, self._num_items)
@@ -340,7 +342,10 @@ class _Search:
     def _list_parts(
         self, queries: Queries, scores: Sequence[tf.Tensor], lists: _Lists, moment: tf.Tensor
     ) -> tuple[list[tf.Tensor | None], list[tf.Tensor]]:
-        """Returns the `sum_reference` of each part (None: no sums), and two arrays of items [B, TOP] per part."""
+        """Returns two lists: the `sum_reference` of each part, and the arrays that `_best_of_part` returns.
+
+        The reference is None if the scores of the part are not sums.
+        """
         references, items = list[tf.Tensor | None](), list[tf.Tensor]()
         for part, of_part in zip(self._parts, scores, strict=True):
             best = top_k(of_part, min(SUM_RANK if self._hides_seen else 2 * self._top, self._num_items))
@@ -353,11 +358,11 @@ class _Search:
         return references, items
 
     def _list_others(self, history: _History, lists: _Lists, moment: tf.Tensor) -> list[tf.Tensor]:
-        """Returns arrays of items [B, n]: the best by popularity, trend and returns; -1 is padding."""
+        """Returns the lists that do not depend on a part, as arrays of items [B, n]; -1 is padding."""
         popular = tf.tile(lists.popular[:, None], [tf.shape(moment)[0], 1, 1])
         items = [
-            self._first_shown(popular, history, self._top),
-            self._first_shown(tf.gather(lists.trending, moment), history, self._trend_top),
+            self._first_visible(popular, history, self._top),
+            self._first_visible(tf.gather(lists.trending, moment), history, self._trend_top),
         ]
         return items if self._hides_seen else items + self._best_returns(history, tf.shape(moment)[0])
 
@@ -377,8 +382,8 @@ class _Search:
         chosen = tf.math.top_k(with_trend, self._top).indices
         return [best.item[:, : self._top], tf.gather(item, chosen, batch_dims=1)]
 
-    def _first_shown(self, item: tf.Tensor, history: _History, count: int) -> tf.Tensor:
-        """[B, T × count]: the first `count` items that are not hidden, of each of the T lists in `item` [B, T, n]."""
+    def _first_visible(self, item: tf.Tensor, history: _History, count: int) -> tf.Tensor:
+        """[B, T × count]: the first `count` visible items of each of the T lists in `item` [B, T, n]."""
         rows, size = tf.shape(item)[0], tf.shape(item)[2]
         if self._hides_seen:
             _, is_seen = self._find_seen(tf.reshape(item, [rows, -1]), history)
@@ -395,14 +400,17 @@ class _Search:
 
     def _returns_of(self, item: tf.Tensor, history: _History) -> tf.Tensor:
         """[B, n, 4]: the `RETURN_FEATURES` of each item; 0 for items outside the history. `item`: [B, n]."""
-        place, is_seen = self._find_seen(item, history)
-        return tf.where(is_seen[:, :, None], tf.gather(history.value, place), 0.0)
+        index, is_seen = self._find_seen(item, history)
+        return tf.where(is_seen[:, :, None], tf.gather(history.value, index), 0.0)
 
     def _find_seen(self, item: tf.Tensor, history: _History) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns two [B, n]: the place of each item in `history`, and whether it is there. `item`: [B, n]."""
+        """Returns two tensors [B, n]: the index in `history` of each item, and whether the item is in the history.
+
+        `item`: [B, n].
+        """
         key = tf.range(tf.shape(item, tf.int64)[0])[:, None] * self._num_items + item
-        place = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
-        return place, tf.gather(history.key, place) == key
+        index = tf.reshape(tf.searchsorted(history.key, tf.reshape(key, [-1])), tf.shape(item))
+        return index, tf.gather(history.key, index) == key
 
     def _best_returns(self, history: _History, num_queries: tf.Tensor) -> list[tf.Tensor]:
         """Finds the history items that have the highest values of each return feature except `is_seen`.
@@ -410,8 +418,8 @@ class _Search:
         Returns an array [B, TOP] per feature; -1 is padding.
         """
         query, size = history.key[:-1] // self._num_items, tf.size(history.key) - 1
-        place = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
-        rows = place.to_tensor(size)  # the last key is padding
+        index = tf.RaggedTensor.from_value_rowids(tf.range(size), query, tf.cast(num_queries, tf.int64), validate=False)
+        rows = index.to_tensor(size)  # the last key is padding
         missing = tf.maximum(self._top - tf.shape(rows)[1], 0)
         rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=size)
         item = tf.gather(tf.concat([history.key[:-1] % self._num_items, [-1]], axis=0), rows)

@@ -1,9 +1,9 @@
 """Searches for the weights of a blend that rank the candidates of validation cases best.
 
-The search starts from the weights that make the relevant items most likely, and a coordinate ascent then maximises the
-NDCG@20. The likelihood uses each case as a whole, so few cases fit less noise than the NDCG, which counts the first
-items only. The ascent changes a weight only for a clear gain. So that no model alone is better on these cases, the same
-search is also made for each model alone, and the best result is used.
+The search starts from the weights that make the relevant items most likely; then a coordinate ascent maximises the
+NDCG@20. The likelihood depends on all candidates of a case, so with few cases it overfits less than the NDCG@20, which
+depends on the first 20 items only. The ascent changes a weight only if the gain is clear. Single models are searched
+too, and the best result is used, so no single model is better than the blend on these cases.
 
 Shapes: V cases, W cases that have a relevant candidate, C candidates, F features.
 """
@@ -40,7 +40,7 @@ class Choice:
 
     weights: BlendWeights
     value: float
-    """NDCG@20 of the blend, if only the candidates are ranked."""
+    """NDCG@20 of the blend, measured on the candidates only."""
     alone: tuple[float, ...]
     """NDCG@20 of each part alone."""
     frequency: float | None
@@ -50,11 +50,11 @@ class Choice:
 def choose_weights(
     candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool, deadline: float | None = None
 ) -> Choice:
-    """Chooses the best weights found by several searches: with all parts, with single parts, and with none.
+    """Returns the best weights of several searches: with all parts, with a single part, and without parts.
 
-    If `has_returns`, another search starts from the best return feature. If there are fewer than `_MANY_CASES`, each
-    part is tried alone, and the weights of several parts must be better by a standard error. Otherwise only the best
-    part is tried alone.
+    If `has_returns`, another search starts from the best return feature. With `_MANY_CASES` or more cases, only the
+    best part is tried as a single part. With fewer cases, each part is tried, and the weights of several parts are used
+    only if they are better by a standard error.
 
     Args:
       half_life: half-life of the trend, as an index into `HALF_LIVES`.
@@ -81,7 +81,10 @@ def choose_weights(
 
 
 def _choose(simple: Sequence["_Ascent"], full: Sequence["_Ascent"]) -> "_Ascent":
-    """Returns the best ascent. One of `full` must be better than `simple`, with few cases by a standard error."""
+    """Returns the best of `full` if it is better than the best of `simple`, otherwise the best of `simple`.
+
+    With few cases, it must be better by a standard error.
+    """
     best = max(simple, key=lambda ascent: ascent.best)
     if full:
         fullest = max(full, key=lambda ascent: ascent.best)
@@ -94,7 +97,7 @@ def _choose(simple: Sequence["_Ascent"], full: Sequence["_Ascent"]) -> "_Ascent"
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Chooses the longest half-life of the trend that is not clearly worse than the best; returns its index."""
+    """Returns the index of the chosen half-life of the trend; see `longest_of_the_best`."""
     features = _Features(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent = _Ascent.from_likelihood(features, range(num_parts))
     ascent.climb(passes=1)
@@ -104,7 +107,7 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 class _Features:
     """The F features of the candidates: the parts, the popularity, a trend, and the return features.
 
-    The `unit` of a part is 1 / the typical spread of its scores, see `Candidates.spreads`; all other units are 1.
+    `unit` [F] scales the features: 1 / `Candidates.spreads` for the parts, 1 for all other features.
     """
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
@@ -150,9 +153,9 @@ class _Features:
         """[F]: the weights of the features `columns` that make the relevant candidates most likely; others are 0.
 
         The probability of a candidate is the softmax of the scores (McFadden 1974), and the loss of a case is the mean
-        of its relevant candidates' negative log probabilities, as in ListNet (Cao et al., ICML 2007). The squared
-        distance from weights that do not depend on the cases is added, which matters if there are few cases: equal
-        weights of the parts or, without parts, the popularity, and in addition a light trend.
+        of its relevant candidates' negative log probabilities, as in ListNet (Cao et al., ICML 2007). A penalty, which
+        matters only if there are few cases, is the squared distance from default weights: equal weights for the parts
+        (without parts, popularity alone) and a small weight for the trend.
         """
         expected = np.zeros(len(columns))
         parts = [number for number, column in enumerate(columns) if column < self.num_parts]
@@ -250,7 +253,7 @@ class _Ascent:
             self._total = rest + self.weight[column] * self._features.unit[column] * feature
 
     def drop_small_parts(self) -> None:
-        """Sets small weights of parts to 0 if the NDCG@20 does not fall: each served model takes time and memory."""
+        """Sets small weights of parts to 0 if the NDCG@20 does not fall, to save time and memory in serving."""
         limit = _SMALL_SHARE * self._scale
         for part in np.argsort(self.weight[: self._features.num_parts]).tolist():
             if 0 < self.weight[part] < limit:
@@ -260,7 +263,7 @@ class _Ascent:
                     self.weight[part], self.values, self._total = 0.0, values, rest
 
     def values_with(self, half_life: int) -> np.ndarray:
-        """[V]: NDCG@20 of each case, if the trend has half-life number `half_life` and the best weight for it."""
+        """[V]: NDCG@20 of each case with another half-life of the trend (an index) and its best weight."""
         column = self._features.trend
         feature = self._features.candidates.columns[self._features.num_parts + 1 + half_life]
         factors = [self._scale * share for share in _TREND_SHARES]

@@ -34,7 +34,7 @@ _BASELINE_CASES, _BASELINE_SCORES = 1000, 50_000_000
 
 
 class OutOfTimeError(Exception):
-    """The time is too short to choose weights."""
+    """The deadline is too early to choose the weights of a blend."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def fit_blend(
 ) -> BlendFit:
     """Chooses the weights of a blend on the validation split.
 
-    Without validation cases, each part gets the weight 1 or, if there are no parts, the popularity gets it.
+    Without validation cases, all parts have the weight 1; without parts, the popularity has it.
 
     Args:
       parts: the P models to blend.
       cases: the validation cases of each ranking, see `ranking_cases`.
       events: the events of all splits.
       item_counts: [I] training events of each item.
-      has_trend_only: whether to exclude the return features from all rankings; only parts, popularity and trend remain.
-      max_cases: maximum number of sampled cases per ranking, or half as many per protocol if the ranking uses two.
+      has_trend_only: whether to use only parts, popularity and trend, without return features, in all rankings.
+      max_cases: maximum number of sampled cases per ranking; if it has cases of two protocols, half from each.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       on_chunk: called before each chunk of cases.
       deadline: time on the clock `time.monotonic`; if little time remains, fewer cases are used. None: no limit. Must
@@ -153,8 +153,8 @@ def ranking_cases(
     Args:
       dataset: the dataset; without a validation split, there are no cases.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. Only
-        the cases of all other visitors are in `returning` and `in_session`. None: no part has a second stage.
+      held_out_seed: seed of the run that trained a second stage (a network) on some of the validation visitors. Their
+        cases are excluded from `returning` and `in_session`. None: no part has a second stage.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return {}
@@ -180,8 +180,8 @@ def _in_session(cases: Cases) -> np.ndarray:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Returns weights for all `RANKINGS`. A ranking missing in `weights` gets the weights of the most similar ranking.
 
-    In `new_items`, the return features get the weight 0. If all weights of a ranking are then 0 or missing, each part
-    gets the weight 1 or, if there are no parts, the popularity gets it.
+    In `new_items`, the return features get the weight 0. A ranking that has no weights, or only zeros, gets equal
+    weights: 1 for all parts; without parts, 1 for the popularity.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {

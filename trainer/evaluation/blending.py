@@ -33,8 +33,8 @@ def blend_runs(
 ) -> BlendRecord:
     """Blends the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Drops the parts that get the weight 0 in every ranking, but keeps at least one part. If the run already has a blend
-    of some of these checkpoints, that blend is returned unchanged.
+    Drops the parts with the weight 0 in all rankings, but keeps at least one part. If the run already has a blend of
+    some of these checkpoints, returns it unchanged.
 
     Args:
       workdir: directory of the run that the blend belongs to.
@@ -89,7 +89,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the first run in `parts` that trained a second stage (see `ranking_cases`); None if none."""
+    """Returns the seed of the first run in `parts` with a second stage, for `ranking_cases`; None: no run has one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -23,14 +23,14 @@ HELD_OUT_SHARE = 0.2
 class Cases:
     """Evaluation cases. Each has a visitor, the moment of the recommendations, and the relevant items.
 
-    Seen items are the items of the history. One of the two rankings of the cases hides them: the primary ranking if
-    `hides_seen` is True, otherwise the secondary ranking.
+    There are two rankings: one hides the seen items (those of the history), the other shows them. If `hides_seen` is
+    True, the primary ranking hides them, otherwise the secondary ranking does.
     """
 
     visitor: np.ndarray
     """[V] int64 vocabulary indices; unknown visitors share out-of-vocabulary indices."""
     timeline: np.ndarray
-    """[V] int64 timeline numbers, ascending; cases of one timeline have one visitor, so they are not independent."""
+    """[V] int64 timeline of each case, ascending; all cases of a timeline have the same visitor."""
     history: Histories
     """V histories: the visitor's rows before the moment, including repeated and unknown items."""
     timestamp_ms: np.ndarray
@@ -44,7 +44,7 @@ class Cases:
     is_kind: np.ndarray
     """[P, E] bool: whether the relevant item had an event of the kind."""
     is_new: np.ndarray
-    """[V] bool: True if no relevant item is in the history, so that hiding seen items hides no relevant item."""
+    """[V] bool: True if no relevant item is a seen item."""
     hides_seen: bool
     """Whether the primary ranking hides seen items."""
     num_items: int
@@ -54,7 +54,7 @@ class Cases:
     num_without_relevant: int
     """Number of cases that were skipped because they have no relevant item in the vocabulary."""
     unknown_item_share: float
-    """Share of rows, in [0, 1], with an item outside the vocabulary; no system can rank such an item."""
+    """Share of the target rows, in [0, 1], with an item outside the vocabulary, which no system can rank."""
 
     def __len__(self) -> int:
         return len(self.visitor)

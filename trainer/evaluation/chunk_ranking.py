@@ -1,7 +1,7 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
-A policy determines the items that a ranking may contain. The scores of the whole catalogue are searched only once, for
-the ranking that hides seen items. For the ranking that shows seen items, they are merged into this result.
+A policy determines the items that a ranking may contain. The whole catalogue is searched only once, without the seen
+items. The ranking that shows seen items is this result with the seen items merged in.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
 I items, K items of the longest list.
@@ -30,11 +30,11 @@ class ChunkRanking(NamedTuple):
     num_reaching: tf.Tensor
     """[B] int64: number of items that score at least as high as the K-th item."""
     relevant_score: tf.Tensor
-    """[B, R] float32; arbitrary after the case's relevant items."""
+    """[B, R] float32: scores of the relevant items; padded with arbitrary values."""
 
 
 class _Candidates(NamedTuple):
-    """The items that a ranking can contain, and their scores."""
+    """The candidates of a ranking."""
 
     scores: list[tf.Tensor]
     """Arrays of scores [B, …]. Each candidate's score is in exactly one array; all other entries are -inf."""

@@ -40,8 +40,8 @@ class Chunk(NamedTuple):
     num_seen: tf.Tensor
     """[B] int64: number of items in each row of `seen`, without padding."""
     relevant: list[tf.Tensor]
-    """[B, R] int64 for each policy: the relevant items of each case, padded with arbitrary items. `Cases` has their
-    number."""
+    """For each policy: [B, R] int64 relevant items of each case, padded with arbitrary items; `Policy.relevant` has
+    their numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Plan:
     policies: dict[str, Policy]
     """The rankings by name; `primary` is the first."""
     chunk_size: int
-    """Cases of a chunk, B."""
+    """Number of cases per chunk, B."""
     replicas: Replicas | None
     """All replicas; their workers share the chunks. None: this process ranks all chunks."""
 
@@ -107,8 +107,8 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            f"there is nothing to evaluate: the evaluated split has no event of the kinds {', '.join(cases.kinds)} for "
-            "which the item can be recommended and the visitor has earlier events; prepare the dataset with a longer "
+            f"there is nothing to evaluate: no event of the kinds {', '.join(cases.kinds)} in the evaluated split has "
+            "an item that can be recommended and a visitor with earlier events; prepare the dataset with a longer "
             "split (for validation, an earlier --validation-from or a larger split.validation_share; for test, an "
             "earlier --test-from or a larger split.test_share)"
         )

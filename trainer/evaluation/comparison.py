@@ -82,7 +82,7 @@ def compare_systems(
 
     Args:
       systems: systems by name. Each system after the first is tested against the first.
-      groups: by name: [P] bool, whether each (case, relevant item) pair is in the group.
+      groups: for each group, by name: [P] bool, whether each (case, relevant item) pair is in the group.
       item_counts: [I] training events of each item, for novelty.
       replicas: all replicas; each worker ranks a part of the cases. None: this process ranks all cases.
       is_available: [I] bool: candidates of the ranking `available_only`; None: no such ranking.
@@ -94,8 +94,8 @@ def compare_systems(
       - The primary ranking also has the `value` of coverage, Gini coefficient and novelty.
       - The secondary ranking skips cases that have a relevant item in the history; null if no case remains.
       - `available_only` is the primary ranking of the available items. Unavailable relevant items count as misses.
-      `pairs`: for each of the `PAIR_METRICS` and each two systems: the `difference` (the earlier one in `systems` − the
-        later one) with `low`, `high` and `p`.
+      `pairs`: for each of the `PAIR_METRICS` and each pair of systems: the `difference` (the system that is first in
+        `systems` − the other one) with `low`, `high` and `p`.
       `groups`: for each group, the number of `cases`, the number of `relevant_items`, and the primary `ranking` of its
         cases. Only the group's relevant items count as hits.
     """
@@ -125,7 +125,7 @@ def compare_systems(
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the entry `pairs` of the result of `compare_systems`.
 
-    `means_of`: by system, the resampled means [R, number of metrics].
+    `means_of`: resampled means [R, number of `PAIR_METRICS`] of each system, by name.
     """
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):

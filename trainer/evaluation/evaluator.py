@@ -1,7 +1,7 @@
 """The evaluator: ranks the whole catalogue for every case and finds the ranks of the relevant items.
 
-Ties count against the system: an irrelevant item with the same score is ranked before a relevant one, so that a scorer
-with constant scores gains nothing from the order of the catalogue.
+If scores are equal, irrelevant items rank before relevant ones, so that a scorer with constant scores gains nothing
+from the order of the catalogue.
 
 Shapes: V cases in all, B cases in a chunk; in a chunk, P (case, relevant item) pairs, at most S seen and R relevant
 items of a case; I items, K items in the longest list.
@@ -135,7 +135,8 @@ class Evaluator:
           replicas: all replicas; each worker ranks a part of the cases, and all workers get the same result. None: this
             process ranks all cases.
           with_secondary: whether to compute the secondary ranking too; see `Cases`.
-          is_available: [I] bool: candidates of a third ranking, otherwise like the primary one; None: no such ranking.
+          is_available: [I] bool: candidates of a third ranking, which is otherwise the primary ranking; None: no third
+            ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.

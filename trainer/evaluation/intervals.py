@@ -37,8 +37,8 @@ def resampled_means(
     Args:
       values: [V, M] the value of each case in each column.
       owner: [V] index of the visitor of each case, ascending; None: each case has a separate visitor.
-      counts: [V, M] bool: whether each case is included in each column; None: all cases are. The mean of no cases is
-        NaN.
+      counts: [V, M] bool: whether each case is included in each column; None: all are. The mean of a column without
+        drawn cases is NaN.
       resamples: number of resamples, R.
     """
     included = np.ones(values.shape) if counts is None else counts.astype(np.float64)
@@ -81,9 +81,8 @@ def percentile_interval(means: np.ndarray) -> Interval:
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M]: two-sided p-value of the difference between two systems in each column.
 
-    The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the number of resamples where the
-    difference is at most 0, or the number where it is at least 0, whichever is smaller. A difference of NaN is treated
-    as 0.
+    The p-value is 2 × (n + 1) / (R + 1), at most 1 (Davison and Hinkley, 1997). n is the smaller of two numbers of
+    resamples: those with a difference of at most 0, and those with one of at least 0. NaN is treated as 0.
 
     Args:
       means: [R, M] resampled means of one system.

@@ -14,8 +14,8 @@ class RelevantRanks:
     """The ranks of the relevant items in the whole catalogue."""
 
     rank: np.ndarray
-    """[P] int64, from 0 for the best. The rank of an item that is in no list is arbitrary, but at least the length of
-    the longest list."""
+    """[P] int64: rank of each relevant item, from 0 for the best. The rank of an item that is in no list is an
+    arbitrary number of at least the length of the longest list."""
     owner: np.ndarray
     """[P] int64: index of the pair's case."""
     num_relevant: np.ndarray

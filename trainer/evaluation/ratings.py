@@ -32,7 +32,8 @@ class RatingErrors:
     mse_of_one: float
     """Error of a constant prediction: 1, the weight of a view."""
     skill: float
-    """1 − mse / mse_of_training_mean; at most 0: no better than that constant; NaN if all weights are equal."""
+    """1 − mse / mse_of_training_mean. If it is 0 or less, the model is no better than the constant. NaN: the constant
+    has no error."""
 
     def to_json(self) -> dict[str, float | None]:
         """Returns the fields by name; NaN becomes null."""

@@ -63,8 +63,8 @@ def sample_recommendations(
       A JSON object for each visitor:
       - `visitor_id`: the id of the visitor; None if unknown.
       - `moment`: the time of the case.
-      - `history_rows`: the number of rows in the history. `history`: the latest of these rows.
-      - `relevant_items`: the number of relevant items. `relevant`: the first of these items.
+      - `history_rows`: the number of rows in the history. `history`: the latest rows, at most `_MAX_ROWS`.
+      - `relevant_items`: the number of relevant items. `relevant`: the first ones, at most `_MAX_ROWS`.
       - `systems`: for each system, its recommended items, best first; `is_hit`: whether the item is relevant.
     """
     drawn, names = cases.take(_draw(cases.timeline, seed)), _Names.of(dataset)

@@ -54,8 +54,8 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
         return None
     cases = protocol["cases"]
     return (
-        f"If only the {cases['available_items']:,} available of the {cases['catalogue_items']:,} items are candidates "
-        f"(other relevant items count as missed): {_compare_with_best(ranking)}"
+        f"With only available items as candidates ({cases['available_items']:,} of {cases['catalogue_items']:,} items; "
+        f"unavailable relevant items count as misses): {_compare_with_best(ranking)}"
     )
 
 

@@ -151,7 +151,7 @@ def test_a_missing_key_takes_its_default() -> None:
 
 def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
     with pytest.raises(
-        ValueError, match=r"loss\.kind=sampled_softmax compares the scores of many; use loss\.kind=squared_error"
+        ValueError, match=r"loss\.kind=sampled_softmax compares the scores of many items; use loss\.kind=squared_error"
     ):
         RunConfig(model=NeuralConfig(), loss=SampledSoftmaxConfig(), optimizer=AdamConfig())
 

@@ -41,5 +41,5 @@ def test_each_event_is_in_the_timeline_of_its_visitor_once_in_order_of_time(data
 def test_a_dataset_without_the_ids_of_new_visitors_is_refused(dataset, monkeypatch):
     read = visitors.read_identified_timelines
     monkeypatch.setattr(visitors, "read_identified_timelines", lambda shard: (read(shard)[0], []))
-    with pytest.raises(ContractError, match="lacks the ids of new visitors; prepare the dataset again"):
+    with pytest.raises(ContractError, match="lacks the ids of visitors outside the vocabulary; prepare"):
         read_visitor_timelines(replace(dataset))

@@ -99,7 +99,7 @@ def test_a_line_compares_the_systems_with_only_available_items():
     ]
     given["cases"]["available_items"] = 4000
     assert describe_available(given) == (
-        "If only the 4,000 available of the 7,890 items are candidates (other relevant items count as missed): "
+        "With only available items as candidates (4,000 of 7,890 items; unavailable relevant items count as misses): "
         "NDCG@20 is 0.250 for nn and 0.375 for random, the best baseline"
     )
     assert secondary_ranking(given) == ("seen_shown", None)

@@ -206,10 +206,10 @@ def test_figures_by_event_kind_are_shown_if_there_are_several(kinds, is_shown):
 @pytest.mark.parametrize("has_unavailable", [True, False])
 def test_a_note_has_the_result_with_only_available_items(has_unavailable):
     page = page_of_two(0.5, 0.2, has_unavailable=has_unavailable)
-    notes = [part.text for part in parts(page) if isinstance(part, Note) and part.text.startswith("If only")]
+    notes = [part.text for part in parts(page) if isinstance(part, Note) and part.text.startswith("With only")]
     expected = (
-        "If only the 1 available of the 1 items are candidates (other relevant items count as missed): NDCG@20 is "
-        "0.500 for model and 0.200 for popular, the best baseline."
+        "With only available items as candidates (1 of 1 items; unavailable relevant items count as misses): "
+        "NDCG@20 is 0.500 for model and 0.200 for popular, the best baseline."
     )
     assert notes == ([expected] if has_unavailable else [])
 

@@ -193,11 +193,11 @@ def test_a_card_has_the_result_with_only_available_items():
         for value in (0.5, 0.375)
     )
     line = (
-        "If only the 40 available of the 56 items are candidates (other relevant items count as missed): NDCG@20 is "
-        "0.375 for mf and 0.250 for random, the best baseline.\n"
+        "With only available items as candidates (40 of 56 items; unavailable relevant items count as misses): "
+        "NDCG@20 is 0.375 for mf and 0.250 for random, the best baseline.\n"
     )
     assert line in card(evaluations={Split.TEST: evaluation(ranking, available=available)})
-    assert "If only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
+    assert "With only available" not in card(evaluations={Split.TEST: evaluation(ranking)})
 
 
 def test_the_card_of_a_run_without_evaluation_says_how_to_evaluate_it():
