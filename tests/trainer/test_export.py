@@ -12,7 +12,7 @@ from common import storage
 from contract.layout import DatasetLayout
 from contract.schema import DEFAULT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
-from tests.trainer.optimized_graphs import record_large_sums
+from tests.trainer.optimized_graphs import large_sums
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
 from tests.trainer.tiny_runs import run as run_training
@@ -301,10 +301,9 @@ def test_threads_may_evaluate_models_at_the_same_time(tmp_path):
     events = [(f"v{n % 3}", f"item-{n % 7}", "view", n * 60_000) for n in range(40)]
     dataset = build_dataset(str(tmp_path), train=events[:20], test=events[20:], visitors=["v0", "v1"], items=ITEMS)
     models = trained_models()
-    with record_large_sums() as found:
-        cases = build_cases(dataset, Split.TEST, next_items)
-        evaluate_scorers({"blend": blend_of(models), "towers": models[-1]}, cases, [3], with_secondary=True)
-    assert not found
+    cases = build_cases(dataset, Split.TEST, next_items)
+    scorers = {"blend": blend_of(models), "towers": models[-1]}
+    assert not large_sums(lambda: evaluate_scorers(scorers, cases, [3], with_secondary=True))
 
 
 def test_threads_may_call_an_export_at_the_same_time(dataset, tmp_path):
@@ -313,12 +312,14 @@ def test_threads_may_call_an_export_at_the_same_time(dataset, tmp_path):
     visitor, history = tf.constant(["bob"]), tf.constant([["item-1", "item-2"]])
     inputs = {"visitor_id": visitor, "history": history, "k": tf.constant([8]), "exclude_seen": tf.constant([False])}
     kinds, ages = tf.constant([["view", "view"]]), tf.constant([[20, 10]], tf.int64)
-    with record_large_sums() as found:
+
+    def call_signatures() -> None:
         signatures["recommend"](**inputs)
         signatures["recommend_events"](**inputs, history_event=kinds, history_age_ms=ages)
         signatures["score"](visitor_id=visitor, item_id=tf.constant(["item-4"]))
         signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant([1]))
-    assert not found
+
+    assert not large_sums(call_signatures)
 
 
 @pytest.mark.parametrize("preset", ["mf", pytest.param("nn", marks=pytest.mark.slow), "walk", "session_knn", "ease"])

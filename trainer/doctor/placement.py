@@ -27,16 +27,23 @@ def check_kernels(bench: Bench, preset: str) -> Result:
 
 def record_nodes(call: Callable[[], Any]) -> list[Any]:
     """Calls a function; returns the placed nodes of the largest graph that ran, with all inner functions inlined."""
+    graphs = [[node for graph in function.partition_graphs for node in graph.node] for function in record_graphs(call)]
+    return max(graphs, key=len, default=[])
+
+
+def record_graphs(call: Callable[[], Any]) -> Sequence[Any]:
+    """Calls a function; returns the graphs of the TensorFlow functions that ran for the first time.
+
+    These are the `RunMetadata.FunctionGraphs` of tensorflow/core/protobuf/config.proto.
+    """
     context.enable_run_metadata()
     try:
+        context.export_run_metadata()  # drops graphs that functions of earlier recordings added later
         call()
     finally:
-        metadata = context.context().export_run_metadata()
+        metadata = context.export_run_metadata()
         context.disable_run_metadata()
-    graphs = [
-        [node for graph in function.partition_graphs for node in graph.node] for function in metadata.function_graphs
-    ]
-    return max(graphs, key=len, default=[])
+    return metadata.function_graphs
 
 
 def judge_placement(nodes: Sequence[Any], device: str) -> Result:

@@ -96,6 +96,14 @@ def test_all_operations_of_a_step_are_on_its_device(bench: Bench) -> None:
     assert "operations on CPU:" in result.found
 
 
+def test_a_recording_has_no_graphs_of_an_earlier_one(bench: Bench) -> None:
+    placement.check_kernels(bench, "mf")
+    steps.check_step(bench, "notebook-mf")
+    negative, two = tf.function(tf.negative), tf.constant(2)
+    graphs = placement.record_graphs(lambda: negative(two))
+    assert {node.op for graph in graphs for node in graph.post_optimization_graph.node} == {"_Arg", "Neg", "_Retval"}
+
+
 def test_an_operation_on_another_device_is_named() -> None:
     @tf.function(autograph=False)
     def step(ids: tf.Tensor) -> tf.Tensor:
