@@ -29,6 +29,7 @@ MAX_CASES = 2000
 """Maximum number of cases that choose the weights of a ranking."""
 LEAST_CASES = 100
 """Number of cases that are enough if the time is short."""
+_FEW_VISITORS = 30  # too few to choose weights: with 9 to 26 of them, other cases improve the lists of four of six shops
 _FINDING_SHARE = 0.75  # of a ranking's time, for its candidates; the rest is for its weights
 _BASELINE_CASES, _BASELINE_SCORES = 1000, 50_000_000
 
@@ -146,7 +147,8 @@ def ranking_cases(
 ) -> dict[str, list[Cases]]:
     """Returns the validation cases for each of the `RANKINGS`; skips rankings without cases.
 
-    - `new_items`: cases of the protocol `returning_visitors`.
+    - `new_items`: the cases of the protocol `returning_visitors`. With fewer than `_FEW_VISITORS`, also those of
+      `in_session` whose item is new to the visitor.
     - `in_session`: the cases of the protocol `next_items` that are within a session.
     - `returning`: the cases outside a session, as two `Cases`: one of each protocol.
 
@@ -163,10 +165,12 @@ def ranking_cases(
         cases if held_out_seed is None else cases.split_visitors(HELD_OUT_SHARE, seed=held_out_seed)[1]
         for cases in (visitors, rows)
     ]
+    in_session = held_out[1].take(np.flatnonzero(_in_session(held_out[1])))
+    new_in_session = in_session.take(np.flatnonzero(in_session.is_new))
     cases = {
-        "new_items": [visitors],
+        "new_items": [visitors] if len(visitors) >= _FEW_VISITORS else [visitors, new_in_session],
         "returning": [each.take(np.flatnonzero(~_in_session(each))) for each in held_out],
-        "in_session": [held_out[1].take(np.flatnonzero(_in_session(held_out[1])))],
+        "in_session": [in_session],
     }
     some = {ranking: [each for each in cases[ranking] if len(each)] for ranking in RANKINGS}
     return {ranking: found for ranking, found in some.items() if found}
