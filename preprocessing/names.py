@@ -6,11 +6,12 @@ from collections.abc import Iterable
 USUAL_NAMES = {
     "visitor": (
         "visitorid|visitor|userid|user|customerid|customer|custid|clientid|client|userpseudoid|sessionid|session|"
-        "cookie|accountid|account|memberid|householdid|household|kunde|kundennr|kundennummer|uid"
+        "cookie|accountid|account|memberid|householdid|household|kunde|kundennr|kundennummer|uid|email|customeremail|"
+        "billingemail"
     ),
     "item": (
         "itemid|item|productid|product|articleid|article|sku|stockcode|aid|asin|movieid|bookid|upc|ean|artikel|"
-        "artikelnr|artikelnummer|pid|iid"
+        "artikelnr|artikelnummer|pid|iid|lineitemsku|variantsku|productsku|lineitemname"
     ),
     "time": (
         "timestamp|ts|eventtimestamp|eventtime|time|datetime|date|tdat|createdat|invoicedate|orderdate|purchasedate|"
@@ -19,8 +20,8 @@ USUAL_NAMES = {
     "kind": "event|eventtype|eventname|action|type|behavior|behaviour|activity|aktion|ereignis|kind",
     "transaction": "transactionid|invoiceno|invoice|orderid|order|basketid|basket|receiptid",
     "title": "title|name|prodname|productname|itemname|producttitle|itemtitle|movietitle|booktitle|bezeichnung",
-    "price": "price|unitprice|preis|cost",
-    "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
+    "price": "price|unitprice|preis|variantprice|regularprice|itemprice|lineitemprice|cost",
+    "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar|published",
 }
 """By role: the usual names, as `plain_name` returns them, separated by `|`, best first."""
 _TYPE_SUFFIX = re.compile(r":(token|float)(_seq)?$")  # RecBole's, such as `user_id:token`

@@ -28,11 +28,14 @@ _STEPS = (
 )
 _CATEGORIES = (
     "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie|"
-    "productcategory|producttype"
+    "productcategory|producttype|type"
 )
 _WEIGHTS = "quantity|qty|menge|rating|stars|bewertung|playcount|watchtime"
 _MIN_ROWS = 50  # fewer rows may have distinct visitors or items by chance
-_PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
+_PURCHASE_SIGNS = (
+    "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid|lineitemquantity|"
+    "lineitemprice"
+)
 
 
 def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:

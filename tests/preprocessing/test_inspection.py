@@ -191,6 +191,24 @@ def test_refunds_are_dropped_by_the_proposal_also_in_a_column_with_a_longer_name
     assert 'where = ["Lineitem quantity > 0"]' in describe(inspect(str(path)))
 
 
+def test_the_columns_of_a_shop_system_have_their_roles(tmp_path):
+    orders, products = tmp_path / "orders.csv", tmp_path / "products.csv"
+    orders.write_text(
+        "Name,Email,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku\n"
+        "#1,ann@example.com,2024-01-01 10:00:00 +0100,1,Blue shirt,20.0,SH-1\n"
+    )
+    columns = inspect(str(orders)).config.columns
+    assert (columns.visitor, columns.item, columns.time) == ("Email", "Lineitem sku", "Created at")
+    assert columns.kind == "'transaction'"
+    products.write_text(
+        "Handle,Title,Type,Published,Variant SKU,Variant Price\n"
+        "blue-shirt,Blue shirt,Shirts,TRUE,SH-1,20.00\nred-hat,Red hat,Hats,FALSE,HA-2,5.00\n"
+    )
+    table = inspect(str(products)).config.item_table
+    assert (table.id, table.title, table.category) == ("Variant SKU", "Title", ("Type",))
+    assert (table.price, table.availability, table.attributes) == ("Variant Price", "Published", ("Handle",))
+
+
 def test_columns_without_a_role_are_listed_with_their_types_and_examples(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"user_id": 1, "product": "a", "ts": 1709262000, "price": 2.5, "tags": ["x", "y"]}\n')
