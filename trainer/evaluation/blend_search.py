@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates
+from trainer.evaluation.blend_candidates import Candidates
+from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
 
 _LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this share of its value,

@@ -18,8 +18,9 @@ from contract.schema import Split
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents, count_trends, latest_trends, moments_of
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.blend_candidates import HALF_LIVES, MAX_CELLS, CandidateFinder, join_candidates
+from trainer.evaluation.blend_candidates import MAX_CELLS, CandidateFinder, join_candidates
 from trainer.evaluation.blend_search import choose_half_life, choose_weights
+from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
 from trainer.models.blend import SESSION_GAP_MS, BlendInference, Part
 from trainer.models.interface import Scorer, ServedModel

@@ -8,7 +8,8 @@ import pytest
 from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of, one_event, random_cases
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends
-from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates, join_candidates
+from trainer.evaluation.blend_candidates import CandidateFinder, Candidates, join_candidates
+from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.evaluation.cases import Cases
 from trainer.models.blend import Part
 

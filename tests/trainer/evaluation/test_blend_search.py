@@ -10,7 +10,7 @@ import pytest
 from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of, one_event, random_cases
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents
-from trainer.evaluation.blend_candidates import HALF_LIVES, CandidateFinder, Candidates
+from trainer.evaluation.blend_candidates import CandidateFinder, Candidates
 from trainer.evaluation.blend_search import (
     _Ascent,
     _choose,
@@ -19,6 +19,7 @@ from trainer.evaluation.blend_search import (
     choose_weights,
     longest_of_the_best,
 )
+from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.evaluation.cases import Cases
 from trainer.models.blend import Part
 
