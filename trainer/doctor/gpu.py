@@ -26,8 +26,8 @@ _HANG = (
     "NCCL_P2P_DISABLE=1"
 )
 _REMOVED = ("TF_CONFIG", "CARTWHEEL_WORKERS", "NCCL_DEBUG_FILE")
-"""Variables that the checks do not get: those of a cluster, because they use one machine, and the file of NCCL's log,
-because /dev/stderr is the log of the check, which NCCL would truncate."""
+"""Environment variables that are removed for the checks: those of a cluster, because the checks use one machine, and
+NCCL's log file, because it may be /dev/stderr, the log of the check, which NCCL would truncate."""
 _LOG_LINES = 3
 
 
@@ -118,9 +118,9 @@ def _start(command: Sequence[str], kind: Kind, path: str) -> subprocess.Popen[by
 
 @contextmanager
 def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """Waits for a process after the context, and kills it and the runs that it started after `seconds`.
+    """At the end of the context, waits for a process. After `seconds`, kills it and the runs that it started.
 
-    Yields an event that is set if the process exceeded its time.
+    Yields an event that is set if the process was killed for exceeding its time.
     """
     is_late = threading.Event()
 
@@ -150,7 +150,7 @@ def _environment(kind: Kind) -> dict[str, str]:
     variables = quiet | {name: value for name, value in os.environ.items() if name not in _REMOVED}
     if kind == Kind.CPU:
         return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
-    # memory as needed, so that nvidia-smi shows the need; and its numbers of the GPUs
+    # GPUs have the numbers of nvidia-smi, and TensorFlow reserves only the memory it needs, so that nvidia-smi shows it
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | variables | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 

@@ -29,7 +29,7 @@ from trainer.train import train
 
 RESUME_TOLERANCE = 2e-3
 """Largest relative difference between the losses of a resumed run and of an undisturbed one. On CPUs they are equal,
-but GPUs add in any order."""
+but GPUs add in varying order."""
 SCORE_TOLERANCE = 1e-3
 """Largest difference between the scores of an export and of its run, relative to the run's largest score."""
 _ROWS = {Kind.GPU: 512, Kind.CPU: 128}

@@ -27,7 +27,7 @@ def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_p
     The weight of an entry is (1 + age) ** -recency_power. The age is the number of later entries, known or unknown.
 
     Args:
-      max_entries: only this many of the latest entries are considered. Unknown items count, but are then left out.
+      max_entries: maximum number of latest entries. Unknown items count towards it, but are not returned.
       num_items: items from this index on are unknown.
       recency_power: scalar float32.
     """

@@ -57,7 +57,7 @@ class PieceScorer(Scorer, Protocol):
 
 @runtime_checkable
 class PolicyScorer(Scorer, Protocol):
-    """A scorer; its scores depend on whether the ranking hides the items of the history."""
+    """A scorer whose scores depend on whether the ranking hides the items of the history."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
         """Returns a function of one argument, `is_seen_hidden`; the function returns the scores, [B, I] float32.

@@ -16,11 +16,11 @@ def item_sums(item: tf.Tensor, weight: tf.Tensor, splits: tf.Tensor, num_items: 
       num_items: the number of items, I.
     """
     if not tf.config.list_logical_devices("GPU"):
-        # a row of sums fits into the cache of a processor; 30% less time than for a segment of each query and item
+        # a row of sums fits into a CPU's cache, so this takes 30% less time than the segment sum below
         sums = tf.raw_ops.RaggedBincount(splits=splits, values=item, size=num_items, weights=weight)
         return tf.ensure_shape(sums, [None, num_items])
     num_queries = tf.size(splits) - 1
     query = tf.repeat(tf.range(num_queries), splits[1:] - splits[:-1])
-    # int32, because twice the time is spent on int64 indices
+    # int32, because int64 indices take twice the time
     sums = tf.math.unsorted_segment_sum(weight, query * num_items + item, num_queries * num_items)
     return tf.reshape(sums, [-1, num_items])

@@ -270,12 +270,15 @@ class GlobalBatch(NamedTuple):
         owner, index = np.divmod(rows, batch.item.shape[0])
         most = int(np.bincount(owner, minlength=1).max())
         own = np.resize(index[owner == replica], most) if most else index
-        # an item and its validity as one number; the sum of weights by its bits
+        # an operation sends values of one type: an item and its validity become one integer, and the sum of the weights
+        # becomes the integer with the same bits
         codes = tf.gather(2 * batch.item + tf.cast(is_valid, tf.int64), own)
         bits = tf.cast(tf.bitcast(tf.reduce_sum(weights), tf.int32), tf.int64)
         sums = [bits, tf.math.count_nonzero(is_valid), tf.reduce_max(batch.timestamp_ms)]
         found = tf.reshape(replicas.all_gather(tf.concat([codes, sums], axis=0)), [replicas.count, most + len(sums)])
-        position = np.arange(len(rows)) - np.searchsorted(owner, owner)  # among the candidates of its owner
+        position = np.arange(len(rows)) - np.searchsorted(
+            owner, owner
+        )  # index among the candidates of the same replica
         codes = tf.gather(tf.reshape(found, [-1]), owner * (most + len(sums)) + position)
         newest = found[:, -1]
         scale = decay(tf.reduce_max(newest) - newest, config)
@@ -553,7 +556,7 @@ def keep_mask(
     # without folding in the stream, masks would be correlated with each other and with the step's negatives
     key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), stream)
     generator, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
-    # a Philox count gives four numbers (Salmon et al., SC 2011); each row starts at a count of its own
+    # Philox (Salmon et al., SC 2011) makes four numbers from each counter value; no two rows share a value
     num_entries = math.prod(shape[1:])
     num_counts = -(-num_entries // _NUMBERS_PER_COUNT)
     uniform = tf.raw_ops.StatelessRandomUniformV2(

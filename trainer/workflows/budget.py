@@ -10,13 +10,17 @@ from trainer.evaluation.blend_weights import MAX_CASES
 from trainer.runs.blend_record import RANKINGS
 from trainer.workflows.trials import Trial
 
-_END_SECONDS, _END_SHARE = 1.0, 0.15  # for report and exit: at least, and of the seconds of the start
-_BLEND_START_SECONDS, _BLEND_START_SHARE = 10.0, 2.0  # the same, to load the models and the events
-_TRIAL_SECONDS, _TRIAL_SHARE = 5.0, 0.5  # the same, for a trial: to build and trace a model, which no limit stops
-_LARGEST_END_SHARE = 0.1  # of the budget
-_LARGEST_BLEND_SHARE = 0.3  # of the budget: validations of few cases measure the start of a model, not its speed
+# A part of the work takes at least the SECONDS, and at least the SHARE of `Budget.start_seconds`.
+_END_SECONDS, _END_SHARE = 1.0, 0.15  # to write the report and exit
+_BLEND_START_SECONDS, _BLEND_START_SHARE = 10.0, 2.0  # to load the models and the events
+_TRIAL_SECONDS, _TRIAL_SHARE = 5.0, 0.5  # to build and trace the model of a trial, which cannot be interrupted
+# The time reserved for the report and the blend is limited to a share of the budget.
+_LARGEST_END_SHARE = 0.1
+_LARGEST_BLEND_SHARE = 0.3  # a validation with few cases measures mostly the start of a model, not its speed
 _FIT_SECONDS = 0.004  # per case, to choose the weights after the ranking
-_LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time for a trial: if others follow, if none do
+# Shares of the remaining time that a trial may use:
+_LARGEST_SHARE = 0.5  # if other trials follow
+_LAST_SHARE = 0.95  # if it is the last one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,8 @@ class Budget:
     seconds: float
     """Seconds of the budget."""
     start_seconds: float
-    """Seconds from the start of the command to that of the trials, mostly for imports. They show how fast the machine
-    is beside its load, so estimates without another measurement grow with them."""
+    """Seconds from the start of the command to that of the trials, mostly for imports. They show how fast the
+    machine is under its current load, so they scale the estimates that have no measurement of their own."""
     deadline: float
     """Time at which the blend must be complete; then only the report follows."""
     num_cases: int
@@ -66,7 +70,7 @@ class Budget:
 
     @property
     def least_trial_seconds(self) -> float:
-        """Minimum of remaining seconds for which a trial is worth starting."""
+        """Minimum of the remaining seconds; with less, no trial is started."""
         return max(_TRIAL_SECONDS, _TRIAL_SHARE * self.start_seconds)
 
     def blend_seconds(self, trials: Sequence[Trial]) -> float:

@@ -16,7 +16,7 @@ from trainer.evaluation.cases import build_cases, next_items
 
 NAME = "nn_long"
 """Name of the trial with the longer history."""
-_SHARE = 0.25  # of the validation cases that have at least the longer history
+_SHARE = 0.25  # this share of the validation cases must have at least the longer history
 _LEAST_FACTOR, _LARGEST_FACTOR = 2, 4  # the longer history as a multiple of the usual one
 LEAST_SLOWDOWN = (1 + _LEAST_FACTOR) / 2
 """Minimum of `slowdown`, for the shortest of the longer histories."""

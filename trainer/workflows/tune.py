@@ -44,8 +44,8 @@ from trainer.train import train
 
 log = logging.getLogger(__name__)
 
-_OPENINGS = 10  # of a database that another process creates
-_STARTUP_TRIALS = 10  # drawn at random, before the estimator has enough trials
+_OPENINGS = 10  # attempts to open a database that another process may be creating
+_STARTUP_TRIALS = 10  # the first trials are drawn at random, until the estimator has enough of them
 _TRIALS_BEFORE_PRUNING = 4
 _NUMBER, _PROBLEM = "number", "problem"  # attributes of a trial in Optuna's storage
 _STATES: Mapping[TrialState, State] = {
