@@ -119,7 +119,7 @@ def _type_hint(config: Any, key: str) -> Any:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         groups = ", ".join(dict.fromkeys(f"{name.partition('.')[0]}.…" if "." in name else name for name in known))
         hint = f"did you mean `{near[0]}`?" if near else f"docs/settings.md lists all settings: {groups}"
-        raise ValueError(f"Unknown setting `{key}`; {hint}")
+        raise ValueError(f"unknown setting `{key}`; {hint}")
     *parents, name = key.split(".")
     owner = config
     for parent in parents:

@@ -27,8 +27,8 @@ def refuse_credentials(uri: str) -> None:
         # in an object store, "?" may be part of a glob, and "#" part of a name
         if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
             raise ValueError(
-                f"a {scheme}:// URI has a user part, a query or a fragment, which may be a credential; URIs are logged "
-                "and recorded, so set credentials in the environment and remove these parts from the URI"
+                f"a {scheme}:// URI has a user part, a query or a fragment, which may contain a credential, and URIs "
+                "are logged and recorded; remove these parts, and set credentials in the environment"
             )
 
 
@@ -54,7 +54,7 @@ def _refuse_password(database: str) -> None:
     parts = _split(database)
     if parts.password is not None or parts.query:
         raise ValueError(
-            f"a {parts.scheme}:// URL contains a password or a query string (`?…`), which may be a credential; "
+            f"a {parts.scheme}:// URL has a password or a query string (`?…`), which may contain a credential; "
             "remove it, and set the password in the environment variable of the database driver, such as PGPASSWORD "
             "for PostgreSQL"
         )

@@ -83,7 +83,7 @@ def test_the_function_equals_the_command(folder):
         (["--items", "items.csv", "--data", "dataset"], "give a newer table of items"),
         (["--data", "dataset", "--map", "id=sku"], "--map names the columns of a table of items"),
         (["--items", "items.csv", "--map", "sku"], "--map must have the form NAME=COLUMN, got 'sku'"),
-        (["--data", "s3://KEY:SECRET@shop/dataset"], "may be a credential"),
+        (["--data", "s3://KEY:SECRET@shop/dataset"], "may contain a credential"),
     ],
 )
 def test_wrong_flags_exit_with_2(folder, capsys, flags, message):

@@ -202,7 +202,7 @@ def test_nothing_unfinished_is_left(bucket_run: BucketRun) -> None:
 
 def test_planted_credentials_are_in_no_log_and_no_file(bucket_run: BucketRun) -> None:
     assert re.search("mistaken.* does not exist", bucket_run.shell.said)
-    assert "may be a credential" in bucket_run.shell.said
+    assert "may contain a credential" in bucket_run.shell.said
     contents = {name: bucket_run.store.read(name) for name in bucket_run.store.list_files()}
     assert {"run/run.json", "data/manifest.json", "export/1/saved_model.pb"} <= set(contents)
     for secret in PLANTED:

@@ -73,7 +73,7 @@ def test_a_search_is_submitted_with_its_trials(cluster: Cluster) -> None:
             ["--workdir", "gs://shop/tune", "--data", "gs://shop/d"],
             "the trials of gs://shop/tune, which is in an object store, need a database to share",
         ),
-        (["--search", "model.dims=8..16"], "Unknown setting `model.dims`; did you mean `model.dim`?"),
+        (["--search", "model.dims=8..16"], "unknown setting `model.dims`; did you mean `model.dim`?"),
         (["--nodes", "2"], "tune trains each trial on one machine, got 2 machines; remove --nodes"),
     ],
 )

@@ -26,7 +26,7 @@ def test_choices_and_ranges_are_read(text: str, dimension: Choices | Range) -> N
     [
         ([], "nothing to search; give settings with --search"),
         (["model.dim"], r"must have the form KEY=a,b,c or KEY=low..high or KEY=low..high:log, got `model.dim`"),
-        (["model.dims=1,2"], r"Unknown setting `model.dims`; did you mean `model.dim`\?"),
+        (["model.dims=1,2"], r"unknown setting `model.dims`; did you mean `model.dim`\?"),
         (["model.dim=64,many"], "model.dim must be a whole number, got many"),
         (["model.dim=0..8"], "model.dim must be at least 1, got 0"),
         (["model.dim=1.5..8"], "the range of model.dim must have two whole numbers, the lower one first, got 1.5..8"),

@@ -275,7 +275,7 @@ def test_a_setting_that_a_model_lacks_is_refused() -> None:
 
 
 def test_a_setting_that_no_model_has_is_an_error_with_the_right_name() -> None:
-    with pytest.raises(ValueError, match=r"^Unknown setting `epoch`; did you mean `epochs`\?$"):
+    with pytest.raises(ValueError, match=r"^unknown setting `epoch`; did you mean `epochs`\?$"):
         auto_trials(["epoch=3"])
 
 
