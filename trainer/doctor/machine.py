@@ -147,7 +147,7 @@ def _read_number(path: Path, name: str) -> int:
 def check_disk() -> Finding:
     """Checks the disk space for temporary files."""
     folder = tempfile.gettempdir()
-    advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the space it may use"
+    advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the cache's maximum size"
     return _compare_free(f"disk at {folder}", shutil.disk_usage(folder).free, _MIN_DISK_GIB, advice)
 
 

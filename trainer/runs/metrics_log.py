@@ -61,13 +61,11 @@ class RunLog:
             return
         self._check_owner()
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
-        for lines in (
-            self._history,
-            self._metrics,
-        ):  # written at once, so that a killed run has logged everything up to its last checkpoint
+        # write immediately, so that a killed run has logged everything up to its last checkpoint
+        for lines in (self._history, self._metrics):
             with _warn_on_error(lines.path):
                 lines.write()
-        self._since = time.monotonic()  # the time before, such as the pause of a checkpoint, is not training
+        self._since = time.monotonic()  # the time before, such as the pause of a checkpoint, was not training
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Logs the steps since the previous call.
@@ -86,7 +84,7 @@ class RunLog:
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
     def validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
-        """Logs the `value` of a validation metric, and the speed of the validation: `rate` cases per second."""
+        """Logs the `value` of a validation metric, and the speed of the validation, `rate`, in cases per second."""
         line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 3)}
         self._write(line)
         self._since = time.monotonic()

@@ -1,10 +1,10 @@
-"""Weighted alternating least squares: solves all visitors with the items fixed, then all items.
+"""Weighted alternating least squares: solves for all visitor vectors with the item vectors fixed, then vice versa.
 
 The work is distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the
 rows that it owns. For each batch, it reads the vectors of the fixed table from the replicas that own them.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D columns of a table; for a batch on one replica: M
-rows, L entries per row, E entries in all, including padding.
+rows, L entries per row, E entries in total, including padding.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep and returns its loss, the objective relative to that of all-zero vectors; it is at most 1."""
+        """Runs one sweep and returns its loss: the objective divided by that of all-zero vectors, so at most 1."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -141,12 +141,12 @@ class _Side:
         This does not change the scores, because the solved table is then computed from the rotated rows.
         """
         shard = self._other.values.shards[replica]
-        # rows of unknown ids, after the vocabulary, are not in the objective
+        # the rows of unknown ids, which follow the vocabulary, are not part of the objective
         known = rows_owned(self._num_other, replica, self._replicas.count)
         gramian = self._replicas.all_reduce(_gramian(shard, known))
         values, basis = tf.linalg.eigh(tf.cast(gramian, tf.float64))
         both = tf.cast(tf.concat([tf.maximum(values, 0)[None], basis], axis=0), tf.float32)
-        # all use the first replica's result: signs and the order of equal eigenvalues may differ between machines
+        # all replicas use the first one's result: signs and the order of equal eigenvalues may differ between machines
         both = self._replicas.all_reduce(both if replica == 0 else tf.zeros_like(both))
         _multiply(shard, both[1:])
         return both[0]
@@ -196,7 +196,7 @@ class _Side:
         own = tf.boolean_mask(solved, is_row)
         positions = tf.boolean_mask(rows, is_row) // self._replicas.count
         self._own.values.shards[replica].scatter_update(tf.IndexedSlices(own, positions))
-        row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # padding rows are solved by zeros
+        row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # the solution of a padding row is 0
         return self._replicas.all_reduce(tf.stack([tf.reduce_sum(residual), row_l2_term]))
 
 

@@ -1,4 +1,4 @@
-"""Callbacks of the training loop: log, save checkpoints, validate, stop early, stop on preemption."""
+"""Callbacks of the training loop: log, save checkpoints, validate, stop early, save and stop on preemption."""
 
 import logging
 import time
@@ -47,7 +47,7 @@ class TrainingCallbacks:
     validation: Validation | None
     """Validates checkpoints; None: they are not validated."""
     run_log: RunLog
-    """Metrics and history of the run."""
+    """Writes the metrics and the history of the run."""
     watchdog: Watchdog
     """Pinged while the run waits for checkpoints and validations."""
     request: StopRequest
@@ -57,8 +57,7 @@ class TrainingCallbacks:
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
-    """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
-    """
+    """Called with the epoch and the value of each validation; if it returns True, the run ends. None: not called."""
     is_out_of_patience: bool = field(init=False, default=False)
     """Whether the last `patience` validations brought no improvement."""
     is_pruned: bool = field(init=False, default=False)

@@ -1,4 +1,4 @@
-"""Computes the tables of a model by counting, without gradients.
+"""Solver `count`: computes the tables of a model by counting events.
 
 The formula of such a model has several exponents. Each epoch computes the tables with the next combination of
 exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
@@ -47,13 +47,13 @@ class CountTrainer:
     def advance(self, first: int, count: int) -> np.ndarray:
         """Runs `count` training steps, from step `first` on; returns their losses [count].
 
-        Each step computes all tables again. Its loss is the share of the counts that are not stored, see `CountedRows`.
+        Each step computes all tables again. Its loss is the share of the counts that are not stored; see `CountedRows`.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text that names the exponents of training step `step`."""
-        return f"the powers are {self._combinations[step]}"
+        """Returns the exponents of training step `step`, as a text."""
+        return f"the exponents are {self._combinations[step]}"
 
     @property
     def remedy(self) -> str:
@@ -62,7 +62,12 @@ class CountTrainer:
 
     def _fill(self, combination: int) -> float:
         values = self._combinations[combination]
-        log.info("computing the model with combination %d of %d: %s", combination + 1, len(self._combinations), values)
+        log.info(
+            "computing the model with exponents %s (combination %d of %d)",
+            values,
+            combination + 1,
+            len(self._combinations),
+        )
         sums = np.zeros(2)
         for replica in self._replicas.local:
             sums += self._fill_shard(replica, combination)
