@@ -106,13 +106,13 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Finds out whether the NVIDIA driver is missing, too old, or not found by the loader."""
+    """Returns what is wrong with the NVIDIA driver (missing, not found by the loader, or too old), or None."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:
         folders = [folder for folder in _DRIVER_FOLDERS if os.path.exists(os.path.join(folder, _DRIVER))]
         if folders:
-            found = f"the driver's {_DRIVER} is in {folders[0]}, where the loader does not look"
+            found = f"the driver's {_DRIVER} is in {folders[0]}, which the dynamic loader does not search"
             return Diagnosis(found, f"add {folders[0]} to LD_LIBRARY_PATH", has_device=True)
         advice = (
             "start the container with NVIDIA's container toolkit and NVIDIA_DRIVER_CAPABILITIES=compute,utility, or "

@@ -162,7 +162,7 @@ class _RowWiseAdagrad:
 
 @dataclass(frozen=True)
 class _LazyAdam:
-    """Adam (Kingma and Ba, ICLR 2015) whose moments of a row decay only in steps that read the row."""
+    """Adam (Kingma and Ba, ICLR 2015), except that the moments of a row decay only in steps that read the row."""
 
     config: AdamConfig
 

@@ -15,6 +15,7 @@ _ON_ANY_DEVICE = {
 }
 """Operations that feed the step, move its values between devices, or control the loop over steps."""
 _SHOWN = 3
+"""Number of misplaced operations that a finding lists."""
 
 
 def check_kernels(bench: Bench, preset: str) -> Result:

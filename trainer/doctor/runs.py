@@ -36,6 +36,7 @@ _ROWS = {Kind.GPU: 512, Kind.CPU: 128}
 """Batch rows per device of the killed run."""
 _POLL_SECONDS = 0.02
 _VISITORS, _HISTORY, _K = 20, 5, 10
+"""Visitors, items of each history and recommended items of the check of an export."""
 
 
 def check_resume(bench: Bench, preset: str) -> Result:

@@ -23,7 +23,7 @@ _STEPS = {Kind.GPU: 20, Kind.CPU: 2}
 _SECONDS = {Kind.GPU: 8.0, Kind.CPU: 1.0}
 """Training time after the first call, which compiles the steps."""
 _SAMPLE_SECONDS = 0.5
-_LOW = 30
+_LOW_UTILISATION = 30
 """Mean utilisation in percent below which the finding has advice."""
 
 
@@ -66,7 +66,7 @@ def judge_speed(rate: float, batch: int, samples: list[np.ndarray], count: int) 
     if busy < count:
         advice = f"check CUDA_VISIBLE_DEVICES, and watch `{_PROGRAM}` during a run"
         return Result(f"{text}; {count - busy} of {count} GPUs were idle", State.FAILED, advice)
-    if utilisation.mean() < _LOW:
+    if utilisation.mean() < _LOW_UTILISATION:
         return Result(text, advice="for large datasets, raise input.batch_size_per_replica, or use fewer GPUs")
     return Result(text)
 

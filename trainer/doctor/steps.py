@@ -23,6 +23,7 @@ MODES = {
 }
 """Settings of each faster mode, and the largest relative difference of its losses to those in float32."""
 _STEPS = 5
+"""Steps of the checks of precision and of replicas."""
 _WRONG_DEVICE = (
     "train on the CPU (CUDA_VISIBLE_DEVICES=-1) until this is fixed: look for damaged memory with "
     "`nvidia-smi -q -d ECC,ROW_REMAPPER`, use the TensorFlow of constraints.txt, and report the figures as a bug"

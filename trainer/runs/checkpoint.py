@@ -166,7 +166,7 @@ class StoredTable:
         for replica in range(count):
             first, last = (rows_owned(row, replica, count) for row in (start, stop))
             if last > first:
-                found[(replica - start) % count :: count] = self.shard(replica, first, last)
+                found[(replica - start) % count :: count] = self.read_shard(replica, first, last)
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -183,7 +183,7 @@ class StoredTable:
                 found[is_stored] = file.gather(rows[is_stored] // count)
         return found
 
-    def shard(self, replica: int, first: int, last: int) -> np.ndarray:
+    def read_shard(self, replica: int, first: int, last: int) -> np.ndarray:
         """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
         with self._shard_file(replica) as file:
             return file.read(first, last)
@@ -287,7 +287,7 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, has_same_shards: 
         return
     for replica, shard in shards.shards.items():
         for first in range(0, shard.shape[0], size):
-            shards.assign_owned(replica, first, stored.shard(replica, first, min(first + size, shard.shape[0])))
+            shards.assign_owned(replica, first, stored.read_shard(replica, first, min(first + size, shard.shape[0])))
             yield
 
 
@@ -312,7 +312,7 @@ def saved_step(workdir: str) -> int:
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first of the chief's `steps` whose checkpoint is intact, or None; see `last_step`."""
+    """Returns the first of the chief's `steps` with an intact checkpoint, or None; see `last_step`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -429,8 +429,8 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 def read_weights_of_step(workdir: str, step: int) -> Weights:
     """Opens the weights of an intact checkpoint. The rows of its tables are read later, slice by slice."""
     state = read_state(workdir, step)
-    kinds = {name: name.rpartition(".") for name in state.arrays}
-    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
+    names = {name: name.rpartition(".") for name in state.arrays}
+    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in names.items() if kind == "values"}
     return Weights(tables, read_dense_weights(workdir, step))
 
 

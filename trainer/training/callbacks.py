@@ -86,7 +86,7 @@ class TrainingCallbacks:
         epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
         loss = float(losses.mean())
         self._losses.append((len(losses), loss))
-        self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=loss)
+        self.run_log.log_steps(step=step, epoch=epoch, rows=rows, loss=loss)
         is_due = self.replicas.is_chief and self.writer.is_due(self.checkpoint_every_seconds)
         stop_requested, is_due = self.replicas.any_worker_each(self.request.is_requested, is_due)
         if stop_requested:
@@ -131,7 +131,7 @@ class TrainingCallbacks:
         steps, losses = zip(*self._losses, strict=True)
         loss = np.average(losses, weights=steps)
         self._losses.clear()
-        self.run_log.epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
+        self.run_log.log_epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
         self._update_patience(step)
 
     def _save_and_stop(self, step: int) -> NoReturn:
@@ -163,7 +163,7 @@ class TrainingCallbacks:
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)
         epoch = self.schedule.epoch_of(step - 1)
-        self.run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value, rate=rate)
+        self.run_log.log_validation(step=step, epoch=epoch, metric=validator.metric, value=value, rate=rate)
         if self.on_validation is not None:
             self.is_pruned = self.on_validation(epoch, value)
         return f", validation {validator.metric} {value:.4f}"

@@ -223,12 +223,12 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, dropped_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds training examples; skips cases whose relevant item is not among the candidates that the model finds.
+    """Builds training examples; skips cases if their relevant item is not among the model's candidates.
 
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      dropped_share: share of the cases whose event kinds and times are not passed to the model.
+      dropped_share: share of the cases that are passed to the model without event kinds and times.
       seed: seed for the choice of these cases and of the kept candidates.
       on_chunk: called before each chunk of cases.
     """

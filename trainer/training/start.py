@@ -111,7 +111,7 @@ def start_run(
             _copy_evaluations(record.refit_of, workdir)
         write_record(record, workdir)
     log.info(
-        "starting: %d training rows per epoch, %d steps in all, %s",
+        "starting: %d training rows per epoch, %d steps in total, %s",
         schedule.rows,
         schedule.steps,
         ", ".join(f"{name} table of {table.rows} rows" for name, table in state.tables.items()),

@@ -300,7 +300,7 @@ def test_samples_are_taken_until_the_context_ends(nvidia_smi: Any) -> None:
     ("samples", "state", "text", "advice"),
     [
         ([], State.SKIPPED, "GPU utilisation is unknown", ""),
-        ([[[90, 500], [80, 400]], [[100, 600], [90, 900]]], State.OK, "95%, 85%, at most 900 MiB", ""),
+        ([[[90, 500], [80, 400]], [[100, 600], [90, 900]]], State.OK, "95%, 85%; at most 900 MiB", ""),
         ([[[10, 500], [20, 400]]], State.OK, "10%, 20%", "raise input.batch_size_per_replica"),
         ([[[90, 500], [0, 400]]], State.FAILED, "1 of 2 GPUs were idle", "CUDA_VISIBLE_DEVICES"),
     ],
