@@ -1,8 +1,8 @@
 """Solver `count`: computes the tables of a model by counting events.
 
-The formula of such a model has several exponents. Each epoch computes the tables with the next combination of
-exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
-timelines; the values are the same for any number of replicas.
+Some settings of such a model, for example its exponents, have one value per epoch. Each epoch computes the tables with
+the next combination of these values, and validation selects the best epoch. Each replica computes the table rows that
+it owns, from all timelines; the rows are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class CountTrainer:
     """Computes the tables of a model by counting events, without gradients.
 
-    Training step i computes all tables, with the i-th of the model's `combinations` of exponents.
+    Training step i computes all tables, with the i-th of the model's `combinations` of settings.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
@@ -52,8 +52,8 @@ class CountTrainer:
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns the exponents of training step `step`, as a text."""
-        return f"the exponents are {self._combinations[step]}"
+        """Returns a text with the combination of settings of training step `step`."""
+        return f"this step computed the model with {self._combinations[step]}"
 
     @property
     def remedy(self) -> str:
@@ -62,12 +62,7 @@ class CountTrainer:
 
     def _fill(self, combination: int) -> float:
         values = self._combinations[combination]
-        log.info(
-            "computing the model with exponents %s (combination %d of %d)",
-            values,
-            combination + 1,
-            len(self._combinations),
-        )
+        log.info("computing the model with combination %d of %d: %s", combination + 1, len(self._combinations), values)
         sums = np.zeros(2)
         for replica in self._replicas.local:
             sums += self._fill_shard(replica, combination)
