@@ -1,6 +1,6 @@
 """Finds the workers that train together, and sets TF_CONFIG from the Kubernetes environment.
 
-Other modules read environment variables only to explain problems.
+Other modules of the trainer read environment variables only to examine the machine and to explain problems.
 """
 
 import json
@@ -28,7 +28,7 @@ class Cluster:
 
 
 def join_cluster() -> Cluster | None:
-    """Returns the cluster of this process, and sets TF_CONFIG for TensorFlow; None: the process trains alone."""
+    """Returns the cluster of this process and sets TF_CONFIG for TensorFlow; None if the process trains alone."""
     cluster = read_cluster(os.environ)
     if cluster is not None:
         os.environ["TF_CONFIG"] = tf_config(cluster)

@@ -14,9 +14,9 @@ from collections import Counter
 import tensorflow as tf
 
 _GROUP_KEYS = itertools.count(1 << 20)
-"""Keys of groups; TensorFlow's own collective operations use lower keys. A group keeps its size and the shapes of its
-operations, so each training in a process needs a new group. All workers start the same trainings, so their keys
-agree."""
+"""Keys of groups; TensorFlow's own collective operations use lower keys. TensorFlow fixes the size of a group and the
+shapes of its operations when they first run, so each training run in a process needs a new group. All workers start the
+same runs in the same order, so their keys agree."""
 
 
 class Collectives:
@@ -75,7 +75,9 @@ class Collectives:
         Args:
           replica: index of this replica.
           pieces: [R, …] one piece for each replica.
-          variant: scalar int32 from 0 to num_variants - 1, equal on all replicas; each shape of `pieces` has its own.
+          variant: number of the shape of `pieces`, a scalar int32 in [0, num_variants), equal on all replicas. Each
+            shape needs its own number, because an operation keeps the shape of its first call.
+          num_variants: number of shapes that `pieces` may have.
         """
         key = self._take_keys(replica, num_variants)
         return tf.raw_ops.CollectiveAllToAllV2(
@@ -95,7 +97,7 @@ class Collectives:
 
 
 class LocalCollectives:
-    """The operations of `Collectives` between the logical CPUs of one process; they only copy arrays in memory."""
+    """The operations of `Collectives` between the logical CPUs of one process, which share memory."""
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)

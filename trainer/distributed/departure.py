@@ -18,8 +18,9 @@ _LEAVE_SECONDS = 8
 def leave_together(cluster: Cluster | None) -> None:
     """Waits until all workers have finished. The chief, which runs TensorFlow's coordinator, then exits last.
 
-    If another worker exited while the chief writes the report, TensorFlow would log that this worker has crashed. If
-    the chief were then lost, the run could not resume: Kubernetes does not restart a worker that has succeeded.
+    If another worker exited while the chief is still writing the report, TensorFlow would log that this worker has
+    crashed. If the chief were then lost, the run could not resume, because Kubernetes does not restart a worker that
+    has succeeded.
 
     Args:
       cluster: the workers; None: this process trains alone, and does not wait.

@@ -34,6 +34,7 @@ class RowShards:
     """A float32 array [rows, D], divided among all replicas; a process stores only the rows of its replicas."""
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, fill: float = 0.0) -> None:
+        """Creates the shards of this process's replicas, with `fill` in all entries."""
         self.rows = rows
         self.dim = dim
         self.fill = fill
@@ -129,8 +130,8 @@ class ShardedTable:
         """
         if self._optimizer is None:
             raise ValueError("the table was created without an optimizer; create it with an optimizer to call `update`")
-        # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
-        # the batch, so that the sum is bit-identical for any number of replicas
+        # without shared ids, few ids occur twice: the gradient of each occurrence is sent, and the owner adds them in
+        # the order of the batch, so that the sum is bit-identical for any number of replicas
         route = lookup.route if lookup.is_summed_first else Route.by_id(self._replicas, replica, lookup.ids)
         added = tf.math.unsorted_segment_sum(gradient, route.positions, route.num_rows)
         rows, summed = route.served, route.send_to_owners(added)

@@ -76,8 +76,8 @@ def diagnose_gpus() -> Diagnosis:
     if not devices:
         advice = "if the host of a container has a GPU, use `docker run --gpus all`, or request it from Kubernetes"
         return Diagnosis("no NVIDIA device", advice, has_device=False)
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown in ("", "-1"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
         return Diagnosis("CUDA_VISIBLE_DEVICES hides all GPUs", "unset it", has_device=True)
     if not tf.test.is_built_with_cuda():
         advice = "install tensorflow[and-cuda]"
@@ -86,8 +86,8 @@ def diagnose_gpus() -> Diagnosis:
         return problem
     if tf.config.list_physical_devices("GPU"):
         found = f"{len(devices)} NVIDIA device{'' if len(devices) == 1 else 's'}"
-        if shown is not None:
-            return Diagnosis(f"{found}, CUDA_VISIBLE_DEVICES={shown}", "unset it", has_device=True)
+        if visible is not None:
+            return Diagnosis(f"{found}, CUDA_VISIBLE_DEVICES={visible}", "unset it", has_device=True)
         return Diagnosis(found, "request more GPUs for this machine", has_device=True)
     advice = "`pip install '.[gpu]'` in the clone installs the CUDA libraries; `nvidia-smi` tests the driver"
     return Diagnosis("TensorFlow cannot open the NVIDIA device", advice, has_device=True)
@@ -106,13 +106,13 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Finds out whether the NVIDIA driver is missing, too old, or not found by the loader."""
+    """Returns what is wrong with the NVIDIA driver (missing, not found by the loader, or too old), or None."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:
         folders = [folder for folder in _DRIVER_FOLDERS if os.path.exists(os.path.join(folder, _DRIVER))]
         if folders:
-            found = f"the driver's {_DRIVER} is in {folders[0]}, where the loader does not look"
+            found = f"the driver's {_DRIVER} is in {folders[0]}, which the dynamic loader does not search"
             return Diagnosis(found, f"add {folders[0]} to LD_LIBRARY_PATH", has_device=True)
         advice = (
             "start the container with NVIDIA's container toolkit and NVIDIA_DRIVER_CAPABILITIES=compute,utility, or "

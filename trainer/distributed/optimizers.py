@@ -90,7 +90,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """Returns the learning rate of step k = `step`; in a warmup of w steps, it is (k + 1)/w of the final rate."""
+    """Returns the learning rate of `step`; in a warmup of w steps, step k has (k + 1)/w of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
@@ -109,6 +109,8 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 @dataclass(frozen=True)
 class _RowAdagrad:
+    """Adagrad with one accumulator per entry of the table (Duchi et al., JMLR 2011)."""
+
     config: AdagradConfig
 
     @property
@@ -160,6 +162,8 @@ class _RowWiseAdagrad:
 
 @dataclass(frozen=True)
 class _LazyAdam:
+    """Adam (Kingma and Ba, ICLR 2015), except that the moments of a row decay only in steps that read the row."""
+
     config: AdamConfig
 
     @property

@@ -32,7 +32,8 @@ class _FullFloat32:
 full_float32 = _FullFloat32()
 """Within this context, matrix products use all 23 bits of a float32 fraction, not the 10 bits of TensorFloat-32.
 
-GPUs use TensorFloat-32 by default. It is precise enough for gradient steps, but not for the normal equations of least
-squares. Rankings would differ from those on a CPU, because items with different scores would tie. The context switches
-TensorFloat-32 off for the whole process, so no other thread should train meanwhile. Several threads may enter it.
+On GPUs, TensorFlow uses TensorFloat-32 by default. It is precise enough for gradient steps, but not for the normal
+equations of least squares. Rankings would differ from those on a CPU, because items with different scores would tie.
+Several threads may enter the context. It switches TensorFloat-32 off for the whole process, so no other thread should
+train meanwhile.
 """

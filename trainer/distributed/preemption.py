@@ -30,7 +30,7 @@ class StopRequest:
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
     """Yields the stop request of a run: `request` or, if None, a new one.
 
-    The first SIGTERM or SIGHUP sets a new request; the second one ends the process at once. If `request` is given, or
+    The first SIGTERM or SIGHUP sets the new request; the second one ends the process at once. If `request` is given, or
     outside the main thread, no signals are handled.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
@@ -39,10 +39,10 @@ def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
     new_request = StopRequest()
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    # while the main thread is in TensorFlow, Python runs no handlers, and afterwards it runs one only once for several
-    # signals; the pipe delivers every signal to the thread immediately
+    # Python runs no handlers while the main thread is in TensorFlow; afterwards, it runs a handler only once, even for
+    # several signals. Through the pipe, the thread receives every signal immediately
     threading.Thread(target=_read_signals, args=(read_end, new_request), name="signals", daemon=True).start()
-    # `nohup` ignores SIGHUP
+    # ignored signals stay ignored, such as SIGHUP under `nohup`
     handlers = {number: signal.getsignal(number) for number in TERMINATION_SIGNALS}
     handled = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
     for number in handled:

@@ -23,7 +23,7 @@ def normal_rows(rows: np.ndarray, dim: int, *, name: str, seed: int, stddev: flo
     start = np.random.SeedSequence([seed, *name.encode()]).generate_state(1, np.uint64)[0]
     position = rows.astype(np.uint64)[:, None] * np.uint64(pairs) + np.arange(pairs, dtype=np.uint64)
     bits = _mix(start + (position + np.uint64(1)) * _INCREMENT).view(np.uint32).reshape(len(rows), pairs, 2)
-    # two normal numbers from two uniform ones (Box and Muller, 1958); the first one is above 0, for its logarithm
+    # two normal numbers from two uniform ones (Box and Muller, 1958); `uniform` is above 0, because its log is taken
     uniform = ((bits[..., 0] >> np.uint32(8)).astype(np.float32) + np.float32(1)) * np.float32(2**-24)
     angle = bits[..., 1].astype(np.float32) * np.float32(2 * np.pi * 2**-32)
     radius = np.float32(stddev) * np.sqrt(np.float32(-2) * np.log(uniform))

@@ -133,16 +133,20 @@ class Replicas:
 def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates this process's replicas and connects all workers; call it before TensorFlow's first operation.
 
-    `devices`: number of GPUs or, on a machine without GPUs, of logical CPUs; None: all GPUs, or one CPU. `gpus`: number
-    of GPUs that must exist; replaces `devices`. Raises ValueError if there are fewer devices than requested, or if
-    TensorFlow has already started with fewer.
+    Args:
+      devices: number of GPUs or, on a machine without GPUs, of logical CPUs; None: all GPUs, or one CPU.
+      cluster: the workers; None: this process trains alone.
+      gpus: number of GPUs that must exist; replaces `devices`.
+
+    Raises:
+      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
     """
     names = choose_gpus(gpus or devices, is_required=gpus is not None) or _choose_cpus(devices or 1)
     if cluster is not None:
         return _start_workers(names, cluster)
     if len(names) == 1:
         return Replicas(tf.distribute.get_strategy(), 1, names, 0, 1)
-    # logical CPUs share memory, so reducing on one of them is as fast as a ring; GPUs do not use this
+    # logical CPUs share memory, so reducing on one of them is as fast as a ring; GPUs reduce with `Collectives`
     strategy = tf.distribute.MirroredStrategy(list(names), cross_device_ops=tf.distribute.ReductionToOneDevice())
     count = len(names)
     collectives = Collectives(dict(enumerate(names)), count) if "GPU" in names[0] else LocalCollectives()
@@ -181,7 +185,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
     with _local_devices(names):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if threading.current_thread() is threading.main_thread():
-        # creating the strategy replaces the handler that saves on SIGTERM by one of TensorFlow's own
+        # creating the strategy has replaced the SIGTERM handler with TensorFlow's own, which saves no checkpoint
         signal.signal(signal.SIGTERM, handler)
     local, workers = len(names), len(cluster.hosts)
     first, count = cluster.index * local, workers * local

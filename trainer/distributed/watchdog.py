@@ -1,4 +1,4 @@
-"""Exits a worker that makes no progress, because nothing else detects that another worker hangs."""
+"""Exits a worker that makes no progress, such as one that waits for a hung worker; nothing else detects this."""
 
 import logging
 import os
@@ -12,11 +12,11 @@ from common.cli import PREEMPTED
 log = logging.getLogger(__name__)
 
 _FIRST_LIMIT_FACTOR = 5
-"""Factor of the limit until the first call of `progress`. The first steps take longer, because they are compiled."""
+"""Multiplies the limit until the first call of `progress`, because the first steps are compiled and take longer."""
 
 
 class Watchdog:
-    """Exits the process, as if preempted, unless `progress` or `ping` is called in time.
+    """Exits the process with the status of a preemption unless `progress` or `ping` is called in time.
 
     The limit is `limit_seconds`; before the first call of `progress`, it is `_FIRST_LIMIT_FACTOR` times as long.
     """

@@ -1,4 +1,4 @@
-"""The doctor job: checks this machine and, on request, its GPUs, and advises what to change."""
+"""The `doctor` command: checks this machine or, with `--gpu`, its GPUs, and advises what to change."""
 
 from trainer.doctor.findings import Finding, State
 from trainer.doctor.gpu import examine_gpus

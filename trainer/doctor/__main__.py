@@ -1,4 +1,4 @@
-"""`python -m trainer.doctor`: makes one check of `trainer.doctor.plan`, and writes its findings as JSON lines."""
+"""`python -m trainer.doctor`: runs one check of `trainer.doctor.plan`, and writes its findings as JSON lines."""
 
 import json
 import logging
@@ -32,10 +32,11 @@ CHECKS: Mapping[str, Callable[[Bench, str], Result]] = {
 }
 """The function of each check of the plan; its arguments are the bench and the name of a preset."""
 _MAX_ERROR = 400
+"""Maximum length of an exception's text in a finding, in characters."""
 
 
 def run_check(name: str, bench: Bench) -> Iterator[Finding]:
-    """Makes a check with each of its presets; an exception becomes a failed finding, and the others still run."""
+    """Runs a check with each of its presets; an exception becomes a failed finding, and the next presets still run."""
     (check,) = [check for check in PLAN if check.name == name]
     for preset in check.presets:
         try:
@@ -48,7 +49,7 @@ def run_check(name: str, bench: Bench) -> Iterator[Finding]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Makes the check NAME; the other arguments are the fields of `Bench`."""
+    """Runs a check; `arguments` are its name and the fields of `Bench`: the kind of devices and the directory."""
     # libraries may print to standard output, which is for findings alone
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as findings:
         os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""The devices, the dataset and the short runs of the checks of GPUs."""
+"""The devices, the dataset and the short training runs that the GPU checks use."""
 
 import os
 from collections.abc import Iterator
@@ -26,13 +26,14 @@ from trainer.training.build import Trainer, build_trainer
 from trainer.training.schedule import Schedule, make_schedule
 
 _REHEARSED = 2
+"""Number of logical CPUs in a rehearsal."""
 _SHOP = {Kind.GPU: {"visitors": 20_000, "items": 5_000}, Kind.CPU: {"visitors": 1_000, "items": 500}}
-"""Sizes of the dataset."""
+"""Size of the dataset."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the checks run on."""
+    """The devices and the working directory of the checks."""
 
     kind: Kind
     """Kind of devices."""
@@ -41,7 +42,7 @@ class Bench:
 
     @cached_property
     def data(self) -> str:
-        """Directory of the prepared dataset, which is the same for all checks: the first one writes it."""
+        """Directory of the prepared dataset. All checks use it; the first check that needs it writes it."""
         path = os.path.join(self.folder, "dataset")
         if not storage.exists(DatasetLayout(path).manifest):  # written last
             write_shop(path, **_SHOP[self.kind])
@@ -72,7 +73,7 @@ class Bench:
 
     @property
     def reference(self) -> Replicas:
-        """One replica on the CPU whose results are the expected ones."""
+        """One replica on the CPU; its results are the expected ones."""
         return self._single("CPU:0")
 
     def _single(self, device: str) -> Replicas:
@@ -96,7 +97,7 @@ def schedule_of(bench: Bench, config: RunConfig) -> Schedule:
 
 @contextmanager
 def start_training(bench: Bench, config: RunConfig, replicas: Replicas) -> Iterator[Trainer]:
-    """Yields a trainer with the initial values of a new run. A single replica has all operations on its device."""
+    """Yields a trainer with the initial values of a new run; a single replica runs all operations on its device."""
     with tf.device(replicas.devices[0]) if replicas.count == 1 else nullcontext():
         trainer = build_trainer(config, bench.dataset, replicas, schedule_of(bench, config))
         for name, table in trainer.state.tables.items():

@@ -12,7 +12,7 @@ _REHEARSAL = "`cartwheel doctor --gpu --devices cpu` rehearses the checks on log
 
 
 def check_devices(bench: Bench, _: str) -> Result:
-    """Lists the GPUs and the driver; without a GPU, fails with the reason. A rehearsal is skipped."""
+    """Lists the GPUs and the driver; fails with the reason if there is no GPU. Is skipped in a rehearsal."""
     if bench.kind == Kind.CPU:
         return Result("a rehearsal on two logical CPUs, which checks no GPU", State.SKIPPED)
     if not tf.config.list_physical_devices("GPU"):

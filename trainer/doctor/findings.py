@@ -11,11 +11,11 @@ class State(StrEnum):
     OK = "ok"
     """Nothing has to change."""
     SKIPPED = "skipped"
-    """The check was not made; the finding has the reason."""
+    """The check was not run; the finding has the reason."""
     WARNING = "warning"
     """Some jobs will be slower or lack a feature."""
     UNKNOWN = "unknown"
-    """The check does not work on this machine."""
+    """The check cannot be run on this machine."""
     FAILED = "failed"
     """A job will fail."""
 

@@ -1,4 +1,4 @@
-"""Runs the checks of GPUs one by one, each in its own process with a time limit, and reports PASS or FAIL per line."""
+"""Runs the GPU checks in sequence, each in its own process with a time limit; logs PASS, FAIL or SKIP per finding."""
 
 import json
 import logging
@@ -20,15 +20,18 @@ from trainer.doctor.plan import CPU_LIMIT_FACTOR, DEVICES, PLAN, TOTAL_SECONDS, 
 log = logging.getLogger(__name__)
 
 _LABELS = {State.OK: "PASS", State.FAILED: "FAIL", State.SKIPPED: "SKIP"}
-_AGAIN = "run the check again: at the first start on a new GPU, the driver compiles kernels for minutes, and keeps them"
+_AGAIN = (
+    "run the check again: at the first start on a new GPU, the driver compiles kernels for minutes, and caches them"
+)
 _HANG = (
-    "look for Xid errors in the kernel's log (`dmesg`); if only several GPUs hang, try NCCL_DEBUG=INFO and "
+    "look for Xid errors in the system log (`dmesg`); if only checks with several GPUs hang, try NCCL_DEBUG=INFO and "
     "NCCL_P2P_DISABLE=1"
 )
 _REMOVED = ("TF_CONFIG", "CARTWHEEL_WORKERS", "NCCL_DEBUG_FILE")
-"""Environment variables that are removed for the checks: those of a cluster, because the checks use one machine, and
-NCCL's log file, because it may be /dev/stderr, the log of the check, which NCCL would truncate."""
+"""Environment variables that the checks do not get: those of a cluster, because the checks use one machine, and the
+path of NCCL's log, because NCCL would truncate the check's log if the path is /dev/stderr."""
 _LOG_LINES = 3
+"""Number of last log lines of a failed process in its finding."""
 
 
 def examine_gpus(devices: str = "gpu") -> dict[str, Any]:
@@ -85,7 +88,7 @@ def _log_line(finding: Finding) -> Finding:
 def _run(check: Check, kind: Kind, folder: str, seconds: float) -> Iterator[Finding]:
     """Runs a check in its own process, for at most `seconds`.
 
-    Yields its findings as soon as they are known, and then one for each missing line.
+    Yields the findings of the process as it reports them, and then one for each line of the report without a finding.
     """
     path = os.path.join(folder, f"{check.name}.log")
     missing = [check.line(preset) for preset in check.presets]
@@ -118,9 +121,9 @@ def _start(command: Sequence[str], kind: Kind, path: str) -> subprocess.Popen[by
 
 @contextmanager
 def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
-    """At the end of the context, waits for a process. After `seconds`, kills it and the runs that it started.
+    """Waits for a process at the end of the context; after `seconds`, kills the process and the runs that it started.
 
-    Yields an event that is set if the process was killed for exceeding its time.
+    Yields an event that is set if the process exceeded its time limit.
     """
     is_late = threading.Event()
 
@@ -140,7 +143,7 @@ def _limited(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threa
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process and the runs that it started. The group's number stays in use as long as one of them runs."""
+    """Kills a process and the runs that it started. The id of their group is not reused while one of them runs."""
     with suppress(ProcessLookupError, PermissionError):  # macOS refuses if all of them have ended
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -150,13 +153,13 @@ def _environment(kind: Kind) -> dict[str, str]:
     variables = quiet | {name: value for name, value in os.environ.items() if name not in _REMOVED}
     if kind == Kind.CPU:
         return variables | {"CUDA_VISIBLE_DEVICES": "-1"}
-    # GPUs have the numbers of nvidia-smi, and TensorFlow reserves only the memory it needs, so that nvidia-smi shows it
+    # TensorFlow numbers GPUs as nvidia-smi does, and reserves memory only as needed, so that nvidia-smi shows the need
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | variables | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def _describe(status: int, path: str) -> str:
     """Describes the end of a process that did not report all its findings, with the last lines of its log."""
-    ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
     lines = [line.strip() for line in _read(path).splitlines() if line.strip()]
     return f"the process {ended}: {' '.join(lines[-_LOG_LINES:]) or 'it logged nothing'}"
 

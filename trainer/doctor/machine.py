@@ -21,7 +21,7 @@ from trainer.doctor.findings import Finding, State, format_error, is_healthy
 
 log = logging.getLogger(__name__)
 
-_MIN_MEMORY_GIB = 4  # training on the full-size shop takes less than 3
+_MIN_MEMORY_GIB = 4  # training on a dataset as large as Retailrocket takes less than 3
 _MIN_DISK_GIB = 5
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -84,7 +84,7 @@ def check_gpus() -> Finding:
     """Lists the GPUs that TensorFlow sees, or explains why it sees none."""
     try:
         import tensorflow as tf
-    except Exception as error:  # a broken installation raises anything
+    except Exception as error:  # a broken installation may raise any error
         log.debug("TensorFlow cannot be imported", exc_info=True)
         advice = "run `pip install '.[trainer]'` in the clone; --verbose shows the traceback"
         return Finding("GPUs", f"TensorFlow cannot be imported: {format_error(error)}", State.FAILED, advice)
@@ -147,7 +147,7 @@ def _read_number(path: Path, name: str) -> int:
 def check_disk() -> Finding:
     """Checks the disk space for temporary files."""
     folder = tempfile.gettempdir()
-    advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the space it may use"
+    advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the cache's maximum size"
     return _compare_free(f"disk at {folder}", shutil.disk_usage(folder).free, _MIN_DISK_GIB, advice)
 
 

@@ -1,4 +1,4 @@
-"""Checks that a training step runs on the GPU, in the graph after TensorFlow's device placement and partitioning."""
+"""Checks that a training step runs on the GPU: reads the graph after TensorFlow has placed and partitioned it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,10 +15,11 @@ _ON_ANY_DEVICE = {
 }
 """Operations that feed the step, move its values between devices, or control the loop over steps."""
 _SHOWN = 3
+"""Number of misplaced operations that a finding lists."""
 
 
 def check_kernels(bench: Bench, preset: str) -> Result:
-    """Trains a step, and checks on which devices TensorFlow has placed its operations."""
+    """Runs a training step; TensorFlow must have placed its operations on the device."""
     replicas = bench.accelerator
     with start_training(bench, make_config(preset), replicas) as trainer:
         nodes = record_nodes(lambda: trainer.advance(0, 1))
@@ -47,7 +48,7 @@ def record_graphs(call: Callable[[], Any]) -> Sequence[Any]:
 
 
 def judge_placement(nodes: Sequence[Any], device: str) -> Result:
-    """Fails if there are no nodes, or if an operation of the step is not on `device`, such as GPU:0."""
+    """Returns a failed result if there are no nodes, or an operation of the step is not on `device`, such as GPU:0."""
     if not nodes:
         return Result("TensorFlow reported no graph", State.FAILED, "use the TensorFlow of constraints.txt")
     elsewhere = list(_misplaced(nodes, device))
@@ -59,7 +60,9 @@ def judge_placement(nodes: Sequence[Any], device: str) -> Result:
             "use the TensorFlow of constraints.txt; if it is installed, report these operations as a bug of Cartwheel",
         )
     on_device = sum(node.device.endswith(device) for node in nodes)
-    return Result(f"{on_device} operations on {device}, and {len(nodes) - on_device} elsewhere, which feed the loop")
+    return Result(
+        f"{on_device} operations on {device}, and {len(nodes) - on_device} elsewhere, which feed and control the loop"
+    )
 
 
 def _misplaced(nodes: Sequence[Any], device: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The checks of GPUs: their order, the lines of their report, and their time limits."""
+"""The GPU checks: their order, the lines of their report, and their time limits."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,16 +20,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """A check, made in its own process, so that a device that hangs or crashes does not stop the others."""
+    """A check that runs in its own process, so that a device that hangs or crashes does not stop the other checks."""
 
     name: str
-    """Name of the check, as in `trainer.doctor.__main__`."""
+    """Name of the check: its key in `trainer.doctor.__main__.CHECKS`."""
     title: str
-    """Name of its lines in the report; `{}` is the preset."""
+    """Name of the check's lines in the report; `{}` is replaced by the preset."""
     presets: tuple[str, ...]
     """Presets that are checked, one line each; '' if the check needs none."""
     seconds: int
-    """Time limit of the process. Importing TensorFlow takes a few seconds of it."""
+    """Time limit of the process, which includes a few seconds to import TensorFlow."""
 
     def line(self, preset: str) -> str:
         """Returns the name of a line of the report."""
@@ -37,10 +37,10 @@ class Check:
 
 
 DEVICES = Check("devices", "devices", ("",), 60)
-"""Whether TensorFlow sees GPUs. Without them, no other check is made."""
+"""Checks whether TensorFlow sees GPUs. If it sees none, no other check is run."""
 PLAN = (
     DEVICES,
-    # the first one on a device has more time, because the driver may have to compile kernels
+    # the first check on the GPU has more time, because the driver may have to compile kernels
     Check("kernels", "kernels of {}", ("mf", "nn"), 240),
     Check("step", "step of {}", ("notebook-mf", "notebook-nn", "mf", "nn"), 120),
     Check("precision", "precision of {}", ("mf", "nn"), 120),

@@ -1,4 +1,4 @@
-"""Checks whole runs: killed and resumed, and exported."""
+"""Checks whole runs: one that is killed and resumed, and one that is exported."""
 
 import os
 import signal
@@ -28,48 +28,49 @@ from trainer.runs.metrics_log import read_lines
 from trainer.train import train
 
 RESUME_TOLERANCE = 2e-3
-"""Largest relative difference between the losses of a resumed run and of an undisturbed one. On CPUs they are equal,
-but GPUs add in varying order."""
+"""Largest relative difference between the losses of a resumed run and of an uninterrupted one. On CPUs, they are
+equal; GPUs may add in any order."""
 SCORE_TOLERANCE = 1e-3
 """Largest difference between the scores of an export and of its run, relative to the run's largest score."""
 _ROWS = {Kind.GPU: 512, Kind.CPU: 128}
 """Batch rows per device of the killed run."""
 _POLL_SECONDS = 0.02
 _VISITORS, _HISTORY, _K = 20, 5, 10
+"""Visitors, items of each history and recommended items of the check of an export."""
 
 
 def check_resume(bench: Bench, preset: str) -> Result:
-    """Kills a run after its first checkpoint and resumes it; its losses must be those of an undisturbed run."""
-    undisturbed, killed = (os.path.join(bench.folder, name) for name in ("undisturbed", "killed"))
-    _finish(_start_run(bench, preset, undisturbed), undisturbed)
+    """Kills a run after its first checkpoint and resumes it; its losses must be those of an uninterrupted run."""
+    uninterrupted, killed = (os.path.join(bench.folder, name) for name in ("uninterrupted", "killed"))
+    _finish(_start_run(bench, preset, uninterrupted), uninterrupted)
     step = _kill_after_checkpoint(_start_run(bench, preset, killed), killed)
     if step is None:
         advice = "run `cartwheel doctor --gpu` again; the run was too fast for this check"
         return Result("the run ended before it was killed", State.FAILED, advice)
     _finish(_start_run(bench, preset, killed), killed)
-    return judge_resume(_losses(killed), _losses(undisturbed), _resumed_at(killed), step)
+    return judge_resume(_losses(killed), _losses(uninterrupted), _resumed_at(killed), step)
 
 
 def judge_resume(found: Mapping[int, float], expected: Mapping[int, float], resumed: int, killed: int) -> Result:
-    """Fails if a run did not resume from its checkpoint, or its losses differ from those of an undisturbed run.
+    """Returns a failed result if a run did not resume from its checkpoint, or its losses differ from the expected ones.
 
     Args:
       found: losses of the killed and resumed run, by step.
-      expected: losses of the undisturbed run, by step.
-      resumed: step at which the run resumed; 0: it started again.
+      expected: losses of the uninterrupted run, by step.
+      resumed: step at which the run resumed; 0: it started from the beginning.
       killed: step of the last checkpoint before the run was killed.
     """
     advice = "do not rely on resuming on this machine: report the figures as a bug of Cartwheel"
     if resumed < killed:
-        return Result(f"killed after step {killed}, but started again at step {resumed}", State.FAILED, advice)
+        return Result(f"killed after step {killed}, but continued from step {resumed}", State.FAILED, advice)
     if found.keys() != expected.keys():
-        text = f"the resumed run has {len(found)} losses, the undisturbed one {len(expected)}"
+        text = f"the resumed run has {len(found)} losses, the uninterrupted one {len(expected)}"
         return Result(text, State.FAILED, advice)
     difference = relative_difference(np.array([found[step] for step in expected]), np.array(list(expected.values())))
     last = max(expected)
     text = (
         f"killed after step {killed} of {last}, resumed at step {resumed}; last loss {found[last]:.6f}, "
-        f"{expected[last]:.6f} undisturbed; losses differ by at most {difference:.1e}"
+        f"{expected[last]:.6f} uninterrupted; losses differ by at most {difference:.1e}"
     )
     if difference <= RESUME_TOLERANCE:
         return Result(text)
@@ -95,11 +96,11 @@ def _finish(process: subprocess.Popen[bytes], workdir: str) -> None:
     if status := process.wait():
         with open(f"{workdir}.log", encoding="utf-8", errors="replace") as log:
             lines = [line.strip() for line in log if line.strip()]
-        raise RuntimeError(f"`train` ended with status {status}: {' '.join(lines[-2:])}")
+        raise RuntimeError(f"`train` exited with status {status}: {' '.join(lines[-2:])}")
 
 
 def _kill_after_checkpoint(process: subprocess.Popen[bytes], workdir: str) -> int | None:
-    """Kills a run once it has a checkpoint; returns the step of the last checkpoint, or None if the run had ended."""
+    """Kills a run once it has a checkpoint; returns the step of its last checkpoint, or None if the run had ended."""
     while process.poll() is None and not checkpoint.saved_step(workdir):
         time.sleep(_POLL_SECONDS)
     process.kill()
@@ -148,9 +149,9 @@ def _indices(names: np.ndarray, item_id: Any) -> np.ndarray:
 
 
 def judge_export(live: np.ndarray, item: np.ndarray, score: np.ndarray) -> Result:
-    """Fails if an export recommends an item that is worse than the run's, or its scores differ.
+    """Returns a failed result if an export recommends worse items than its run, or gives them other scores.
 
-    Items may change places only if their scores in the run are nearly equal.
+    The order of two items may differ only if their scores in the run are nearly equal.
 
     Args:
       live: [B, I] scores of the run.

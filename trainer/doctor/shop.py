@@ -1,4 +1,4 @@
-"""Writes a small prepared dataset for the checks of GPUs; an image of the trainer has no preprocessing.
+"""Writes a small synthetic dataset for the GPU checks, because an image of the trainer has no `preprocessing`.
 
 Shapes: V visitors, E events per visitor, I items.
 """
@@ -17,10 +17,11 @@ from contract.schema import DEFAULT_KINDS, Split, SplitMethod, Vocabulary
 from contract.timelines import TimelineRows, encode_blocks
 
 EVENTS = 12
-"""Events per visitor, E. The last but one is in the validation split, the last one in the test split."""
+"""Events per visitor, E. The second to last is in the validation split, the last one in the test split."""
 _TASTES = 10
 """Number of groups of visitors; most events of a visitor are with items of the same group."""
 _VALUES = 50
+"""Number of property values."""
 _START_MS, _DAY_MS = 1_430_000_000_000, 86_400_000
 _CUTS = (_START_MS + 30 * _DAY_MS, _START_MS + 31 * _DAY_MS)
 _SHARDS, _BLOCK_ROWS = 4, 256
@@ -66,8 +67,8 @@ def _draw_items(generator: np.random.Generator, visitors: int, items: int) -> np
     counts = np.bincount(item[:, :-2].ravel(), minlength=items)
     index = np.empty(items, np.int64)
     index[np.argsort(-counts, kind="stable")] = np.arange(items)
-    renamed: np.ndarray = index[item]
-    return renamed
+    by_frequency: np.ndarray = index[item]
+    return by_frequency
 
 
 def _write_split(

@@ -1,4 +1,4 @@
-"""Measures the speed of training, and how busy the GPUs are meanwhile."""
+"""Measures the training speed and the GPU utilisation during training."""
 
 import os
 import shutil
@@ -21,14 +21,14 @@ _ROWS = {Kind.GPU: 4_096, Kind.CPU: 128}
 _STEPS = {Kind.GPU: 20, Kind.CPU: 2}
 """Steps per compiled call."""
 _SECONDS = {Kind.GPU: 8.0, Kind.CPU: 1.0}
-"""Time to train after the first call, which compiles."""
+"""Training time after the first call, which compiles the steps."""
 _SAMPLE_SECONDS = 0.5
-_LOW = 30
-"""Mean utilisation in percent; below it, the report has advice."""
+_LOW_UTILISATION = 30
+"""Mean utilisation in percent below which the finding has advice."""
 
 
 def check_speed(bench: Bench, preset: str) -> Result:
-    """Trains on all devices for some seconds, and measures examples per second and the utilisation of the GPUs."""
+    """Trains on all devices for a few seconds, and measures examples per second and GPU utilisation."""
     settings = [f"input.batch_size={_ROWS[bench.kind] * bench.count}", "epochs=100000", "max_loss_growth=none"]
     config, steps = make_config(preset, *settings), _STEPS[bench.kind]
     with start_training(bench, config, bench.replicas(bench.count)) as trainer:
@@ -47,7 +47,7 @@ def check_speed(bench: Bench, preset: str) -> Result:
 
 
 def judge_speed(rate: float, batch: int, samples: list[np.ndarray], count: int) -> Result:
-    """Fails if a GPU was idle; is skipped without samples.
+    """Returns the result of a speed measurement: failed if a GPU was idle, skipped if there are no samples.
 
     Args:
       rate: examples per second.
@@ -57,17 +57,17 @@ def judge_speed(rate: float, batch: int, samples: list[np.ndarray], count: int) 
     """
     text = f"{rate:,.0f} examples/s with {count} device{'' if count == 1 else 's'} and batches of {batch:,} rows"
     if not samples:
-        return Result(f"{text}; the utilisation of GPUs is unknown without {_PROGRAM}", State.SKIPPED)
+        return Result(f"{text}; GPU utilisation is unknown without figures from {_PROGRAM}", State.SKIPPED)
     utilisation = np.mean(samples, axis=0)[:, 0]
     memory = int(np.max(samples, axis=0)[:, 1].max())
     listed = ", ".join(f"{value:.0f}%" for value in utilisation)
-    text = f"{text}; mean utilisation of each GPU {listed}, at most {memory:,} MiB used"
+    text = f"{text}; mean utilisation per GPU: {listed}; at most {memory:,} MiB used"
     busy = int((utilisation > 0).sum())
     if busy < count:
-        advice = f"look for other settings of CUDA_VISIBLE_DEVICES, and at `{_PROGRAM}` during a run"
+        advice = f"check CUDA_VISIBLE_DEVICES, and watch `{_PROGRAM}` during a run"
         return Result(f"{text}; {count - busy} of {count} GPUs were idle", State.FAILED, advice)
-    if utilisation.mean() < _LOW:
-        return Result(text, advice="for large data, raise input.batch_size_per_replica, or use fewer GPUs")
+    if utilisation.mean() < _LOW_UTILISATION:
+        return Result(text, advice="for large datasets, raise input.batch_size_per_replica, or use fewer GPUs")
     return Result(text)
 
 
@@ -75,7 +75,7 @@ def judge_speed(rate: float, batch: int, samples: list[np.ndarray], count: int) 
 def sampling(*, is_active: bool = True) -> Iterator[list[np.ndarray]]:
     """Yields a list to which a thread adds a sample [GPUs, 2] twice per second; see `judge_speed`.
 
-    The list stays empty if not `is_active`, without nvidia-smi, or if it reports no figures.
+    The list stays empty if `is_active` is False, or if nvidia-smi is missing or reports no figures.
     """
     samples: list[np.ndarray] = []
     ended = threading.Event()
@@ -106,6 +106,6 @@ def read_utilisation() -> np.ndarray | None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     try:
         rows = [[float(value) for value in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
-    except ValueError:  # a part of a GPU (MIG) has no utilisation
+    except ValueError:  # nvidia-smi reports no utilisation of a MIG instance, a part of a GPU
         return None
     return np.array(rows) if rows and not done.returncode else None

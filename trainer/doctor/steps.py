@@ -1,4 +1,4 @@
-"""Compares training steps: GPU with CPU, other precisions with float32, all GPUs with one."""
+"""Compares training steps: a GPU with the CPU, faster modes with float32, all GPUs with one."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from trainer.doctor.plan import Kind
 LOSS_TOLERANCE = 1e-4
 """Largest relative difference between the loss of a step on a GPU and on a CPU, both in float32."""
 UPDATE_TOLERANCE = 1e-3
-"""Largest norm of the difference between the updates of an array, relative to the norm of the update on the CPU.
+"""Largest norm of the difference between the updates of an array on a GPU and on the CPU, relative to the CPU's.
 
 XLA on a CPU, which adds in another order, differs by 4e-6. Dense weights are compared together, because Adam enlarges
 the rounding errors of weights with small gradients."""
@@ -23,6 +23,7 @@ MODES = {
 }
 """Settings of each faster mode, and the largest relative difference of its losses to those in float32."""
 _STEPS = 5
+"""Steps of the checks of precision and of replicas."""
 _WRONG_DEVICE = (
     "train on the CPU (CUDA_VISIBLE_DEVICES=-1) until this is fixed: look for damaged memory with "
     "`nvidia-smi -q -d ECC,ROW_REMAPPER`, use the TensorFlow of constraints.txt, and report the figures as a bug"
@@ -43,18 +44,18 @@ def check_step(bench: Bench, preset: str) -> Result:
 
 
 def judge_step(found: Steps, expected: Steps) -> Result:
-    """Fails if the losses differ by more than `LOSS_TOLERANCE`, or an update by more than `UPDATE_TOLERANCE`."""
+    """Returns a failed result if the losses or updates differ by more than `LOSS_TOLERANCE` or `UPDATE_TOLERANCE`."""
     loss = relative_difference(found.losses, expected.losses)
     updates = {name: _distance(found.updates[name], update) for name, update in expected.updates.items()}
     worst = max(updates, key=updates.__getitem__)
     rows = int(np.any(expected.updates[worst], axis=-1).sum())
     text = (
         f"loss {found.losses[0]:.6f}, {expected.losses[0]:.6f} on the CPU; the updates of {len(updates)} arrays differ "
-        f"by at most {updates[worst]:.1e} of their norm (of {worst}, {rows} rows changed)"
+        f"by at most {updates[worst]:.1e} of their norm (in {worst}, where {rows} rows changed)"
     )
     if loss <= LOSS_TOLERANCE and updates[worst] <= UPDATE_TOLERANCE:
         return Result(text)
-    limits = f"allowed are {LOSS_TOLERANCE:.0e} of the loss and {UPDATE_TOLERANCE:.0e} of the norm"
+    limits = f"allowed: {LOSS_TOLERANCE:.0e} of the loss and {UPDATE_TOLERANCE:.0e} of the norm"
     return Result(f"{text}; {limits}", State.FAILED, _WRONG_DEVICE)
 
 
@@ -74,7 +75,7 @@ def check_precision(bench: Bench, preset: str) -> Result:
 
 
 def judge_precision(losses: dict[str, np.ndarray], expected: np.ndarray) -> Result:
-    """Fails if the losses of a mode are not finite, or too far from the `expected` ones in float32."""
+    """Returns a failed result if the losses of a mode are not finite, or differ too much from those in float32."""
     differences = {name: relative_difference(values, expected) for name, values in losses.items()}
     text = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
     found = f"loss {expected[-1]:.6f} after {len(expected)} steps; relative differences: {text}"
@@ -100,9 +101,9 @@ def check_replicas(bench: Bench, preset: str) -> Result:
 
 
 def judge_replicas(found: np.ndarray, expected: np.ndarray, count: int) -> Result:
-    """Fails if the losses of `count` devices differ from those of one by more than `REPLICAS_TOLERANCE`."""
+    """Returns a failed result if losses on `count` devices and on one differ by more than `REPLICAS_TOLERANCE`."""
     difference = relative_difference(found, expected)
-    text = f"losses of {count} devices and of one differ by at most {difference:.1e} in {len(expected)} steps"
+    text = f"losses on {count} devices and on one differ by at most {difference:.1e} in {len(expected)} steps"
     if difference <= REPLICAS_TOLERANCE:
         return Result(text)
     return Result(f"{text}; allowed: {REPLICAS_TOLERANCE:.0e}", State.FAILED, _WRONG_REPLICAS)

@@ -1,1 +1,1 @@
-"""Contents of a run directory: the record, checkpoints, metrics."""
+"""Reads and writes the files of a run directory: the record, checkpoints and metrics."""

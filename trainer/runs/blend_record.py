@@ -15,9 +15,9 @@ from trainer.runs.layout import RunLayout
 OWN_RUN = "."
 """Name of the blended run itself in the list of its parts."""
 RETURN_FEATURES = ("is_seen", "frequency", "recency", "recency_in_days")
-"""Features of the items of a visitor's history; see `models.blend.return_features`."""
+"""Features of an item in a visitor's history; see `models.blend.return_features`."""
 RANKINGS = ("new_items", "returning", "in_session")
-"""The kinds of ranking, with separate weights. `new_items` hides seen items. The others show seen items:
+"""The kinds of ranking, which have separate weights. `new_items` excludes seen items. The others include them:
 `returning` is for a visitor who comes back after at least half an hour, `in_session` for a visitor within a session."""
 
 
@@ -30,11 +30,11 @@ class BlendWeights:
     popularity: float = 0.0
     """Weight of log(n + 0.25), where n is the number of training events of an item."""
     trend: float = 0.0
-    """Weight of the trend of an item, see `data.trend`."""
+    """Weight of an item's trend; see `data.trend`."""
     half_life_days: float
     """Half-life of the trend, in days."""
     returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
-    """Weights of `RETURN_FEATURES`, which describe how the item occurs in the visitor's history."""
+    """Weights of `RETURN_FEATURES`, in the same order."""
 
     def __post_init__(self) -> None:
         if len(self.returns) != len(RETURN_FEATURES):

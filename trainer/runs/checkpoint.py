@@ -1,15 +1,15 @@
-"""Checkpoints: layout, restoring, choosing the last or the best; `checkpoint_writer` writes them.
+"""Checkpoints: their files, restoring, and the choice of the last or the best. `checkpoint_writer` writes them.
 
     checkpoints/
       step-000001200/
         visitor.values-00000-of-00002.npy        row r of the table is row r // 2 of the file r % 2
         visitor.accumulator-00000-of-00002.npy   likewise for each optimizer slot of the table
         dense.npz                                dense weights and the variables of their optimizer
-        state.json                               position, shapes, SHA-256 of every file; written last
+        state.json                               step, shapes, SHA-256 of every other file; written last
       validations.json                           validation metrics by step
 
-Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number. A
-local directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
+Each replica writes and reads the rows that it owns; any number of replicas can restore a checkpoint. A local
+checkpoint is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
 state.json.
 
 Shapes: D columns of a table.
@@ -53,7 +53,7 @@ class CheckpointMetadata:
     epoch: int
     """Number of complete epochs."""
     step_in_epoch: int
-    """Number of steps done in the epoch that is not complete yet."""
+    """Number of steps done in the current, incomplete epoch."""
     replicas: int
     """Number of replicas that wrote the checkpoint; each array has one file per replica."""
     arrays: dict[str, tuple[int, int]]
@@ -100,7 +100,7 @@ class Weights:
     dense: Sequence[np.ndarray]
     """Dense weights, in the model's order."""
     visitors: np.ndarray | None = None
-    """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
+    """Indices of the visitors to rank items for; a model need not read the vectors of others. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
         """Returns the indices of the visitor table's rows that `self.visitors` need; None: all rows.
@@ -139,7 +139,7 @@ class _ShardFile:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Returns [n, D] float32: the rows with the indices `rows` [n]."""
-        # mapped only for this call, because the pages that were read count as memory of the process until then
+        # mapped for this call only, because the pages that were read count as the process's memory while mapped
         return np.memmap(self._file, "<f4", "r", self._begin, self._shape)[rows]
 
 
@@ -166,7 +166,7 @@ class StoredTable:
         for replica in range(count):
             first, last = (rows_owned(row, replica, count) for row in (start, stop))
             if last > first:
-                found[(replica - start) % count :: count] = self.shard(replica, first, last)
+                found[(replica - start) % count :: count] = self.read_shard(replica, first, last)
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -183,7 +183,7 @@ class StoredTable:
                 found[is_stored] = file.gather(rows[is_stored] // count)
         return found
 
-    def shard(self, replica: int, first: int, last: int) -> np.ndarray:
+    def read_shard(self, replica: int, first: int, last: int) -> np.ndarray:
         """Reads rows `first` to `last` - 1 of a replica's shard; returns [last - first, D] float32."""
         with self._shard_file(replica) as file:
             return file.read(first, last)
@@ -192,7 +192,7 @@ class StoredTable:
     def kept_open(self) -> Iterator["StoredTable"]:
         """Yields the same array for many calls, which fetch and open each file at most once in total.
 
-        The files that were read stay open, and on the local disk, until the context ends. One thread may read them.
+        The files that were read stay open, and on the local disk, until the context ends. Use it in one thread only.
         """
         with ExitStack() as closing:
             yield StoredTable(self._folder, self._state, self._name, closing)
@@ -200,7 +200,7 @@ class StoredTable:
     def _shard_file(self, replica: int) -> AbstractContextManager[_ShardFile]:
         if self._closing is None:
             return self._open(replica)
-        if replica not in self._kept:  # opened at the first call, because a worker may need a few of the files only
+        if replica not in self._kept:  # opened when first needed, because a worker may need only some of the files
             self._kept[replica] = self._closing.enter_context(self._open(replica))
         return nullcontext(self._kept[replica])
 
@@ -262,7 +262,7 @@ def restore(
         )
     for name, shards in arrays.items():
         with StoredTable(folder, metadata, name).kept_open() as stored:
-            for _ in _restore_chunks(shards, stored, is_alike=metadata.replicas == shards.replicas):
+            for _ in _restore_chunks(shards, stored, has_same_shards=metadata.replicas == shards.replicas):
                 on_progress()
     saved = _read_dense(folder)
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
@@ -271,23 +271,23 @@ def restore(
     return metadata
 
 
-def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> Iterator[None]:
+def _restore_chunks(shards: RowShards, stored: StoredTable, *, has_same_shards: bool) -> Iterator[None]:
     """Fills an array from a checkpoint, and yields after each chunk of rows.
 
     Args:
       shards: the array to fill.
       stored: the array in the checkpoint.
-      is_alike: whether both arrays have the same number of shards; whole shards are then copied, which is faster.
+      has_same_shards: whether both arrays have the same number of shards; each shard is then copied, which is faster.
     """
     size = chunk_rows(shards.dim)
-    if not is_alike:
+    if not has_same_shards:
         for start in range(0, shards.rows, size):
             shards.assign(start, stored[start : start + size])
             yield
         return
     for replica, shard in shards.shards.items():
         for first in range(0, shard.shape[0], size):
-            shards.assign_owned(replica, first, stored.shard(replica, first, min(first + size, shard.shape[0])))
+            shards.assign_owned(replica, first, stored.read_shard(replica, first, min(first + size, shard.shape[0])))
             yield
 
 
@@ -312,7 +312,7 @@ def saved_step(workdir: str) -> int:
 def _first_intact(
     workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Returns the first of the chief's `steps` that has an intact checkpoint, or None; see `last_step`."""
+    """Returns the first of the chief's `steps` with an intact checkpoint, or None; see `last_step`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -427,10 +427,10 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """Opens the weights of an intact checkpoint. Rows of its tables are not loaded here, but slice by slice later."""
+    """Opens the weights of an intact checkpoint. The rows of its tables are read later, slice by slice."""
     state = read_state(workdir, step)
-    kinds = {name: name.rpartition(".") for name in state.arrays}
-    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
+    names = {name: name.rpartition(".") for name in state.arrays}
+    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in names.items() if kind == "values"}
     return Weights(tables, read_dense_weights(workdir, step))
 
 

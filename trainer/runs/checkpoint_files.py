@@ -1,7 +1,7 @@
 """The files that a worker writes for a checkpoint.
 
-The training thread reads them from the variables with `open_stream`; meanwhile, another thread writes them with
-`write_files`.
+The training thread reads their contents from the variables through a stream of `open_stream`; meanwhile, another thread
+writes the stream with `write_files`.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from trainer.runs.checkpoint import DENSE, TrainState
 from trainer.runs.file_stream import Chunk, FileStream
 
 _MIN_WAITING_BYTES = 16 << 20
-"""Number of bytes that may always wait to be written: if the rows of a process take less, training does not wait."""
+"""Bytes that may always wait to be written. If the rows of a process take less, training does not wait for them."""
 _WAITING_SHARE = 0.05
-"""Maximum bytes that wait to be written, relative to the rows of the process."""
+"""Share of a process's rows that may wait to be written, if it is more than `_MIN_WAITING_BYTES`."""
 
 
 def open_stream(state: TrainState, *, has_dense: bool) -> FileStream:
@@ -58,7 +58,7 @@ def write_files(staging: str, stream: FileStream, checksums: str, before_each: C
         before_each()
         storage.write_bytes(checksums, json.dumps(written, allow_nan=False).encode())
     except BaseException:
-        stream.cancel()  # otherwise the training thread would wait for room
+        stream.cancel()  # otherwise the training thread would wait forever for the writer
         raise
     return written
 

@@ -1,6 +1,6 @@
-"""Writes checkpoints during training: reads the state between two steps, while a thread writes it.
+"""Writes checkpoints during training: reads the state between two steps, and writes it in another thread.
 
-Every worker writes the rows it owns and passes their checksums to the chief, which publishes the checkpoint by a
+Every worker writes the rows that it owns and a file with their checksums; then the chief publishes the checkpoint by a
 rename. If a worker cannot write its part, the checkpoint is dropped and training continues; earlier checkpoints remain.
 """
 
@@ -52,15 +52,15 @@ class CheckpointWriter:
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
         self._pending: _Pending | None = None
-        self._is_whole = True
-        self._continued = time.monotonic()
+        self._is_published = True
+        self._training_since = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns whether training has continued for `every_seconds` since the last checkpoint; None: always False.
+        """Returns whether training has run for `every_seconds` since the last checkpoint; None: always False.
 
         Before the first checkpoint, the time counts from the creation of the writer.
         """
-        return every_seconds is not None and time.monotonic() - self._continued >= every_seconds
+        return every_seconds is not None and time.monotonic() - self._training_since >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None) -> None:
         """Starts the checkpoint of `step`, after the previous one is published or has failed.
@@ -78,7 +78,8 @@ class CheckpointWriter:
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         self._read_rows(self._start_writing(step), on_progress)
-        self._continued = time.monotonic()  # not the start, because a long pause would leave no time to train
+        # the time after the pause; a long pause would otherwise leave no time to train
+        self._training_since = time.monotonic()
 
     def poll(self) -> None:
         """Publishes the started checkpoint if all workers have written it; drops it if a worker failed."""
@@ -97,7 +98,7 @@ class CheckpointWriter:
         if self._pending is not None:
             self._await_all(self._pending, on_progress)
             self._commit(self._pending)
-        return self._is_whole
+        return self._is_published
 
     def _check_owner(self) -> None:
         """Raises OwnershipLostError if another process has taken over the run."""
@@ -117,7 +118,7 @@ class CheckpointWriter:
             while self._replicas.any_worker(not stream.advance(_POLL_SECONDS)):
                 on_progress()
         except BaseException:
-            stream.cancel()  # otherwise the writing thread would wait for the rest
+            stream.cancel()  # otherwise the writing thread would wait forever for the remaining rows
             raise
 
     def _await_all(self, pending: _Pending, on_progress: Callable[[], None]) -> None:
@@ -131,8 +132,8 @@ class CheckpointWriter:
         problem = _problem_of(pending.written)
         if not self._replicas.any_worker(problem is not None):
             problem = self._publish(pending.step) if self._replicas.is_chief else None
-        self._is_whole = not self._replicas.any_worker(problem is not None)
-        if not self._is_whole:
+        self._is_published = not self._replicas.any_worker(problem is not None)
+        if not self._is_published:
             log.error(
                 "checkpoint of step %d could not be written: %s. The checkpoint needs %s%s. "
                 "Earlier checkpoints are kept; training continues",
@@ -147,11 +148,11 @@ class CheckpointWriter:
     def _tidy(self, step: int) -> None:
         self._check_owner()
         try:
-            if self._is_whole:
+            if self._is_published:
                 keep_best_and_last(self._workdir)
             else:
                 storage.remove(self._staging(step))
-        except OSError as error:  # the store does not answer: the next checkpoint removes the leftovers
+        except OSError as error:  # the storage failed; the next checkpoint removes the leftovers
             log.warning(
                 "old checkpoints of %s could not be removed (%s); retrying at the next checkpoint", self._workdir, error
             )
@@ -178,7 +179,7 @@ class CheckpointWriter:
             storage.check_ownership(self._workdir)  # again, because the reads and removals may take long
             storage.write_bytes(join(staging, STATE), encode_sealed(asdict(metadata)))
             if staging != target:
-                storage.check_ownership(self._workdir)  # the target could be a successor's
+                storage.check_ownership(self._workdir)  # a successor may have published the target
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
         except storage.OwnershipError:

@@ -20,7 +20,7 @@ class FileStream:
 
         Args:
           chunks: the chunks to pass; `advance` takes them from the iterator.
-          limit_bytes: limit of the bytes that are read, but not yet written; when it is reached, the reader waits.
+          limit_bytes: number of bytes that are read, but not yet written, at which the reader waits for the writer.
         """
         self._chunks = chunks
         self._limit_bytes = limit_bytes
@@ -31,14 +31,14 @@ class FileStream:
         self._changed = threading.Condition()
 
     def advance(self, seconds: float) -> bool:
-        """Reads chunks for at most `seconds`; returns whether all are read, or no longer needed."""
+        """Reads chunks for at most `seconds`; returns True if all chunks are read or the stream is cancelled."""
         end = time.monotonic() + seconds
         while self._wait_for_room(end):
             self._put(next(self._chunks, None))
         return self._is_over
 
     def cancel(self) -> None:
-        """Discards all chunks, also those that are not read yet; the writer gets an OSError instead of the next one."""
+        """Discards all chunks, including those not read yet; the writer gets an OSError instead of the next chunk."""
         with self._changed:
             self._is_cancelled = True
             self._waiting.clear()
@@ -59,7 +59,7 @@ class FileStream:
         return self._is_read or self._is_cancelled
 
     def _wait_for_room(self, end: float) -> bool:
-        """Waits until `end` at most; returns whether another chunk can be read before it."""
+        """Waits until `end` at most; returns whether another chunk can be read before `end`."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_over or self._waiting_bytes < self._limit_bytes, end - time.monotonic()

@@ -30,8 +30,8 @@ class RunLog:
         """Opens the log of a run that has trained `first_step` steps and `first_row` rows; drops later metrics."""
         layout = RunLayout(workdir)
         self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
-        self._resumed = _lines_until(layout.metrics, first_step) if is_chief else []
-        self._metrics = _Lines(layout.metrics, self._resumed)
+        self._earlier_lines = _lines_until(layout.metrics, first_step) if is_chief else []
+        self._metrics = _Lines(layout.metrics, self._earlier_lines)
         self._history = _Lines(layout.history, read_lines(layout.history) if is_chief else [])
         # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
@@ -48,7 +48,7 @@ class RunLog:
 
         Each pair is a number of consecutive steps and the mean loss of these steps.
         """
-        losses = [line for line in self._resumed if "loss" in line and line["step"] > step]
+        losses = [line for line in self._earlier_lines if "loss" in line and line["step"] > step]
         starts = [step, *(line["step"] for line in losses)]
         return [(line["step"] - start, line["loss"]) for start, line in zip(starts, losses, strict=False)]
 
@@ -61,15 +61,13 @@ class RunLog:
             return
         self._check_owner()
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
-        for lines in (
-            self._history,
-            self._metrics,
-        ):  # written at once, so that a killed run has logged everything up to its last checkpoint
+        # write immediately, so that a killed run has logged everything up to its last checkpoint
+        for lines in (self._history, self._metrics):
             with _warn_on_error(lines.path):
                 lines.write()
-        self._since = time.monotonic()  # the time before, such as the pause of a checkpoint, is not training
+        self._since = time.monotonic()  # the time before, such as the pause of a checkpoint, was not training
 
-    def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
+    def log_steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Logs the steps since the previous call.
 
         Args:
@@ -85,14 +83,14 @@ class RunLog:
         self._bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
-    def validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
-        """Logs the `value` of a validation metric, and the speed of the validation: `rate` cases per second."""
+    def log_validation(self, *, step: int, epoch: int, metric: str, value: float, rate: float) -> None:
+        """Logs the `value` of a validation metric, and the speed of the validation, `rate`, in cases per second."""
         line = {"step": step, "epoch": epoch, f"validation_{metric}": value, VALIDATION_RATE: round(rate, 3)}
         self._write(line)
         self._since = time.monotonic()
 
-    def epoch(self, epoch: int, text: str) -> None:
-        """Writes the metrics so far, and shows `text`, the results of the epoch, above the progress bar."""
+    def log_epoch(self, epoch: int, text: str) -> None:
+        """Shows `text`, the results of an epoch, above the progress bar, and writes the metrics so far."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)

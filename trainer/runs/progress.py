@@ -1,4 +1,4 @@
-"""Shows whether a call of `train` has changed a run."""
+"""Reads the files that show whether a call of `train` has changed a run."""
 
 from common import storage
 from trainer.runs.layout import RunLayout

@@ -48,7 +48,7 @@ class RunRecord:
     events: dict[str, int]
     """Training rows by event kind."""
     mean_event_weight: float
-    """Mean weight of the training rows: a constant prediction, with which models that predict weights are compared."""
+    """Mean weight of the training rows: the constant prediction that is the baseline of models that predict weights."""
     commit: str | None
     """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]
@@ -120,7 +120,7 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
 
 
 def has_run(workdir: str) -> bool:
-    """Returns True if a run was started at `workdir`."""
+    """Returns whether a run was started at `workdir`."""
     return storage.exists(RunLayout(workdir).run)
 
 
@@ -175,7 +175,7 @@ def check_same_run(
 
 
 def _check_preset(workdir: str, record: RunRecord, config: RunConfig) -> None:
-    """Raises ValueError if the run and the requested run have different presets: almost all settings differ then."""
+    """Raises ValueError if the runs have different presets: a list of all settings that differ would be too long."""
     found, requested = record.config.name, config.name
     if found != requested and found in (AUTO, *PRESETS) and requested in PRESETS:
         raise ValueError(

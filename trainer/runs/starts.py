@@ -1,4 +1,4 @@
-"""Counts the starts of a run since its last checkpoint, to end a run that fails at the same step again and again.
+"""Counts the starts of a run since its last checkpoint, to end a run that fails repeatedly at the same step.
 
 A worker that hangs or loses another worker exits with a status that requests a restart. Without a limit, a job that
 always hangs at the same step would restart until its deadline.
@@ -24,7 +24,7 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Context manager that counts a start of a run, to find runs that fail again and again.
+    """Counts a start of a run; refuses the start if too many earlier ones saved no checkpoint.
 
     The start stays counted if the process is killed or hangs, or if another worker is lost. It is not counted after
     other errors or a requested stop. A normal end or a new checkpoint resets the count to 0. All workers call this
@@ -68,7 +68,7 @@ def _read_count(workdir: str, steps: Sequence[int]) -> int:
         return int(content["starts"]) if content["steps"] == list(steps) else 0
     except FileNotFoundError:
         return 0
-    except (ValueError, KeyError, TypeError) as error:  # a count is no reason to stop a run
+    except (ValueError, KeyError, TypeError) as error:  # a damaged count must not stop a run
         log.warning("%s is damaged (%s); the number of starts without progress is counted from 0 again", path, error)
         return 0
 
@@ -85,7 +85,7 @@ def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Repl
             )
         else:
             storage.remove(path)
-    except OSError as error:  # a full disk does not end a run
+    except OSError as error:  # a full disk must not end a run
         log.warning(
             "%s could not be written (%s); this does not stop the run, but its starts without a new checkpoint "
             "(limit: %d) are now counted wrongly",

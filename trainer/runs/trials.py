@@ -65,7 +65,7 @@ class Trial:
     settings: Mapping[str, str]
     """Values of the searched settings by key, in the notation of `--set`."""
     value: float | None
-    """Best validation metric; None: no epoch is validated yet."""
+    """Best validation metric of the trial; None: no epoch is validated yet."""
     validations: Mapping[int, float]
     """Validation metric by epoch."""
     problem: str | None = None

@@ -1,1 +1,1 @@
-"""The parts of the training loop: steps, sweeps, callbacks, validation, divergence, warm start."""
+"""The parts of the training loop: solvers, schedule, callbacks, validation, divergence, warm start, second stage."""

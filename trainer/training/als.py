@@ -1,10 +1,10 @@
-"""Weighted alternating least squares: solves all visitors with the items fixed, then all items.
+"""Weighted alternating least squares: solves for all visitor vectors with the item vectors fixed, then vice versa.
 
 The work is distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the
 rows that it owns. For each batch, it reads the vectors of the fixed table from the replicas that own them.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D columns of a table; for a batch on one replica: M
-rows, L entries per row, E entries in all, including padding.
+rows, L entries per row, E entries in total, including padding.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep and returns its loss, the objective relative to that of all-zero vectors; it is at most 1."""
+        """Runs one sweep and returns its loss: the objective divided by that of all-zero vectors, so at most 1."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -93,15 +93,15 @@ class _Side:
         self,
         config: AlternatingConfig,
         matrix: sp.csr_matrix,
-        own: ShardedTable,
-        other: ShardedTable,
+        table: ShardedTable,
+        fixed: ShardedTable,
         replicas: Replicas,
     ) -> None:
         self._config, self._replicas = config, replicas
-        self._own, self._other = own, other
-        self._num_other = matrix.shape[1]
+        self._table, self._fixed = table, fixed
+        self._num_fixed = matrix.shape[1]
         self._batches = list(row_batches(matrix, replicas.count, config.batch_entries))
-        self._rotate = tf.function(lambda: replicas.run(self._rotate_other), autograph=False)
+        self._rotate = tf.function(lambda: replicas.run(self._rotate_fixed), autograph=False)
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class _Side:
         gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:
-            solve = self._solve[batch.length > self._own.dim]
+            solve = self._solve[batch.length > self._table.dim]
             totals += solve(batch.row, batch.column, batch.weight, batch.length, gramian).numpy()
         return totals
 
@@ -131,22 +131,22 @@ class _Side:
                 tf.TensorSpec([count, size], tf.int64),
                 tf.TensorSpec([count, size], tf.float32),
                 tf.TensorSpec([], tf.int32),
-                tf.TensorSpec([self._own.dim], tf.float32),
+                tf.TensorSpec([self._table.dim], tf.float32),
             ],
         )
 
-    def _rotate_other(self, replica: int) -> tf.Tensor:
+    def _rotate_fixed(self, replica: int) -> tf.Tensor:
         """Rotates a replica's rows of the fixed table so that the table's Gramian is diagonal; returns the diagonal.
 
         This does not change the scores, because the solved table is then computed from the rotated rows.
         """
-        shard = self._other.values.shards[replica]
-        # rows of unknown ids, after the vocabulary, are not in the objective
-        known = rows_owned(self._num_other, replica, self._replicas.count)
+        shard = self._fixed.values.shards[replica]
+        # the rows of unknown ids, which follow the vocabulary, are not part of the objective
+        known = rows_owned(self._num_fixed, replica, self._replicas.count)
         gramian = self._replicas.all_reduce(_gramian(shard, known))
         values, basis = tf.linalg.eigh(tf.cast(gramian, tf.float64))
         both = tf.cast(tf.concat([tf.maximum(values, 0)[None], basis], axis=0), tf.float32)
-        # all use the first replica's result: signs and the order of equal eigenvalues may differ between machines
+        # all replicas use the first one's result: signs and the order of equal eigenvalues may differ between machines
         both = self._replicas.all_reduce(both if replica == 0 else tf.zeros_like(both))
         _multiply(shard, both[1:])
         return both[0]
@@ -176,15 +176,15 @@ class _Side:
         Returns:
           [2]: the two terms that `solve` returns, for this batch only, summed over all replicas.
         """
-        config, dim = self._config, self._own.dim
-        read = self._other.lookup(replica, column[replica]).vectors()
+        config, dim = self._config, self._table.dim
+        read = self._fixed.lookup(replica, column[replica]).vectors()
         rows = row[replica]
         num_entries = tf.size(rows) * length
         vectors = tf.reshape(read[:num_entries], [-1, length, dim])
         weights = tf.reshape(weight[replica, :num_entries], [-1, length])
         l2 = row_l2(
             tf.math.count_nonzero(weights, axis=1),
-            self._num_other,
+            self._num_fixed,
             l2=config.l2,
             l2_power=config.l2_power,
             unobserved_weight=config.unobserved_weight,
@@ -195,8 +195,8 @@ class _Side:
         is_row = rows >= 0
         own = tf.boolean_mask(solved, is_row)
         positions = tf.boolean_mask(rows, is_row) // self._replicas.count
-        self._own.values.shards[replica].scatter_update(tf.IndexedSlices(own, positions))
-        row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # padding rows are solved by zeros
+        self._table.values.shards[replica].scatter_update(tf.IndexedSlices(own, positions))
+        row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # the solution of a padding row is 0
         return self._replicas.all_reduce(tf.stack([tf.reduce_sum(residual), row_l2_term]))
 
 

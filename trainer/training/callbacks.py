@@ -1,4 +1,4 @@
-"""Callbacks of the training loop: log, save checkpoints, validate, stop early, stop on preemption."""
+"""Callbacks of the training loop: log, save checkpoints, validate, stop early, save and stop on preemption."""
 
 import logging
 import time
@@ -47,7 +47,7 @@ class TrainingCallbacks:
     validation: Validation | None
     """Validates checkpoints; None: they are not validated."""
     run_log: RunLog
-    """Metrics and history of the run."""
+    """Writes the metrics and the history of the run."""
     watchdog: Watchdog
     """Pinged while the run waits for checkpoints and validations."""
     request: StopRequest
@@ -57,8 +57,7 @@ class TrainingCallbacks:
     patience: int | None
     """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
-    """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
-    """
+    """Called with the epoch and the value of each validation; if it returns True, the run ends. None: not called."""
     is_out_of_patience: bool = field(init=False, default=False)
     """Whether the last `patience` validations brought no improvement."""
     is_pruned: bool = field(init=False, default=False)
@@ -87,7 +86,7 @@ class TrainingCallbacks:
         epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
         loss = float(losses.mean())
         self._losses.append((len(losses), loss))
-        self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=loss)
+        self.run_log.log_steps(step=step, epoch=epoch, rows=rows, loss=loss)
         is_due = self.replicas.is_chief and self.writer.is_due(self.checkpoint_every_seconds)
         stop_requested, is_due = self.replicas.any_worker_each(self.request.is_requested, is_due)
         if stop_requested:
@@ -132,7 +131,7 @@ class TrainingCallbacks:
         steps, losses = zip(*self._losses, strict=True)
         loss = np.average(losses, weights=steps)
         self._losses.clear()
-        self.run_log.epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
+        self.run_log.log_epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
         self._update_patience(step)
 
     def _save_and_stop(self, step: int) -> NoReturn:
@@ -164,7 +163,7 @@ class TrainingCallbacks:
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)
         epoch = self.schedule.epoch_of(step - 1)
-        self.run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value, rate=rate)
+        self.run_log.log_validation(step=step, epoch=epoch, metric=validator.metric, value=value, rate=rate)
         if self.on_validation is not None:
             self.is_pruned = self.on_validation(epoch, value)
         return f", validation {validator.metric} {value:.4f}"

@@ -1,8 +1,8 @@
-"""Computes the tables of a model by counting, without gradients.
+"""Solver `count`: computes the tables of a model by counting events.
 
-The formula of such a model has several exponents. Each epoch computes the tables with the next combination of
-exponents, and validation selects the best epoch. Each replica computes the table rows that it owns, from all
-timelines; the values are the same for any number of replicas.
+Some settings of such a model, for example its exponents, have one value per epoch. Each epoch computes the tables with
+the next combination of these values, and validation selects the best epoch. Each replica computes the table rows that
+it owns, from all timelines; the rows are the same for any number of replicas.
 
 Shapes: R replicas, T timelines, I items.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class CountTrainer:
     """Computes the tables of a model by counting events, without gradients.
 
-    Training step i computes all tables, with the i-th of the model's `combinations` of exponents.
+    Training step i computes all tables, with the i-th of the model's `combinations` of settings.
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
@@ -47,13 +47,13 @@ class CountTrainer:
     def advance(self, first: int, count: int) -> np.ndarray:
         """Runs `count` training steps, from step `first` on; returns their losses [count].
 
-        Each step computes all tables again. Its loss is the share of the counts that are not stored, see `CountedRows`.
+        Each step computes all tables again. Its loss is the share of the counts that are not stored; see `CountedRows`.
         """
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
-        """Returns a text that names the exponents of training step `step`."""
-        return f"the powers are {self._combinations[step]}"
+        """Returns a text with the combination of settings of training step `step`."""
+        return f"this step computed the model with {self._combinations[step]}"
 
     @property
     def remedy(self) -> str:

@@ -1,4 +1,4 @@
-"""Detects NaN or divergence and describes the batch and the weights of the failing step.
+"""Detects a loss that is NaN, infinite or grows too much, and describes the batch and the weights of the failing step.
 
 Shapes: D columns of a table.
 """
@@ -14,10 +14,10 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""Number of steps whose mean loss is checked; the loss of a single batch may be high because of rare events."""
+"""Number of steps whose mean loss is checked; the loss of a single batch may be high by chance."""
 
 RESUMED_STEPS = 100
-"""In a resumed run, the largest loss of this many steps replaces the loss at the start, which is not stored."""
+"""In a resumed run, the largest loss of this many steps replaces the initial loss, which is not stored."""
 
 
 @dataclass(frozen=True)

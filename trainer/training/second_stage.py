@@ -5,7 +5,7 @@ the network learns how well their scores predict future events. It is trained on
 it ranks better than the towers alone for the other visitors. Every worker trains the same network, so training needs no
 communication.
 
-Shapes: V cases, E examples, C candidates, K candidates kept, F features, I items of the vocabulary.
+Shapes: V cases, E examples, C candidates, K candidates of an example, F features, I items of the vocabulary.
 """
 
 import hashlib
@@ -58,12 +58,13 @@ METRIC = f"ndcg@{LIST_LENGTH}"
 MAX_CASES = 4000
 """Maximum number of cases that the second stage is measured on."""
 
-_RECENT_SHARE = 0.1  # share of the training events that are recent
+_RECENT_SHARE = 0.1  # share of the training events that count as recent
 _PRIOR_EVENTS = 10.0  # events with the mean repeat rate, added to each item's own events
 _MAX_CHUNK = 128
-_NUM_KEPT = 24  # the positive and random other candidates; twice as many cases gain more than twice as many of these
+# candidates of an example: the positive and random others; doubling the number of cases helped more than doubling this
+_NUM_KEPT = 24
 _BATCH = 256
-_EPOCHS, _LEAST_STEPS = 8, 450  # small windows get more epochs
+_EPOCHS, _LEAST_STEPS = 8, 450  # few examples get more epochs, for at least this many steps
 _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
@@ -220,24 +221,25 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 
 
 def collect_examples(
-    model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
+    model: RerankedTowers, cases: Cases, dropped_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Builds training examples; skips cases if their relevant item is not among the candidates that the model finds.
+    """Builds training examples; skips cases if their relevant item is not among the model's candidates.
 
     Args:
       model: the towers, the walk and the statistics of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases that hide event kinds and times from the model.
-      seed: seed for the choice of these cases, and for the sampling of candidates.
+      dropped_share: share of the cases that are passed to the model without event kinds and times.
+      seed: seed for the choice of these cases and of the kept candidates.
       on_chunk: called before each chunk of cases.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
     find = tf.function(model.candidates, input_signature=[query_signature(chunk_rows)], autograph=False)
-    is_forgotten = np.pad(generator.random(len(cases)) < unknown_share, (0, chunk_rows))  # the last chunk is padded
+    # padded, because the last chunk of queries is padded
+    is_context_dropped = np.pad(generator.random(len(cases)) < dropped_share, (0, chunk_rows))
     parts = []
     for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, chunk_rows):
         on_chunk()
-        found = find(_forget_context(queries, is_forgotten[chunk.start : chunk.start + chunk_rows]))
+        found = find(_drop_context(queries, is_context_dropped[chunk.start : chunk.start + chunk_rows]))
         size = chunk.stop - chunk.start
         item, is_candidate, score, feature = (column.numpy()[:size] for column in found)
         is_positive = (item == cases.relevant.values[chunk, None]) & is_candidate
@@ -302,9 +304,9 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
     return [first, np.zeros(UNITS[0]), second, np.zeros(UNITS[1]), np.zeros((UNITS[1], 1)), np.ones(())]
 
 
-def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
+def _drop_context(queries: Queries, is_context_dropped: np.ndarray) -> Queries:
     """Sets the event kinds of some queries to unknown; models then ignore the times of these events, too."""
-    return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
+    return queries._replace(history_event=tf.where(is_context_dropped[:, None], UNKNOWN_EVENT, queries.history_event))
 
 
 def _training_rows(dataset: Dataset) -> TimelineRows:

@@ -99,7 +99,7 @@ def _make_dense_optimizer(
 
 
 def _check_number_of_scores(config: RunConfig, replicas: int) -> None:
-    """Raises ValueError if a replica would compute more scores at once than 32 bits can index."""
+    """Raises ValueError if a replica would compute more scores per step than 32 bits can index."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         return
     batch_size = config.input.batch_size

@@ -37,7 +37,7 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Returns the record of a run; for a new run, `start_run` writes it later.
+    """Reads the record of an existing run, or creates one for a new run, which `start_run` writes later.
 
     Args:
       workdir: directory of the run.
@@ -82,7 +82,7 @@ def resume_run(
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
     if written_by != replicas.count:
         log.warning(
-            "resuming with %d replicas from a checkpoint that %d replicas wrote: from here on, sums are added in a "
+            "resuming with %d replicas from a checkpoint that %d replicas wrote: from here on, values are summed in a "
             "different order, so the result equals that of an uninterrupted run only up to rounding",
             replicas.count,
             written_by,
@@ -94,7 +94,7 @@ def start_run(
 ) -> RunRecord:
     """Initialises the weights of a new run, randomly or by a warm start, and writes its record.
 
-    The record is written last: after a failed warm start, the workdir can be used again.
+    The record is written last, so that `workdir` can be used again after a failed warm start.
 
     Returns:
       The record, with the result of `warm_start_from`.
@@ -111,7 +111,7 @@ def start_run(
             _copy_evaluations(record.refit_of, workdir)
         write_record(record, workdir)
     log.info(
-        "starting: %d training rows per epoch, %d steps in all, %s",
+        "starting: %d training rows per epoch, %d steps in total, %s",
         schedule.rows,
         schedule.steps,
         ", ".join(f"{name} table of {table.rows} rows" for name, table in state.tables.items()),

@@ -27,7 +27,7 @@ class TrainingStep:
     ) -> None:
         """Prepares the step.
 
-        `optimizer` updates the dense weights. `jit_compile` says whether XLA compiles the loss and the gradients.
+        `optimizer` updates the dense weights; None: no such weights. `jit_compile`: use XLA for loss and gradients.
         """
         self._model = model
         self._replicas = replicas

@@ -130,13 +130,13 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes initial vectors of new items: the mean vector of the items in the same category that are not new.
+    """Computes initial vectors of new items: the mean vector of the carried items in the same category.
 
-    If the category contains only new items, its nearest parent category that contains others is used.
+    If the category has no carried items, its nearest parent category with carried items is used.
 
     Args:
       dataset: dataset of the new run.
-      is_carried: [N] bool: whether each of the first N items has a vector from the earlier run; the others are new.
+      is_carried: [N] bool: whether each of the first N items is carried over from the earlier run; the others are new.
       vectors: [N, D] vectors of the first N items; the vectors of new items are ignored.
 
     Returns:

@@ -141,9 +141,9 @@ def changed(loss: float = 2.0, update: float = 1.0) -> Steps:
 @pytest.mark.parametrize(
     ("found", "state", "text"),
     [
-        (changed(), State.OK, "at most 0.0e+00 of their norm (of item.values, 1 rows changed)"),
+        (changed(), State.OK, "at most 0.0e+00 of their norm (in item.values, where 1 rows changed)"),
         (changed(loss=2.0001), State.OK, "loss 2.000100, 2.000000 on the CPU"),  # 5e-5
-        (changed(loss=2.001), State.FAILED, "allowed are 1e-04 of the loss"),  # 5e-4
+        (changed(loss=2.001), State.FAILED, "allowed: 1e-04 of the loss"),  # 5e-4
         (changed(update=1.1), State.FAILED, "5.8e-02 of their norm"),  # 0.1 / √3
         (changed(loss=float("nan")), State.FAILED, "loss nan"),
         (changed(update=float("nan")), State.FAILED, "at most inf"),
@@ -163,7 +163,7 @@ def test_the_cpu_must_have_finite_results_too() -> None:
     expected.updates["dense weights"][1] = np.nan
     result = steps.judge_step(found, expected)
     assert result.state == State.FAILED
-    assert "at most inf of their norm (of dense weights" in result.found
+    assert "at most inf of their norm (in dense weights" in result.found
 
 
 def test_a_mode_with_distant_or_infinite_losses_fails_with_its_name() -> None:
@@ -181,7 +181,7 @@ def test_a_mode_with_distant_or_infinite_losses_fails_with_its_name() -> None:
 def test_two_devices_train_as_one(bench: Bench) -> None:
     result = steps.check_replicas(bench, "notebook-mf")
     assert result.state == State.OK
-    assert result.found.startswith("losses of 2 devices and of one differ by at most ")
+    assert result.found.startswith("losses on 2 devices and on one differ by at most ")
 
 
 def test_one_gpu_is_not_compared_with_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_one_gpu_is_not_compared_with_itself(bench: Bench, monkeypatch: pytest.M
 def test_devices_that_train_differently_fail() -> None:
     result = steps.judge_replicas(np.array([4.0, 2.1]), np.array([4.0, 2.0]), 8)
     assert result.state == State.FAILED
-    assert "losses of 8 devices and of one differ by at most 5.0e-02 in 2 steps" in result.found
+    assert "losses on 8 devices and on one differ by at most 5.0e-02 in 2 steps" in result.found
 
 
 # runs
@@ -205,11 +205,11 @@ def test_devices_that_train_differently_fail() -> None:
         ({10: 3.0, 20: 2.002}, 10, None),  # 1e-3
         ({10: 3.0, 20: 2.02}, 10, "losses differ by at most 1.0e-02; allowed: 2e-03"),
         ({10: 3.0, 20: math.nan}, 10, "losses differ by at most inf; allowed: 2e-03"),
-        ({10: 3.0, 20: 2.0}, 0, "killed after step 10, but started again at step 0"),
-        ({20: 2.0}, 10, "the resumed run has 1 losses, the undisturbed one 2"),
+        ({10: 3.0, 20: 2.0}, 0, "killed after step 10, but continued from step 0"),
+        ({20: 2.0}, 10, "the resumed run has 1 losses, the uninterrupted one 2"),
     ],
 )
-def test_a_resumed_run_must_resume_and_equal_the_undisturbed_one(
+def test_a_resumed_run_must_resume_and_equal_the_uninterrupted_one(
     found: dict[int, float], resumed: int, text: str | None
 ) -> None:
     result = runs.judge_resume(found, {10: 3.0, 20: 2.0}, resumed, killed=10)
@@ -217,7 +217,7 @@ def test_a_resumed_run_must_resume_and_equal_the_undisturbed_one(
     assert text is None or text in result.found
 
 
-def test_an_undisturbed_run_without_a_finite_loss_does_not_pass() -> None:
+def test_an_uninterrupted_run_without_a_finite_loss_does_not_pass() -> None:
     losses = {10: 3.0, 20: math.nan}
     result = runs.judge_resume(losses, losses, resumed=10, killed=10)
     assert result.state == State.FAILED
@@ -241,7 +241,7 @@ def test_a_run_that_ends_before_it_is_killed_is_noticed(tmp_path: Path) -> None:
     assert runs._kill_after_checkpoint(process, str(tmp_path / "run")) is None
     process = start("import sys; print('first'); sys.exit('no memory')", tmp_path / "run")
     process.wait()
-    with pytest.raises(RuntimeError, match=r"`train` ended with status 1: .*no memory"):
+    with pytest.raises(RuntimeError, match=r"`train` exited with status 1: .*no memory"):
         runs._kill_after_checkpoint(process, str(tmp_path / "run"))
 
 
@@ -307,8 +307,8 @@ def test_samples_are_taken_until_the_context_ends(nvidia_smi: Any) -> None:
 @pytest.mark.parametrize(
     ("samples", "state", "text", "advice"),
     [
-        ([], State.SKIPPED, "utilisation of GPUs is unknown", ""),
-        ([[[90, 500], [80, 400]], [[100, 600], [90, 900]]], State.OK, "95%, 85%, at most 900 MiB", ""),
+        ([], State.SKIPPED, "GPU utilisation is unknown", ""),
+        ([[[90, 500], [80, 400]], [[100, 600], [90, 900]]], State.OK, "95%, 85%; at most 900 MiB", ""),
         ([[[10, 500], [20, 400]]], State.OK, "10%, 20%", "raise input.batch_size_per_replica"),
         ([[[90, 500], [0, 400]]], State.FAILED, "1 of 2 GPUs were idle", "CUDA_VISIBLE_DEVICES"),
     ],

@@ -126,7 +126,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     assert run(tmp_path) == [
         ("step of mf", "ok", "found it"),
-        ("step of nn", "failed", "the process was ended by SIGKILL: second CUDA_ERROR third"),
+        ("step of nn", "failed", "the process was killed by SIGKILL: second CUDA_ERROR third"),
     ]
 
 

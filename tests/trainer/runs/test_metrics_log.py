@@ -17,8 +17,8 @@ def lines(workdir: Path) -> list[dict[str, float]]:
 def write(workdir: Path, steps: list[int], first_step: int = 0) -> None:
     with open_log(str(workdir), is_chief=True, total_rows=100, first_row=0, first_step=first_step) as run_log:
         for step in steps:
-            run_log.steps(step=step, epoch=0, rows=10, loss=1 / step)
-        run_log.validation(step=steps[-1], epoch=1, metric="mse", value=0.25, rate=40.0)
+            run_log.log_steps(step=step, epoch=0, rows=10, loss=1 / step)
+        run_log.log_validation(step=steps[-1], epoch=1, metric="mse", value=0.25, rate=40.0)
 
 
 def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_metrics_are_written_even_if_the_run_fails(tmp_path: Path) -> None:
         pytest.raises(RuntimeError, match="out of luck"),
         open_log(str(tmp_path), is_chief=True, total_rows=1, first_row=0, first_step=0) as run_log,
     ):
-        run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+        run_log.log_steps(step=1, epoch=0, rows=1, loss=1.0)
         raise RuntimeError("out of luck")
     assert len(lines(tmp_path)) == 1
 
@@ -68,8 +68,8 @@ def test_tensorboard_gets_every_figure(tmp_path: Path) -> None:
 
 def test_workers_that_are_not_the_chief_write_nothing(tmp_path: Path) -> None:
     with open_log(str(tmp_path), is_chief=False, total_rows=1, first_row=0, first_step=0) as run_log:
-        run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
-        run_log.epoch(1, "done")
+        run_log.log_steps(step=1, epoch=0, rows=1, loss=1.0)
+        run_log.log_epoch(1, "done")
     assert not list(tmp_path.iterdir())
 
 
@@ -84,7 +84,7 @@ def test_the_history_records_how_each_process_ended(tmp_path: Path) -> None:
             pytest.raises(type(error)),
             open_log(str(tmp_path), is_chief=True, total_rows=9, first_row=0, first_step=0) as run_log,
         ):
-            run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+            run_log.log_steps(step=1, epoch=0, rows=1, loss=1.0)
             run_log.log_event("checkpoint")
             raise error
     write(tmp_path, [2, 3], first_step=1)
@@ -97,9 +97,9 @@ def test_the_history_records_how_each_process_ended(tmp_path: Path) -> None:
 def test_metrics_up_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
     """A run that is killed within an epoch has then logged all steps that its checkpoint contains."""
     with open_log(str(tmp_path), is_chief=True, total_rows=100, first_row=0, first_step=0) as run_log:
-        run_log.steps(step=1, epoch=0, rows=10, loss=1.0)
+        run_log.log_steps(step=1, epoch=0, rows=10, loss=1.0)
         run_log.log_event("checkpoint")
-        run_log.steps(step=2, epoch=0, rows=10, loss=0.5)
+        run_log.log_steps(step=2, epoch=0, rows=10, loss=0.5)
         assert [line["step"] for line in lines(tmp_path)] == [1]
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
