@@ -102,7 +102,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns two dicts per system, from metric to one value per case: without the items seen, and with all items."""
+    """Returns two dicts per system, by metric: values per case without the seen items, and values with all items."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)

@@ -208,7 +208,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of each event kind, by its name and by all words that the settings map to the kind."""
+    """Maps the name of each event kind, and each word that the settings map to the kind, to the kind's index."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}

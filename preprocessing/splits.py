@@ -34,7 +34,7 @@ _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> Histogram:
-    """Counts times [N] (milliseconds since 1970) in at most 1,048,576 bins."""
+    """Makes a histogram of the times [N], in milliseconds since 1970, with at most 1,048,576 bins."""
     return count_values(timestamps_ms, _MAX_TIMES)
 
 

@@ -173,7 +173,7 @@ def write_recommendations(
       output: directory or URI; may exist only if it is empty or the unfinished output of an interrupted call.
       request: what to write; `request.k` must be from 1 to I.
       model_checksum: identifies the scorer; a resumed call must pass the same value.
-      replicas: replicas of all workers; each worker ranks for a part of the visitors. None: this process works alone.
+      replicas: the replicas of the run; its workers divide the visitors among them. None: this process works alone.
 
     Returns:
       The content of `recommendations.json` in `output`: the numbers of visitors and items, the checksums, and the paths

@@ -1,6 +1,6 @@
 """Generates a shop in memory, by running all steps in order.
 
-Shapes: D interests.
+Shapes: D is the number of interests.
 """
 
 from collections.abc import Iterator
