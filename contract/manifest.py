@@ -190,7 +190,7 @@ def _check_values(manifest: Manifest) -> None:
     if weights is not None and len(weights) != len(kinds):
         raise ValueError(f"event_weights must have a number for each of {kinds}, got {weights}")
     if not isinstance(manifest.config, dict):
-        raise ValueError(f"config must have settings by name, got {manifest.config}")
+        raise ValueError(f"config must be an object that maps settings to values, got {manifest.config}")
     _check_files(manifest)
 
 

@@ -86,8 +86,8 @@ def _check_search(given: argparse.Namespace, placement: Placement) -> None:
         )
     if not given.storage and "local" not in placement.overlays:
         raise ValueError(
-            f"the trials of {given.workdir}, which is in an object store, need a database to share: give its URL with "
-            "--storage, or use --overlay local with a --workdir below /data, a shared file system"
+            f"{given.workdir} is in an object store, so its trials need a shared database: give the URL of the "
+            "database with --storage, or use --overlay local with a --workdir below /data, a shared file system"
         )
 
 

@@ -152,7 +152,7 @@ def train_split(**change) -> dict[Split, SplitInfo]:
         ({"validation_from_ms": 0.5}, "validation_from_ms must be a whole number"),
         ({"event_kinds": ()}, "event_kinds must be strings"),
         ({"event_weights": (1.0,)}, "event_weights must have a number for each"),
-        ({"config": ["events"]}, "config must have settings by name"),
+        ({"config": ["events"]}, "config must be an object that maps settings to values"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )

@@ -71,7 +71,7 @@ def test_a_search_is_submitted_with_its_trials(cluster: Cluster) -> None:
     [
         (
             ["--workdir", "gs://shop/tune", "--data", "gs://shop/d"],
-            "the trials of gs://shop/tune, which is in an object store, need a database to share",
+            "gs://shop/tune is in an object store, so its trials need a shared database",
         ),
         (["--search", "model.dims=8..16"], "unknown setting `model.dims`; did you mean `model.dim`?"),
         (["--nodes", "2"], "tune trains each trial on one machine, got 2 machines; remove --nodes"),

@@ -30,9 +30,7 @@ MAX_CASES = 2000
 """Maximum number of cases that choose the weights of a ranking."""
 LEAST_CASES = 100
 """Number of cases that are enough if the time is short."""
-_FEW_VISITORS = (
-    30  # too few to choose weights: with 9 to 26 of them, other cases improve the lists of four of six shops
-)
+_FEW_VISITORS = 30  # weights chosen on fewer visitors alone are mostly noise, see docs/experiments.md
 _FINDING_SHARE = 0.75  # of a ranking's time, for its candidates; the rest is for its weights
 _BASELINE_CASES, _BASELINE_SCORES = 1000, 50_000_000
 

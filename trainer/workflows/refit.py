@@ -166,10 +166,10 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
         log.warning(
-            "%s has no validation of its checkpoint of step %d, which is therefore not known to be the best; the refit "
-            "trains for as many epochs as the run had completed at this checkpoint: %d",
-            run,
+            "the checkpoint at step %d of %s was not validated, so it may not be the best; the refit trains for %d "
+            "epochs, the number that the run had completed at this checkpoint",
             step,
+            run,
             epochs,
         )
     evaluations = _summarize_evaluations(run, step)

@@ -5,23 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of, one_event, random_cases
+from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, count_trends
 from trainer.evaluation.blend_candidates import CandidateFinder, Candidates, join_candidates
 from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.evaluation.cases import Cases
 from trainer.models.blend import Part
-
-
-@pytest.fixture
-def cases() -> Cases:
-    return random_cases()
-
-
-@pytest.fixture
-def events() -> ItemEvents:
-    return one_event()
 
 
 def test_ndcg_of_candidates_by_hand() -> None:

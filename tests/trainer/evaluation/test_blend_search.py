@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of, one_event, random_cases
+from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents
 from trainer.evaluation.blend_candidates import CandidateFinder, Candidates
@@ -22,16 +22,6 @@ from trainer.evaluation.blend_search import (
 from trainer.evaluation.candidate_search import HALF_LIVES
 from trainer.evaluation.cases import Cases
 from trainer.models.blend import Part
-
-
-@pytest.fixture
-def cases() -> Cases:
-    return random_cases()
-
-
-@pytest.fixture
-def events() -> ItemEvents:
-    return one_event()
 
 
 def test_a_good_part_is_found_and_noise_has_no_weight(cases: Cases, events: ItemEvents) -> None:

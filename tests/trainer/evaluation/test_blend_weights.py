@@ -9,7 +9,7 @@ import pytest
 
 from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
-from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of, one_event, random_cases
+from tests.trainer.evaluation.blend_cases import NUM_ITEMS, Noise, candidates_of
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
 from trainer.evaluation import blend_weights
@@ -27,16 +27,6 @@ from trainer.evaluation.cases import Cases, build_cases, next_items
 from trainer.models.blend import BlendInference, Part, is_in_session
 from trainer.ranking.topk import query_chunks
 from trainer.runs.blend_record import RANKINGS, BlendWeights
-
-
-@pytest.fixture
-def cases() -> Cases:
-    return random_cases()
-
-
-@pytest.fixture
-def events() -> ItemEvents:
-    return one_event()
 
 
 @pytest.mark.parametrize(("few", "new_items"), [(3, [[0, 1, 2]]), (4, [[0, 1, 2], [0, 2]])])
